@@ -1,0 +1,33 @@
+"""What every stage's config shares: frozen, keyword-only, strict, and self-describing."""
+
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from crops.errors import ConfigError
+
+
+class StageConfig(BaseModel):
+    """One stage's settings. Each field says in its description what it does, its unit and where its default comes from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+
+    @classmethod
+    def parse(cls, values: dict[str, Any] | None, *, source: str = "config") -> Self:
+        """Checks `values`; a misspelt or ill-typed key is a ConfigError that names the class and the key."""
+        try:
+            return cls.model_validate(values or {})
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(str(part) for part in first["loc"])
+            if first["type"] == "extra_forbidden":
+                known = ", ".join(sorted(cls.model_fields))
+                raise ConfigError(f"{source}: {cls.__name__} knows no key {key!r}; known: {known}") from error
+            raise ConfigError(f"{source}: {cls.__name__}.{key} is {first['input']!r}: {first['msg']}") from error
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """For KFP components, which pass a config as one JSON string."""
+        import json
+
+        return cls.parse(json.loads(text))

@@ -1,0 +1,31 @@
+"""The errors a user can cause. Each ends a verb with one line and exit code 2; everything else is a bug and keeps its traceback."""
+
+from pathlib import Path
+
+
+class CropsError(Exception):
+    """Base of all errors whose message is written for the user: file, row, value and what was expected."""
+
+
+class InputError(CropsError):
+    """A table, file or row is not what the stage expects.
+
+    >>> str(InputError("logs/results", "stage is 'shown', expected one of exposed, ranked, filtered", row=7))
+    "logs/results:7: stage is 'shown', expected one of exposed, ranked, filtered"
+    """
+
+    def __init__(self, path: Path | str, problem: str, *, row: int | None = None) -> None:
+        place = f"{path}:{row}" if row is not None else str(path)
+        super().__init__(f"{place}: {problem}")
+
+
+class ConfigError(CropsError):
+    """A setting is unknown, of the wrong type or out of range."""
+
+
+class ServiceError(CropsError):
+    """A service that a stage needs (LLM, registry, Kubeflow) is down, refuses, or answers rubbish for too long."""
+
+
+class StorageError(CropsError):
+    """The disk is full or not writable; nothing half-written was left under its final name."""
