@@ -1,0 +1,56 @@
+# `make help` prints this list.
+SHELL := /bin/bash
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+OUT ?= runs/quickstart
+SCALE ?= small
+SEED ?= 0
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test test-slow check bench lock clean
+
+help: ## this list
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+
+setup: $(VENV)/.ready ## .venv with the locked versions (the only thing it needs is Python 3.11)
+
+# uv reads UV_FIND_LINKS only; whoever keeps wheels on disk for pip (PIP_FIND_LINKS) gets them here too.
+$(VENV)/.ready: locks/dev.txt pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "make setup: $(PYTHON) not found; install Python 3.11 or say PYTHON=..."; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$$(sed -n 's/^uv==//p' locks/dev.txt)
+	UV_FIND_LINKS="$${UV_FIND_LINKS:-$$PIP_FIND_LINKS}" $(BIN)/uv pip install --quiet --python $(BIN)/python -r locks/dev.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@touch $@
+
+run: setup ## the main job on the small simulated world: logs -> report.html and a registered release
+	$(BIN)/crops world --out $(OUT)-logs --scale $(SCALE) --seed $(SEED)
+	$(BIN)/crops run --logs $(OUT)-logs --out $(OUT) --llm world --config configs/quickstart.yaml; code=$$?; \
+	  echo "report: $(OUT)/report.html"; exit $$code
+
+test: setup ## everything from a fresh clone to a tested tree (CI calls this)
+	$(MAKE) --no-print-directory check
+	bash tests/install_system_parts
+	$(BIN)/pytest -q -m "not slow" --durations=10 --ignore=tests/crops
+
+test-slow: setup ## kill loops, several seeds, the real LLM in the whole chain
+	$(BIN)/pytest -q -m slow --durations=20
+
+check: setup ## format, lint, types, import contracts, unit tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest -q -m "not slow" -n 2 tests/crops
+
+bench: setup ## side-by-side measurements, printed as ratios
+	for f in benchmarks/*.py; do echo "== $$f"; $(BIN)/python $$f || exit 1; done
+
+lock: ## write locks/dev.txt anew from pyproject.toml (exact versions, no addresses)
+	UV_FIND_LINKS="$${UV_FIND_LINKS:-$$PIP_FIND_LINKS}" $(BIN)/uv pip compile --quiet --python $(BIN)/python --all-extras --no-annotate --no-header --no-emit-index-url --no-emit-find-links --upgrade-package torch \
+	  pyproject.toml -o locks/dev.txt
+	sed -i 's/+cpu$$//' locks/dev.txt
+
+clean: ## remove what runs and builds left (not .venv)
+	rm -rf runs build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

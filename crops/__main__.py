@@ -1,0 +1,5 @@
+"""`python -m crops` is `crops`."""
+
+from crops.cli.main import run
+
+run()

@@ -1,0 +1,93 @@
+"""Verbs that bring data in: world, world-llm, import, validate; and config, which prints the settings."""
+
+import sys
+import time
+from pathlib import Path
+
+import click
+
+from crops.cli.support import EXISTING, FILE, config_option, out_option, show
+from crops.config.all import Config, commented
+from crops.io import artifacts
+from crops.stages.base import StageReport
+
+
+@click.command()
+@out_option
+@click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same bytes.")
+@click.option("--scale", type=click.Choice(["tiny", "small", "medium", "large"]), default="small", show_default=True,
+              help="Searches: about 2 k, 30 k, 300 k, 5 M.")  # fmt: skip
+@click.option("--incumbent", type=click.Choice(["lexical", "paths"]), default="paths", show_default=True,
+              help="The engine that wrote the log: lexical only, or with a dense path beside.")  # fmt: skip
+@click.option("--videos-per-intent", type=click.IntRange(min=1), default=None,
+              help="How crowded an intent is against the depth of the engine's pool: it decides what labels 3, 2, 1 mean.")  # fmt: skip
+def world(out: Path, seed: int, scale: str, incumbent: str, videos_per_intent: int | None) -> None:
+    """Write the input tables of a simulated short-video platform.
+
+    Searches, results, feed and videos as a real platform would log them, and truth/relevance, which training never
+    reads. Everything measured on it is a simulation.
+    """
+    from crops.world import simulate
+
+    started_s = time.monotonic()
+    with artifacts.replacing(out) as folder:
+        numbers = simulate.write(folder, scale=scale, seed=seed, incumbent=incumbent, videos_per_intent=videos_per_intent)
+    show("world", started_s, StageReport(numbers=numbers), out)
+
+
+@click.command("world-llm")
+@click.option("--world", "world_dir", type=EXISTING, required=True, help="Folder that `crops world` wrote.")
+@click.option("--port", type=int, default=8900, show_default=True)
+@click.option("--host", default="127.0.0.1", show_default=True)
+def world_llm(world_dir: Path, port: int, host: str) -> None:
+    """Serve the simulated world's LLM: an OpenAI-compatible endpoint until interrupted.
+
+    It knows the world's language and answers badly in 4.2 % of cases, so what it adds to recall is an upper bound.
+    """
+    import uvicorn
+
+    from crops.world import llm
+
+    uvicorn.run(llm.app(world_dir), host=host, port=port, log_level="warning")
+
+
+@click.command("import")
+@click.argument("dataset", type=click.Choice(["trec-session"]))
+@click.argument("src", type=FILE)
+@out_option
+def import_(dataset: str, src: Path, out: Path) -> None:
+    """Convert a public data set to the tables.
+
+    trec-session: the TREC 2013 Session track's sessiontrack2013.xml (searches, reformulations, clicks; no feed).
+    """
+    from crops.stages import import_log
+
+    started_s = time.monotonic()
+    show("import", started_s, import_log.run(src, out, dataset=dataset), out)
+
+
+@click.command()
+@click.option("--logs", type=EXISTING, required=True, help="Folder with searches/, results/, videos/ and, if there is one, feed/.")
+@out_option
+@click.option("--engine", type=click.Choice(["duckdb"]), default="duckdb", show_default=True)
+@config_option
+def validate(logs: Path, out: Path, engine: str, config: Config) -> None:
+    """Check the logs against the expectations and keep the rows that pass.
+
+    Writes the accepted rows as the same tables, bad rows under quarantine/ with a reason, validation.json, and Data
+    Docs to look at. Exit code 1 on a critical failure.
+    """
+    from crops.stages import validate as stage
+
+    started_s = time.monotonic()
+    report = stage.run(logs, out, config.section("validate"), engine=engine)
+    show("validate", started_s, report, out)
+    if not artifacts.read_json(out / "validation.json")["success"]:
+        sys.exit(1)
+
+
+@click.command("config")
+def config() -> None:
+    """Print the default config as YAML: every key with what it does, its unit and where its default comes from."""
+    for line in commented():
+        click.echo(line)

@@ -1,0 +1,89 @@
+"""Verbs from samples to a measured encoder: train, export, index, evaluate."""
+
+import time
+from pathlib import Path
+
+import click
+
+from crops.cli.mine import TRUTH
+from crops.cli.support import EXISTING, config_option, out_option, show
+from crops.config.all import Config
+from crops.errors import InputError
+
+SYSTEMS = ("clicks", "crops", "crops_paper", "crops_no_knowledge")
+DOCUMENTS = click.option("--documents", type=EXISTING, required=True, help="What `crops augment` wrote.")
+
+
+@click.command()
+@click.option("--samples", type=EXISTING, required=True, help="What `crops label` wrote.")
+@DOCUMENTS
+@out_option
+@click.option("--system", type=click.Choice(SYSTEMS), default="crops", show_default=True,
+              help="clicks: the baseline; crops: the hierarchy chosen from the log; crops_paper: anchors >= 1.")  # fmt: skip
+@click.option("--checkpoints", type=click.Path(path_type=Path, file_okay=False), default=None,
+              help="Where to keep the state to resume from. Default: beside --out.")  # fmt: skip
+@config_option
+def train(samples: Path, documents: Path, out: Path, system: str, checkpoints: Path | None, config: Config) -> None:
+    """Train one system of the dual encoder; keeps its best checkpoint on the last training day's reformulations."""
+    from crops.stages import train as stage
+
+    started_s = time.monotonic()
+    report = stage.run(samples, documents, out, config.section("train"), system=system, checkpoints=checkpoints)
+    show(f"train {system}", started_s, report, out)
+
+
+@click.command()
+@click.option("--encoder", type=EXISTING, required=True, help="What `crops train` wrote.")
+@out_option
+@config_option
+def export(encoder: Path, out: Path, config: Config) -> None:
+    """Write the query encoder as ONNX with its tokenizer, checked against torch."""
+    from crops.stages import export as stage
+
+    started_s = time.monotonic()
+    show("export", started_s, stage.run(encoder, out, config.section("export")), out)
+
+
+@click.command()
+@click.option("--export", "exported", type=EXISTING, required=True, help="What `crops export` wrote.")
+@DOCUMENTS
+@out_option
+@config_option
+def index(exported: Path, documents: Path, out: Path, config: Config) -> None:
+    """Encode the catalogue and build the FAISS index, checked against exact search."""
+    from crops.stages import index as stage
+
+    started_s = time.monotonic()
+    show("index", started_s, stage.run(exported, documents, out, config.section("index")), out)
+
+
+def _systems(_ctx: click.Context, _param: click.Parameter, pairs: tuple[str, ...]) -> dict[str, Path]:
+    systems = {}
+    for pair in pairs:
+        name, found, folder = pair.partition("=")
+        if not found or not Path(folder).is_dir():
+            raise InputError("--system", f"{pair!r} is not NAME=FOLDER with a folder that `crops train` wrote")
+        systems[name] = Path(folder)
+    return systems
+
+
+@click.command()
+@DOCUMENTS
+@click.option("--tests", type=EXISTING, required=True, help="What `crops discriminate` wrote (the gated test set).")
+@out_option
+@click.option("--system", "systems", multiple=True, callback=_systems, metavar="NAME=DIR", help="A trained system; repeat it.")
+@click.option("--logs", type=EXISTING, default=None, help="The accepted tables.")
+@click.option("--champion", type=EXISTING, default=None, help="Folder of the champion release.")
+@TRUTH
+@config_option
+def evaluate(
+    documents: Path, tests: Path, out: Path, systems: dict[str, Path], logs: Path | None, champion: Path | None,
+    truth: Path | None, config: Config,
+) -> None:  # fmt: skip
+    """Recall, nDCG and paired bootstrap intervals of BM25, the trained systems and the champion on all test sets."""
+    from crops.stages import evaluate as stage
+
+    started_s = time.monotonic()
+    section = config.section("evaluate")
+    report = stage.run(documents, tests, out, section, systems=systems, logs=logs, truth=truth, champion=champion)
+    show("evaluate", started_s, report, out)

@@ -1,0 +1,40 @@
+"""The table of verbs; `crops` and `python -m crops` start here."""
+
+import click
+
+from crops.cli.support import Verbs, guarded
+
+# verb -> (module, the line in `crops --help`)
+VERBS = {
+    "world": ("crops.cli.data", "write the input tables of a simulated short-video platform"),
+    "world-llm": ("crops.cli.data", "serve the simulated world's OpenAI-compatible LLM"),
+    "import": ("crops.cli.data", "convert a public data set to the tables"),
+    "validate": ("crops.cli.data", "check the logs: Data Docs, accepted rows, quarantine"),
+    "augment": ("crops.cli.mine", "mine positives from clicks, reformulations and the feed; test sets"),
+    "knowledge": ("crops.cli.mine", "ask an LLM for descriptions of videos that would answer the query"),
+    "discriminate": ("crops.cli.mine", "train and calibrate the discriminator, score and gate the pairs"),
+    "label": ("crops.cli.mine", "grade every sample 0..5, measure the ladder, choose the hierarchy"),
+    "train": ("crops.cli.fit", "train one system of the dual encoder"),
+    "export": ("crops.cli.fit", "write the query encoder as ONNX with its tokenizer"),
+    "index": ("crops.cli.fit", "encode the catalogue and build the FAISS index"),
+    "evaluate": ("crops.cli.fit", "recall, nDCG and intervals of all systems on all test sets"),
+    "gate": ("crops.cli.release", "challenger against champion: promote, reject or unknown"),
+    "register": ("crops.cli.release", "register encoder and index as one MLflow model version"),
+    "run": ("crops.cli.release", "all of the above as one pipeline on this machine, ending in a report"),
+    "config": ("crops.cli.data", "print the default config, every key with what it does and why"),
+}
+
+
+@click.group(cls=Verbs, verbs=VERBS, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="crops")
+def main() -> None:
+    """CroPS: from a search log and a feed log to a better query encoder.
+
+    Start with `crops world --out logs --seed 0 --scale small` (or your own logs), then
+    `crops run --logs logs --out runs/first` and open runs/first/report.html.
+    """
+
+
+def run() -> None:
+    """The console script."""
+    guarded(lambda: main(standalone_mode=False))

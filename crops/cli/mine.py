@@ -1,0 +1,82 @@
+"""Verbs from logs to graded samples: augment, knowledge, discriminate, label."""
+
+import time
+from pathlib import Path
+
+import click
+
+from crops.cli.support import EXISTING, config_option, out_option, show
+from crops.config.all import Config
+
+LOGS = click.option("--logs", type=EXISTING, required=True, help="The accepted tables: what `crops validate` wrote.")
+CANDIDATES = click.option("--candidates", type=EXISTING, required=True, help="What `crops augment` wrote.")
+TRUTH = click.option(
+    "--truth", type=EXISTING, default=None,
+    help="Folder with the table relevance, where somebody knows it: only reported beside the estimates, never learnt from.",
+)  # fmt: skip
+
+
+@click.command()
+@LOGS
+@out_option
+@click.option("--engine", type=click.Choice(["duckdb"]), default="duckdb", show_default=True)
+@config_option
+def augment(logs: Path, out: Path, engine: str, config: Config) -> None:
+    """Mine candidates from clicks, reformulations, the feed and the engine's stages; write documents and test sets.
+
+    No model runs here: similarity and relevance thresholds are applied by `crops discriminate`.
+    """
+    from crops.stages import augment as stage
+
+    started_s = time.monotonic()
+    show("augment", started_s, stage.run(logs, out, config.section("augment"), engine=engine), out)
+
+
+@click.command()
+@LOGS
+@CANDIDATES
+@out_option
+@click.option("--llm", default=None, help="OpenAI-compatible URL, or `local` for the small real LLM (extra `llm`). None: no such perspective.")
+@config_option
+def knowledge(logs: Path, candidates: Path, out: Path, llm: str | None, config: Config) -> None:
+    """Ask an LLM, one shot, for descriptions of other videos that would answer the query.
+
+    Answers are cached by content: started again, it asks nothing twice.
+    """
+    from crops.stages import knowledge as stage
+
+    started_s = time.monotonic()
+    show("knowledge", started_s, stage.run(logs, candidates, out, config.section("knowledge"), llm=llm), out)
+
+
+@click.command()
+@LOGS
+@CANDIDATES
+@out_option
+@click.option("--knowledge", type=EXISTING, default=None, help="What `crops knowledge` wrote.")
+@click.option("--champion", type=EXISTING, default=None, help="Folder of the champion release: its encoder measures query similarity.")
+@TRUTH
+@config_option
+def discriminate(
+    logs: Path, candidates: Path, out: Path, knowledge: Path | None, champion: Path | None, truth: Path | None, config: Config
+) -> None:
+    """Train and calibrate the discriminator; score all pairs and decide which are kept."""
+    from crops.stages import discriminate as stage
+
+    started_s = time.monotonic()
+    section = config.section("discriminate")
+    report = stage.run(logs, candidates, out, section, knowledge=knowledge, champion=champion, truth=truth)
+    show("discriminate", started_s, report, out)
+
+
+@click.command()
+@click.option("--scored", type=EXISTING, required=True, help="What `crops discriminate` wrote.")
+@out_option
+@TRUTH
+@config_option
+def label(scored: Path, out: Path, truth: Path | None, config: Config) -> None:
+    """Grade every sample (5 reformulation .. 1 filtered), measure the ladder and choose the hierarchy."""
+    from crops.stages import label as stage
+
+    started_s = time.monotonic()
+    show("label", started_s, stage.run(scored, out, config.section("label"), truth=truth), out)

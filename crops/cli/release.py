@@ -1,0 +1,82 @@
+"""Verbs from numbers to a release: gate, register, and run, which is the whole pipeline on this machine."""
+
+import sys
+import time
+from pathlib import Path
+
+import click
+
+from crops.cli.support import EXISTING, config_option, out_option, show
+from crops.config.all import Config
+from crops.io import artifacts
+
+EXIT_BY_VERDICT = {"promote": 0, "reject": 3, "unknown": 4}
+
+
+@click.command()
+@click.option("--metrics", type=EXISTING, required=True, help="What `crops evaluate` wrote.")
+@click.option("--export", "exported", type=EXISTING, required=True, help="What `crops export` wrote for the challenger.")
+@click.option("--index", "indexed", type=EXISTING, required=True, help="What `crops index` wrote for the challenger.")
+@click.option("--challenger", default="crops", show_default=True, help="System on trial.")
+@click.option("--champion", default="clicks", show_default=True, help="System it is held against.")
+@out_option
+@config_option
+def gate(
+    metrics: Path, exported: Path, indexed: Path, challenger: str, champion: str, out: Path, config: Config
+) -> None:  # fmt: skip
+    """Challenger against champion. Exit code 0 promote, 3 reject, 4 unknown."""
+    from crops.stages import gate as stage
+
+    started_s = time.monotonic()
+    section = config.section("gate")
+    report = stage.run(metrics, out, section, export=exported, index=indexed, challenger=challenger, champion=champion)
+    show("gate", started_s, report, out)
+    verdict = artifacts.read_json(out / "verdict.json")
+    for reason in verdict["reasons"]:
+        click.echo(f"  {verdict['verdict']}: {reason}")
+    sys.exit(EXIT_BY_VERDICT[verdict["verdict"]])
+
+
+@click.command()
+@click.option("--export", "exported", type=EXISTING, required=True, help="What `crops export` wrote.")
+@click.option("--index", "indexed", type=EXISTING, required=True, help="What `crops index` wrote.")
+@click.option("--documents", type=EXISTING, required=True, help="What `crops augment` wrote.")
+@click.option("--samples", type=EXISTING, required=True, help="What `crops label` wrote.")
+@click.option("--metrics", type=EXISTING, default=None, help="What `crops evaluate` wrote.")
+@click.option("--verdict", type=EXISTING, default=None, help="What `crops gate` wrote: anything but promote is not registered.")
+@click.option("--registry", default=None, help="MLflow tracking URI. Default: SQLite and a folder, ./mlruns.")
+@click.option("--alias", type=click.Choice(["champion", "challenger"]), default="challenger", show_default=True)
+@out_option
+@config_option
+def register(
+    exported: Path, indexed: Path, documents: Path, samples: Path, metrics: Path | None, verdict: Path | None,
+    registry: str | None, alias: str, out: Path, config: Config,
+) -> None:  # fmt: skip
+    """Register encoder, tokenizer, index, documents and fingerprint as one MLflow model version."""
+    from crops.stages import register as stage
+
+    started_s = time.monotonic()
+    report = stage.run(
+        exported, indexed, documents, samples, out, config.section("register"),
+        registry=registry, alias=alias, verdict=verdict, metrics=metrics,
+    )  # fmt: skip
+    show("register", started_s, report, out)
+
+
+@click.command()
+@click.option("--logs", type=EXISTING, required=True, help="Your tables, or what `crops world` or `crops import` wrote.")
+@out_option
+@click.option("--llm", default=None,
+              help="OpenAI-compatible URL for the knowledge perspective; `local`: the small real LLM; `world`: the simulated world's own (started for you).")  # fmt: skip
+@click.option("--registry", default=None, help="MLflow tracking URI. Default: SQLite and a folder inside --out.")
+@click.option("--verbose", is_flag=True, help="Show every task's output.")
+@config_option
+def run(logs: Path, out: Path, llm: str | None, registry: str | None, verbose: bool, config: Config) -> None:
+    """Logs to a gated, registered release, as the KFP training pipeline on this machine's local runner.
+
+    Ends in report.html and report.json. Interrupted or killed, the same command goes on where it was. Exit code 0
+    promote, 3 reject, 4 unknown, 1 when a critical expectation on the logs fails.
+    """
+    from pipelines import local
+
+    sys.exit(EXIT_BY_VERDICT[local.run(logs, out, config, llm=llm, registry=registry, verbose=verbose)])

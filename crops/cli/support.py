@@ -1,0 +1,88 @@
+"""What all verbs share: lazy loading, the config option, and one line with exit code 2 for bad input."""
+
+import errno
+import importlib
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from crops.config import all as configs
+from crops.errors import CropsError
+from crops.stages.base import StageReport
+
+FOLDER = click.Path(path_type=Path, file_okay=False)
+EXISTING = click.Path(path_type=Path, exists=True, file_okay=False)
+FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
+
+
+class Verbs(click.Group):
+    """A group whose verbs are imported when they are called: `crops --help` needs neither torch nor kfp."""
+
+    def __init__(self, *args: Any, verbs: Mapping[str, tuple[str, str]], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.lazy_verbs = verbs
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order of the pipeline, which is the order to read them in."""
+        return list(self.lazy_verbs)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The verb's command, from its module."""
+        if cmd_name not in self.lazy_verbs:
+            return None
+        module, _ = self.lazy_verbs[cmd_name]
+        name = {"import": "import_"}.get(cmd_name, cmd_name.replace("-", "_"))
+        command: click.Command = getattr(importlib.import_module(module), name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """One line a verb, without importing it."""
+        with formatter.section("Verbs, in the order of the pipeline"):
+            formatter.write_dl([(name, line) for name, (_, line) in self.lazy_verbs.items()])
+
+
+def config_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--config F`: one YAML with a section per stage."""
+    return click.option(
+        "--config", "config", type=click.Path(path_type=Path), default=None, callback=lambda _c, _p, path: configs.load(path),
+        help="YAML with a section per stage; `crops config` prints the defaults with what each does.",
+    )(command)  # fmt: skip
+
+
+def out_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--out DIR`: where the stage writes; replaced as a whole, and only when all of it is there."""
+    return click.option("--out", type=FOLDER, required=True, help="Folder to write; it appears only when it is whole.")(command)
+
+
+def show(verb: str, started_s: float, report: StageReport, out: Path) -> None:
+    """The stage's numbers on the terminal."""
+    click.secho(f"{verb}: {time.monotonic() - started_s:.1f} s -> {out}", bold=True)
+    for line in report.lines():
+        click.echo(line)
+
+
+def guarded(main: Callable[[], Any]) -> None:
+    """Runs the program: what the user caused becomes one line and exit code 2, Ctrl-C 130; a bug keeps its traceback."""
+    try:
+        sys.exit(main())
+    except CropsError as error:
+        fail(str(error))
+    except click.ClickException as error:
+        fail(error.format_message())
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise
+        fail(f"{error.filename or 'a temporary file'}: cannot write: {os.strerror(error.errno)}")
+    except (KeyboardInterrupt, click.Abort):
+        sys.exit(130)
+
+
+def fail(message: str) -> None:
+    """One line on standard error, exit code 2."""
+    click.echo(f"crops: {' '.join(message.split())}", err=True)
+    sys.exit(2)

@@ -1,0 +1,55 @@
+"""The verbs as a user types them: help that lists them all, and one line with exit code 2 for bad input."""
+
+import subprocess
+import sys
+
+import pytest
+
+from crops.cli.main import VERBS
+
+
+def crops(*args: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "crops", *args], capture_output=True, text=True, timeout=120)
+
+
+def test_help_lists_every_verb_without_importing_any():
+    """Importing torch or kfp for `--help` would cost seconds; the modules of the verbs are loaded when called."""
+    code = (
+        "import sys; from crops.cli.main import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "print(sorted({'torch','kfp','mlflow','duckdb','pandas'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip().endswith("[]"), done.stdout[-300:]
+    assert all(f"  {verb} " in done.stdout for verb in VERBS)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_a_help_that_says_what_it_does(verb):
+    done = crops(verb, "--help")
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) >= 6
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        (["augment", "--logs", "/nowhere", "--out", "x"], "/nowhere"),
+        (["augmented"], "augmented"),
+        (["augment", "--out", "x"], "--logs"),
+        (["augment", "--logs", ".", "--out", "x", "--config", "/nowhere.yaml"], "/nowhere.yaml: no such file"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(args, expected):
+    done = crops(*args)
+    assert done.returncode == 2
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert expected in done.stderr
+
+
+def test_a_folder_without_tables_names_the_table(tmp_path):
+    done = crops("augment", "--logs", str(tmp_path), "--out", str(tmp_path / "out"))
+    assert (done.returncode, len(done.stderr.strip().splitlines())) == (2, 1), done.stderr
+    assert "searches" in done.stderr
+    assert not (tmp_path / "out").exists()
