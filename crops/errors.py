@@ -1,4 +1,4 @@
-"""The errors a user can cause. Each ends a verb with one line and exit code 2; everything else is a bug and keeps its traceback."""
+"""The errors a user can cause: each ends a verb with one line and exit code 2. Everything else is a bug and keeps its trace."""
 
 from pathlib import Path
 

@@ -89,12 +89,8 @@ DOCUMENTS = Table(name="documents", schema=_schema(("doc_id", pa.string()), ("te
 
 _PAIR = (("query", pa.string()), ("video_id", pa.string()))
 TEST_CT = Table(name="test_ct", schema=_schema(*_PAIR), key=("query", "video_id"))
-TEST_QR = Table(
-    name="test_qr", schema=_schema(*_PAIR, ("later_query", pa.string())), key=("query", "video_id", "later_query")
-)
-VALID_QR = Table(
-    name="valid_qr", schema=_schema(*_PAIR, ("later_query", pa.string())), key=("query", "video_id", "later_query")
-)
+TEST_QR = Table(name="test_qr", schema=_schema(*_PAIR, ("later_query", pa.string())), key=("query", "video_id", "later_query"))
+VALID_QR = Table(name="valid_qr", schema=_schema(*_PAIR, ("later_query", pa.string())), key=("query", "video_id", "later_query"))
 
 # Every distinct query of the training days and of the held-out days, with how often it was searched and clicked:
 # what head, tail, unseen and no-click mean in the evaluation.

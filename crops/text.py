@@ -19,9 +19,7 @@ def normalise_query(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", folded).split())
 
 
-def document_text(
-    caption: str, keywords: Sequence[str] = (), cover_text: str = "", related_queries: Sequence[str] = ()
-) -> str:
+def document_text(caption: str, keywords: Sequence[str] = (), cover_text: str = "", related_queries: Sequence[str] = ()) -> str:
     """Caption, keywords, OCR of the cover, related queries (arXiv 2511.15443), normalised like a query, empty fields left out.
 
     >>> document_text("Sourdough, day 1", ["bread", "baking"], "", ["how to bake bread"])

@@ -20,7 +20,7 @@ from crops.stages.base import StageReport
 @click.option("--incumbent", type=click.Choice(["lexical", "paths"]), default="paths", show_default=True,
               help="The engine that wrote the log: lexical only, or with a dense path beside.")  # fmt: skip
 @click.option("--videos-per-intent", type=click.IntRange(min=1), default=None,
-              help="How crowded an intent is against the depth of the engine's pool: it decides what labels 3, 2, 1 mean.")  # fmt: skip
+              help="How crowded an intent is against the depth of the engine's pool.")  # fmt: skip
 def world(out: Path, seed: int, scale: str, incumbent: str, videos_per_intent: int | None) -> None:
     """Write the input tables of a simulated short-video platform.
 
@@ -67,7 +67,9 @@ def import_(dataset: str, src: Path, out: Path) -> None:
 
 
 @click.command()
-@click.option("--logs", type=EXISTING, required=True, help="Folder with searches/, results/, videos/ and, if there is one, feed/.")
+@click.option(
+    "--logs", type=EXISTING, required=True, help="Folder with searches/, results/, videos/, perhaps feed/."
+)
 @out_option
 @click.option("--engine", type=click.Choice(["duckdb"]), default="duckdb", show_default=True)
 @config_option

@@ -36,7 +36,11 @@ def augment(logs: Path, out: Path, engine: str, config: Config) -> None:
 @LOGS
 @CANDIDATES
 @out_option
-@click.option("--llm", default=None, help="OpenAI-compatible URL, or `local` for the small real LLM (extra `llm`). None: no such perspective.")
+@click.option(
+    "--llm",
+    default=None,
+    help="OpenAI-compatible URL, or `local`: the small real LLM (extra `llm`).",
+)
 @config_option
 def knowledge(logs: Path, candidates: Path, out: Path, llm: str | None, config: Config) -> None:
     """Ask an LLM, one shot, for descriptions of other videos that would answer the query.
@@ -54,7 +58,9 @@ def knowledge(logs: Path, candidates: Path, out: Path, llm: str | None, config: 
 @CANDIDATES
 @out_option
 @click.option("--knowledge", type=EXISTING, default=None, help="What `crops knowledge` wrote.")
-@click.option("--champion", type=EXISTING, default=None, help="Folder of the champion release: its encoder measures query similarity.")
+@click.option(
+    "--champion", type=EXISTING, default=None, help="The champion release: its encoder measures query similarity."
+)
 @TRUTH
 @config_option
 def discriminate(

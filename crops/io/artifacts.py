@@ -88,7 +88,8 @@ def _sync_folder(folder: Path) -> None:
 def table_files(folder: Path, table: Table) -> list[Path]:
     """The table's Parquet files, in order; an InputError where there are none or one cannot be read as `table`."""
     root = Path(folder) / table.name
-    files = sorted(p for p in root.rglob("*.parquet") if not any(part.startswith((".", "_")) for part in p.relative_to(root).parts))
+    hidden = (".", "_")
+    files = sorted(p for p in root.rglob("*.parquet") if not any(x.startswith(hidden) for x in p.relative_to(root).parts))
     if not files:
         raise InputError(root, f"no Parquet file of the table {table.name!r} found here")
     for path in files:
@@ -128,7 +129,8 @@ def _same_type(actual: pa.DataType, expected: pa.DataType) -> bool:
     if pa.types.is_string(expected):
         return bool(pa.types.is_string(actual) or pa.types.is_large_string(actual) or pa.types.is_string_view(actual))
     if pa.types.is_list(expected):
-        return bool((pa.types.is_list(actual) or pa.types.is_large_list(actual)) and _same_type(actual.value_type, expected.value_type))
+        is_list = pa.types.is_list(actual) or pa.types.is_large_list(actual)
+        return bool(is_list and _same_type(actual.value_type, expected.value_type))
     if pa.types.is_integer(expected):
         return bool(pa.types.is_integer(actual))
     if pa.types.is_floating(expected):
@@ -136,7 +138,9 @@ def _same_type(actual: pa.DataType, expected: pa.DataType) -> bool:
     return bool(actual == expected)
 
 
-def batches(folder: Path, table: Table, *, rows: int = ROW_GROUP, columns: list[str] | None = None) -> Iterator[tuple[Path, pa.RecordBatch]]:
+def batches(
+    folder: Path, table: Table, *, rows: int = ROW_GROUP, columns: list[str] | None = None
+) -> Iterator[tuple[Path, pa.RecordBatch]]:
     """The table file by file in batches of at most `rows`, cast to its schema; memory does not grow with the table."""
     schema = table.schema if columns is None else pa.schema([table.schema.field(c) for c in columns])
     for path in table_files(folder, table):

@@ -103,7 +103,8 @@ def test_a_truncated_file_is_refused(tmp_path):
 def test_optional_columns_read_as_null(tmp_path):
     (tmp_path / "searches").mkdir()
     ts = pa.array([int(time.time())], pa.timestamp("us", tz="UTC"))
-    pq.write_table(pa.table({"search_id": ["s"], "user_id": ["u"], "ts": ts, "query": ["q"]}), tmp_path / "searches" / "p.parquet")
+    rows = pa.table({"search_id": ["s"], "user_id": ["u"], "ts": ts, "query": ["q"]})
+    pq.write_table(rows, tmp_path / "searches" / "p.parquet")
     assert artifacts.read(tmp_path, records.SEARCHES).column("arm").to_pylist() == [None]
 
 
