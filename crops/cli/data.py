@@ -67,9 +67,7 @@ def import_(dataset: str, src: Path, out: Path) -> None:
 
 
 @click.command()
-@click.option(
-    "--logs", type=EXISTING, required=True, help="Folder with searches/, results/, videos/, perhaps feed/."
-)
+@click.option("--logs", type=EXISTING, required=True, help="Folder with searches/, results/, videos/, perhaps feed/.")
 @out_option
 @click.option("--engine", type=click.Choice(["duckdb"]), default="duckdb", show_default=True)
 @config_option

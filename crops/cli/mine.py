@@ -58,9 +58,7 @@ def knowledge(logs: Path, candidates: Path, out: Path, llm: str | None, config: 
 @CANDIDATES
 @out_option
 @click.option("--knowledge", type=EXISTING, default=None, help="What `crops knowledge` wrote.")
-@click.option(
-    "--champion", type=EXISTING, default=None, help="The champion release: its encoder measures query similarity."
-)
+@click.option("--champion", type=EXISTING, default=None, help="The champion release: its encoder measures query similarity.")
 @TRUTH
 @config_option
 def discriminate(
