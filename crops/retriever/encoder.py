@@ -1,0 +1,157 @@
+"""The dual encoder: text to a vector of length 1. One tower for queries and documents, or two by setting.
+
+    encoder = load(folder)
+    vectors = encoder.encode(["sour dough bread"], kind="query")          # float32 [N, H]
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from crops.errors import InputError
+from crops.retriever import base as bases
+from crops.text import normalise_query
+
+Kind = Literal["query", "document"]
+POOLINGS = ("last", "mean", "cls")
+MAX_TOKENS = 128  # [paper]
+
+
+class Encoder(nn.Module):
+    """Tower(s), tokenizer, pooling and the learnt temperature. `document` is None where the tower is shared."""
+
+    def __init__(
+        self, query: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, pooling: str, max_tokens: int = MAX_TOKENS,
+        document: PreTrainedModel | None = None, temperature: float = 0.05,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        if pooling not in POOLINGS:
+            raise ValueError(f"pooling is {pooling!r}, expected one of {', '.join(POOLINGS)}")
+        self.query, self.document, self.tokenizer = query, document, tokenizer
+        self.pooling, self.max_tokens = pooling, max_tokens
+        self.log_tau = nn.Parameter(torch.tensor(temperature, dtype=torch.float32).log())
+
+    @property
+    def width(self) -> int:
+        """H, the length of a vector."""
+        return int(self.query.config.hidden_size)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights lie."""
+        return self.log_tau.device
+
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids per text, normalised, at most max_tokens, closed by the end token where the tokenizer has no rule of its own."""
+        ids = self.tokenizer([normalise_query(t) for t in texts], truncation=True, max_length=self.max_tokens)["input_ids"]
+        eos = self.tokenizer.eos_token_id
+        if self.pooling == "last" and eos is not None:
+            ids = [x if x and x[-1] == eos else x[: self.max_tokens - 1] + [eos] for x in ids]
+        pad = self.tokenizer.pad_token_id or 0
+        return [x or [eos if eos is not None else pad] for x in ids]
+
+    def pad(self, ids: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        """Right-padded ids and mask, int64 [N, T], on the encoder's device."""
+        longest = max(map(len, ids))
+        tokens = np.full((len(ids), longest), self.tokenizer.pad_token_id or 0, dtype=np.int64)
+        mask = np.zeros((len(ids), longest), dtype=np.int64)
+        for row, one in enumerate(ids):
+            tokens[row, : len(one)] = one
+            mask[row, : len(one)] = 1
+        return torch.from_numpy(tokens).to(self.device), torch.from_numpy(mask).to(self.device)
+
+    def forward(self, ids: Tensor, mask: Tensor, kind: Kind = "query") -> Tensor:
+        """ids, mask int [N, T] (right-padded) -> float [N, H], each of length 1."""
+        tower = self.query if kind == "query" or self.document is None else self.document
+        hidden = tower(input_ids=ids, attention_mask=mask).last_hidden_state  # [N, T, H]
+        if self.pooling == "mean":
+            weight = mask[:, :, None].to(hidden.dtype)
+            pooled = (hidden * weight).sum(1) / weight.sum(1)
+        elif self.pooling == "cls":
+            pooled = hidden[:, 0]
+        else:
+            pooled = hidden[torch.arange(len(hidden), device=hidden.device), mask.sum(1) - 1]
+        return F.normalize(pooled.float(), dim=-1)
+
+    def embed(self, ids: Sequence[Sequence[int]], kind: Kind, *, batch_tokens: int = 16_384) -> Tensor:
+        """Vectors of tokenized texts in their order, in groups of like length with at most batch_tokens padded tokens. [N, H]"""
+        order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
+        parts, group = [], list[int]()
+        for i in order:
+            if group and (len(group) + 1) * len(ids[i]) > batch_tokens:
+                parts.append(self(*self.pad([ids[j] for j in group]), kind))
+                group = []
+            group.append(i)
+        parts.append(self(*self.pad([ids[j] for j in group]), kind))
+        back = torch.empty(len(order), dtype=torch.long)
+        back[torch.tensor(order)] = torch.arange(len(order))
+        return torch.cat(parts)[back.to(self.device)]
+
+    @torch.inference_mode()
+    def encode(self, texts: Sequence[str], *, kind: Kind, batch_tokens: int = 16_384) -> np.ndarray:
+        """float32 [N, H], each row of length 1, in the order of `texts`; [0, H] for none."""
+        if not texts:
+            return np.empty((0, self.width), dtype=np.float32)
+        training, _ = self.training, self.eval()
+        vectors = self.embed(self.tokenize(texts), kind, batch_tokens=batch_tokens).cpu().numpy()
+        self.train(training)
+        return np.asarray(vectors, dtype=np.float32)
+
+    def save(self, folder: Path, *, system: str) -> None:
+        """Hugging Face weights (safetensors), tokenizer files and encoder.json."""
+        self.query.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+        if self.document is not None:
+            self.document.save_pretrained(folder / "document")
+        about = {
+            "pooling": self.pooling, "max_tokens": self.max_tokens, "width": self.width,
+            "temperature": float(self.log_tau.detach().exp()), "system": system, "shared": self.document is None,
+        }  # fmt: skip
+        (folder / "encoder.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+
+
+def load(folder: Path) -> Encoder:
+    """The encoder that training saved: `folder` is train's out or its encoder/. An InputError where it is none."""
+    root = Path(folder)
+    root = root / "encoder" if (root / "encoder" / "encoder.json").is_file() else root
+    if not (root / "encoder.json").is_file():
+        raise InputError(root, "no encoder.json here; expected a folder that `crops train` wrote")
+    about = json.loads((root / "encoder.json").read_text(encoding="utf-8"))
+    document = None if about["shared"] else AutoModel.from_pretrained(root / "document", use_safetensors=True)
+    encoder = Encoder(
+        AutoModel.from_pretrained(root, use_safetensors=True), AutoTokenizer.from_pretrained(root), pooling=about["pooling"],
+        max_tokens=about["max_tokens"], document=document, temperature=about["temperature"],
+    )  # fmt: skip
+    return encoder.eval()
+
+
+def from_base(
+    base: str, texts: Sequence[str] = (), *, pooling: str | None = None, max_tokens: int = MAX_TOKENS, shared: bool = True,
+    seed: int = 0, temperature: float = 0.05,
+) -> Encoder:  # fmt: skip
+    """An untrained encoder from a Hugging Face path, or from `texts` where base is "small".
+
+    Pooling by default: mean for "small" (nothing has taught its last token to sum up), last for decoders, mean for encoders.
+    """
+    if base == bases.SMALL:
+        query, tokenizer = bases.small(texts, seed=seed)
+        document = None if shared else bases.small(texts, seed=seed)[0]
+    else:
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(base)
+            query = AutoModel.from_pretrained(base, use_safetensors=True)
+            document = None if shared else AutoModel.from_pretrained(base, use_safetensors=True)
+        except (OSError, ValueError) as error:
+            raise InputError(base, f"no Hugging Face model with safetensors here: {str(error).splitlines()[0]}") from error
+        if tokenizer.pad_token_id is None:
+            tokenizer.pad_token = tokenizer.eos_token
+    decoder = "CausalLM" in " ".join(getattr(query.config, "architectures", None) or ["CausalLM" if base == bases.SMALL else ""])
+    chosen = pooling or ("mean" if base == bases.SMALL or not decoder else "last")
+    return Encoder(query, tokenizer, pooling=chosen, max_tokens=max_tokens, document=document, temperature=temperature)

@@ -1,0 +1,197 @@
+"""H-InfoNCE, InfoNCE and Softmax-CE (arXiv 2511.15443) with a backward written by hand.
+
+All three are: mean over the anchors i of log(1 + sum over rivals k of exp(s_k - s_i)); they differ in which labels are rivals.
+One log-sum-exp per (query, label), joined over the labels, gives every anchor its denominator, so the cost does not grow with
+the number of anchors; one [Q, D] buffer is score, exponential and gradient in turn.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+LABELS = 6  # 0..5; -1 is not a candidate
+INF = float("inf")
+
+
+def h_infonce(scores: Tensor, labels: Tensor, *, anchor_min: int = 1) -> Tensor:
+    """Hierarchical InfoNCE: each anchor against all candidates of its query with a strictly lower label.
+
+    scores  float [Q, D]  similarity / temperature
+    labels  int   [Q, D]  -1 not a candidate, 0 in-batch, 1..5
+    Returns a scalar, mean over the anchors (label >= anchor_min), nats; an anchor with no lower candidate adds 0.
+    Raises ValueError on other labels or shapes, NaN or +inf scores, or a batch without anchors.
+    """
+    return _loss(scores, labels, _lower(), anchor_min)
+
+
+def info_nce(scores: Tensor, labels: Tensor, *, positive_min: int = 4) -> Tensor:
+    """InfoNCE with binary labels: each candidate >= positive_min against all below positive_min. Else as `h_infonce`."""
+    return _loss(scores, labels, _binary(positive_min), positive_min)
+
+
+def softmax_ce(scores: Tensor, labels: Tensor, *, anchor_min: int = 1) -> Tensor:
+    """Softmax cross-entropy: each anchor against every candidate of another label, higher ones too. Else as `h_infonce`."""
+    return _loss(scores, labels, ~torch.eye(LABELS, dtype=torch.bool), anchor_min)
+
+
+def h_infonce_chunked(
+    queries: Tensor, documents: Tensor, labels: Tensor, *, temperature: Tensor, anchor_min: int = 1, chunk: int = 64
+) -> Tensor:
+    """`h_infonce(queries @ documents.T / temperature, labels)` that never holds [Q, D]: `chunk` queries at a time.
+
+    queries [Q, H], documents [D, H] float; labels sparse COO int [Q, D] (absent = 0); temperature scalar tensor, > 0.
+    Gradients are made in the forward pass, so every score is computed once. Same errors as `h_infonce`.
+    """
+    return _chunked(queries, documents, labels, temperature=temperature, rivals=_lower(), first=anchor_min, chunk=chunk)
+
+
+def info_nce_chunked(
+    queries: Tensor, documents: Tensor, labels: Tensor, *, temperature: Tensor, positive_min: int = 4, chunk: int = 64
+) -> Tensor:
+    """`info_nce` in the form of `h_infonce_chunked`."""
+    return _chunked(
+        queries, documents, labels, temperature=temperature, rivals=_binary(positive_min), first=positive_min, chunk=chunk
+    )  # fmt: skip
+
+
+def _lower() -> Tensor:
+    """bool [anchor label, candidate label]: whether the candidate stands in the anchor's denominator."""
+    return torch.ones(LABELS, LABELS, dtype=torch.bool).tril(-1)
+
+
+def _binary(positive_min: int) -> Tensor:
+    rivals = torch.zeros(LABELS, LABELS, dtype=torch.bool)
+    rivals[positive_min:, :positive_min] = True
+    return rivals
+
+
+# Finding the listed entries depends on the data: torch.compile breaks its graph here and runs the function as it is.
+@torch.compiler.disable
+def _loss(scores: Tensor, labels: Tensor, rivals: Tensor, first: int) -> Tensor:
+    if scores.ndim != 2 or scores.shape != labels.shape or not scores.is_floating_point():
+        raise ValueError(f"scores {tuple(scores.shape)} {scores.dtype} and labels {tuple(labels.shape)}: expected float, int [Q, D]")
+    _check_first(first)
+    if labels.is_floating_point() or labels.dtype == torch.bool:
+        raise ValueError(f"labels are {labels.dtype}, expected integers -1..5")
+    rows, cols = labels.nonzero(as_tuple=True)
+    return _Dense.apply(scores, rows, cols, _check_labels(labels[rows, cols]), rivals.to(scores.device), first)  # type: ignore[no-any-return]
+
+
+@torch.compiler.disable
+def _chunked(
+    queries: Tensor, documents: Tensor, labels: Tensor, *, temperature: Tensor, rivals: Tensor, first: int, chunk: int
+) -> Tensor:
+    _check_first(first)
+    if tuple(labels.shape) != (len(queries), len(documents)) or queries.shape[1:] != documents.shape[1:]:
+        raise ValueError(f"queries {tuple(queries.shape)}, documents {tuple(documents.shape)}, labels {tuple(labels.shape)}: "
+                         "expected [Q, H], [D, H], [Q, D]")  # fmt: skip
+    sparse = labels.coalesce()
+    listed = (*sparse.indices(), _check_labels(sparse.values()))
+    return _Chunked.apply(queries, documents, temperature, listed, rivals.to(queries.device), first, chunk)  # type: ignore[no-any-return]
+
+
+def _check_first(first: int) -> None:
+    if not 1 <= first < LABELS:
+        raise ValueError(f"the lowest anchor label is {first}, expected 1..5")
+
+
+def _check_labels(listed: Tensor) -> Tensor:
+    if len(listed) and (int(listed.min()) < -1 or int(listed.max()) >= LABELS):
+        raise ValueError(f"labels run from {int(listed.min())} to {int(listed.max())}, expected -1..5")
+    return listed.long()
+
+
+class _Dense(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, scores: Tensor, rows: Tensor, cols: Tensor, labels: Tensor, rivals: Tensor, first: int) -> Tensor:
+        ctx.save_for_backward(scores, rows, cols, labels, rivals)
+        ctx.first = first
+        buffer = _working_copy(scores)
+        total, anchors = _fold(buffer, rows, cols, labels, rivals, first)
+        if not anchors:
+            raise ValueError(f"no candidate has a label >= {first}: the batch has no anchor to take the mean over")
+        ctx.anchors, ctx.buffer = anchors, buffer
+        return total / anchors
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+        scores, rows, cols, labels, rivals = ctx.saved_tensors
+        buffer, ctx.buffer = ctx.buffer, None
+        if buffer is None:  # a second backward through a retained graph: the buffer was given away
+            buffer = _working_copy(scores)
+            _fold(buffer, rows, cols, labels, rivals, ctx.first)
+        return buffer.mul_(grad / ctx.anchors).to(scores.dtype), None, None, None, None, None
+
+
+class _Chunked(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, queries: Tensor, documents: Tensor, tau: Tensor, listed: tuple[Tensor, Tensor, Tensor],
+        rivals: Tensor, first: int, chunk: int,
+    ) -> Tensor:  # fmt: skip
+        q, d, t = _wide(queries), _wide(documents), float(tau)
+        dq, dd = torch.empty_like(q), torch.zeros_like(d)
+        total, anchors, dtau = q.new_zeros(()), 0, q.new_zeros(())
+        rows, cols, labels = listed
+        for start in range(0, len(q), chunk):
+            lo, hi = (int(x) for x in torch.searchsorted(rows, torch.tensor([start, start + chunk], device=rows.device)))
+            buffer = (q[start : start + chunk] / t) @ d.T  # [chunk, D]
+            part, n = _fold(buffer, rows[lo:hi] - start, cols[lo:hi], labels[lo:hi], rivals, first)
+            piece = buffer @ d / t  # [chunk, H]
+            dq[start : start + chunk] = piece
+            dd.addmm_(buffer.T, q[start : start + chunk], alpha=1 / t)
+            dtau -= (piece * q[start : start + chunk]).sum() / t
+            total, anchors = total + part, anchors + n
+        if not anchors:
+            raise ValueError(f"no candidate has a label >= {first}: the batch has no anchor to take the mean over")
+        ctx.save_for_backward(dq, dd, dtau)
+        ctx.anchors, ctx.dtypes = anchors, (queries.dtype, documents.dtype, tau.dtype)
+        return total / anchors
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+        grads = (g.mul(grad / ctx.anchors).to(t) for g, t in zip(ctx.saved_tensors, ctx.dtypes, strict=True))
+        return (*grads, None, None, None, None)
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def _working_copy(scores: Tensor) -> Tensor:
+    return scores.float() if scores.dtype in (torch.float16, torch.bfloat16) else scores.clone()
+
+
+def _fold(buffer: Tensor, rows: Tensor, cols: Tensor, labels: Tensor, rivals: Tensor, first: int) -> tuple[Tensor, int]:
+    """Turns `buffer` from scores into d(sum of anchor losses)/d(scores), in place; returns that sum and the anchors' number."""
+    q = len(buffer)
+    listed = buffer[rows, cols]  # [P]
+    buffer[rows, cols] = -INF
+    top = buffer.amax(1)  # [Q]
+    real = labels > 0
+    if not bool((top < INF).all() and (listed[labels >= 0] < INF).all()):
+        raise ValueError("scores hold NaN or +inf; is the temperature too small, or did training diverge?")
+    top = top.masked_fill(top == -INF, 0.0)
+    buffer.sub_(top[:, None]).exp_()
+    cell = rows * LABELS + labels.clamp(min=0)  # [P]
+    per_label = _lse_by(listed[real], cell[real], q)  # [Q, 6]
+    per_label[:, 0] = buffer.sum(1).log() + top
+    below = per_label[:, None, :].masked_fill(~rivals, -INF).logsumexp(2)  # [Q, 6 of the anchor]
+    anchor = labels >= first
+    s, n = listed[anchor], below.flatten()[cell[anchor]]
+    weight = _lse_by(-torch.logaddexp(n, s), cell[anchor], q)  # [Q, 6 of the anchor]
+    weight = weight[:, :, None].masked_fill(~rivals, -INF).logsumexp(1)  # [Q, 6 of the rival]
+    buffer.mul_((top + weight[:, 0]).exp()[:, None])
+    grads = torch.where(real, (listed + weight.flatten()[cell]).exp(), 0.0)
+    grads[anchor] -= torch.sigmoid(n - s)
+    buffer[rows, cols] = grads
+    return torch.logaddexp(n - s, torch.zeros_like(s)).sum(), int(anchor.sum())
+
+
+def _lse_by(values: Tensor, cell: Tensor, q: int) -> Tensor:
+    """Log-sum-exp of `values` per cell; -inf where a cell is empty. Float [Q, 6]."""
+    top = values.new_full((q * LABELS,), -INF).scatter_reduce(0, cell, values, "amax")
+    shift = top.masked_fill(top == -INF, 0.0)
+    total = torch.zeros_like(top).index_add_(0, cell, (values - shift[cell]).exp())
+    return (total.log() + shift).view(q, LABELS)
