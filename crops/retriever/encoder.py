@@ -1,7 +1,7 @@
 """The dual encoder: text to a vector of length 1. One tower for queries and documents, or two by setting.
 
-    encoder = load(folder)
-    vectors = encoder.encode(["sour dough bread"], kind="query")          # float32 [N, H]
+encoder = load(folder)
+vectors = encoder.encode(["sour dough bread"], kind="query")          # float32 [N, H]
 """
 
 import json
@@ -49,7 +49,7 @@ class Encoder(nn.Module):
         return self.log_tau.device
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids per text, normalised, at most max_tokens, closed by the end token where the tokenizer has no rule of its own."""
+        """Token ids per text, normalised, at most max_tokens; closed by the end token where last-token pooling reads it."""
         ids = self.tokenizer([normalise_query(t) for t in texts], truncation=True, max_length=self.max_tokens)["input_ids"]
         eos = self.tokenizer.eos_token_id
         if self.pooling == "last" and eos is not None:

@@ -70,7 +70,9 @@ def _binary(positive_min: int) -> Tensor:
 @torch.compiler.disable
 def _loss(scores: Tensor, labels: Tensor, rivals: Tensor, first: int) -> Tensor:
     if scores.ndim != 2 or scores.shape != labels.shape or not scores.is_floating_point():
-        raise ValueError(f"scores {tuple(scores.shape)} {scores.dtype} and labels {tuple(labels.shape)}: expected float, int [Q, D]")
+        raise ValueError(
+            f"scores {tuple(scores.shape)} {scores.dtype} and labels {tuple(labels.shape)}: expected float, int [Q, D]"
+        )
     _check_first(first)
     if labels.is_floating_point() or labels.dtype == torch.bool:
         raise ValueError(f"labels are {labels.dtype}, expected integers -1..5")

@@ -75,7 +75,9 @@ def test_chunked_equals_dense_and_passes_gradcheck():
     labels = some(1)[1]
     dense = h_infonce(q @ d.T / tau, labels)
     torch.testing.assert_close(h_infonce_chunked(q, d, labels.to_sparse(), temperature=tau, chunk=2), dense)
-    assert torch.autograd.gradcheck(lambda a, b, t: h_infonce_chunked(a, b, labels.to_sparse(), temperature=t, chunk=2), (q, d, tau))
+    assert torch.autograd.gradcheck(
+        lambda a, b, t: h_infonce_chunked(a, b, labels.to_sparse(), temperature=t, chunk=2), (q, d, tau)
+    )
 
 
 def test_finite_at_a_temperature_of_a_hundredth():

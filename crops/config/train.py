@@ -1,0 +1,41 @@
+"""Settings of `crops train`."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from crops.config.base import StageConfig
+
+
+class TrainConfig(StageConfig):
+    """How the dual encoder is trained."""
+
+    base: str = Field(
+        "small", description="Base model: a Hugging Face path, or small (made here). Source: paper: Qwen2.5-0.5B; small: ours."
+    )
+    pooling: Literal["last", "mean", "cls"] | None = Field(
+        None, description="Pooling; null: last for decoders, mean for encoders and small. Source: ours; the paper is silent."
+    )  # fmt: skip
+    shared_towers: bool = Field(True, description="One tower for queries and documents. Source: ours; halves the memory.")
+    max_tokens: int = Field(128, ge=4, description="Longest text, tokens. Source: paper.")
+    batch_queries: int = Field(
+        64, ge=2, description="Queries per step, queries. Source: ours; small against the number of intents."
+    )
+    positives: int = Field(4, ge=1, description="Positives per query and step, samples. Source: ours, measured in a prototype.")
+    lower: int = Field(2, ge=0, description="Samples per lower label, query and step. Source: ours, measured in a prototype.")
+    learning_rate: float = Field(
+        2e-3, gt=0, description="Adam's rate for small. Source: ours; the paper's 2e-5 is for Qwen2.5-0.5B."
+    )
+    temperature: float = Field(0.05, gt=0, description="Temperature at the start. Source: paper.")
+    temperature_rate: float = Field(
+        5e-3, gt=0, description="Adam's rate of log temperature. Source: ours; it hardly moves otherwise."
+    )
+    weight_decay: float = Field(1e-4, ge=0, description="Weight decay. Source: paper.")
+    steps: int = Field(600, ge=1, description="Longest training, steps. Source: ours, for 60 s on 2 cores.")
+    check_every: int = Field(50, ge=1, description="Validation and checkpoint, steps. Source: ours.")
+    patience: int = Field(4, ge=1, description="Checks without a better recall before stopping, checks. Source: ours.")
+    probe_steps: int = Field(
+        100, ge=1, description="Steps per candidate of anchor_min before the best goes on, steps. Source: ours."
+    )
+    gradient_checkpointing: bool = Field(False, description="Trade time for memory in the towers. Source: ours.")
+    seed: int = Field(0, ge=0, description="Chance of base, batches and dropout. Source: ours.")
