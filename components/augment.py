@@ -1,0 +1,21 @@
+"""KFP component of the stage `augment`."""
+
+from kfp import dsl
+
+from components import images
+
+
+@dsl.component(base_image=images.MINING, install_kfp_package=False)
+def augment(
+    logs: dsl.Input[dsl.Dataset], config: str,
+    out: dsl.Output[dsl.Dataset], metrics: dsl.Output[dsl.Metrics],
+):  # fmt: skip
+    """Accepted logs to candidates, documents and test sets; see crops.stages.augment.run."""
+    from pathlib import Path
+
+    from crops.config.augment import AugmentConfig
+    from crops.stages import augment as stage
+    from crops.stages import plug
+
+    cfg = AugmentConfig.from_json(config)
+    plug.timed("augment", out.path, metrics.log_metric, lambda folder: stage.run(Path(logs.path), folder, cfg))  # fmt: skip

@@ -1,0 +1,24 @@
+"""KFP component of the stage `discriminate`."""
+
+from kfp import dsl
+
+from components import images
+
+
+@dsl.component(base_image=images.TRAINING, install_kfp_package=False)
+def discriminate(
+    logs: dsl.Input[dsl.Dataset], candidates: dsl.Input[dsl.Dataset], knowledge: dsl.Input[dsl.Dataset], champion: dsl.Input[dsl.Model], source: dsl.Input[dsl.Dataset], config: str,
+    out: dsl.Output[dsl.Dataset], metrics: dsl.Output[dsl.Metrics],
+):  # fmt: skip
+    """Scores and gates all pairs; see crops.stages.discriminate.run."""
+    from pathlib import Path
+
+    from crops.config.discriminate import DiscriminateConfig
+
+    from crops.stages import discriminate as stage
+    from crops.stages import plug
+
+    cfg = DiscriminateConfig.from_json(config)
+    plug.timed("discriminate", out.path, metrics.log_metric, lambda folder: stage.run(
+        Path(logs.path), Path(candidates.path), folder, cfg, knowledge=plug.optional(knowledge.path),
+        champion=plug.optional(champion.path), truth=plug.optional(Path(source.path) / "truth")))  # fmt: skip

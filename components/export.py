@@ -1,0 +1,22 @@
+"""KFP component of the stage `export`."""
+
+from kfp import dsl
+
+from components import images
+
+
+@dsl.component(base_image=images.TRAINING, install_kfp_package=False)
+def export(
+    encoder: dsl.Input[dsl.Model], system: str, config: str,
+    out: dsl.Output[dsl.Model], metrics: dsl.Output[dsl.Metrics],
+):  # fmt: skip
+    """Query encoder as ONNX; see crops.stages.export.run."""
+    from pathlib import Path
+
+    from crops.config.export import ExportConfig
+
+    from crops.stages import export as stage
+    from crops.stages import plug
+
+    cfg = ExportConfig.from_json(config)
+    plug.timed(f"export {system}", out.path, metrics.log_metric, lambda folder: stage.run(Path(encoder.path), folder, cfg))  # fmt: skip

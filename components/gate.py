@@ -1,0 +1,23 @@
+"""KFP component of the stage `gate`."""
+
+from kfp import dsl
+
+from components import images
+
+
+@dsl.component(base_image=images.TRAINING, install_kfp_package=False)
+def gate(
+    evaluated: dsl.Input[dsl.Artifact], exported: dsl.Input[dsl.Model], indexed: dsl.Input[dsl.Model], baseline: dsl.Input[dsl.Artifact], config: str,
+    out: dsl.Output[dsl.Artifact], metrics: dsl.Output[dsl.Metrics],
+):  # fmt: skip
+    """Challenger against champion; see crops.stages.gate.run."""
+    from pathlib import Path
+
+    from crops.config.gate import GateConfig
+
+    from crops.stages import gate as stage
+    from crops.stages import plug
+
+    cfg = GateConfig.from_json(config)
+    plug.timed("gate", out.path, metrics.log_metric, lambda folder: stage.run(
+        Path(evaluated.path), folder, cfg, export=Path(exported.path), index=Path(indexed.path)))  # fmt: skip

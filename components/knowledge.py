@@ -1,0 +1,22 @@
+"""KFP component of the stage `knowledge`."""
+
+from kfp import dsl
+
+from components import images
+
+
+@dsl.component(base_image=images.MINING, install_kfp_package=False)
+def knowledge(
+    logs: dsl.Input[dsl.Dataset], candidates: dsl.Input[dsl.Dataset], llm: str, config: str,
+    out: dsl.Output[dsl.Dataset], metrics: dsl.Output[dsl.Metrics],
+):  # fmt: skip
+    """Descriptions of further videos from an LLM; see crops.stages.knowledge.run."""
+    from pathlib import Path
+
+    from crops.config.knowledge import KnowledgeConfig
+
+    from crops.stages import knowledge as stage
+    from crops.stages import plug
+
+    cfg = KnowledgeConfig.from_json(config)
+    plug.timed("knowledge", out.path, metrics.log_metric, lambda folder: stage.run(Path(logs.path), Path(candidates.path), folder, cfg, llm=llm or None))  # fmt: skip

@@ -1,0 +1,22 @@
+"""KFP component of the stage `validate`."""
+
+from kfp import dsl
+
+from components import images
+
+
+@dsl.component(base_image=images.MINING, install_kfp_package=False)
+def validate(
+    logs: dsl.Input[dsl.Dataset], fingerprint: str, config: str,
+    out: dsl.Output[dsl.Dataset], metrics: dsl.Output[dsl.Metrics],
+):  # fmt: skip
+    """Logs to accepted rows and quarantine; see crops.stages.validate.run."""
+    from pathlib import Path
+
+    from crops.config.validate import ValidateConfig
+
+    from crops.stages import plug
+    from crops.stages import validate as stage
+
+    cfg = ValidateConfig.from_json(config)
+    plug.timed("validate", out.path, metrics.log_metric, lambda folder: stage.run(Path(logs.path), folder, cfg))  # fmt: skip

@@ -1,0 +1,23 @@
+"""Without a champion the system `clicks` is registered first and becomes it; with one, nothing is registered here."""
+
+from pathlib import Path
+
+from crops.config.base import StageConfig
+from crops.io import artifacts
+from crops.stages.base import StageReport
+
+
+def run(
+    exported: Path, indexed: Path, documents: Path, samples: Path, out: Path, cfg: StageConfig, *,
+    registry: str | None = None, champion: Path | None = None, metrics: Path | None = None,
+) -> StageReport:  # fmt: skip
+    """Writes release.json: of the new champion, or {"uri": null, "reason"} where there was one already."""
+    if champion is None:
+        from crops.stages import register
+
+        return register.run(
+            exported, indexed, documents, samples, out, cfg, registry=registry, alias="champion", metrics=metrics
+        )  # fmt: skip
+    with artifacts.replacing(out) as folder:
+        artifacts.write_json(folder / "release.json", {"uri": None, "reason": "the registry has a champion"})
+    return StageReport(numbers={"registered": 0})

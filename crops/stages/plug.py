@@ -1,0 +1,48 @@
+"""What KFP components share: absent folders become None; a stage is timed and its numbers are kept beside its tables."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from crops.errors import CropsError
+from crops.io import artifacts
+from crops.stages.base import StageReport
+
+# A line of a task's output that starts so is for the progress display; the rest is the log.
+MARK = "CROPS-TASK "
+STAGE_FILE = "stage.json"
+
+
+def optional(path: str | Path) -> Path | None:
+    """The folder at `path`, or None where it is not there or holds no visible file but stage.json."""
+    folder = Path(path)
+    if not folder.is_dir():
+        return None
+    names = {p.name for p in folder.iterdir() if not p.name.startswith(".")} - {STAGE_FILE}
+    return folder if names else None
+
+
+def below(root: str, name: str) -> Path | None:
+    """`root`/`name`, or None where no root is given."""
+    return Path(root) / name if root else None
+
+
+def timed(name: str, out: str, log: Callable[[str, float], None], stage: Callable[[Path], StageReport]) -> None:
+    """Runs `stage(out)`, writes stage.json (seconds, numbers, notes) into `out`, logs the numbers, prints one line."""
+    started_s = time.monotonic()
+    try:
+        report = stage(Path(out))
+    except CropsError as error:
+        _say({"stage": name, "error": f"{type(error).__name__}: {error}"})
+        raise
+    seconds = time.monotonic() - started_s
+    entry = {"stage": name, "seconds": seconds, "numbers": report.numbers, "notes": list(report.notes)}
+    artifacts.write_json(Path(out) / STAGE_FILE, entry)
+    for key, value in report.numbers.items():
+        log(key, float(value))
+    _say(entry)
+
+
+def _say(entry: dict) -> None:
+    print(MARK + json.dumps(entry), flush=True)  # one line: the local runner reads the task's output line by line

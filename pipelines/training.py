@@ -1,0 +1,76 @@
+"""The training pipeline: two logs to a gated, registered release. Wiring only.
+
+P1 and P2 are one query plan inside `augment`; P3 (`knowledge`) and the champion's download run beside each other. The four
+systems are trained as parallel branches; `clicks` and `crops` are exported and indexed in their own branches.
+"""
+
+from kfp import dsl
+
+from components import (
+    augment,
+    baseline,
+    champion,
+    discriminate,
+    evaluate,
+    export,
+    finish,
+    gate,
+    index,
+    knowledge,
+    label,
+    register,
+    report,
+    train,
+    validate,
+)  # fmt: skip
+
+SYSTEMS = ("clicks", "crops", "crops_paper", "crops_no_knowledge")
+
+
+@dsl.pipeline(name="crops-training", description="Search and feed logs to a gated, registered release.")
+def training(
+    logs: str, fingerprint: str, validate_config: str, augment_config: str, knowledge_config: str, discriminate_config: str,
+    label_config: str, train_config: str, export_config: str, index_config: str, evaluate_config: str, gate_config: str,
+    register_config: str, report_config: str, llm: str = "", registry: str = "", checkpoints: str = "",
+) -> None:  # fmt: skip
+    """`logs`: URI or absolute path of the tables; `fingerprint`: of their content and of the code, the root of caching."""
+    last = finish.finish().set_caching_options(False)
+    with dsl.ExitHandler(last, name="training"):
+        raw = dsl.importer(artifact_uri=logs, artifact_class=dsl.Dataset, reimport=False).output
+        valid = validate.validate(logs=raw, fingerprint=fingerprint, config=validate_config).outputs["out"]
+        held = champion.champion(registry=registry, fingerprint=fingerprint).outputs["out"]
+        mined = augment.augment(logs=valid, config=augment_config).outputs["out"]
+        known = knowledge.knowledge(logs=valid, candidates=mined, llm=llm, config=knowledge_config).outputs["out"]
+        scored = discriminate.discriminate(
+            logs=valid, candidates=mined, knowledge=known, champion=held, source=raw, config=discriminate_config
+        ).outputs["out"]
+        samples = label.label(scored=scored, source=raw, config=label_config).outputs["out"]
+        encoders = {
+            system: train.train(
+                samples=samples, documents=mined, system=system, checkpoints=checkpoints, config=train_config
+            ).outputs["out"]
+            for system in SYSTEMS
+        }  # fmt: skip
+        exported, indexed = {}, {}
+        for system in ("clicks", "crops"):
+            onnx = export.export(encoder=encoders[system], system=system, config=export_config).outputs["out"]
+            exported[system] = onnx
+            indexed[system] = index.index(exported=onnx, documents=mined, system=system, config=index_config).outputs["out"]
+        evaluated = evaluate.evaluate(
+            documents=mined, tests=scored, logs=valid, source=raw, champion=held, config=evaluate_config, **encoders
+        ).outputs["out"]
+        common = {"documents": mined, "samples": samples, "evaluated": evaluated, "registry": registry}
+        first = baseline.baseline(
+            exported=exported["clicks"], indexed=indexed["clicks"], champion=held, config=register_config, **common
+        ).outputs["out"]
+        verdict = gate.gate(
+            evaluated=evaluated, exported=exported["crops"], indexed=indexed["crops"], baseline=first, config=gate_config
+        ).outputs["out"]
+        release = register.register(
+            exported=exported["crops"], indexed=indexed["crops"], verdict=verdict, config=register_config, **common
+        ).outputs["out"]
+        report.report(
+            source=raw, validate=valid, augment=mined, knowledge=known, champion=held, discriminate=scored, label=samples,
+            exported=exported["crops"], indexed=indexed["crops"], evaluated=evaluated, baseline=first, gate=verdict,
+            register=release, config=report_config, **encoders,
+        )  # fmt: skip
