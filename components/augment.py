@@ -7,9 +7,11 @@ from components import images
 
 @dsl.component(base_image=images.MINING, install_kfp_package=False)
 def augment(
-    logs: dsl.Input[dsl.Dataset], config: str,
-    out: dsl.Output[dsl.Dataset], metrics: dsl.Output[dsl.Metrics],
-):  # fmt: skip
+    logs: dsl.Input[dsl.Dataset],
+    config: str,
+    out: dsl.Output[dsl.Dataset],
+    metrics: dsl.Output[dsl.Metrics],
+):
     """Accepted logs to candidates, documents and test sets; see crops.stages.augment.run."""
     from pathlib import Path
 
@@ -18,4 +20,4 @@ def augment(
     from crops.stages import plug
 
     cfg = AugmentConfig.from_json(config)
-    plug.timed("augment", out.path, metrics.log_metric, lambda folder: stage.run(Path(logs.path), folder, cfg))  # fmt: skip
+    plug.timed("augment", out.path, metrics.log_metric, lambda folder: stage.run(Path(logs.path), folder, cfg))

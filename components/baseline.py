@@ -7,10 +7,17 @@ from components import images
 
 @dsl.component(base_image=images.TRAINING, install_kfp_package=False)
 def baseline(
-    exported: dsl.Input[dsl.Model], indexed: dsl.Input[dsl.Model], documents: dsl.Input[dsl.Dataset], samples: dsl.Input[dsl.Dataset], evaluated: dsl.Input[dsl.Artifact], champion: dsl.Input[dsl.Model],
-    registry: str, config: str,
-    out: dsl.Output[dsl.Artifact], metrics: dsl.Output[dsl.Metrics],
-):  # fmt: skip
+    exported: dsl.Input[dsl.Model],
+    indexed: dsl.Input[dsl.Model],
+    documents: dsl.Input[dsl.Dataset],
+    samples: dsl.Input[dsl.Dataset],
+    evaluated: dsl.Input[dsl.Artifact],
+    champion: dsl.Input[dsl.Model],
+    registry: str,
+    config: str,
+    out: dsl.Output[dsl.Artifact],
+    metrics: dsl.Output[dsl.Metrics],
+):
     """Registers clicks as champion where there is none; see crops.stages.baseline.run."""
     from pathlib import Path
 
@@ -20,6 +27,19 @@ def baseline(
     from crops.stages import plug
 
     cfg = RegisterConfig.from_json(config)
-    plug.timed("baseline", out.path, metrics.log_metric, lambda folder: stage.run(
-        Path(exported.path), Path(indexed.path), Path(documents.path), Path(samples.path), folder, cfg,
-        registry=registry or None, champion=plug.optional(champion.path), metrics=Path(evaluated.path)))  # fmt: skip
+    plug.timed(
+        "baseline",
+        out.path,
+        metrics.log_metric,
+        lambda folder: stage.run(
+            Path(exported.path),
+            Path(indexed.path),
+            Path(documents.path),
+            Path(samples.path),
+            folder,
+            cfg,
+            registry=registry or None,
+            champion=plug.optional(champion.path),
+            metrics=Path(evaluated.path),
+        ),
+    )

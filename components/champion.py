@@ -7,12 +7,14 @@ from components import images
 
 @dsl.component(base_image=images.TRAINING, install_kfp_package=False)
 def champion(
-    registry: str, fingerprint: str,
-    out: dsl.Output[dsl.Model], metrics: dsl.Output[dsl.Metrics],
-):  # fmt: skip
+    registry: str,
+    fingerprint: str,
+    out: dsl.Output[dsl.Model],
+    metrics: dsl.Output[dsl.Metrics],
+):
     """The registry's champion on disk, empty where there is none; see crops.stages.champion.run."""
 
     from crops.stages import champion as stage
     from crops.stages import plug
 
-    plug.timed("champion", out.path, metrics.log_metric, lambda folder: stage.run(folder, registry=registry or None))  # fmt: skip
+    plug.timed("champion", out.path, metrics.log_metric, lambda folder: stage.run(folder, registry=registry or None))

@@ -7,9 +7,15 @@ from components import images
 
 @dsl.component(base_image=images.TRAINING, install_kfp_package=False)
 def discriminate(
-    logs: dsl.Input[dsl.Dataset], candidates: dsl.Input[dsl.Dataset], knowledge: dsl.Input[dsl.Dataset], champion: dsl.Input[dsl.Model], source: dsl.Input[dsl.Dataset], config: str,
-    out: dsl.Output[dsl.Dataset], metrics: dsl.Output[dsl.Metrics],
-):  # fmt: skip
+    logs: dsl.Input[dsl.Dataset],
+    candidates: dsl.Input[dsl.Dataset],
+    knowledge: dsl.Input[dsl.Dataset],
+    champion: dsl.Input[dsl.Model],
+    source: dsl.Input[dsl.Dataset],
+    config: str,
+    out: dsl.Output[dsl.Dataset],
+    metrics: dsl.Output[dsl.Metrics],
+):
     """Scores and gates all pairs; see crops.stages.discriminate.run."""
     from pathlib import Path
 
@@ -19,6 +25,17 @@ def discriminate(
     from crops.stages import plug
 
     cfg = DiscriminateConfig.from_json(config)
-    plug.timed("discriminate", out.path, metrics.log_metric, lambda folder: stage.run(
-        Path(logs.path), Path(candidates.path), folder, cfg, knowledge=plug.optional(knowledge.path),
-        champion=plug.optional(champion.path), truth=plug.optional(Path(source.path) / "truth")))  # fmt: skip
+    plug.timed(
+        "discriminate",
+        out.path,
+        metrics.log_metric,
+        lambda folder: stage.run(
+            Path(logs.path),
+            Path(candidates.path),
+            folder,
+            cfg,
+            knowledge=plug.optional(knowledge.path),
+            champion=plug.optional(champion.path),
+            truth=plug.optional(Path(source.path) / "truth"),
+        ),
+    )

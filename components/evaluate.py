@@ -7,10 +7,19 @@ from components import images
 
 @dsl.component(base_image=images.TRAINING, install_kfp_package=False)
 def evaluate(
-    documents: dsl.Input[dsl.Dataset], tests: dsl.Input[dsl.Dataset], logs: dsl.Input[dsl.Dataset], source: dsl.Input[dsl.Dataset], champion: dsl.Input[dsl.Model], config: str,
-    clicks: dsl.Input[dsl.Model], crops: dsl.Input[dsl.Model], crops_paper: dsl.Input[dsl.Model], crops_no_knowledge: dsl.Input[dsl.Model],
-    out: dsl.Output[dsl.Artifact], metrics: dsl.Output[dsl.Metrics],
-):  # fmt: skip
+    documents: dsl.Input[dsl.Dataset],
+    tests: dsl.Input[dsl.Dataset],
+    logs: dsl.Input[dsl.Dataset],
+    source: dsl.Input[dsl.Dataset],
+    champion: dsl.Input[dsl.Model],
+    config: str,
+    clicks: dsl.Input[dsl.Model],
+    crops: dsl.Input[dsl.Model],
+    crops_paper: dsl.Input[dsl.Model],
+    crops_no_knowledge: dsl.Input[dsl.Model],
+    out: dsl.Output[dsl.Artifact],
+    metrics: dsl.Output[dsl.Metrics],
+):
     """All systems on all test sets; see crops.stages.evaluate.run."""
     from pathlib import Path
 
@@ -20,7 +29,23 @@ def evaluate(
     from crops.stages import plug
 
     cfg = EvaluateConfig.from_json(config)
-    plug.timed("evaluate", out.path, metrics.log_metric, lambda folder: stage.run(
-        Path(documents.path), Path(tests.path), folder, cfg, logs=Path(logs.path), champion=plug.optional(champion.path),
-        truth=plug.optional(Path(source.path) / "truth"), systems={"clicks": Path(clicks.path), "crops": Path(crops.path),
-        "crops_paper": Path(crops_paper.path), "crops_no_knowledge": Path(crops_no_knowledge.path)}))  # fmt: skip
+    plug.timed(
+        "evaluate",
+        out.path,
+        metrics.log_metric,
+        lambda folder: stage.run(
+            Path(documents.path),
+            Path(tests.path),
+            folder,
+            cfg,
+            logs=Path(logs.path),
+            champion=plug.optional(champion.path),
+            truth=plug.optional(Path(source.path) / "truth"),
+            systems={
+                "clicks": Path(clicks.path),
+                "crops": Path(crops.path),
+                "crops_paper": Path(crops_paper.path),
+                "crops_no_knowledge": Path(crops_no_knowledge.path),
+            },
+        ),
+    )

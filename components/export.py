@@ -7,9 +7,12 @@ from components import images
 
 @dsl.component(base_image=images.TRAINING, install_kfp_package=False)
 def export(
-    encoder: dsl.Input[dsl.Model], system: str, config: str,
-    out: dsl.Output[dsl.Model], metrics: dsl.Output[dsl.Metrics],
-):  # fmt: skip
+    encoder: dsl.Input[dsl.Model],
+    system: str,
+    config: str,
+    out: dsl.Output[dsl.Model],
+    metrics: dsl.Output[dsl.Metrics],
+):
     """Query encoder as ONNX; see crops.stages.export.run."""
     from pathlib import Path
 
@@ -19,4 +22,4 @@ def export(
     from crops.stages import plug
 
     cfg = ExportConfig.from_json(config)
-    plug.timed(f"export {system}", out.path, metrics.log_metric, lambda folder: stage.run(Path(encoder.path), folder, cfg))  # fmt: skip
+    plug.timed(f"export {system}", out.path, metrics.log_metric, lambda folder: stage.run(Path(encoder.path), folder, cfg))

@@ -7,9 +7,14 @@ from components import images
 
 @dsl.component(base_image=images.TRAINING, install_kfp_package=False)
 def gate(
-    evaluated: dsl.Input[dsl.Artifact], exported: dsl.Input[dsl.Model], indexed: dsl.Input[dsl.Model], baseline: dsl.Input[dsl.Artifact], config: str,
-    out: dsl.Output[dsl.Artifact], metrics: dsl.Output[dsl.Metrics],
-):  # fmt: skip
+    evaluated: dsl.Input[dsl.Artifact],
+    exported: dsl.Input[dsl.Model],
+    indexed: dsl.Input[dsl.Model],
+    baseline: dsl.Input[dsl.Artifact],
+    config: str,
+    out: dsl.Output[dsl.Artifact],
+    metrics: dsl.Output[dsl.Metrics],
+):
     """Challenger against champion; see crops.stages.gate.run."""
     from pathlib import Path
 
@@ -19,5 +24,9 @@ def gate(
     from crops.stages import plug
 
     cfg = GateConfig.from_json(config)
-    plug.timed("gate", out.path, metrics.log_metric, lambda folder: stage.run(
-        Path(evaluated.path), folder, cfg, export=Path(exported.path), index=Path(indexed.path)))  # fmt: skip
+    plug.timed(
+        "gate",
+        out.path,
+        metrics.log_metric,
+        lambda folder: stage.run(Path(evaluated.path), folder, cfg, export=Path(exported.path), index=Path(indexed.path)),
+    )

@@ -7,9 +7,13 @@ from components import images
 
 @dsl.component(base_image=images.TRAINING, install_kfp_package=False)
 def index(
-    exported: dsl.Input[dsl.Model], documents: dsl.Input[dsl.Dataset], system: str, config: str,
-    out: dsl.Output[dsl.Model], metrics: dsl.Output[dsl.Metrics],
-):  # fmt: skip
+    exported: dsl.Input[dsl.Model],
+    documents: dsl.Input[dsl.Dataset],
+    system: str,
+    config: str,
+    out: dsl.Output[dsl.Model],
+    metrics: dsl.Output[dsl.Metrics],
+):
     """Catalogue to a FAISS index; see crops.stages.index.run."""
     from pathlib import Path
 
@@ -19,4 +23,9 @@ def index(
     from crops.stages import plug
 
     cfg = IndexConfig.from_json(config)
-    plug.timed(f"index {system}", out.path, metrics.log_metric, lambda folder: stage.run(Path(exported.path), Path(documents.path), folder, cfg))  # fmt: skip
+    plug.timed(
+        f"index {system}",
+        out.path,
+        metrics.log_metric,
+        lambda folder: stage.run(Path(exported.path), Path(documents.path), folder, cfg),
+    )

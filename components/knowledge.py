@@ -7,9 +7,13 @@ from components import images
 
 @dsl.component(base_image=images.MINING, install_kfp_package=False)
 def knowledge(
-    logs: dsl.Input[dsl.Dataset], candidates: dsl.Input[dsl.Dataset], llm: str, config: str,
-    out: dsl.Output[dsl.Dataset], metrics: dsl.Output[dsl.Metrics],
-):  # fmt: skip
+    logs: dsl.Input[dsl.Dataset],
+    candidates: dsl.Input[dsl.Dataset],
+    llm: str,
+    config: str,
+    out: dsl.Output[dsl.Dataset],
+    metrics: dsl.Output[dsl.Metrics],
+):
     """Descriptions of further videos from an LLM; see crops.stages.knowledge.run."""
     from pathlib import Path
 
@@ -19,4 +23,9 @@ def knowledge(
     from crops.stages import plug
 
     cfg = KnowledgeConfig.from_json(config)
-    plug.timed("knowledge", out.path, metrics.log_metric, lambda folder: stage.run(Path(logs.path), Path(candidates.path), folder, cfg, llm=llm or None))  # fmt: skip
+    plug.timed(
+        "knowledge",
+        out.path,
+        metrics.log_metric,
+        lambda folder: stage.run(Path(logs.path), Path(candidates.path), folder, cfg, llm=llm or None),
+    )

@@ -7,9 +7,12 @@ from components import images
 
 @dsl.component(base_image=images.TRAINING, install_kfp_package=False)
 def label(
-    scored: dsl.Input[dsl.Dataset], source: dsl.Input[dsl.Dataset], config: str,
-    out: dsl.Output[dsl.Dataset], metrics: dsl.Output[dsl.Metrics],
-):  # fmt: skip
+    scored: dsl.Input[dsl.Dataset],
+    source: dsl.Input[dsl.Dataset],
+    config: str,
+    out: dsl.Output[dsl.Dataset],
+    metrics: dsl.Output[dsl.Metrics],
+):
     """Grades all samples and chooses the hierarchy; see crops.stages.label.run."""
     from pathlib import Path
 
@@ -19,5 +22,9 @@ def label(
     from crops.stages import plug
 
     cfg = LabelConfig.from_json(config)
-    plug.timed("label", out.path, metrics.log_metric, lambda folder: stage.run(
-        Path(scored.path), folder, cfg, truth=plug.optional(Path(source.path) / "truth")))  # fmt: skip
+    plug.timed(
+        "label",
+        out.path,
+        metrics.log_metric,
+        lambda folder: stage.run(Path(scored.path), folder, cfg, truth=plug.optional(Path(source.path) / "truth")),
+    )

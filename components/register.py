@@ -7,10 +7,17 @@ from components import images
 
 @dsl.component(base_image=images.TRAINING, install_kfp_package=False)
 def register(
-    exported: dsl.Input[dsl.Model], indexed: dsl.Input[dsl.Model], documents: dsl.Input[dsl.Dataset], samples: dsl.Input[dsl.Dataset], evaluated: dsl.Input[dsl.Artifact], verdict: dsl.Input[dsl.Artifact],
-    registry: str, config: str,
-    out: dsl.Output[dsl.Artifact], metrics: dsl.Output[dsl.Metrics],
-):  # fmt: skip
+    exported: dsl.Input[dsl.Model],
+    indexed: dsl.Input[dsl.Model],
+    documents: dsl.Input[dsl.Dataset],
+    samples: dsl.Input[dsl.Dataset],
+    evaluated: dsl.Input[dsl.Artifact],
+    verdict: dsl.Input[dsl.Artifact],
+    registry: str,
+    config: str,
+    out: dsl.Output[dsl.Artifact],
+    metrics: dsl.Output[dsl.Metrics],
+):
     """Registers the challenger when the verdict is promote; see crops.stages.register.run."""
     from pathlib import Path
 
@@ -20,6 +27,20 @@ def register(
     from crops.stages import register as stage
 
     cfg = RegisterConfig.from_json(config)
-    plug.timed("register", out.path, metrics.log_metric, lambda folder: stage.run(
-        Path(exported.path), Path(indexed.path), Path(documents.path), Path(samples.path), folder, cfg,
-        registry=registry or None, alias="challenger", verdict=Path(verdict.path), metrics=Path(evaluated.path)))  # fmt: skip
+    plug.timed(
+        "register",
+        out.path,
+        metrics.log_metric,
+        lambda folder: stage.run(
+            Path(exported.path),
+            Path(indexed.path),
+            Path(documents.path),
+            Path(samples.path),
+            folder,
+            cfg,
+            registry=registry or None,
+            alias="challenger",
+            verdict=Path(verdict.path),
+            metrics=Path(evaluated.path),
+        ),
+    )

@@ -7,23 +7,59 @@ from components import images
 
 @dsl.component(base_image=images.MINING, install_kfp_package=False)
 def report(
-    source: dsl.Input[dsl.Dataset], validate: dsl.Input[dsl.Dataset], augment: dsl.Input[dsl.Dataset],
-    knowledge: dsl.Input[dsl.Dataset], champion: dsl.Input[dsl.Model], discriminate: dsl.Input[dsl.Dataset],
-    label: dsl.Input[dsl.Dataset], clicks: dsl.Input[dsl.Model], crops: dsl.Input[dsl.Model],
-    crops_paper: dsl.Input[dsl.Model], crops_no_knowledge: dsl.Input[dsl.Model], exported: dsl.Input[dsl.Model],
-    indexed: dsl.Input[dsl.Model], evaluated: dsl.Input[dsl.Artifact], baseline: dsl.Input[dsl.Artifact],
-    gate: dsl.Input[dsl.Artifact], register: dsl.Input[dsl.Artifact], config: str,
-    out: dsl.Output[dsl.Artifact], metrics: dsl.Output[dsl.Metrics],
-):  # fmt: skip
+    source: dsl.Input[dsl.Dataset],
+    validate: dsl.Input[dsl.Dataset],
+    augment: dsl.Input[dsl.Dataset],
+    knowledge: dsl.Input[dsl.Dataset],
+    champion: dsl.Input[dsl.Model],
+    discriminate: dsl.Input[dsl.Dataset],
+    label: dsl.Input[dsl.Dataset],
+    clicks: dsl.Input[dsl.Model],
+    crops: dsl.Input[dsl.Model],
+    crops_paper: dsl.Input[dsl.Model],
+    crops_no_knowledge: dsl.Input[dsl.Model],
+    exported: dsl.Input[dsl.Model],
+    indexed: dsl.Input[dsl.Model],
+    evaluated: dsl.Input[dsl.Artifact],
+    baseline: dsl.Input[dsl.Artifact],
+    gate: dsl.Input[dsl.Artifact],
+    register: dsl.Input[dsl.Artifact],
+    config: str,
+    out: dsl.Output[dsl.Artifact],
+    metrics: dsl.Output[dsl.Metrics],
+):
     """Everything to report.json and report.html; see crops.stages.report.run."""
 
     from crops.config.report import ReportConfig
-
     from crops.stages import plug
     from crops.stages import report as stage
 
     cfg = ReportConfig.from_json(config)
-    plug.timed("report", out.path, metrics.log_metric, lambda folder: stage.run({
-        "source": source.path, "validate": validate.path, "augment": augment.path, "knowledge": knowledge.path, "champion": champion.path, "discriminate": discriminate.path, "label": label.path, "clicks": clicks.path, "crops": crops.path,
-        "crops_paper": crops_paper.path, "crops_no_knowledge": crops_no_knowledge.path, "exported": exported.path, "indexed": indexed.path, "evaluated": evaluated.path, "baseline": baseline.path, "gate": gate.path, "register": register.path},
-        folder, cfg))  # fmt: skip
+    plug.timed(
+        "report",
+        out.path,
+        metrics.log_metric,
+        lambda folder: stage.run(
+            {
+                "source": source.path,
+                "validate": validate.path,
+                "augment": augment.path,
+                "knowledge": knowledge.path,
+                "champion": champion.path,
+                "discriminate": discriminate.path,
+                "label": label.path,
+                "clicks": clicks.path,
+                "crops": crops.path,
+                "crops_paper": crops_paper.path,
+                "crops_no_knowledge": crops_no_knowledge.path,
+                "exported": exported.path,
+                "indexed": indexed.path,
+                "evaluated": evaluated.path,
+                "baseline": baseline.path,
+                "gate": gate.path,
+                "register": register.path,
+            },
+            folder,
+            cfg,
+        ),
+    )

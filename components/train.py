@@ -7,9 +7,14 @@ from components import images
 
 @dsl.component(base_image=images.TRAINING, install_kfp_package=False)
 def train(
-    samples: dsl.Input[dsl.Dataset], documents: dsl.Input[dsl.Dataset], system: str, checkpoints: str, config: str,
-    out: dsl.Output[dsl.Model], metrics: dsl.Output[dsl.Metrics],
-):  # fmt: skip
+    samples: dsl.Input[dsl.Dataset],
+    documents: dsl.Input[dsl.Dataset],
+    system: str,
+    checkpoints: str,
+    config: str,
+    out: dsl.Output[dsl.Model],
+    metrics: dsl.Output[dsl.Metrics],
+):
     """Trains one system; see crops.stages.train.run."""
     from pathlib import Path
 
@@ -18,5 +23,11 @@ def train(
     from crops.stages import train as stage
 
     cfg = TrainConfig.from_json(config)
-    plug.timed(f"train {system}", out.path, metrics.log_metric, lambda folder: stage.run(
-        Path(samples.path), Path(documents.path), folder, cfg, system=system, checkpoints=plug.below(checkpoints, system)))  # fmt: skip
+    plug.timed(
+        f"train {system}",
+        out.path,
+        metrics.log_metric,
+        lambda folder: stage.run(
+            Path(samples.path), Path(documents.path), folder, cfg, system=system, checkpoints=plug.below(checkpoints, system)
+        ),
+    )

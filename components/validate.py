@@ -7,9 +7,12 @@ from components import images
 
 @dsl.component(base_image=images.MINING, install_kfp_package=False)
 def validate(
-    logs: dsl.Input[dsl.Dataset], fingerprint: str, config: str,
-    out: dsl.Output[dsl.Dataset], metrics: dsl.Output[dsl.Metrics],
-):  # fmt: skip
+    logs: dsl.Input[dsl.Dataset],
+    fingerprint: str,
+    config: str,
+    out: dsl.Output[dsl.Dataset],
+    metrics: dsl.Output[dsl.Metrics],
+):
     """Logs to accepted rows and quarantine; see crops.stages.validate.run."""
     from pathlib import Path
 
@@ -19,4 +22,4 @@ def validate(
     from crops.stages import validate as stage
 
     cfg = ValidateConfig.from_json(config)
-    plug.timed("validate", out.path, metrics.log_metric, lambda folder: stage.run(Path(logs.path), folder, cfg))  # fmt: skip
+    plug.timed("validate", out.path, metrics.log_metric, lambda folder: stage.run(Path(logs.path), folder, cfg))

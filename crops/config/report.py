@@ -1,0 +1,14 @@
+"""Settings of the report."""
+
+from pydantic import Field
+
+from crops.config.base import StageConfig
+
+
+class ReportConfig(StageConfig):
+    """What the page shows."""
+
+    title: str = Field("CroPS training report", description="Heading of the page. Source: ours.")
+    examples: int = Field(
+        3, ge=0, description="Examples shown per perspective, pairs. Source: ours, because a phone shows three."
+    )

@@ -1,0 +1,46 @@
+"""What all stages wrote to report.json and report.html."""
+
+from pathlib import Path
+from typing import Any
+
+from crops.config.report import ReportConfig
+from crops.io import artifacts
+from crops.io.report import page
+from crops.stages.base import StageReport
+from crops.stages.plug import STAGE_FILE
+
+SYSTEMS = ("clicks", "crops", "crops_paper", "crops_no_knowledge")
+FROM_METRICS = ("recall_at_100", "recall_at_20", "ndcg_at_4", "intervals", "counts")
+
+
+def run(folders: dict[str, str], out: Path, cfg: ReportConfig) -> StageReport:
+    """`folders`: by stage, system or `source` (the raw logs), what that stage wrote."""
+    paths = {name: Path(folder) for name, folder in folders.items()}
+    measured = [artifacts.read_json(p / STAGE_FILE) for n, p in paths.items() if n != "source" and (p / STAGE_FILE).exists()]
+    metrics = artifacts.read_json(paths["evaluated"] / "metrics.json")
+    label = artifacts.read_json(paths["label"] / "label.json")
+    verdict = artifacts.read_json(paths["gate"] / "verdict.json")
+    report = {
+        **{key: metrics.get(key) for key in FROM_METRICS},
+        "ladder": label.get("ladder"),
+        "hierarchy": label.get("hierarchy"),
+        "seconds": {entry["stage"]: round(entry["seconds"], 1) for entry in measured},
+        "gate": {"verdict": verdict["verdict"], "reasons": verdict["reasons"]},
+        "release": artifacts.read_json(paths["register"] / "release.json"),
+    }
+    report["release"]["baseline"] = artifacts.read_json(paths["baseline"] / "release.json")
+    parts: dict[str, Any] = {n: _json(paths[n] / f"{n}.json") for n in ("augment", "knowledge", "discriminate")}
+    parts |= {"evaluate": metrics, "train": {s: _json(paths[s] / "train.json") for s in SYSTEMS}}
+    parts["notes"] = [f"{entry['stage']}: {note}" for entry in measured for note in entry["notes"]]
+    simulated = (paths["source"] / "world.json").exists()
+    html = page.render(report, parts, title=cfg.title, examples=cfg.examples, simulated=simulated)
+    with artifacts.replacing(out) as folder:
+        artifacts.write_json(folder / "report.json", report)
+        (folder / "report.html").write_text(html, encoding="utf-8")
+    return StageReport(numbers={"stages": len(measured), "seconds": sum(entry["seconds"] for entry in measured)})
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """A stage that did not run has nothing to show; the page then leaves its part out."""
+    found: dict[str, Any] = artifacts.read_json(path) if path.exists() else {}
+    return found

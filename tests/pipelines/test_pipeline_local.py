@@ -1,0 +1,91 @@
+"""The wiring of the training pipeline on KFP's local runner, with stubs in place of the stages (see stubs/sitecustomize.py)."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+CODE = """
+import os, sys
+from pathlib import Path
+os.environ["CROPS_STUB_RUNNER"] = str(os.getpid())
+from crops.config.all import load
+from crops.cli.support import guarded
+from pipelines import local
+guarded(lambda: print("VERDICT", local.run(Path(sys.argv[1]), Path(sys.argv[2]), load(None))))
+"""
+
+
+def crops_run(folder: Path, **stubs: str) -> subprocess.CompletedProcess[str]:
+    logs = folder / "logs"
+    logs.mkdir(exist_ok=True)
+    if not (logs / "world.json").exists():
+        (logs / "world.json").write_text("{}")
+    env = {
+        **os.environ, "CROPS_STUB_RUNS": str(folder / "runs.jsonl"), "PYTHONPATH": f"{ROOT / 'tests/pipelines/stubs'}:{ROOT}",
+        **{f"CROPS_STUB_{key.upper()}": value for key, value in stubs.items()},
+    }  # fmt: skip
+    command = [sys.executable, "-c", CODE, str(logs), str(folder / "out")]
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
+
+
+def runs(folder: Path) -> list[list[str]]:
+    return [json.loads(line) for line in (folder / "runs.jsonl").read_text().splitlines()]
+
+
+EACH_ONCE = sorted(
+    [[s, ""] for s in ("validate", "augment", "knowledge", "discriminate", "label", "evaluate", "gate")]
+    + [["train", s] for s in ("clicks", "crops", "crops_paper", "crops_no_knowledge")]
+    + [["export", ""], ["export", ""], ["index", ""], ["index", ""], ["register", "champion"], ["register", "challenger"]]
+)  # fmt: skip
+
+
+def test_every_stage_runs_once_and_the_report_has_the_contracts_keys(tmp_path):
+    done = crops_run(tmp_path)
+    assert "VERDICT promote" in done.stdout, done.stdout + done.stderr
+    assert sorted(runs(tmp_path)) == EACH_ONCE
+    report = json.loads((tmp_path / "out/report.json").read_text())
+    wanted = "recall_at_100 recall_at_20 ndcg_at_4 intervals ladder hierarchy counts seconds gate release"
+    assert set(report) == set(wanted.split())
+    page = (tmp_path / "out/report.html").read_text()
+    assert "Simulated data" in page
+    assert "&lt;t&gt;" in page, "text from the log is escaped"
+    assert "a stub note" in page
+
+
+def test_killed_in_a_stage_the_same_command_resumes_there(tmp_path):
+    """Before the kill: everything up to label; the second run asks for label again, and for nothing before it."""
+    assert crops_run(tmp_path, kill="label").returncode == -9
+    before = [name for name, _ in runs(tmp_path)]
+    assert before[-1] == "label"
+    done = crops_run(tmp_path)
+    assert "VERDICT promote" in done.stdout, done.stdout + done.stderr
+    after = runs(tmp_path)[len(before) :]
+    assert sorted(runs(tmp_path)[: len(before) - 1] + after) == EACH_ONCE
+
+
+def test_a_stages_error_is_one_line_and_exit_code_2(tmp_path):
+    done = crops_run(tmp_path, fail="validate")
+    assert done.returncode == 2
+    assert done.stderr.strip().splitlines()[-1] == "crops: validate: logs/results:7: stage is 'shown'"
+
+
+@pytest.mark.parametrize("change", ["size", "mtime"])
+def test_a_changed_log_is_another_fingerprint(tmp_path, change):
+    from pipelines.local import fingerprint
+
+    file = tmp_path / "part-0.parquet"
+    file.write_bytes(b"abc")
+    first = fingerprint(tmp_path)
+    assert fingerprint(tmp_path) == first
+    if change == "size":
+        stat = file.stat()
+        file.write_bytes(b"abcd")
+        os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    else:
+        os.utime(file, ns=(1, 1))
+    assert fingerprint(tmp_path) != first
