@@ -20,4 +20,4 @@ def augment(
     from crops.stages import plug
 
     cfg = AugmentConfig.from_json(config)
-    plug.timed("augment", out.path, metrics.log_metric, lambda folder: stage.run(Path(logs.path), folder, cfg))
+    plug.timed("augment", out.path, metrics, lambda folder: stage.run(Path(logs.path), folder, cfg))

@@ -30,7 +30,7 @@ def baseline(
     plug.timed(
         "baseline",
         out.path,
-        metrics.log_metric,
+        metrics,
         lambda folder: stage.run(
             Path(exported.path),
             Path(indexed.path),

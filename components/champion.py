@@ -17,4 +17,4 @@ def champion(
     from crops.stages import champion as stage
     from crops.stages import plug
 
-    plug.timed("champion", out.path, metrics.log_metric, lambda folder: stage.run(folder, registry=registry or None))
+    plug.timed("champion", out.path, metrics, lambda folder: stage.run(folder, registry=registry or None))

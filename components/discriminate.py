@@ -28,7 +28,7 @@ def discriminate(
     plug.timed(
         "discriminate",
         out.path,
-        metrics.log_metric,
+        metrics,
         lambda folder: stage.run(
             Path(logs.path),
             Path(candidates.path),

@@ -32,7 +32,7 @@ def evaluate(
     plug.timed(
         "evaluate",
         out.path,
-        metrics.log_metric,
+        metrics,
         lambda folder: stage.run(
             Path(documents.path),
             Path(tests.path),

@@ -22,4 +22,4 @@ def export(
     from crops.stages import plug
 
     cfg = ExportConfig.from_json(config)
-    plug.timed(f"export {system}", out.path, metrics.log_metric, lambda folder: stage.run(Path(encoder.path), folder, cfg))
+    plug.timed(f"export {system}", out.path, metrics, lambda folder: stage.run(Path(encoder.path), folder, cfg))

@@ -27,6 +27,6 @@ def gate(
     plug.timed(
         "gate",
         out.path,
-        metrics.log_metric,
+        metrics,
         lambda folder: stage.run(Path(evaluated.path), folder, cfg, export=Path(exported.path), index=Path(indexed.path)),
     )

@@ -26,6 +26,6 @@ def index(
     plug.timed(
         f"index {system}",
         out.path,
-        metrics.log_metric,
+        metrics,
         lambda folder: stage.run(Path(exported.path), Path(documents.path), folder, cfg),
     )

@@ -26,6 +26,6 @@ def knowledge(
     plug.timed(
         "knowledge",
         out.path,
-        metrics.log_metric,
+        metrics,
         lambda folder: stage.run(Path(logs.path), Path(candidates.path), folder, cfg, llm=llm or None),
     )

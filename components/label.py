@@ -25,6 +25,6 @@ def label(
     plug.timed(
         "label",
         out.path,
-        metrics.log_metric,
+        metrics,
         lambda folder: stage.run(Path(scored.path), folder, cfg, truth=plug.optional(Path(source.path) / "truth")),
     )

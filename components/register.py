@@ -30,7 +30,7 @@ def register(
     plug.timed(
         "register",
         out.path,
-        metrics.log_metric,
+        metrics,
         lambda folder: stage.run(
             Path(exported.path),
             Path(indexed.path),

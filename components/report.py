@@ -38,7 +38,7 @@ def report(
     plug.timed(
         "report",
         out.path,
-        metrics.log_metric,
+        metrics,
         lambda folder: stage.run(
             {
                 "source": source.path,

@@ -26,7 +26,7 @@ def train(
     plug.timed(
         f"train {system}",
         out.path,
-        metrics.log_metric,
+        metrics,
         lambda folder: stage.run(
             Path(samples.path), Path(documents.path), folder, cfg, system=system, checkpoints=plug.below(checkpoints, system)
         ),

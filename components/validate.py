@@ -22,4 +22,4 @@ def validate(
     from crops.stages import validate as stage
 
     cfg = ValidateConfig.from_json(config)
-    plug.timed("validate", out.path, metrics.log_metric, lambda folder: stage.run(Path(logs.path), folder, cfg))
+    plug.timed("validate", out.path, metrics, lambda folder: stage.run(Path(logs.path), folder, cfg))

@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from crops.errors import CropsError
 from crops.io import artifacts
@@ -28,7 +29,7 @@ def below(root: str, name: str) -> Path | None:
     return Path(root) / name if root else None
 
 
-def timed(name: str, out: str, log: Callable[[str, float], None], stage: Callable[[Path], StageReport]) -> None:
+def timed(name: str, out: str, metrics: Any, stage: Callable[[Path], StageReport]) -> None:
     """Runs `stage(out)`, writes stage.json (seconds, numbers, notes) into `out`, logs the numbers, prints one line."""
     started_s = time.monotonic()
     try:
@@ -40,7 +41,9 @@ def timed(name: str, out: str, log: Callable[[str, float], None], stage: Callabl
     entry = {"stage": name, "seconds": seconds, "numbers": report.numbers, "notes": list(report.notes)}
     artifacts.write_json(Path(out) / STAGE_FILE, entry)
     for key, value in report.numbers.items():
-        log(key, float(value))
+        metrics.log_metric(key, float(value))
+    # KFP leaves no file for Metrics, and the local cache takes an output whose file is missing for a miss.
+    artifacts.write_json(Path(metrics.path), report.numbers)
     _say(entry)
 
 

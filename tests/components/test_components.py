@@ -37,7 +37,7 @@ def test_champion_without_a_registry_is_an_empty_folder(tmp_path):
     from crops.stages import plug
 
     logged = {}
-    metrics = SimpleNamespace(log_metric=logged.__setitem__)
+    metrics = SimpleNamespace(log_metric=logged.__setitem__, path=str(tmp_path / "metrics"))
     out = tmp_path / "out"
     champion.python_func(registry="", fingerprint="x", out=SimpleNamespace(path=str(out)), metrics=metrics)
     assert logged == {"champion_found": 0.0}
