@@ -1,0 +1,113 @@
+"""The incumbent search engine: a lexical and a dense path, popularity and click feedback. It decides what is exposed."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import sparse
+from scipy.sparse.linalg import svds
+
+from crops.text import document_text
+from crops.world.catalogue import Catalogue
+from crops.world.settings import Settings
+
+# Query rows scored at once: bounds the dense score matrix at 512 x videos floats.
+CHUNK = 512
+BM25_K1, BM25_B = 1.2, 0.75
+PATHS = ("lexical", "dense", "popular")
+
+
+def _counts(texts: Sequence[str], vocabulary: dict[str, int], *, grow: bool) -> sparse.csr_matrix:
+    rows, columns = [], []
+    for row, text in enumerate(texts):
+        for token in text.replace(":", " ").replace("|", " ").replace(";", " ").split():
+            column = vocabulary.setdefault(token, len(vocabulary)) if grow else vocabulary.get(token)
+            if column is not None:
+                rows.append(row)
+                columns.append(column)
+    shape = (len(texts), len(vocabulary))
+    return sparse.csr_matrix((np.ones(len(rows)), (rows, columns)), shape=shape)
+
+
+class Engine:
+    """State that changes from day to day: what was clicked for a query, what is popular, what words came to mean."""
+
+    def __init__(self, catalogue: Catalogue, query_texts: Sequence[str], incumbent: str, settings: Settings, rng: np.random.Generator):
+        self.settings, self.dense = settings, incumbent == "paths"
+        parts = zip(catalogue.captions, catalogue.keywords, catalogue.covers, catalogue.related, strict=True)
+        vocabulary: dict[str, int] = {}
+        documents = _counts([document_text(*p) for p in parts], vocabulary, grow=True)
+        queries = _counts(query_texts, vocabulary, grow=True)
+        documents.resize(documents.shape[0], len(vocabulary))
+        self.queries = queries.tocsr()
+        self.bm25 = _bm25(documents).T.tocsr()
+        self.popularity = np.zeros(documents.shape[0])
+        self.clicks = sparse.csr_matrix((len(query_texts), documents.shape[0]))
+        self.documents, self.words = _lsa(documents, settings, rng)
+
+    def search(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """For query ids [N]: videos int [N, pool] best first, and bit masks of the PATHS that brought them [N, pool]."""
+        distinct, back = np.unique(queries, return_inverse=True)
+        parts = [self._search(distinct[start : start + CHUNK]) for start in range(0, len(distinct), CHUNK)]
+        return np.concatenate([p[0] for p in parts])[back], np.concatenate([p[1] for p in parts])[back]
+
+    def _search(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        pool = self.settings.exposed + self.settings.ranked + self.settings.filtered
+        terms = self.queries[queries]
+        lexical = np.asarray((terms @ self.bm25).todense())
+        lexical /= np.maximum(lexical.max(axis=1, keepdims=True), 1e-9)
+        popular = self.popularity / max(1e-9, self.popularity.max()) + np.arange(len(self.popularity))[::-1] * 1e-9
+        score = lexical + self.settings.popularity_weight * popular
+        score = score + self.settings.click_feedback_weight * np.log1p(np.asarray(self.clicks[queries].todense()))
+        brought = np.where(lexical > 0, 1, 0)
+        if self.dense:
+            near = self._near(terms)
+            score += near
+            # The dense path brings as many as fill the pool's half; the rest of it is lexical.
+            cut = np.partition(near, -(pool // 2), axis=1)[:, -(pool // 2)][:, None]
+            brought |= np.where((near >= cut) & (near > 0), 2, 0)
+        score = np.where(brought > 0, score + 10.0, score)  # popular ones only fill up
+        top = np.argpartition(-score, pool, axis=1)[:, :pool]
+        order = np.argsort(-np.take_along_axis(score, top, axis=1), axis=1, kind="stable")
+        videos = np.take_along_axis(top, order, axis=1)
+        paths = np.take_along_axis(brought, videos, axis=1)
+        return videos, np.where(paths == 0, 4, paths)
+
+    def _near(self, terms: sparse.csr_matrix) -> np.ndarray:
+        vectors = np.asarray(terms @ self.words)
+        vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
+        return vectors @ self.documents.T
+
+    def learn(self, queries: np.ndarray, videos: np.ndarray) -> None:
+        """The nightly update from the day's clicks (query ids [C], videos [C]): popularity, click memory, word meanings."""
+        if len(queries) == 0:
+            return
+        seen = sparse.csr_matrix((np.ones(len(queries)), (queries, videos)), shape=self.clicks.shape)
+        self.clicks = (0.9 * self.clicks + seen).tocsr()
+        self.popularity = 0.9 * self.popularity + np.bincount(videos, minlength=len(self.popularity))
+        if self.dense:
+            # A word comes to mean what was clicked for queries that hold it: how an engine learns from its own clicks.
+            self.words = self.words + 0.05 * np.asarray(self.queries.T @ (seen @ self.documents))
+
+
+def _bm25(counts: sparse.csr_matrix) -> sparse.csr_matrix:
+    length = np.asarray(counts.sum(axis=1)).ravel()
+    frequency = np.asarray((counts > 0).sum(axis=0)).ravel()
+    idf = np.log1p((counts.shape[0] - frequency + 0.5) / (frequency + 0.5))
+    weights = counts.tocoo()
+    norm = BM25_K1 * (1 - BM25_B + BM25_B * length / length.mean())
+    data = idf[weights.col] * weights.data * (BM25_K1 + 1) / (weights.data + norm[weights.row])
+    return sparse.csr_matrix((data, (weights.row, weights.col)), shape=counts.shape)
+
+
+def _lsa(counts: sparse.csr_matrix, settings: Settings, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Unit document vectors [V, H] with noise and word vectors [W, H] from a truncated SVD of the weighted counts."""
+    weighted = _bm25(counts)
+    width = min(settings.dense_width, min(weighted.shape) - 1)
+    _, values, words = svds(weighted, k=width, v0=np.ones(min(weighted.shape)))
+    # An SVD leaves the signs open: fix them, so that the same seed gives the same bytes everywhere.
+    words *= np.sign(words[np.arange(width), np.abs(words).argmax(axis=1)])[:, None]
+    documents = weighted @ words.T
+    documents /= np.maximum(np.linalg.norm(documents, axis=1, keepdims=True), 1e-9)
+    documents = documents + settings.dense_noise / np.sqrt(width) * rng.standard_normal(documents.shape)
+    documents /= np.linalg.norm(documents, axis=1, keepdims=True)
+    return documents, words.T.copy()

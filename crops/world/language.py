@@ -1,0 +1,83 @@
+"""What searchers type: per intent a pool of wordings, short or long, in their own words, sometimes one ambiguous word."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from crops.text import normalise_query
+from crops.world.lexicon import Intent
+from crops.world.settings import Settings
+
+MODIFIERS = ("easy", "best", "video", "quick", "for kids", "2026", "near me", "good", "please", "short", "funny", "top 10", "why")
+# How an intent is put into words, and how often. Searchers rather use their own words than the videos'; about one query
+# in six is too short to tell what is meant (short queries dominate mobile search).
+FORMS = (("own full", 0.34), ("own subject", 0.24), ("own subject, video facet", 0.12), ("video words", 0.14), ("head facet", 0.10),
+         ("head", 0.06))  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Queries:
+    """All wordings. `texts` are distinct normalised queries; wording w of intent i is `text_of[i, w]`, typed with `weight[i, w]`."""
+
+    texts: tuple[str, ...]
+    text_of: np.ndarray
+    weight: np.ndarray
+    vague: np.ndarray
+
+    def draw(self, intents: np.ndarray, rng: np.random.Generator, avoid: np.ndarray | None = None) -> np.ndarray:
+        """A text id per intent [N]; with `avoid` [N] another text than that one, and never the vague ones again."""
+        weight = self.weight[intents].copy()
+        if avoid is not None:
+            weight[self.text_of[intents] == avoid[:, None]] = 0.0
+            weight[self.vague[intents]] *= 0.1
+        cumulative = weight.cumsum(axis=1)
+        point = rng.random(len(intents)) * cumulative[:, -1]
+        chosen = np.minimum((cumulative <= point[:, None]).sum(axis=1), weight.shape[1] - 1)
+        return self.text_of[intents, chosen]
+
+    def intent_share(self, popularity: np.ndarray) -> dict[int, dict[int, float]]:
+        """text id -> {intent: share of the people who type it that mean this}."""
+        mass: dict[int, dict[int, float]] = {}
+        for i, (row, weights) in enumerate(zip(self.text_of, self.weight, strict=True)):
+            for text, weight in zip(row, weights, strict=True):
+                meant = mass.setdefault(int(text), {})
+                meant[i] = meant.get(i, 0.0) + float(weight * popularity[i])
+        return {text: {i: m / sum(meant.values()) for i, m in meant.items()} for text, meant in mass.items()}
+
+
+def make(intents: tuple[Intent, ...], settings: Settings, rng: np.random.Generator) -> Queries:
+    """Draws the wordings of every intent; a wording that comes up twice in one intent gets both weights."""
+    ids: dict[str, int] = {}
+    shape = (len(intents), settings.wordings)
+    text_of, vague = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=bool)
+    for i, intent in enumerate(intents):
+        for w in range(settings.wordings):
+            text, is_vague = _wording(intent, rng)
+            text_of[i, w] = ids.setdefault(normalise_query(text), len(ids))
+            vague[i, w] = is_vague
+    rank = np.arange(1, settings.wordings + 1, dtype=np.float64)
+    weight = np.tile(rank**-settings.wording_zipf / (rank**-settings.wording_zipf).sum(), (len(intents), 1))
+    return Queries(texts=tuple(ids), text_of=text_of, weight=weight, vague=vague)
+
+
+def _wording(intent: Intent, rng: np.random.Generator) -> tuple[str, bool]:
+    def pick(options: tuple[str, ...]) -> str:
+        return options[int(rng.integers(len(options)))]
+
+    form = FORMS[int(rng.choice(len(FORMS), p=[share for _, share in FORMS]))][0]
+    own, facet = pick(intent.subject_types), pick(intent.facet_types)
+    text = {
+        "own full": f"{own} {facet}" if rng.random() < 0.6 else f"{facet} {own}",
+        "own subject": own,
+        "own subject, video facet": f"{own} {intent.facet}",
+        "video words": f"{intent.subject} {intent.facet}" if rng.random() < 0.5 else f"{intent.subject} {facet}",
+        "head facet": f"{pick(intent.head)} {facet}",
+        "head": pick(intent.head),
+    }[form]
+    if rng.random() < 0.25 and not form.startswith("head"):
+        modifier = MODIFIERS[int(rng.integers(len(MODIFIERS)))]
+        text = f"{modifier} {text}" if rng.random() < 0.5 else f"{text} {modifier}"
+    if rng.random() < 0.03:  # a slip: two neighbouring letters swapped
+        at = int(rng.integers(max(1, len(text) - 1)))
+        text = text[:at] + text[at + 1 : at + 2] + text[at : at + 1] + text[at + 2 :]
+    return text, form.startswith("head")

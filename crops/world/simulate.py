@@ -1,0 +1,257 @@
+"""Runs the platform day by day and writes its logs; memory holds one day."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from crops import records
+from crops.errors import InputError
+from crops.world import catalogue, feed, language, lexicon, users
+from crops.world.engine import PATHS, Engine
+from crops.world.settings import FIRST_DAY, SCALES, Scale, Settings
+
+SECOND_US = 1_000_000
+DAY_S = 86_400
+# Independent streams of random numbers, so that a change in one part does not shift the others.
+MAKE, DAY, FEED, ENGINE = 0, 1, 2, 3
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What exists before anybody searches: the same seed makes the same world."""
+
+    scale: Scale
+    settings: Settings
+    seed: int
+    incumbent: str
+    videos: catalogue.Catalogue
+    queries: language.Queries
+    popularity: np.ndarray  # of intents [I], sums to 1
+    interests: np.ndarray  # topics a user likes, int [U, n]
+
+
+def make(scale_name: str, *, seed: int, incumbent: str = "paths", videos_per_intent: int | None = None) -> World:
+    """Builds the world of one scale and seed."""
+    scale, settings = SCALES[scale_name], Settings()
+    if videos_per_intent is not None:
+        scale = Scale(**{**asdict(scale), "videos_per_intent": videos_per_intent})
+    rng = np.random.default_rng([seed, MAKE])
+    intents = catalogue.choose_intents(lexicon.load(), scale.intents, rng)
+    videos = catalogue.make(intents, scale, settings, rng)
+    queries = language.make(intents, settings, rng)
+    wanted = (np.arange(len(intents)) + 5.0) ** -settings.intent_zipf
+    popularity = rng.permutation(wanted / wanted.sum())
+    topics = np.array(sorted({x.topic for x in intents}))
+    interests = topics[rng.integers(0, len(topics), (scale.users, settings.interests_per_user))]
+    return World(scale, settings, seed, incumbent, videos, queries, popularity, interests)
+
+
+def load(world_json: Path) -> World:
+    """Rebuilds the world that `write` described in world.json."""
+    try:
+        made = json.loads(Path(world_json).read_text(encoding="utf-8"))
+        return make(
+            made["scale"], seed=made["seed"], incumbent=made["incumbent"], videos_per_intent=made["videos_per_intent"]
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(world_json, "not the world.json of a folder that `crops world` wrote") from error
+
+
+def write(
+    out: Path, *, scale: str, seed: int, incumbent: str = "paths", videos_per_intent: int | None = None
+) -> dict[str, float | int]:
+    """Writes searches, results, feed, videos, truth/relevance and world.json into `out`; returns what the log looks like."""
+    world = make(scale, seed=seed, incumbent=incumbent, videos_per_intent=videos_per_intent)
+    out.mkdir(parents=True, exist_ok=True)
+    _save(out / "videos" / "part-0.parquet", world.videos.table())
+    engine = Engine(world.videos, world.queries.texts, incumbent, world.settings, np.random.default_rng([seed, ENGINE]))
+    shelves, tally, seen = feed.Shelves(world.videos), Tally(), np.zeros(len(world.queries.texts), dtype=bool)
+    for number in tqdm(range(world.scale.days), desc="world", unit="day", disable=None):
+        searches = _search_day(world, engine, number, tally)
+        _write_day(out, world, engine, shelves, number, searches)
+        seen[searches["text"]] = True
+    _save(out / "truth" / "relevance" / "part-0.parquet", truth(world, seen))
+    described = {"scale": scale, "seed": seed, "incumbent": incumbent, "videos_per_intent": videos_per_intent}
+    numbers = tally.numbers(world, int(seen.sum()))
+    text = json.dumps({**described, "settings": asdict(world.settings), "numbers": numbers}, indent=2, sort_keys=True)
+    (out / "world.json").write_text(text + "\n", encoding="utf-8")
+    return numbers
+
+
+class Tally:
+    """Counts that show whether people behave as the public figures say."""
+
+    def __init__(self) -> None:
+        self.searches = self.first = self.first_clicked = self.clicks = self.shown = self.rephrased = 0
+        self.gaps_within_90_s = self.gaps = 0
+
+    def add(self, first: bool, clicked: np.ndarray, rephrased: int, gaps_s: np.ndarray) -> None:
+        """One round of searches: `clicked` bool [N, K]."""
+        self.searches += len(clicked)
+        self.shown += clicked.size
+        self.clicks += int(clicked.sum())
+        self.rephrased += rephrased
+        self.gaps += len(gaps_s)
+        self.gaps_within_90_s += int((gaps_s <= 90).sum())
+        if first:
+            self.first += len(clicked)
+            self.first_clicked += int(clicked.any(axis=1).sum())
+
+    def numbers(self, world: World, distinct: int) -> dict[str, float | int]:
+        """For the screen and world.json."""
+        return {
+            "searches": self.searches,
+            "distinct_queries": distinct,
+            "videos": len(world.videos.intent),
+            "intents": len(world.videos.intents),
+            "ctr_ratio": round(self.clicks / max(1, self.shown), 4),
+            "first_searches_with_click_ratio": round(self.first_clicked / max(1, self.first), 4),
+            "rephrased_ratio": round(self.rephrased / max(1, self.searches), 4),
+            "gaps_within_90_s_ratio": round(self.gaps_within_90_s / max(1, self.gaps), 4),
+        }
+
+
+def _search_day(world: World, engine: Engine, number: int, tally: Tally) -> dict[str, np.ndarray]:
+    """All searches of one day, round after round, then the engine's nightly learning. Arrays are [N] or [N, pool]."""
+    rng = np.random.default_rng([world.seed, DAY, number])
+    settings = world.settings
+    # Sessions run to about 1.6 searches with the settings as they are; the scale counts searches.
+    sessions = int(world.scale.searches / world.scale.days / 1.6)
+    activity = (np.arange(world.scale.users) + 20.0) ** -0.7
+    user = rng.choice(world.scale.users, sessions, p=activity / activity.sum())
+    intent = rng.choice(len(world.popularity), sessions, p=world.popularity)
+    # Two humps, noon and evening.
+    hour = np.where(rng.random(sessions) < 0.4, rng.normal(12.5, 2.5, sessions), rng.normal(20.5, 2.0, sessions)) % 24
+    ts_s = np.floor(hour * 3600)
+    text = world.queries.draw(intent, rng)
+    rounds = []
+    for round_number in range(settings.max_rounds):
+        found = _react(world, engine, user, intent, ts_s, text, rng)
+        found["first"] = np.full(len(user), round_number == 0)
+        rounds.append(found)
+        step = users.decide(found.pop("satisfied"), settings, rng)
+        gap_s = users.gaps_s(len(step), settings, rng)
+        later_s = np.floor(ts_s + gap_s)
+        goes_on = (step != users.LEAVE) & (later_s < DAY_S - 1) & (round_number + 1 < settings.max_rounds)
+        shown = found["clicked"][:, : settings.exposed]
+        tally.add(round_number == 0, shown, int((goes_on & (step == users.REPHRASE)).sum()), gap_s[goes_on])
+        if not goes_on.any():
+            break
+        new_need = step[goes_on] == users.NEW_NEED
+        fresh = rng.choice(len(world.popularity), int(goes_on.sum()), p=world.popularity)
+        intent = np.where(new_need, fresh, intent[goes_on])
+        text = world.queries.draw(intent, rng, avoid=np.where(new_need, -1, text[goes_on]))
+        user, ts_s = user[goes_on], later_s[goes_on]
+    day = {key: np.concatenate([r[key] for r in rounds]) for key in rounds[0]}
+    order = np.lexsort((day["text"], day["user"], day["ts_s"]))
+    day = {key: values[order] for key, values in day.items()}
+    row, column = np.nonzero(day["clicked"])
+    engine.learn(day["text"][row], day["videos"][row, column])
+    return day
+
+
+def _react(
+    world: World, engine: Engine, user: np.ndarray, intent: np.ndarray, ts_s: np.ndarray, text: np.ndarray,
+    rng: np.random.Generator,
+) -> dict[str, np.ndarray]:  # fmt: skip
+    videos, paths = engine.search(text)
+    shown = videos[:, : world.settings.exposed]
+    reaction = users.react(world.videos.grades(intent, shown), world.videos.duration_s[shown], world.settings, rng)
+    rest = ((0, 0), (0, videos.shape[1] - shown.shape[1]))
+    return {
+        "user": user, "intent": intent, "ts_s": ts_s, "text": text, "videos": videos, "paths": paths,
+        "clicked": np.pad(reaction.clicked, rest), "liked": np.pad(reaction.liked, rest),
+        "play_s": np.pad(reaction.play_s, rest, constant_values=np.nan), "satisfied": reaction.satisfied,
+    }  # fmt: skip
+
+
+def truth(world: World, seen: np.ndarray) -> pa.Table:
+    """Grades of the queries in the log: the best grade over what a fair share of those who type the query mean by it.
+
+    A meaning counts from a share of 15 %: for a shorter word, such as `bass`, nobody can say what is relevant, and it has
+    no row.
+    """
+    out: dict[str, list] = {"query": [], "video_id": [], "grade": []}
+    ids, members = world.videos.ids, feed.Shelves(world.videos).by_subject
+    for text, meant in sorted(world.queries.intent_share(world.popularity).items()):
+        if not seen[text]:
+            continue
+        best: dict[int, int] = {}
+        for intent in (i for i, share in meant.items() if share >= 0.15):
+            start, order = members
+            subject = world.videos.subject_of_intent[intent]
+            videos = order[start[subject] : start[subject + 1]]
+            grades = world.videos.grades(np.array([intent]), videos[None, :])[0]
+            for video, grade in zip(videos.tolist(), grades.tolist(), strict=True):
+                best[video] = max(best.get(video, 0), grade)
+        for video in sorted(best):
+            out["query"].append(world.queries.texts[text])
+            out["video_id"].append(ids[video])
+            out["grade"].append(best[video])
+    return pa.table(out, schema=records.RELEVANCE.schema)
+
+
+def _write_day(
+    out: Path, world: World, engine: Engine, shelves: feed.Shelves, number: int, day: dict[str, np.ndarray]
+) -> None:  # fmt: skip
+    first_us = int(np.datetime64(FIRST_DAY, "us").astype(np.int64))
+    day_us = first_us + number * DAY_S * SECOND_US
+    date = str(np.datetime64(day_us, "us").astype("datetime64[D]"))
+    search_ids = pa.array([f"s{number:02d}-{i:07d}" for i in range(len(day["user"]))])
+    ts_us = day_us + (day["ts_s"] * SECOND_US).astype(np.int64)
+    searches = {
+        "search_id": search_ids, "user_id": _names("u", day["user"]), "ts": ts_us,
+        "query": pa.array(world.queries.texts).take(pa.array(day["text"])), "arm": pa.nulls(len(ts_us), pa.string()),
+    }  # fmt: skip
+    _save(out / "searches" / f"date={date}" / "part-0.parquet", _table(records.SEARCHES, searches))
+    _save(out / "results" / f"date={date}" / "part-0.parquet", _results(world, day, search_ids))
+    first = day["first"]
+    sessions = (day["user"][first], day["intent"][first], ts_us[first])
+    rng = np.random.default_rng([world.seed, FEED, number])
+    views = feed.day(world.videos, shelves, world.interests, sessions, day_us, world.settings, rng)
+    order = np.lexsort((views.video, views.user, views.ts_us))
+    rows = {
+        "user_id": _names("u", views.user[order]), "video_id": pa.array(world.videos.ids).take(pa.array(views.video[order])),
+        "ts": views.ts_us[order], "clicked": np.ones(len(order), dtype=bool), "liked": views.liked[order],
+        "play_s": views.play_s[order].astype(np.float32),
+    }  # fmt: skip
+    _save(out / "feed" / f"date={date}" / "part-0.parquet", _table(records.FEED, rows))
+
+
+def _results(world: World, day: dict[str, np.ndarray], search_ids: pa.Array) -> pa.Table:
+    settings, pool = world.settings, day["videos"].shape[1]
+    count = len(search_ids)
+    stage = np.repeat(np.arange(3), (settings.exposed, settings.ranked, settings.filtered))
+    position = np.where(np.arange(pool) < settings.exposed, np.arange(pool), -1)
+    names = pa.array([[p for bit, p in enumerate(PATHS) if mask & (1 << bit)] for mask in range(8)], records.TEXTS)
+    play_s = day["play_s"].ravel().astype(np.float32)
+    flat_position = np.tile(position, count)
+    rows = {
+        "search_id": search_ids.take(pa.array(np.repeat(np.arange(count), pool))),
+        "video_id": pa.array(world.videos.ids).take(pa.array(day["videos"].ravel())),
+        "stage": pa.array(records.STAGES).take(pa.array(np.tile(stage, count))),
+        "position": pa.array(flat_position, pa.int32(), mask=flat_position < 0),
+        "clicked": day["clicked"].ravel(), "liked": day["liked"].ravel(),
+        "play_s": pa.array(play_s, mask=np.isnan(play_s)), "paths": names.take(pa.array(day["paths"].ravel())),
+    }  # fmt: skip
+    return _table(records.RESULTS, rows)
+
+
+def _names(letter: str, numbers: np.ndarray) -> pa.Array:
+    return pa.array([f"{letter}{n:06d}" for n in numbers.tolist()])
+
+
+def _table(table: records.Table, columns: dict[str, object]) -> pa.Table:
+    cast: Callable[[object, pa.DataType], pa.Array] = lambda c, t: c.cast(t) if isinstance(c, pa.Array) else pa.array(c, t)  # noqa: E731
+    return pa.table([cast(columns[f.name], f.type) for f in table.schema], schema=table.schema)
+
+
+def _save(path: Path, rows: pa.Table) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(rows, path, compression="zstd", row_group_size=250_000)
