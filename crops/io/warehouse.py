@@ -1,0 +1,111 @@
+"""Where expressions run: DuckDB on one machine. Stages see only `Warehouse`, so another engine is another subclass."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import duckdb
+import ibis
+import ibis.expr.types as ir
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from crops.errors import ConfigError, InputError, StorageError
+from crops.io import artifacts
+from crops.records import Table
+
+
+class Warehouse(ABC):
+    """Reads tables of crops.records as expressions, runs expressions, writes them as tables. Session time zone: UTC."""
+
+    backend: ibis.BaseBackend
+
+    @abstractmethod
+    def scan(self, files: list[Path]) -> ir.Table:
+        """The Parquet files as one expression; columns missing from some files are null there."""
+
+    @abstractmethod
+    def save(self, expr: ir.Table, path: Path) -> None:
+        """Runs `expr` and writes its rows, in its order, as one Parquet file (zstd)."""
+
+    def read(self, folder: Path, table: Table) -> ir.Table:
+        """The table under `folder` with exactly its columns and types; optional columns that are absent are null.
+
+        Raises InputError, naming the file, where a file is missing, unreadable or has another schema.
+        """
+        return conform(self.scan(artifacts.table_files(folder, table)), table)
+
+    def keep(self, expr: ir.Table, name: str) -> ir.Table:
+        """Runs `expr` once and returns its rows as a table of this session (spilled to disk where memory is short)."""
+        return self.backend.create_table(name, expr, temp=True)
+
+    def put(self, rows: pa.Table, name: str) -> ir.Table:
+        """An Arrow table as a table of this session."""
+        return self.backend.create_table(name, rows, temp=True)
+
+    def fetch(self, expr: ir.Table) -> list[dict]:
+        """Runs a small expression (counts, examples) and returns its rows."""
+        return self.backend.to_pyarrow(expr).to_pylist()
+
+    def write(self, expr: ir.Table, folder: Path, table: Table) -> int:
+        """Writes `expr` as an unpartitioned table, sorted by its key, and returns the number of rows."""
+        path = folder / table.name / "part-0.parquet"
+        path.parent.mkdir(parents=True)
+        self.save(conform(expr, table).order_by([*table.key]), path)
+        artifacts.check_schema(path, table)
+        return int(pq.read_metadata(path).num_rows)
+
+
+def conform(found: ir.Table, table: Table) -> ir.Table:
+    """`found` with exactly the columns and types of `table`, null where an optional column is absent."""
+    types = ibis.Schema.from_pyarrow(table.schema)
+    nullable = {name: dtype.copy(nullable=True) for name, dtype in types.items()}
+    columns = {n: found[n].cast(d) if n in found.columns else ibis.null(d) for n, d in nullable.items()}
+    return found.select(**columns)
+
+
+class DuckDBWarehouse(Warehouse):
+    """An embedded DuckDB without a database file; what exceeds its memory goes to `scratch`."""
+
+    def __init__(self, *, scratch: Path, threads: int | None = None, memory_gb: float | None = None) -> None:
+        limits = {"threads": threads, "memory_limit": None if memory_gb is None else f"{memory_gb}GB"}
+        settings = {name: value for name, value in limits.items() if value is not None}
+        self.backend = ibis.duckdb.connect(temp_directory=str(scratch), **settings)
+        self.backend.raw_sql("SET TimeZone = 'UTC'")
+        self.backend.raw_sql("SET enable_progress_bar = false")
+
+    def scan(self, files: list[Path]) -> ir.Table:
+        """See Warehouse.scan."""
+        return self.backend.read_parquet([str(f) for f in files], union_by_name=True, hive_partitioning=False)
+
+    def save(self, expr: ir.Table, path: Path) -> None:
+        """See Warehouse.save."""
+        self.backend.to_parquet(expr, path, compression="zstd", row_group_size=artifacts.ROW_GROUP)
+
+
+@contextmanager
+def opened(engine: str, *, scratch: Path, threads: int | None = None, memory_gb: float | None = None) -> Iterator[Warehouse]:
+    """The warehouse for `engine` while the block runs; what the engine says of a full disk or a broken file is one line."""
+    if engine != "duckdb":
+        raise ConfigError(f"engine is {engine!r}, expected duckdb")
+    warehouse = DuckDBWarehouse(scratch=scratch, threads=threads, memory_gb=memory_gb)
+    try:
+        yield warehouse
+    except duckdb.Error as error:
+        raise _for_the_user(error, scratch) or error from error
+    finally:
+        warehouse.backend.disconnect()
+
+
+def _for_the_user(error: duckdb.Error, scratch: Path) -> Exception | None:
+    text = str(error)
+    line = " ".join(text.split())[:300]
+    if "No space left" in text or "max_temp_directory_size" in text:
+        return StorageError(f"{scratch.parent}: cannot write: no space left on the device; free the space and run it again")
+    if isinstance(error, duckdb.OutOfMemoryException):
+        return StorageError(f"the embedded engine is out of memory; raise memory_gb or lower threads ({line})")
+    broken = ("parquet", "utf-8", "utf8", "snappy", "zstd", "thrift", "deserialize", "page")
+    if isinstance(error, duckdb.IOException | duckdb.InvalidInputException) and any(word in text.lower() for word in broken):
+        return InputError("logs", f"a Parquet file is damaged ({line})")
+    return None
