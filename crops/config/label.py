@@ -1,0 +1,31 @@
+"""Settings of `crops label`."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from crops.config.base import StageConfig
+
+# Table 1 of arXiv 2511.15443.
+PAPER_LABELS = {"reformulation": 5, "feed": 4, "knowledge": 4, "click": 4, "exposed": 3, "ranked": 2, "filtered": 1}
+
+
+class LabelConfig(StageConfig):
+    """Which label a perspective gets and how the hierarchy is chosen."""
+
+    labels: dict[str, int] = Field(
+        default_factory=lambda: dict(PAPER_LABELS),
+        description="Label of each perspective; only the order matters. Source: paper.",
+    )
+    hierarchy: Literal["ladder", "paper"] = Field(
+        "ladder",
+        description="ladder: anchors chosen from the measured relevance per label; paper: anchors >= 1. Source: ours / paper.",
+    )
+    min_anchor_share: float = Field(
+        0.35, gt=0, lt=1,
+        description="A label is an anchor when at least this share of the relevance of label 4 is left in it. Source: ours: at "
+        "0.18 of 0.9 anchors >= 3 cost 3 points of truth, at 0.69 they cost 1 and gained on CT.",
+    )  # fmt: skip
+    uncertain_share: float = Field(
+        0.12, ge=0, lt=1, description="Below min_anchor_share by less than this: both hierarchies go to validation. Source: ours."
+    )

@@ -1,0 +1,101 @@
+"""Hierarchical labels: one per pair, the ladder (how relevant each label really is), and the choice of the hierarchy.
+
+Labels as in Table 1 of arXiv 2511.15443: 5 reformulation; 4 feed, knowledge, click; 3 exposed; 2 ranked; 1 filtered.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+POSITIVE_FROM = 4
+
+
+def assign(scored: pd.DataFrame, labels: Mapping[str, int]) -> pd.DataFrame:
+    """Kept rows of `scored` to samples (query, doc_id, label int8, theta), one row per pair, sorted.
+
+    A pair of several origins keeps its highest label (ours); theta is the highest that was asked for it.
+    Raises ValueError for a perspective without a label.
+    """
+    kept = scored.loc[scored["kept"], ["query", "doc_id", "perspective", "theta"]]
+    if unknown := sorted(set(kept["perspective"]) - set(labels)):
+        raise ValueError(f"no label for perspective {unknown[0]!r}; labels: {dict(labels)}")
+    graded = kept.assign(label=kept["perspective"].map(dict(labels)).astype("int8"))
+    samples = graded.groupby(["query", "doc_id"], sort=True, as_index=False).agg(label=("label", "max"), theta=("theta", "max"))
+    return samples[["query", "doc_id", "label", "theta"]]
+
+
+def origins(scored: pd.DataFrame) -> pd.DataFrame:
+    """Every perspective of every kept pair: (query, doc_id, perspective), distinct and sorted."""
+    kept = scored.loc[scored["kept"], ["query", "doc_id", "perspective"]]
+    return kept.drop_duplicates().sort_values(["query", "doc_id", "perspective"], ignore_index=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """One step of the ladder: the share of relevant pairs among `pairs` of a label or perspective, with a 95 % interval."""
+
+    share: float
+    low: float
+    high: float
+    pairs: int
+
+
+def rung(probabilities: np.ndarray) -> Rung | None:
+    """Mean of calibrated θ (or of 0/1 truth) with Wilson's interval; None without pairs: no answer is not an answer."""
+    known = probabilities[~np.isnan(probabilities)]
+    if len(known) == 0:
+        return None
+    n, p, z = len(known), float(known.mean()), 1.959964
+    centre, spread = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    scale = 1 + z * z / n
+    return Rung(round(p, 4), round(max(0.0, (centre - spread) / scale), 4), round(min(1.0, (centre + spread) / scale), 4), n)
+
+
+def ladder(values: np.ndarray, groups: np.ndarray) -> dict[str, Rung]:
+    """Per group (a label or a perspective, as text) its rung; groups without a known value are left out."""
+    found = {str(g): rung(values[groups == g]) for g in sorted(set(groups.tolist()), key=str, reverse=True)}
+    return {name: step for name, step in found.items() if step is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class Hierarchy:
+    """Lowest labels that may be anchors, best guess first; more than one means that validation decides."""
+
+    anchor_min_candidates: tuple[int, ...]
+    reason: str
+    merged: tuple[tuple[int, int], ...] = ()
+
+
+def choose(by_label: Mapping[str, Rung], *, min_share: float, uncertain: float) -> Hierarchy:
+    """Which labels may be anchors: those that are not much less relevant than the positives (label >= 4).
+
+    `min_share` is the least relevance, as a share of that of label 4; within `uncertain` below it both hierarchies are
+    listed. Neighbouring labels whose intervals overlap are named as merged: the log cannot tell them apart.
+    """
+    positive = by_label.get("4") or by_label.get("5")
+    if positive is None or positive.share <= 0:
+        return Hierarchy((POSITIVE_FROM,), "no measured relevance of label 4: anchors >= 4")
+    anchor, doubtful = POSITIVE_FROM, False
+    for label in (3, 2, 1):
+        step = by_label.get(str(label))
+        if step is None or step.share < (min_share - uncertain) * positive.share:
+            break
+        doubtful = step.share < min_share * positive.share
+        anchor = label
+        if doubtful:
+            break
+    names = [label for label in (5, 4, 3, 2, 1) if str(label) in by_label]
+    merged = tuple(
+        (a, b) for a, b in zip(names, names[1:], strict=False)
+        if by_label[str(a)].low <= by_label[str(b)].high and by_label[str(b)].low <= by_label[str(a)].high
+    )  # fmt: skip
+    below = by_label.get(str(anchor - 1))
+    why = f"label {anchor} keeps enough of label 4's relevance ({positive.share:.2f})"
+    if below is not None:
+        why += f", label {anchor - 1} ({below.share:.2f}) does not"
+    if not doubtful:
+        return Hierarchy((anchor,), f"anchors >= {anchor}: {why}", merged)
+    return Hierarchy((anchor + 1, anchor), f"label {anchor} is at the limit: validation decides", merged)

@@ -1,0 +1,212 @@
+"""Trains and calibrates θ on the log, scores the pairs and decides which are kept."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from tqdm import tqdm
+
+from crops import records
+from crops.config.discriminate import DiscriminateConfig
+from crops.discriminator import calibrate, model, pairs, score, train
+from crops.errors import InputError
+from crops.io import artifacts, warehouse
+from crops.mining import queries
+from crops.stages.base import StageReport
+
+GATED = ("reformulation", "feed")
+THRESHOLDS = (0.5, 0.6, 0.7, 0.8)
+Embed = Callable[[list[str]], np.ndarray]
+
+
+def run(
+    logs: Path, candidates: Path, out: Path, cfg: DiscriminateConfig, *, knowledge: Path | None = None,
+    champion: Path | None = None, truth: Path | None = None,
+) -> StageReport:  # fmt: skip
+    """Writes scored, knowledge, test_qr (gated), theta/ and discriminate.json; `truth` is only reported."""
+    texts = {r["doc_id"]: r["text"] for r in artifacts.read(candidates, records.DOCUMENTS).to_pylist()}
+    known = artifacts.read(knowledge, records.KNOWLEDGE) if knowledge else records.KNOWLEDGE.schema.empty_table()
+    rows = _rows(candidates, known, texts)
+    synthetic = dict(zip(known["doc_id"].to_pylist(), known["text"].to_pylist(), strict=True))
+    judged = _judged(logs, candidates, texts, cfg)
+    encoder, calibration, about = _theta(judged, texts, cfg)
+    _score(rows, encoder, calibration, {**texts, **synthetic}, cfg)
+    similarity, how = _similarity(rows, champion, cfg)
+    _decide(rows, similarity, cfg)
+    test = artifacts.read(candidates, records.TEST_QR)
+    test_theta = calibration(
+        score.logits(encoder, test["query"].to_pylist(), [texts[d] for d in test["video_id"].to_pylist()])
+    )  # fmt: skip
+    report = {**about, "alpha": cfg.alpha, "beta": cfg.beta, "similarity": how, **_tables(rows, truth, cfg)}
+    ordered = rows.sort_values(["query", "doc_id", "perspective", "later_query"], ignore_index=True)
+    with artifacts.replacing(out) as folder:
+        artifacts.write(folder, records.SCORED, pa.Table.from_pandas(ordered, preserve_index=False))
+        artifacts.write(folder, records.KNOWLEDGE, known)
+        artifacts.write(folder, records.TEST_QR, test.filter(pa.array(test_theta > cfg.alpha)))
+        (folder / "theta").mkdir()
+        encoder.save(folder / "theta")
+        artifacts.write_json(folder / "discriminate.json", report)
+    numbers = {f"kept_{p}": int(rows.loc[rows["perspective"] == p, "kept"].sum()) for p in records.POSITIVE_PERSPECTIVES}
+    return StageReport(numbers={"pairs": len(rows), **numbers, "auc": about["auc"], "ece": about["ece"]}, notes=(how,))
+
+
+def _rows(candidates: Path, known: pa.Table, texts: dict[str, str]) -> pd.DataFrame:
+    mined = artifacts.read(candidates, records.CANDIDATES).to_pandas().rename(columns={"video_id": "doc_id"})
+    mined = mined[mined["doc_id"].isin(texts.keys())]
+    extra = known.select(["query", "doc_id"]).to_pandas().assign(perspective="knowledge", support=1)
+    rows = pd.concat([mined, extra], ignore_index=True) if len(extra) else mined.reset_index(drop=True)
+    rows["support"] = rows["support"].astype("int64")
+    return rows.sort_values(["query", "doc_id", "perspective", "later_query"], ignore_index=True)
+
+
+def _judged(logs: Path, candidates: Path, texts: dict[str, str], cfg: DiscriminateConfig) -> pairs.Judged:
+    """Judged pairs of the training days only."""
+    last = artifacts.read_json(candidates / "augment.json")["days"]["train"][-1]
+    with warehouse.opened("duckdb", scratch=candidates) as house:
+        raw = house.read(logs, records.SEARCHES)
+        searches = house.keep(queries.normalised(raw, house.keep(queries.spellings(raw), "spellings")), "normalised")
+        searches = searches.filter(searches.date <= last).select("search_id", "query")
+        videos = house.read(logs, records.VIDEOS).select("video_id", "duration_s")
+        found = pairs.judged(searches, house.read(logs, records.RESULTS), videos, long_play_s=cfg.long_play_s)
+        table = house.backend.to_pyarrow(found)
+    relevant = table["relevant"].to_numpy(zero_copy_only=False).astype(bool)
+    if not relevant.any() or relevant.all():
+        raise InputError(logs / "results", "no long plays and skips side by side: the discriminator has nothing to learn from")
+    return pairs.sample(
+        table["query"].to_pylist(), table["video_id"].to_pylist(), relevant, texts, max_pairs=cfg.max_pairs,
+        random_per_positive=cfg.random_per_positive, held_out_share=cfg.held_out_share, seed=cfg.seed,
+    )  # fmt: skip
+
+
+def _theta(
+    judged: pairs.Judged, texts: dict[str, str], cfg: DiscriminateConfig
+) -> tuple[model.CrossEncoder, calibrate.Calibration, dict[str, Any]]:
+    corpus = [*sorted(texts.values()), *sorted(set(judged.queries))]
+    encoder = model.build(cfg.base, corpus, max_tokens=cfg.max_tokens, seed=cfg.seed)
+    with tqdm(desc="discriminator", unit="step", disable=None) as bar:
+
+        def progress(_step: int, steps: int, loss: float) -> None:
+            bar.total = steps
+            bar.update()
+            bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+
+        losses = train.fit(
+            encoder, judged, epochs=cfg.epochs, batch=cfg.batch, learning_rate=cfg.learning_rate, seed=cfg.seed, progress=progress
+        )  # fmt: skip
+    held = np.flatnonzero(judged.held_out)
+    # One half of the held-out queries fits the calibration, the other half judges it.
+    logits = score.logits(encoder, [judged.queries[i] for i in held], [judged.texts[i] for i in held])
+    relevant = judged.relevant[held]
+    names = sorted({judged.queries[i] for i in held})
+    first = {q: n % 2 == 0 for n, q in enumerate(names)}
+    fits = np.array([first[judged.queries[i]] for i in held], dtype=bool)
+    calibration = calibrate.fit(logits[fits], relevant[fits])
+    theta, observed = calibration(logits[~fits]), relevant[~fits]
+    about = {
+        "base": cfg.base, "pairs": len(judged.relevant), "held_out": len(held), "losses": losses,
+        "mix": {"positive": int(judged.relevant.sum()), "negative": int((1 - judged.relevant).sum())},
+        "reliability": calibrate.reliability(theta, observed), "ece": round(calibrate.expected_error(theta, observed), 4),
+        "auc": round(calibrate.auc(theta, observed), 4), "slope": calibration.slope, "offset": calibration.offset,
+    }  # fmt: skip
+    return encoder, calibration, about
+
+
+def _score(
+    rows: pd.DataFrame, encoder: model.CrossEncoder, calibration: calibrate.Calibration, texts: dict[str, str],
+    cfg: DiscriminateConfig,
+) -> None:  # fmt: skip
+    """Adds `theta`: for all gated rows, and for a sample of the others that is large enough for the ladder."""
+    asked = rows["perspective"].isin([*GATED, *(["knowledge"] if cfg.gate_knowledge else [])]).to_numpy()
+    rng = np.random.default_rng(cfg.seed)
+    for perspective in sorted(set(rows["perspective"]) - set(GATED)):
+        where = np.flatnonzero(rows["perspective"] == perspective)
+        asked[rng.permutation(where)[: cfg.ladder_pairs]] = True
+    index = np.flatnonzero(asked)
+    query, doc = rows["query"].to_numpy()[index], rows["doc_id"].to_numpy()[index]
+    with tqdm(total=len(index), desc="scoring", unit="pair", disable=None) as bar:
+        found = calibration(score.logits(encoder, query.tolist(), [texts[d] for d in doc], progress=bar.update))
+    theta = np.full(len(rows), np.nan, dtype=np.float32)
+    theta[index] = found
+    rows["theta"] = theta
+
+
+def _similarity(rows: pd.DataFrame, champion: Path | None, cfg: DiscriminateConfig) -> tuple[np.ndarray | None, str]:
+    """Cosine of first and later query per row (NaN where there is no later query), or None with neither encoder."""
+    embed, how = _embedder(champion, cfg)
+    if embed is None:
+        return None, how
+    both = rows[rows["perspective"] == "reformulation"]
+    names = sorted(set(both["query"]) | set(both["later_query"].dropna()))
+    if not names:
+        return None, "query similarity: no reformulation to measure"
+    vectors, place = embed(names), {q: i for i, q in enumerate(names)}
+    first = vectors[[place[q] for q in both["query"]]]
+    later = vectors[[place[q] for q in both["later_query"]]]
+    out = np.full(len(rows), np.nan)
+    out[both.index.to_numpy()] = (first * later).sum(axis=1)
+    return out, how
+
+
+def _embedder(champion: Path | None, cfg: DiscriminateConfig) -> tuple[Embed | None, str]:
+    if champion is not None:
+        from crops.retriever.onnx_encoder import OnnxEncoder
+
+        release = OnnxEncoder(champion)
+        return (lambda texts: release.encode(texts, kind="query")), "query similarity: the champion's encoder"
+    if cfg.base != model.SMALL:
+        from crops.retriever import encoder as encoders
+
+        base = encoders.from_base(cfg.base, [])
+        return (lambda texts: base.encode(texts, kind="query")), f"query similarity: {cfg.base}"
+    return None, "query similarity: off (no champion and no pre-trained base)"
+
+
+def _decide(rows: pd.DataFrame, similarity: np.ndarray | None, cfg: DiscriminateConfig) -> None:
+    """Adds `kept`: θ > α for the gated perspectives, and for reformulations a similarity of at least β."""
+    gated = rows["perspective"].isin([*GATED, *(["knowledge"] if cfg.gate_knowledge else [])]).to_numpy()
+    kept = ~gated | (rows["theta"].to_numpy() > cfg.alpha)
+    if similarity is not None:
+        kept &= ~(similarity < cfg.beta)
+    rows["kept"] = kept
+
+
+def _tables(rows: pd.DataFrame, truth: Path | None, cfg: DiscriminateConfig) -> dict[str, Any]:
+    """Kept and dropped per gated perspective and threshold, and how right that is where somebody knows."""
+    grades: set[tuple[str, str]] | None = None
+    covered: set[str] = set()
+    if truth is not None and artifacts.exists(truth, records.RELEVANCE):
+        known = artifacts.read(truth, records.RELEVANCE).to_pandas()
+        covered = set(known["query"])
+        known = known[known["grade"] >= records.RELEVANT_GRADE]
+        grades = set(zip(known["query"], known["video_id"], strict=True))
+    out: dict[str, Any] = {}
+    for perspective in GATED:
+        part = rows[rows["perspective"] == perspective]
+        theta = part["theta"].to_numpy()
+        relevant = _relevant(part, grades, covered)
+        out[perspective] = {
+            f"{level:.1f}": _threshold(theta > level, relevant) for level in sorted({*THRESHOLDS, cfg.alpha})
+        }  # fmt: skip
+    return {"thresholds": out}
+
+
+def _relevant(part: pd.DataFrame, grades: set[tuple[str, str]] | None, covered: set[str]) -> np.ndarray | None:
+    if grades is None:
+        return None
+    pairs_of = zip(part["query"], part["doc_id"], strict=True)
+    return np.array([np.nan if q not in covered else float((q, d) in grades) for q, d in pairs_of])
+
+
+def _threshold(kept: np.ndarray, relevant: np.ndarray | None) -> dict[str, float | int | None]:
+    row: dict[str, float | int | None] = {"kept": int(kept.sum()), "dropped": int((~kept).sum())}
+    row |= {"precision": None, "recall": None, "raw": None}
+    if relevant is None or not (known := ~np.isnan(relevant)).any():
+        return row
+    good, share = relevant[known] > 0, kept[known]
+    row["raw"] = round(float(good.mean()), 4)
+    row["precision"] = round(float(good[share].mean()), 4) if share.any() else None
+    row["recall"] = round(float(share[good].mean()), 4) if good.any() else None
+    return row

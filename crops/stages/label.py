@@ -1,0 +1,63 @@
+"""Scored pairs to graded samples, the ladder, and the hierarchy that training takes."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from crops import labels, records
+from crops.config.label import LabelConfig
+from crops.errors import InputError
+from crops.io import artifacts
+from crops.stages.base import StageReport
+
+
+def run(scored: Path, out: Path, cfg: LabelConfig, *, truth: Path | None = None) -> StageReport:
+    """Writes samples, origins, knowledge and label.json; `scored` is discriminate's out, `truth` is only reported."""
+    rows = artifacts.read(scored, records.SCORED).to_pandas()
+    if not rows["kept"].any():
+        raise InputError(scored / "scored", "no row is kept, expected at least one positive pair")
+    samples, origin = labels.assign(rows, cfg.labels), labels.origins(rows)
+    rows = rows.assign(label=rows["perspective"].map(cfg.labels))
+    asked = rows[rows["kept"] & rows["theta"].notna()].drop_duplicates(["query", "doc_id", "perspective"])
+    by_label = labels.ladder(asked["theta"].to_numpy(float), asked["label"].to_numpy())
+    by_perspective = labels.ladder(asked["theta"].to_numpy(float), asked["perspective"].to_numpy())
+    found = labels.choose(by_label, min_share=cfg.min_anchor_share, uncertain=cfg.uncertain_share)
+    chosen = labels.Hierarchy((1,), "the paper's form: anchors >= 1") if cfg.hierarchy == "paper" else found
+    known = _truth(rows[rows["kept"]], truth)
+    shares = {"theta": _shares(by_label), "theta_by_perspective": _shares(by_perspective), **known}
+    hierarchy = {
+        "labels": dict(cfg.labels), "anchor_min_candidates": list(chosen.anchor_min_candidates), "reason": chosen.reason,
+        "chosen_by": cfg.hierarchy, "indistinct": [list(pair) for pair in chosen.merged],
+    }  # fmt: skip
+    flat = {label: step.share for label, step in by_label.items()}
+    with artifacts.replacing(out) as folder:
+        artifacts.write(folder, records.SAMPLES, pa.Table.from_pandas(samples, preserve_index=False))
+        artifacts.write(folder, records.ORIGINS, pa.Table.from_pandas(origin, preserve_index=False))
+        artifacts.write(folder, records.KNOWLEDGE, artifacts.read(scored, records.KNOWLEDGE))
+        artifacts.write_json(folder / "label.json", {"ladder": flat, "rungs": shares, "hierarchy": hierarchy})
+    counts = {f"label_{label}": int(n) for label, n in samples["label"].value_counts().sort_index(ascending=False).items()}
+    numbers = {"samples": len(samples), **counts, **{f"relevant_share_{label}": share for label, share in flat.items()}}
+    return StageReport(numbers=numbers, notes=(chosen.reason,))
+
+
+def _shares(rungs: dict[str, labels.Rung]) -> dict[str, dict[str, float]]:
+    return {name: asdict(step) for name, step in rungs.items()}
+
+
+def _truth(kept: pd.DataFrame, truth: Path | None) -> dict[str, Any]:
+    """The ladder by truth, where the log has it; knowledge has no catalogue id and is left out."""
+    if truth is None or not artifacts.exists(truth, records.RELEVANCE):
+        return {"truth": None, "truth_by_perspective": None}
+    grades = artifacts.read(truth, records.RELEVANCE).to_pandas()
+    pairs = kept[kept["perspective"] != "knowledge"].drop_duplicates(["query", "doc_id", "perspective"])
+    pairs = pairs[pairs["query"].isin(set(grades["query"]))]
+    joined = pairs.merge(grades, how="left", left_on=["query", "doc_id"], right_on=["query", "video_id"])
+    relevant = (joined["grade"].fillna(0) >= records.RELEVANT_GRADE).to_numpy(np.float64)
+    return {
+        "truth": _shares(labels.ladder(relevant, joined["label"].to_numpy())),
+        "truth_by_perspective": _shares(labels.ladder(relevant, joined["perspective"].to_numpy())),
+    }
