@@ -1,0 +1,77 @@
+"""Numbers to a verdict: does the challenger go on trial? A decision with reasons; acting on it is somebody else's."""
+
+from dataclasses import dataclass
+
+PROMOTE, REJECT, UNKNOWN = "promote", "reject", "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Challenger minus champion on one set: mean difference of recall with its paired interval."""
+
+    set: str
+    difference: float
+    low: float
+    high: float
+    queries: int
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One question to the numbers. `passed` None: it could not be answered."""
+
+    name: str
+    passed: bool | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """promote, reject or unknown, why, and every check that was made."""
+
+    verdict: str
+    reasons: tuple[str, ...]
+    checks: tuple[Check, ...]
+
+
+def gain(found: Difference | None, name: str, *, min_queries: int) -> Check:
+    """The challenger is better beyond the interval: passed; worse beyond it or level: not; too few queries: unanswered."""
+    if found is None or found.queries < min_queries:
+        seen = 0 if found is None else found.queries
+        return Check(f"better on {name}", None, f"{name}: {seen} queries, {min_queries} are needed to tell")
+    interval = f"{found.difference:+.4f} [{found.low:+.4f}, {found.high:+.4f}] on {found.queries} queries"
+    return Check(f"better on {name}", found.low > 0, f"recall@100 on {name}: {interval}")
+
+
+def no_loss(found: Difference | None, name: str, *, max_loss: float, min_queries: int) -> Check:
+    """A guardrail: not worse than by `max_loss` beyond the interval."""
+    if found is None or found.queries < min_queries:
+        seen = 0 if found is None else found.queries
+        return Check(f"no loss on {name}", None, f"{name}: {seen} queries, {min_queries} are needed to tell")
+    interval = f"{found.difference:+.4f} [{found.low:+.4f}, {found.high:+.4f}], allowed {-max_loss:+.4f}"
+    return Check(f"no loss on {name}", found.high >= -max_loss, f"recall@100 on {name}: {interval}")
+
+
+def bound(name: str, value: float | None, *, least: float | None = None, most: float | None = None) -> Check:
+    """An absolute floor or ceiling; no value is no answer."""
+    if value is None:
+        return Check(name, None, f"{name}: not measured")
+    passed = (least is None or value >= least) and (most is None or value <= most)
+    limit = f"at least {least}" if least is not None else f"at most {most}"
+    return Check(name, passed, f"{name}: {value:.4g}, {limit}")
+
+
+def decide(required: list[Check], guards: list[Check]) -> Verdict:
+    """All required and no guard broken: promote. Anything that failed: reject. Else what is unanswered: unknown.
+
+    A guard that could not be answered does not stop a promotion, but it is said.
+    """
+    failed = [c for c in [*required, *guards] if c.passed is False]
+    open_ = [c for c in required if c.passed is None]
+    checks = tuple([*required, *guards])
+    if failed:
+        return Verdict(REJECT, tuple(c.reason for c in failed), checks)
+    if open_:
+        return Verdict(UNKNOWN, tuple(c.reason for c in open_), checks)
+    unanswered = tuple(f"not answered: {c.reason}" for c in guards if c.passed is None)
+    return Verdict(PROMOTE, tuple(c.reason for c in required) + unanswered, checks)

@@ -1,0 +1,56 @@
+"""Evaluation, export and index to a verdict."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from crops import evaluation, gate
+from crops.config.gate import GateConfig
+from crops.io import artifacts
+from crops.stages.base import StageReport
+
+DRAWS = 1_000
+
+
+def run(
+    metrics: Path, out: Path, cfg: GateConfig, *, export: Path, index: Path, challenger: str = "crops", champion: str | None = None
+) -> StageReport:  # fmt: skip
+    """Writes verdict.json. `champion`: a system of the evaluation; None: `champion` where it was measured, else `clicks`."""
+    values = _per_query(metrics / "per_query.parquet")
+    known = {system for _set, system in values}
+    against = champion or ("champion" if "champion" in known else "clicks")
+
+    def difference(name: str) -> gate.Difference | None:
+        ours, theirs = values.get((name, challenger), {}), values.get((name, against), {})
+        queries = sorted(ours.keys() & theirs.keys())
+        if not queries:
+            return None
+        pair = [np.array([side[q] for q in queries]) for side in (ours, theirs)]
+        found = evaluation.compare(pair[0], pair[1], draws=DRAWS, seed=0)
+        return gate.Difference(name, found["difference"], found["low"], found["high"], len(queries))
+
+    few, loss = cfg.min_queries, cfg.max_loss
+    recall = values.get(("qr_raw", challenger), {})
+    facts, built = artifacts.read_json(export / "export.json"), artifacts.read_json(index / "index.json")
+    required = [
+        gate.gain(difference("qr_raw"), "qr_raw", min_queries=few),
+        gate.bound("recall@100 on qr_raw", float(np.mean(list(recall.values()))) if recall else None, least=cfg.min_recall),
+        gate.bound("index recall against exact search", built["recall_against_exact"], least=cfg.min_index_recall),
+        gate.bound("median time of one query, ms", facts["encode_ms"], most=cfg.max_encode_ms),
+    ]
+    guards = [gate.no_loss(difference(name), name, max_loss=loss, min_queries=few) for name in ("qr", "qr_tail", "ct")]
+    verdict = gate.decide(required, guards)
+    with artifacts.replacing(out) as folder:
+        artifacts.write_json(folder / "verdict.json", {**asdict(verdict), "challenger": challenger, "champion": against})
+    passed = sum(bool(c.passed) for c in verdict.checks)
+    return StageReport(numbers={"checks": len(verdict.checks), "checks_passed": passed}, notes=(f"verdict: {verdict.verdict}",))
+
+
+def _per_query(path: Path) -> dict[tuple[str, str], dict[str, float]]:
+    rows = pq.read_table(path, columns=["set", "system", "query", "recall_at_100"])
+    out: dict[tuple[str, str], dict[str, float]] = {}
+    for name, system, query, value in zip(*(rows[c].to_pylist() for c in rows.column_names), strict=True):
+        out.setdefault((name, system), {})[query] = value
+    return out
