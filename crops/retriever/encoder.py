@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from crops.errors import InputError
 from crops.retriever import base as bases
@@ -126,10 +126,16 @@ def load(folder: Path) -> Encoder:
     about = json.loads((root / "encoder.json").read_text(encoding="utf-8"))
     document = None if about["shared"] else AutoModel.from_pretrained(root / "document", use_safetensors=True)
     encoder = Encoder(
-        AutoModel.from_pretrained(root, use_safetensors=True), AutoTokenizer.from_pretrained(root), pooling=about["pooling"],
+        AutoModel.from_pretrained(root, use_safetensors=True), _tokenizer(root), pooling=about["pooling"],
         max_tokens=about["max_tokens"], document=document, temperature=about["temperature"],
     )  # fmt: skip
     return encoder.eval()
+
+
+def _tokenizer(root: Path) -> PreTrainedTokenizerFast:
+    """tokenizer.json exactly as it was saved. AutoTokenizer would take the class of the model's architecture instead, with
+    that class's own splitting rules, and training and serving would read texts differently."""
+    return PreTrainedTokenizerFast.from_pretrained(root)
 
 
 def from_base(
