@@ -1,0 +1,82 @@
+"""Export, index, documents and training pairs to ONE model version: a release. Only what the gate promotes is registered."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from crops import index, records
+from crops.config.register import RegisterConfig
+from crops.io import artifacts, registry
+from crops.retriever.onnx_encoder import OnnxEncoder
+from crops.stages.base import StageReport
+
+DEFAULT_REGISTRY = Path("mlruns")
+
+
+def run(
+    export: Path, index: Path, documents: Path, samples: Path, out: Path, cfg: RegisterConfig, *,
+    registry: str | None = None, alias: str = "challenger", verdict: Path | None = None, metrics: Path | None = None,
+) -> StageReport:  # fmt: skip
+    """Writes release.json {"uri", "name", "version", "alias"}, or {"uri": null, "reason"} where the verdict is not promote."""
+    decided = artifacts.read_json(verdict / "verdict.json") if verdict else {"verdict": "promote", "reasons": ["no gate asked"]}
+    if decided["verdict"] != "promote":
+        with artifacts.replacing(out) as folder:
+            artifacts.write_json(folder / "release.json", {"uri": None, "reason": f"the gate says {decided['verdict']}"})
+        return StageReport(numbers={"registered": 0}, notes=(f"not registered: the gate says {decided['verdict']}",))
+    measured = artifacts.read_json(metrics / "metrics.json") if metrics else {}
+    with artifacts.replacing(out) as folder:
+        release = folder / "release"
+        release.mkdir()
+        _collect(release, export, index, documents, samples, cfg)
+        _card(release / "MODEL_CARD.md", alias, measured, decided)
+        about = _register(release, registry, alias, cfg, measured, decided["reasons"])
+        artifacts.write_json(folder / "release.json", about)
+    return StageReport(numbers={"registered": 1, "version": int(about["version"])})
+
+
+def _collect(release: Path, export: Path, built: Path, documents: Path, samples: Path, cfg: RegisterConfig) -> None:
+    for source in (*export.iterdir(), *built.iterdir()):
+        if source.is_file() and not source.name.startswith(".") and source.name != "stage.json":
+            shutil.copyfile(source, release / source.name)
+    artifacts.write(release, records.DOCUMENTS, artifacts.read(documents, records.DOCUMENTS))
+    pairs = artifacts.read(samples, records.ORIGINS)
+    mined = pairs.filter(pa.compute.is_in(pairs["perspective"], pa.array(records.POSITIVE_PERSPECTIVES)))
+    pq.write_table(mined.slice(0, cfg.max_training_pairs), release / "training_pairs.parquet", compression="zstd")
+    queries = artifacts.read(documents, records.QUERIES).sort_by([("searches", "descending"), ("query", "ascending")])
+    probes = queries["query"].to_pylist()[: cfg.probes]
+    vectors = OnnxEncoder(release).encode(probes)
+    fingerprint = {"queries": probes, "vectors": [[round(float(x), 6) for x in row] for row in np.asarray(vectors)]}
+    artifacts.write_json(release / "fingerprint.json", fingerprint)
+    sums = {p.name: index.sha256(p) for p in sorted(release.iterdir()) if p.is_file()}
+    artifacts.write_json(release / "checksums.json", sums)
+
+
+def _card(path: Path, alias: str, measured: dict[str, Any], decided: dict[str, Any]) -> None:
+    rows = [
+        f"| {name} | " + ", ".join(f"{system} {value:.3f}" for system, value in values.items()) + " |"
+        for name, values in (measured.get("recall_at_100") or {}).items() if values
+    ]  # fmt: skip
+    table = ["| set | recall@100 |", "|---|---|", *rows] if rows else ["Not measured."]
+    reasons = [f"- {reason}" for reason in decided["reasons"]]
+    lines = ["# CroPS release", "", f"Registered as {alias}.", "", *table, "", f"Gate: {decided['verdict']}", "", *reasons]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _register(
+    release: Path, uri: str | None, alias: str, cfg: RegisterConfig, measured: dict[str, Any], reasons: list[str]
+) -> dict[str, Any]:
+    uri = uri or registry.uri_of(DEFAULT_REGISTRY)
+    flat = {
+        f"recall_at_100.{name}.{system}": value
+        for name, values in (measured.get("recall_at_100") or {}).items()
+        for system, value in (values or {}).items()
+    }
+    tags = {"checksums": index.sha256(release / "checksums.json")}
+    version = registry.register(uri, release, name=cfg.name, metrics=flat, tags=tags)
+    before = registry.holder(uri, alias, name=cfg.name)
+    registry.move(uri, alias, version, expected=before, reason="; ".join(reasons)[:400], name=cfg.name)
+    return {"uri": f"models:/{cfg.name}/{version}", "name": cfg.name, "version": version, "alias": alias, "registry": uri}
