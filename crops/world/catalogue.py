@@ -70,7 +70,7 @@ def make(intents: tuple[Intent, ...], scale: Scale, settings: Settings, rng: np.
     counts = np.maximum(1, rng.poisson(scale.videos_per_intent, len(intents)))
     intent = np.repeat(np.arange(len(intents)), counts)
     subjects = {key: i for i, key in enumerate(dict.fromkeys((x.topic, x.subject) for x in intents))}
-    texts = [_texts(intents[i], settings, rng) for i in intent]
+    texts = [video_texts(intents[i], settings, rng) for i in intent]
     first_us = int(np.datetime64(FIRST_DAY, "us").astype(np.int64))
     return Catalogue(
         intents=intents,
@@ -91,7 +91,7 @@ def _pick(rng: np.random.Generator, options: tuple[str, ...]) -> str:
     return options[int(rng.integers(len(options)))]
 
 
-def _texts(intent: Intent, settings: Settings, rng: np.random.Generator) -> tuple[str, list[str], str, list[str]]:
+def video_texts(intent: Intent, settings: Settings, rng: np.random.Generator) -> tuple[str, list[str], str, list[str]]:
     """Caption, keywords, cover text and related queries of one video."""
     opener, closer = _pick(rng, OPENERS), _pick(rng, CLOSERS)
     body = f"{intent.subject} {intent.facet}" if rng.random() < 0.75 else f"{intent.facet}: {intent.subject}"

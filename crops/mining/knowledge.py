@@ -1,0 +1,119 @@
+"""P3 knowledge: the LLM as pseudo-retriever. Prompt, answer check and row building; nothing is asked here.
+
+Blocks and fields as in Figure 2 of arXiv 2511.15443: role, format, rules, one example, query; caption, tags, cover,
+keywords, related queries. The wording is ours. The text itself is the positive: it has no catalogue id.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from crops.text import document_text, normalise_query
+
+ROLE = "You are an expert in planning short videos: you know what people want to watch when they search."
+RULES = (
+    "Describe videos that would satisfy the query, each a different one.",
+    "Use the words that makers of such videos use, which may differ from the query's.",
+    "Stay on what the query means; the example shows one video that fits a query, not a template to copy.",
+    "Answer with JSON only.",
+)
+_TEXTS = {"type": "array", "items": {"type": "string"}}
+VIDEO = {
+    "type": "object",
+    "properties": {
+        "caption": {"type": "string"}, "tags": _TEXTS, "cover": {"type": "string"}, "keywords": _TEXTS, "related_queries": _TEXTS,
+    },
+    "required": ["caption", "tags", "cover", "keywords", "related_queries"],
+}  # fmt: skip
+# Words of a description beyond which it is no description of a short video.
+MAX_WORDS = 200
+
+
+def schema(descriptions: int) -> dict[str, Any]:
+    """JSON schema of an answer: {"videos": [...]}."""
+    videos = {"type": "array", "items": VIDEO, "minItems": 1, "maxItems": descriptions}
+    return {"type": "object", "properties": {"videos": videos}, "required": ["videos"]}
+
+
+def messages(query: str, exemplar: str | None, *, descriptions: int) -> list[dict[str, str]]:
+    """Chat messages for one query; `exemplar` is the text of one relevant video, None: zero-shot."""
+    fields = "caption, tags, cover (text on the cover), keywords, related_queries"
+    blocks = [
+        f"### Format\nA JSON object {{\"videos\": [...]}} with {descriptions} objects of the fields {fields}.",
+        "### Rules\n" + "\n".join(f"- {rule}" for rule in RULES),
+    ]
+    if exemplar:
+        blocks.append(f"### Example\nquery: {query}\nvideo: {exemplar}")
+    blocks.append(f"### Query\n{query}")
+    return [{"role": "system", "content": f"### Role\n{ROLE}"}, {"role": "user", "content": "\n\n".join(blocks)}]
+
+
+def choose(
+    queries: Sequence[tuple[str, int]], candidates: Sequence[tuple[str, str, str, int]], *, max_queries: int
+) -> list[tuple[str, str | None]]:
+    """(query, exemplar's video id or None), most searched first.
+
+    queries     (query, searches) of the training days
+    candidates  (query, video_id, perspective, support): the exemplar is the query's best positive: a click, else a
+                reformulation, else the feed, else what was exposed; most support first
+    """
+    order = {"click": 0, "reformulation": 1, "feed": 2, "exposed": 3}
+    best: dict[str, tuple[int, int, str]] = {}
+    for query, video, perspective, support in candidates:
+        if perspective in order:
+            key = (order[perspective], -support, video)
+            best[query] = min(best.get(query, key), key)
+    ranked = sorted(queries, key=lambda q: (-q[1], q[0]))[:max_queries]
+    return [(query, best[query][2] if query in best else None) for query, _searches in ranked]
+
+
+def parse(answer: str, *, exemplar: str | None) -> tuple[list[str], list[str]]:
+    """Texts of the acceptable descriptions in one answer, and a reason for each rejected one (or for the whole)."""
+    try:
+        videos = json.loads(answer)["videos"]
+    except (ValueError, KeyError, TypeError):
+        return [], ["not the JSON that was asked for"]
+    if not isinstance(videos, list) or not videos:
+        return [], ["no videos in the answer"]
+    accepted: list[str] = []
+    rejected: list[str] = []
+    for video in videos:
+        reason = _fault(video)
+        text = "" if reason else _text(video)
+        if not reason and not text:
+            reason = "empty description"
+        if not reason and len(text.split()) > MAX_WORDS:
+            reason = "too long"
+        if not reason and exemplar and text == normalise_query(exemplar):
+            reason = "copy of the example"
+        if not reason and text in accepted:
+            reason = "twice in one answer"
+        if reason:
+            rejected.append(reason)
+        else:
+            accepted.append(text)
+    return accepted, rejected
+
+
+def _fault(video: Any) -> str:
+    if not isinstance(video, dict):
+        return "a video that is no object"
+    for name, kind in VIDEO["properties"].items():  # type: ignore[attr-defined]
+        value = video.get(name)
+        if kind is _TEXTS:
+            if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
+                return f"field {name} is no list of texts"
+        elif not isinstance(value, str):
+            return f"field {name} is no text"
+    return ""
+
+
+def _text(video: dict[str, Any]) -> str:
+    keywords = list(dict.fromkeys([*video["keywords"], *video["tags"]]))
+    return document_text(video["caption"], keywords, video["cover"], video["related_queries"])
+
+
+def doc_id(text: str) -> str:
+    """knowledge:<16 hex digits of the text's sha256>."""
+    return "knowledge:" + hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,92 @@
+"""The simulated world's LLM behind an OpenAI-compatible API. It knows the lexicon and answers badly in 4.2 % of cases.
+
+What it adds to recall is an upper bound: it speaks the language of the videos without fault. It does not read truth/.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from fastapi import FastAPI, Request
+
+from crops.text import normalise_query
+from crops.world import simulate
+from crops.world.catalogue import video_texts
+
+# A share reported in a summary of the preprint of arXiv 2511.15443; the proceedings do not hold it.
+BAD_SHARE = 0.042
+
+
+class Model:
+    """Answers to prompts; the same prompt has the same answer."""
+
+    def __init__(self, world: simulate.World, *, bad_share: float, seed: int) -> None:
+        self.world, self.bad_share, self.seed = world, bad_share, seed
+        shares = world.queries.intent_share(world.popularity)
+        self.meant = {world.queries.texts[text]: meant for text, meant in shares.items()}
+
+    def answer(self, prompt: str, count: int) -> str:
+        """`count` descriptions as the JSON text {"videos": [...]}."""
+        query = normalise_query(prompt.rpartition("### Query")[2])
+        digest = hashlib.sha256(f"{self.seed}\n{prompt}".encode()).digest()
+        rng = np.random.default_rng(list(digest[:16]))
+        bad = rng.random() < self.bad_share
+        if bad and rng.random() < 0.25:
+            return '{"videos": [{"caption": "'
+        meant = self.meant.get(query) or self._guess(query)
+        intents = np.array(sorted(meant))
+        weights = np.array([meant[i] for i in intents.tolist()])
+        if bad:
+            intents, weights = np.arange(len(self.world.popularity)), self.world.popularity
+        chosen = rng.choice(intents, count, p=weights / weights.sum())
+        return json.dumps({"videos": [self._video(int(i), rng) for i in chosen]})
+
+    def _video(self, intent: int, rng: np.random.Generator) -> dict[str, Any]:
+        about = self.world.videos.intents[intent]
+        caption, keywords, cover, related = video_texts(about, self.world.settings, rng)
+        return {
+            "caption": caption, "tags": [about.facet], "cover": cover, "keywords": keywords or [about.subject],
+            "related_queries": related,
+        }  # fmt: skip
+
+    def _guess(self, query: str) -> dict[int, float]:
+        """For a query that nobody typed: intents by shared words, all of them where none is shared."""
+        words = set(query.split())
+        scores: dict[int, float] = {}
+        for i, x in enumerate(self.world.videos.intents):
+            own = " ".join((x.subject, *x.subject_types, x.facet, *x.facet_types))
+            if shared := len(words & set(own.split())):
+                scores[i] = float(shared**3)
+        return scores or {i: float(p) for i, p in enumerate(self.world.popularity)}
+
+
+def app(world_dir: Path, *, bad_share: float = BAD_SHARE, seed: int = 0) -> FastAPI:
+    """The endpoint: /v1/chat/completions, /v1/models, /health."""
+    model = Model(simulate.load(Path(world_dir) / "world.json"), bad_share=bad_share, seed=seed)
+    api = FastAPI(title="The simulated world's LLM")
+
+    @api.get("/health")
+    async def health() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @api.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        return {"object": "list", "data": [{"id": "world", "object": "model"}]}
+
+    @api.post("/v1/chat/completions")
+    async def complete(request: Request) -> dict[str, Any]:
+        body = await request.json()
+        prompt = str(body["messages"][-1]["content"])
+        schema = ((body.get("response_format") or {}).get("json_schema") or {}).get("schema") or {}
+        count = int(((schema.get("properties") or {}).get("videos") or {}).get("maxItems") or 3)
+        text = model.answer(prompt, count)
+        used = {"prompt_tokens": len(prompt.split()), "completion_tokens": len(text.split())}
+        return {
+            "id": "world", "object": "chat.completion", "model": "world",
+            "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}],
+            "usage": {**used, "total_tokens": sum(used.values())},
+        }  # fmt: skip
+
+    return api
