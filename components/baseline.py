@@ -22,7 +22,6 @@ def baseline(
     from pathlib import Path
 
     from crops.config.register import RegisterConfig
-
     from crops.stages import baseline as stage
     from crops.stages import plug
 

@@ -20,7 +20,6 @@ def discriminate(
     from pathlib import Path
 
     from crops.config.discriminate import DiscriminateConfig
-
     from crops.stages import discriminate as stage
     from crops.stages import plug
 

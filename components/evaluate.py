@@ -24,7 +24,6 @@ def evaluate(
     from pathlib import Path
 
     from crops.config.evaluate import EvaluateConfig
-
     from crops.stages import evaluate as stage
     from crops.stages import plug
 

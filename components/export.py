@@ -17,7 +17,6 @@ def export(
     from pathlib import Path
 
     from crops.config.export import ExportConfig
-
     from crops.stages import export as stage
     from crops.stages import plug
 

@@ -19,7 +19,6 @@ def gate(
     from pathlib import Path
 
     from crops.config.gate import GateConfig
-
     from crops.stages import gate as stage
     from crops.stages import plug
 

@@ -18,7 +18,6 @@ def index(
     from pathlib import Path
 
     from crops.config.index import IndexConfig
-
     from crops.stages import index as stage
     from crops.stages import plug
 

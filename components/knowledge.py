@@ -18,7 +18,6 @@ def knowledge(
     from pathlib import Path
 
     from crops.config.knowledge import KnowledgeConfig
-
     from crops.stages import knowledge as stage
     from crops.stages import plug
 

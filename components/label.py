@@ -17,7 +17,6 @@ def label(
     from pathlib import Path
 
     from crops.config.label import LabelConfig
-
     from crops.stages import label as stage
     from crops.stages import plug
 

@@ -22,7 +22,6 @@ def register(
     from pathlib import Path
 
     from crops.config.register import RegisterConfig
-
     from crops.stages import plug
     from crops.stages import register as stage
 

@@ -17,7 +17,6 @@ def validate(
     from pathlib import Path
 
     from crops.config.validate import ValidateConfig
-
     from crops.stages import plug
     from crops.stages import validate as stage
 

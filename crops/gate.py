@@ -68,7 +68,7 @@ def decide(required: list[Check], guards: list[Check]) -> Verdict:
     """
     failed = [c for c in [*required, *guards] if c.passed is False]
     open_ = [c for c in required if c.passed is None]
-    checks = tuple([*required, *guards])
+    checks = (*required, *guards)
     if failed:
         return Verdict(REJECT, tuple(c.reason for c in failed), checks)
     if open_:

@@ -3,6 +3,7 @@
 Labels as in Table 1 of arXiv 2511.15443: 5 reformulation; 4 feed, knowledge, click; 3 exposed; 2 ranked; 1 filtered.
 """
 
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -89,7 +90,7 @@ def choose(by_label: Mapping[str, Rung], *, min_share: float, uncertain: float) 
             break
     names = [label for label in (5, 4, 3, 2, 1) if str(label) in by_label]
     merged = tuple(
-        (a, b) for a, b in zip(names, names[1:], strict=False)
+        (a, b) for a, b in itertools.pairwise(names)
         if by_label[str(a)].low <= by_label[str(b)].high and by_label[str(b)].low <= by_label[str(a)].high
     )  # fmt: skip
     below = by_label.get(str(anchor - 1))

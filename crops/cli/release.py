@@ -67,7 +67,7 @@ def register(
 @click.option("--logs", type=EXISTING, required=True, help="Your tables, or what `crops world` or `crops import` wrote.")
 @out_option
 @click.option("--llm", default=None,
-              help="OpenAI-compatible URL of the LLM; `world`: the simulated world's own; `local`: a small real one.")  # fmt: skip
+              help="URL of an OpenAI-compatible LLM; `world`: the simulated world's; `local`: a small real one.")  # fmt: skip
 @click.option("--registry", default=None, help="MLflow tracking URI. Default: SQLite and a folder inside --out.")
 @click.option("--verbose", is_flag=True, help="Show every task's output.")
 @config_option

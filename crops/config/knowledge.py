@@ -8,7 +8,9 @@ from crops.config.base import StageConfig
 class KnowledgeConfig(StageConfig):
     """How the LLM is asked for descriptions of videos."""
 
-    model: str = Field("default", description="Model name sent to the endpoint. Source: paper: Qwen2.5-14B; the endpoint decides.")
+    model: str = Field(
+        "default", description="Model name sent to the endpoint. Source: paper: Qwen2.5-14B; the endpoint decides."
+    )
     max_queries: int = Field(3_000, ge=1, description="Training queries asked, most searched first. Source: ours, a budget.")
     descriptions: int = Field(3, ge=1, le=10, description="Descriptions asked per query. Source: ours; the paper is silent.")
     temperature: float = Field(0.7, ge=0, le=2, description="Sampling temperature. Source: ours.")

@@ -18,5 +18,7 @@ class ValidateConfig(StageConfig):
     min_click_rate: float = Field(
         0.001, ge=0, le=1, description="Least clicks per exposed result on a day. Source: ours; a warning."
     )
-    max_click_rate: float = Field(0.8, ge=0, le=1, description="Most clicks per exposed result on a day. Source: ours; a warning.")
+    max_click_rate: float = Field(
+        0.8, ge=0, le=1, description="Most clicks per exposed result on a day. Source: ours; a warning."
+    )
     memory_gb: float = Field(2.0, gt=0, description="Memory of the engine, GB; above it, it spills to disk. Source: ours.")

@@ -82,7 +82,8 @@ def build(base: str, corpus: Sequence[str], *, max_tokens: int, seed: int) -> Cr
     tokenizer = train_tokenizer(corpus, vocab_size=8_000, max_tokens=max_tokens)
     config = BertConfig(
         vocab_size=len(tokenizer), hidden_size=128, num_hidden_layers=2, num_attention_heads=4, intermediate_size=256,
-        type_vocab_size=3, max_position_embeddings=max_tokens, num_labels=1, hidden_dropout_prob=0.1,
+        type_vocab_size=3, max_position_embeddings=max_tokens, hidden_dropout_prob=0.1,
         attention_probs_dropout_prob=0.0, pad_token_id=tokenizer.pad_token_id,
     )  # fmt: skip
+    config.num_labels = 1
     return CrossEncoder(BertForSequenceClassification(config), tokenizer, max_tokens, small=True)

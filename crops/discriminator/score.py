@@ -1,6 +1,7 @@
 """Scores distinct pairs with a trained θ, in batches of like length."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from crops.discriminator.model import CrossEncoder
 @torch.inference_mode()
 def logits(
     encoder: CrossEncoder, queries: Sequence[str], texts: Sequence[str], *, batch_tokens: int = 16_384,
-    progress: Callable[[int], None] = lambda _count: None,
+    progress: Callable[[int], Any] = lambda _count: None,
 ) -> np.ndarray:  # fmt: skip
     """float64 [N], in the order given; each distinct (query, text) is scored once."""
     index: dict[tuple[str, str], int] = {}

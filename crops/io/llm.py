@@ -39,7 +39,9 @@ class Cache:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.base = sqlite3.connect(path)
         self.base.execute("PRAGMA journal_mode=WAL")
-        self.base.execute("CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, text TEXT NOT NULL, tokens INTEGER NOT NULL)")
+        self.base.execute(
+            "CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, text TEXT NOT NULL, tokens INTEGER NOT NULL)"
+        )
 
     def get(self, key: str) -> tuple[str, int] | None:
         """Text and tokens, or None."""

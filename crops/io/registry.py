@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
@@ -25,7 +26,7 @@ def uri_of(folder: Path) -> str:
 
 
 @contextmanager
-def _client(uri: str) -> Iterator["object"]:
+def _client(uri: str) -> Iterator[Any]:
     import logging
 
     logging.getLogger("alembic").setLevel(logging.WARNING)
@@ -51,20 +52,20 @@ def register(uri: str, folder: Path, *, name: str = NAME, metrics: dict[str, flo
     from mlflow.exceptions import MlflowException
 
     with _client(uri) as client, _lock(uri):
-        experiment = client.get_experiment_by_name(name)  # type: ignore[attr-defined]
+        experiment = client.get_experiment_by_name(name)
         where = f"{Path(uri.removeprefix('sqlite:///')).parent}/artifacts" if uri.startswith("sqlite:///") else None
-        number = experiment.experiment_id if experiment else client.create_experiment(name, artifact_location=where)  # type: ignore[attr-defined]
-        run = client.create_run(number)  # type: ignore[attr-defined]
-        client.log_artifacts(run.info.run_id, str(folder), "release")  # type: ignore[attr-defined]
+        number = experiment.experiment_id if experiment else client.create_experiment(name, artifact_location=where)
+        run = client.create_run(number)
+        client.log_artifacts(run.info.run_id, str(folder), "release")
         for key, value in (metrics or {}).items():
-            client.log_metric(run.info.run_id, key, value)  # type: ignore[attr-defined]
-        client.set_terminated(run.info.run_id)  # type: ignore[attr-defined]
+            client.log_metric(run.info.run_id, key, value)
+        client.set_terminated(run.info.run_id)
         try:
-            client.get_registered_model(name)  # type: ignore[attr-defined]
+            client.get_registered_model(name)
         except MlflowException:
-            client.create_registered_model(name)  # type: ignore[attr-defined]
+            client.create_registered_model(name)
         source = f"{run.info.artifact_uri}/release"
-        made = client.create_model_version(name, source, run.info.run_id, tags=tags)  # type: ignore[attr-defined]
+        made = client.create_model_version(name, source, run.info.run_id, tags=tags)
         return str(made.version)
 
 
@@ -74,7 +75,7 @@ def holder(uri: str, alias: str, *, name: str = NAME) -> str | None:
 
     with _client(uri) as client:
         try:
-            return str(client.get_model_version_by_alias(name, alias).version)  # type: ignore[attr-defined]
+            return str(client.get_model_version_by_alias(name, alias).version)
         except MlflowException as error:
             if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                 return None
@@ -91,8 +92,8 @@ def move(uri: str, alias: str, version: str, *, expected: str | None, reason: st
         if found != expected:
             raise ServiceError(f"{uri}: alias {alias} points to version {found}, expected {expected}: somebody else moved it")
         with _client(uri) as client:
-            client.set_model_version_tag(name, version, f"alias.{alias}", f"from {found or 'nothing'}: {reason}")  # type: ignore[attr-defined]
-            client.set_registered_model_alias(name, alias, version)  # type: ignore[attr-defined]
+            client.set_model_version_tag(name, version, f"alias.{alias}", f"from {found or 'nothing'}: {reason}")
+            client.set_registered_model_alias(name, alias, version)
 
 
 def download(uri: str, version: str, out: Path, *, name: str = NAME) -> Path:
@@ -100,7 +101,7 @@ def download(uri: str, version: str, out: Path, *, name: str = NAME) -> Path:
     import mlflow
 
     with _client(uri) as client:
-        source = client.get_model_version_download_uri(name, version)  # type: ignore[attr-defined]
+        source = client.get_model_version_download_uri(name, version)
         found = mlflow.artifacts.download_artifacts(artifact_uri=source, tracking_uri=uri)
     shutil.copytree(found, out, dirs_exist_ok=True)
     return out

@@ -40,7 +40,7 @@ def messages(query: str, exemplar: str | None, *, descriptions: int) -> list[dic
     """Chat messages for one query; `exemplar` is the text of one relevant video, None: zero-shot."""
     fields = "caption, tags, cover (text on the cover), keywords, related_queries"
     blocks = [
-        f"### Format\nA JSON object {{\"videos\": [...]}} with {descriptions} objects of the fields {fields}.",
+        f'### Format\nA JSON object {{"videos": [...]}} with {descriptions} objects of the fields {fields}.',
         "### Rules\n" + "\n".join(f"- {rule}" for rule in RULES),
     ]
     if exemplar:

@@ -132,10 +132,11 @@ def load(folder: Path) -> Encoder:
     return encoder.eval()
 
 
-def _tokenizer(root: Path) -> PreTrainedTokenizerFast:
+def _tokenizer(root: Path) -> PreTrainedTokenizerBase:
     """tokenizer.json exactly as it was saved. AutoTokenizer would take the class of the model's architecture instead, with
     that class's own splitting rules, and training and serving would read texts differently."""
-    return PreTrainedTokenizerFast.from_pretrained(root)
+    tokenizer: PreTrainedTokenizerBase = PreTrainedTokenizerFast.from_pretrained(root)
+    return tokenizer
 
 
 def from_base(

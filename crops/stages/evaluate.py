@@ -212,7 +212,9 @@ def _bags(corpus: Corpus, width: int = 128) -> np.ndarray:
 PerQuery = dict[str, dict[str, dict[str, tuple[float, float]]]]
 
 
-def _metrics(per_query: PerQuery, graded: dict[str, dict[str, float]], sets: dict[str, Any], cfg: EvaluateConfig) -> dict[str, Any]:
+def _metrics(
+    per_query: PerQuery, graded: dict[str, dict[str, float]], sets: dict[str, Any], cfg: EvaluateConfig
+) -> dict[str, Any]:
     def mean(name: str, column: int) -> dict[str, float] | None:
         if not sets.get(name):
             return None

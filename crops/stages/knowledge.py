@@ -34,7 +34,7 @@ def run(logs: Path, candidates: Path, out: Path, cfg: KnowledgeConfig, *, llm: s
     bad = len({r["query"] for r in rejected if r["whole"]})
     if asked and bad / asked > cfg.max_rejected_share:
         raise ServiceError(f"{llm}: {bad} of {asked} answers were rejected, first: {rejected[0]['reason']}")
-    about = {
+    about: dict[str, Any] = {
         "asked": asked, "not_asked_over_budget": len(answers) - asked, "tokens": sum(a.tokens for a in answers),
         "accepted": len(rows), "rejected": dict(sorted(Counter(r["reason"] for r in rejected).items())),
         "zero_shot": sum(exemplar is None for _q, exemplar in chosen), "model": cfg.model,

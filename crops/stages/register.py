@@ -1,6 +1,7 @@
 """Export, index, documents and training pairs to ONE model version: a release. Only what the gate promotes is registered."""
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ def _card(path: Path, alias: str, measured: dict[str, Any], decided: dict[str, A
 
 
 def _register(
-    release: Path, uri: str | None, alias: str, cfg: RegisterConfig, measured: dict[str, Any], reasons: list[str]
+    release: Path, uri: str | None, alias: str, cfg: RegisterConfig, measured: dict[str, Any], reasons: Sequence[str]
 ) -> dict[str, Any]:
     uri = uri or registry.uri_of(DEFAULT_REGISTRY)
     flat = {

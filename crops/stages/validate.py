@@ -38,7 +38,9 @@ def run(logs: Path, out: Path, cfg: ValidateConfig, *, engine: str = "duckdb") -
             name: {"read": s.read, "accepted": s.accepted, "quarantined": s.quarantined, "reasons": s.reasons,
                    "expectations": outcomes[name]} for name, s in splits.items()
         }  # fmt: skip
-        artifacts.write_json(folder / "validation.json", {"success": not critical, "critical_failures": critical, "tables": about})
+        artifacts.write_json(
+            folder / "validation.json", {"success": not critical, "critical_failures": critical, "tables": about}
+        )
     warned = sum(not o["success"] and o["severity"] != "critical" for found in outcomes.values() for o in found)
     counts = {f"{n}_{k}": v for n, s in splits.items() for k, v in (("accepted", s.accepted), ("quarantined", s.quarantined))}
     numbers = {**counts, "expectations": sum(map(len, outcomes.values())), "warnings": warned}

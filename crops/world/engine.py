@@ -31,7 +31,9 @@ def _counts(texts: Sequence[str], vocabulary: dict[str, int], *, grow: bool) -> 
 class Engine:
     """State that changes from day to day: what was clicked for a query, what is popular, what words came to mean."""
 
-    def __init__(self, catalogue: Catalogue, query_texts: Sequence[str], incumbent: str, settings: Settings, rng: np.random.Generator):
+    def __init__(
+        self, catalogue: Catalogue, query_texts: Sequence[str], incumbent: str, settings: Settings, rng: np.random.Generator
+    ):
         self.settings, self.dense = settings, incumbent == "paths"
         parts = zip(catalogue.captions, catalogue.keywords, catalogue.covers, catalogue.related, strict=True)
         vocabulary: dict[str, int] = {}
@@ -103,7 +105,7 @@ def _lsa(counts: sparse.csr_matrix, settings: Settings, rng: np.random.Generator
     """Unit document vectors [V, H] with noise and word vectors [W, H] from a truncated SVD of the weighted counts."""
     weighted = _bm25(counts)
     width = min(settings.dense_width, min(weighted.shape) - 1)
-    _, values, words = svds(weighted, k=width, v0=np.ones(min(weighted.shape)))
+    _, _, words = svds(weighted, k=width, v0=np.ones(min(weighted.shape)))
     # An SVD leaves the signs open: fix them, so that the same seed gives the same bytes everywhere.
     words *= np.sign(words[np.arange(width), np.abs(words).argmax(axis=1)])[:, None]
     documents = weighted @ words.T

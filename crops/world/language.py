@@ -11,13 +11,14 @@ from crops.world.settings import Settings
 MODIFIERS = ("easy", "best", "video", "quick", "for kids", "2026", "near me", "good", "please", "short", "funny", "top 10", "why")
 # How an intent is put into words, and how often. Searchers rather use their own words than the videos'; about one query
 # in six is too short to tell what is meant (short queries dominate mobile search).
-FORMS = (("own full", 0.34), ("own subject", 0.24), ("own subject, video facet", 0.12), ("video words", 0.14), ("head facet", 0.10),
+FORMS = (("own full", 0.34), ("own subject", 0.24), ("own subject, video facet", 0.12), ("video words", 0.14),
+         ("head facet", 0.10),
          ("head", 0.06))  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Queries:
-    """All wordings. `texts` are distinct normalised queries; wording w of intent i is `text_of[i, w]`, typed with `weight[i, w]`."""
+    """All wordings. `texts` are distinct normalised queries; wording w of intent i is `text_of[i, w]`, of weight `weight[i, w]`."""
 
     texts: tuple[str, ...]
     text_of: np.ndarray

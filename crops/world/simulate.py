@@ -56,9 +56,7 @@ def load(world_json: Path) -> World:
     """Rebuilds the world that `write` described in world.json."""
     try:
         made = json.loads(Path(world_json).read_text(encoding="utf-8"))
-        return make(
-            made["scale"], seed=made["seed"], incumbent=made["incumbent"], videos_per_intent=made["videos_per_intent"]
-        )
+        return make(made["scale"], seed=made["seed"], incumbent=made["incumbent"], videos_per_intent=made["videos_per_intent"])
     except (OSError, ValueError, KeyError) as error:
         raise InputError(world_json, "not the world.json of a folder that `crops world` wrote") from error
 

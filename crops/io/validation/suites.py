@@ -5,7 +5,7 @@ DuckDB looks at every row; Great Expectations sees the counts per day and per ru
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,15 @@ from crops.io.validation.split import Split
 os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
 
 
-def check(splits: dict[str, Split], rules: dict[str, Sequence[Rule]], cfg: ValidateConfig, docs: Path) -> dict[str, list[dict]]:
+def check(
+    splits: dict[str, Split], rules: Mapping[str, Sequence[Rule]], cfg: ValidateConfig, docs: Path
+) -> dict[str, list[dict]]:
     """Per table the outcome of every expectation: {"expectation", "column", "severity", "success", "observed"}."""
     import great_expectations as gx
 
     logging.getLogger("great_expectations").setLevel(logging.ERROR)
     context = gx.get_context(mode="ephemeral")
-    context.variables.progress_bars = {"globally": False}  # type: ignore[assignment]
+    context.variables.progress_bars = {"globally": False}
     context.add_data_docs_site("crops", _site(docs))
     source = context.data_sources.add_pandas("counts")
     outcomes = {name: _table(context, source, name, split, rules[name], cfg) for name, split in splits.items()}

