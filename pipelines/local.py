@@ -108,7 +108,7 @@ def _execute(cache: Path, arguments: dict[str, str], *, verbose: bool) -> None:
     with (cache / "run.log").open("a", encoding="utf-8") as log, _interpreter_first():
         screen = _Screen(log, sys.stdout, verbose=verbose)
         try:
-            with contextlib.redirect_stdout(screen), contextlib.redirect_stderr(screen):  # type: ignore[type-var]
+            with contextlib.redirect_stdout(screen), contextlib.redirect_stderr(screen):
                 training(**arguments)
         except RuntimeError as error:
             if screen.error:

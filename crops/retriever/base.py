@@ -35,7 +35,7 @@ def small(texts: Sequence[str], *, seed: int, width: int = 256, layers: int = 1)
         vectors[:, 0] = ((1 - idf**2).clamp(min=0) * (width - 1)).sqrt()
         model.embed_tokens.weight.copy_(vectors)
         model.norm.weight[0] = 0.0
-        for layer in model.layers:
-            layer.self_attn.o_proj.weight.mul_(0.1)
-            layer.mlp.down_proj.weight.mul_(0.1)
+        for name, weight in model.named_parameters():
+            if name.endswith(("o_proj.weight", "down_proj.weight")):
+                weight.mul_(0.1)
     return model, tokenizer

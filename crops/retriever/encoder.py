@@ -7,7 +7,7 @@ vectors = encoder.encode(["sour dough bread"], kind="query")          # float32 
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import torch
@@ -152,7 +152,7 @@ def from_base(
         document = None if shared else bases.small(texts, seed=seed)[0]
     else:
         try:
-            tokenizer = AutoTokenizer.from_pretrained(base)
+            tokenizer = cast(PreTrainedTokenizerFast, AutoTokenizer.from_pretrained(base))
             query = AutoModel.from_pretrained(base, use_safetensors=True)
             document = None if shared else AutoModel.from_pretrained(base, use_safetensors=True)
         except (OSError, ValueError) as error:

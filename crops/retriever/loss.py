@@ -77,7 +77,7 @@ def _loss(scores: Tensor, labels: Tensor, rivals: Tensor, first: int) -> Tensor:
     if labels.is_floating_point() or labels.dtype == torch.bool:
         raise ValueError(f"labels are {labels.dtype}, expected integers -1..5")
     rows, cols = labels.nonzero(as_tuple=True)
-    return _Dense.apply(scores, rows, cols, _check_labels(labels[rows, cols]), rivals.to(scores.device), first)  # type: ignore[no-any-return]
+    return _Dense.apply(scores, rows, cols, _check_labels(labels[rows, cols]), rivals.to(scores.device), first)
 
 
 @torch.compiler.disable
@@ -90,7 +90,7 @@ def _chunked(
                          "expected [Q, H], [D, H], [Q, D]")  # fmt: skip
     sparse = labels.coalesce()
     listed = (*sparse.indices(), _check_labels(sparse.values()))
-    return _Chunked.apply(queries, documents, temperature, listed, rivals.to(queries.device), first, chunk)  # type: ignore[no-any-return]
+    return _Chunked.apply(queries, documents, temperature, listed, rivals.to(queries.device), first, chunk)
 
 
 def _check_first(first: int) -> None:

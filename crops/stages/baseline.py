@@ -13,9 +13,9 @@ def run(
 ) -> StageReport:  # fmt: skip
     """Writes release.json: of the new champion, or {"uri": null, "reason"} where there was one already."""
     if champion is None:
-        from crops.stages import register
+        from crops.stages.register import run as register
 
-        return register.run(
+        return register(
             exported, indexed, documents, samples, out, cfg, registry=registry, alias="champion", metrics=metrics
         )  # fmt: skip
     with artifacts.replacing(out) as folder:

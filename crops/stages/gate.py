@@ -15,7 +15,8 @@ DRAWS = 1_000
 
 
 def run(
-    metrics: Path, out: Path, cfg: GateConfig, *, export: Path, index: Path, challenger: str = "crops", champion: str | None = None
+    metrics: Path, out: Path, cfg: GateConfig, *, export: Path, index: Path, challenger: str = "crops",
+    champion: str | None = None,
 ) -> StageReport:  # fmt: skip
     """Writes verdict.json. `champion`: a system of the evaluation; None: `champion` where it was measured, else `clicks`."""
     values = _per_query(metrics / "per_query.parquet")

@@ -120,6 +120,5 @@ def _validation(documents: Path, texts: Texts) -> train.Validation:
     if not relevant:
         raise InputError(documents / "valid_qr", "holds no pair; training has nothing to choose its best checkpoint by")
     queries = sorted(relevant)
-    return train.Validation(
-        queries=tuple(queries), texts=tuple(texts[d] for d in sorted(texts)), relevant=tuple(frozenset(relevant[q]) for q in queries)
-    )  # fmt: skip
+    wanted = tuple(frozenset(relevant[q]) for q in queries)
+    return train.Validation(queries=tuple(queries), texts=tuple(texts[d] for d in sorted(texts)), relevant=wanted)

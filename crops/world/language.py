@@ -18,7 +18,7 @@ FORMS = (("own full", 0.34), ("own subject", 0.24), ("own subject, video facet",
 
 @dataclass(frozen=True, slots=True)
 class Queries:
-    """All wordings. `texts` are distinct normalised queries; wording w of intent i is `text_of[i, w]`, of weight `weight[i, w]`."""
+    """All wordings. `texts` are distinct normalised queries; wording w of intent i is `text_of[i, w]`, with `weight[i, w]`."""
 
     texts: tuple[str, ...]
     text_of: np.ndarray

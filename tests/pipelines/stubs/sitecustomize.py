@@ -18,7 +18,8 @@ FILES = {
     "discriminate": {"discriminate.json": {"reliability": [{"predicted": 0.1, "observed": 0.2}]}},
     "label": {"label.json": {"ladder": {"5": 0.9}, "hierarchy": {"chosen_by": "stub"}}},
     "train": {"train.json": {"checks": [{"step": 1, "loss": 2.0, "valid_recall_at_100": 0.1}]}},
-    "evaluate": {"metrics.json": {"recall_at_100": TABLE, "recall_at_20": TABLE, "ndcg_at_4": {"crops": 0.1}, "intervals": {}, "counts": {}}},
+    "evaluate": {"metrics.json": {"recall_at_100": TABLE, "recall_at_20": TABLE, "ndcg_at_4": {"crops": 0.1}, "intervals": {},
+                                  "counts": {}}},
     "gate": {"verdict.json": {"verdict": os.environ.get("CROPS_STUB_VERDICT", "promote"), "reasons": ["a stub"], "checks": []}},
     "register": {"release.json": {"uri": "models:/crops/1"}},
 }  # fmt: skip
