@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from crops.config.base import StageConfig
+from crops.config.register import RegisterConfig
 from crops.io import artifacts
 from crops.stages.base import StageReport
 
 
 def run(
-    exported: Path, indexed: Path, documents: Path, samples: Path, out: Path, cfg: StageConfig, *,
+    exported: Path, indexed: Path, documents: Path, samples: Path, out: Path, cfg: RegisterConfig, *,
     registry: str | None = None, champion: Path | None = None, metrics: Path | None = None,
 ) -> StageReport:  # fmt: skip
     """Writes release.json: of the new champion, or {"uri": null, "reason"} where there was one already."""
