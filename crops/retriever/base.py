@@ -18,8 +18,8 @@ def small(texts: Sequence[str], *, seed: int, width: int = 256, layers: int = 1)
     """
     tokenizer = train_tokenizer(texts)
     config = Qwen2Config(
-        vocab_size=len(tokenizer), hidden_size=width, intermediate_size=2 * width, num_hidden_layers=layers,
-        num_attention_heads=4, num_key_value_heads=4, max_position_embeddings=512, tie_word_embeddings=True,
+        vocab_size=len(tokenizer), hidden_size=width, intermediate_size=width // 2, num_hidden_layers=layers,
+        num_attention_heads=4, num_key_value_heads=1, max_position_embeddings=512, tie_word_embeddings=True,
         pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id, bos_token_id=None,
     )  # fmt: skip
     with torch.random.fork_rng(devices=[]):
