@@ -23,8 +23,10 @@ def run(scored: Path, out: Path, cfg: LabelConfig, *, truth: Path | None = None)
     samples, origin = labels.assign(rows, cfg.labels), labels.origins(rows)
     rows = rows.assign(label=rows["perspective"].map(cfg.labels))
     asked = rows[rows["kept"] & rows["theta"].notna()].drop_duplicates(["query", "doc_id", "perspective"])
-    by_label = labels.ladder(asked["theta"].to_numpy(float), asked["label"].to_numpy())
     by_perspective = labels.ladder(asked["theta"].to_numpy(float), asked["perspective"].to_numpy())
+    # θ learns from clicks: what it says of texts that no log ever held tells nothing of how relevant label 4 is.
+    judged = asked[asked["perspective"] != "knowledge"]
+    by_label = labels.ladder(judged["theta"].to_numpy(float), judged["label"].to_numpy())
     found = labels.choose(by_label, min_share=cfg.min_anchor_share, uncertain=cfg.uncertain_share)
     chosen = labels.Hierarchy((1,), "the paper's form: anchors >= 1") if cfg.hierarchy == "paper" else found
     known = _truth(rows[rows["kept"]], truth)

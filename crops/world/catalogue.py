@@ -95,15 +95,15 @@ def video_texts(intent: Intent, settings: Settings, rng: np.random.Generator) ->
     """Caption, keywords, cover text and related queries of one video."""
     opener, closer = _pick(rng, OPENERS), _pick(rng, CLOSERS)
     body = f"{intent.subject} {intent.facet}" if rng.random() < 0.75 else f"{intent.facet}: {intent.subject}"
-    if rng.random() < 0.12:  # a caption that says little, as many do; the keywords may still tell
+    if rng.random() < settings.caption_vague_share:  # a caption that says little, as many do; the keywords may still tell
         body = intent.head[0]
-    keywords = [intent.subject] if rng.random() < 0.8 else []
-    if rng.random() < 0.5:
+    keywords = [intent.subject] if rng.random() < settings.keyword_subject_share else []
+    if rng.random() < settings.keyword_facet_share:
         keywords.append(intent.facet)
-    if rng.random() < 0.4:
+    if rng.random() < settings.keyword_head_share:
         keywords.append(_pick(rng, intent.head))
     cover = ""
-    if rng.random() < 0.4:
+    if rng.random() < settings.cover_share:
         cover = f"{intent.subject} {_pick(rng, COVER_WORDS)}" if rng.random() < 0.5 else _pick(rng, COVER_WORDS)
     related = []
     if rng.random() < settings.related_queries_share:

@@ -83,12 +83,13 @@ class Engine:
         """The nightly update from the day's clicks (query ids [C], videos [C]): popularity, click memory, word meanings."""
         if len(queries) == 0:
             return
+        decay = self.settings.daily_decay
         seen = sparse.csr_matrix((np.ones(len(queries)), (queries, videos)), shape=self.clicks.shape)
-        self.clicks = (0.9 * self.clicks + seen).tocsr()
-        self.popularity = 0.9 * self.popularity + np.bincount(videos, minlength=len(self.popularity))
+        self.clicks = (decay * self.clicks + seen).tocsr()
+        self.popularity = decay * self.popularity + np.bincount(videos, minlength=len(self.popularity))
         if self.dense:
-            # A word comes to mean what was clicked for queries that hold it: how an engine learns from its own clicks.
-            self.words = self.words + 0.05 * np.asarray(self.queries.T @ (seen @ self.documents))
+            # A word comes to mean what was clicked for queries that hold it.
+            self.words = self.words + self.settings.word_learning * np.asarray(self.queries.T @ (seen @ self.documents))
 
 
 def _bm25(counts: sparse.csr_matrix) -> sparse.csr_matrix:

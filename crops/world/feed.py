@@ -17,6 +17,7 @@ class Views:
     user: np.ndarray
     video: np.ndarray
     ts_us: np.ndarray
+    clicked: np.ndarray
     liked: np.ndarray
     play_s: np.ndarray
 
@@ -44,43 +45,67 @@ def _shelf(group: np.ndarray, groups: int) -> tuple[np.ndarray, np.ndarray]:
 
 def day(
     catalogue: Catalogue, shelves: Shelves, interests: np.ndarray, sessions: tuple[np.ndarray, np.ndarray, np.ndarray],
-    day_us: int, settings: Settings, rng: np.random.Generator,
+    popularity: np.ndarray, day_us: int, settings: Settings, rng: np.random.Generator,
 ) -> Views:  # fmt: skip
-    """One day of the feed.
+    """One day of the feed, at most one view of a video per user and microsecond, ordered by time.
 
-    interests  int [U, I]  topics a user likes
-    sessions   user, intent and start (microseconds) of the day's search sessions, each [S]
+    interests   int [U, I]  topics a user likes
+    sessions    user, intent and start (microseconds) of the day's search sessions, each [S]
+    popularity  float [V]   what the platform's people click
     """
+    user, need, visit_us = _visits(len(interests), sessions, day_us, settings, rng)
+    count = 1 + rng.poisson(settings.feed_views - 1, len(user))
+    index = np.repeat(np.arange(len(user)), count)
+    ts_us = visit_us[index] + (rng.random(len(index)) * 240 * SECOND_US).astype(np.int64)
+    ts_us = np.clip(ts_us, day_us, day_us + 86_400 * SECOND_US - 1)
+    liked_topics = interests[user[index]]
+    video = _choose(catalogue, shelves, liked_topics, need[index], popularity, settings, rng)
+    fit = _fit(catalogue, video, need[index], liked_topics)
+    clicked = rng.random(len(index)) < np.asarray(settings.feed_open_by_fit)[fit]
+    mean = np.asarray(settings.watch_by_grade)[fit] * np.where(clicked, 1.0, 0.3)
+    play_s = np.round(rng.beta(4 * mean, 4 * (1 - mean)) * catalogue.duration_s[video], 1)
+    liked = clicked & (fit > 0) & (rng.random(len(index)) < settings.like_share)
+    order = np.lexsort((video, user[index], ts_us))
+    keys = np.stack([ts_us, user[index], video])[:, order]
+    kept = order[np.concatenate([[True], (keys[:, 1:] != keys[:, :-1]).any(axis=0)])] if len(order) else order
+    return Views(user[index][kept], video[kept], ts_us[kept], clicked[kept], liked[kept], play_s[kept])
+
+
+def _visits(
+    people: int, sessions: tuple[np.ndarray, np.ndarray, np.ndarray], day_us: int, settings: Settings, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """User, need (-1: the feed knows of none) and start of every visit."""
     user, intent, start_us = sessions
     near = np.flatnonzero(rng.random(len(user)) < settings.feed_near_session)
     offset_us = (rng.uniform(-1, 1, len(near)) * settings.feed_near_min * 60 * SECOND_US).astype(np.int64)
-    others = rng.poisson(settings.feed_visits_per_day * len(interests))
-    other_user = rng.integers(0, len(interests), others)
+    others = rng.poisson(settings.feed_visits_per_day * people)
     other_us = day_us + (rng.random(others) * 86_400 * SECOND_US).astype(np.int64)
-    visit_user = np.concatenate([user[near], other_user])
-    visit_us = np.concatenate([start_us[near] + offset_us, other_us])
-    visit_need = np.concatenate([intent[near], np.full(others, -1)])
-    count = 1 + rng.poisson(settings.feed_views - 1, len(visit_user))
-    index = np.repeat(np.arange(len(visit_user)), count)
-    ts_us = visit_us[index] + (rng.random(len(index)) * 240 * SECOND_US).astype(np.int64)
-    last_us = day_us + 86_400 * SECOND_US - 1
-    video = _choose(catalogue, shelves, interests[visit_user[index]], visit_need[index], settings, rng)
-    play_s = np.round(rng.beta(2, 2, len(index)) * catalogue.duration_s[video], 1)
-    liked = rng.random(len(index)) < settings.like_share
-    return Views(visit_user[index], video, np.clip(ts_us, day_us, last_us), liked, play_s)
+    return (
+        np.concatenate([user[near], rng.integers(0, people, others)]),
+        np.concatenate([np.where(offset_us > 0, intent[near], -1), np.full(others, -1)]),
+        np.concatenate([start_us[near] + offset_us, other_us]),
+    )
+
+
+def _fit(catalogue: Catalogue, video: np.ndarray, need: np.ndarray, topics: np.ndarray) -> np.ndarray:
+    grade = catalogue.grades(np.maximum(need, 0), video[:, None])[:, 0]
+    liked = (catalogue.topic_of_intent[catalogue.intent[video]][:, None] == topics).any(axis=1)
+    return np.maximum(np.where((need >= 0) & (grade >= 2), grade, 0), liked.astype(np.int8))
 
 
 def _choose(
-    catalogue: Catalogue, shelves: Shelves, interests: np.ndarray, need: np.ndarray, settings: Settings, rng: np.random.Generator
-) -> np.ndarray:
+    catalogue: Catalogue, shelves: Shelves, interests: np.ndarray, need: np.ndarray, popularity: np.ndarray,
+    settings: Settings, rng: np.random.Generator,
+) -> np.ndarray:  # fmt: skip
     size = len(need)
-    draw = np.where(need >= 0, rng.random(size), 0.3 + 0.7 * rng.random(size))
+    edges = np.cumsum([settings.feed_need_share, settings.feed_subject_share, settings.feed_interest_share])
+    # Without a need its share goes to interests and popular videos in their proportion.
+    draw = np.where(need >= 0, rng.random(size), edges[1] + (1 - edges[1]) * rng.random(size))
     known = np.maximum(need, 0)
     by_need = Shelves.draw(shelves.by_intent, known, rng)
     by_subject = Shelves.draw(shelves.by_subject, catalogue.subject_of_intent[known], rng)
     topic = interests[np.arange(size), rng.integers(0, interests.shape[1], size)]
     by_topic = Shelves.draw(shelves.by_topic, topic, rng)
-    # Popular ones: the cube puts most of the weight on few videos.
-    popular = (rng.random(size) ** 3 * len(catalogue.intent)).astype(np.int64)
-    edges = np.cumsum([settings.feed_need_share, settings.feed_subject_share, settings.feed_interest_share])
+    clicked = np.cumsum(popularity + 1.0)
+    popular = np.searchsorted(clicked, rng.random(size) * clicked[-1], side="right")
     return np.select([draw < edges[0], draw < edges[1], draw < edges[2]], [by_need, by_subject, by_topic], popular)

@@ -9,11 +9,6 @@ from crops.world.lexicon import Intent
 from crops.world.settings import Settings
 
 MODIFIERS = ("easy", "best", "video", "quick", "for kids", "2026", "near me", "good", "please", "short", "funny", "top 10", "why")
-# How an intent is put into words, and how often. Searchers rather use their own words than the videos'; about one query
-# in six is too short to tell what is meant (short queries dominate mobile search).
-FORMS = (("own full", 0.34), ("own subject", 0.24), ("own subject, video facet", 0.12), ("video words", 0.14),
-         ("head facet", 0.10),
-         ("head", 0.06))  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +48,7 @@ def make(intents: tuple[Intent, ...], settings: Settings, rng: np.random.Generat
     text_of, vague = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=bool)
     for i, intent in enumerate(intents):
         for w in range(settings.wordings):
-            text, is_vague = _wording(intent, rng)
+            text, is_vague = _wording(intent, settings, rng)
             text_of[i, w] = ids.setdefault(normalise_query(text), len(ids))
             vague[i, w] = is_vague
     rank = np.arange(1, settings.wordings + 1, dtype=np.float64)
@@ -61,11 +56,12 @@ def make(intents: tuple[Intent, ...], settings: Settings, rng: np.random.Generat
     return Queries(texts=tuple(ids), text_of=text_of, weight=weight, vague=vague)
 
 
-def _wording(intent: Intent, rng: np.random.Generator) -> tuple[str, bool]:
+def _wording(intent: Intent, settings: Settings, rng: np.random.Generator) -> tuple[str, bool]:
     def pick(options: tuple[str, ...]) -> str:
         return options[int(rng.integers(len(options)))]
 
-    form = FORMS[int(rng.choice(len(FORMS), p=[share for _, share in FORMS]))][0]
+    names, shares = zip(*settings.forms, strict=True)
+    form = names[int(rng.choice(len(names), p=shares))]
     own, facet = pick(intent.subject_types), pick(intent.facet_types)
     text = {
         "own full": f"{own} {facet}" if rng.random() < 0.6 else f"{facet} {own}",
@@ -75,10 +71,10 @@ def _wording(intent: Intent, rng: np.random.Generator) -> tuple[str, bool]:
         "head facet": f"{pick(intent.head)} {facet}",
         "head": pick(intent.head),
     }[form]
-    if rng.random() < 0.25 and not form.startswith("head"):
+    if rng.random() < settings.modifier_share and not form.startswith("head"):
         modifier = MODIFIERS[int(rng.integers(len(MODIFIERS)))]
         text = f"{modifier} {text}" if rng.random() < 0.5 else f"{text} {modifier}"
-    if rng.random() < 0.03:  # a slip: two neighbouring letters swapped
+    if rng.random() < settings.slip_share:  # a slip: two neighbouring letters swapped
         at = int(rng.integers(max(1, len(text) - 1)))
         text = text[:at] + text[at + 1 : at + 2] + text[at : at + 1] + text[at + 2 :]
     return text, form.startswith("head")

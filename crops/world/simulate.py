@@ -56,9 +56,13 @@ def load(world_json: Path) -> World:
     """Rebuilds the world that `write` described in world.json."""
     try:
         made = json.loads(Path(world_json).read_text(encoding="utf-8"))
-        return make(made["scale"], seed=made["seed"], incumbent=made["incumbent"], videos_per_intent=made["videos_per_intent"])
-    except (OSError, ValueError, KeyError) as error:
+        world = make(made["scale"], seed=made["seed"], incumbent=made["incumbent"], videos_per_intent=made["videos_per_intent"])
+        settings = made["settings"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(world_json, "not the world.json of a folder that `crops world` wrote") from error
+    if settings != json.loads(json.dumps(asdict(world.settings))):
+        raise InputError(world_json, "written with other settings than this version has; write the world again")
+    return world
 
 
 def write(
@@ -86,10 +90,10 @@ class Tally:
     """Counts that show whether people behave as the public figures say."""
 
     def __init__(self) -> None:
-        self.searches = self.first = self.first_clicked = self.clicks = self.shown = self.rephrased = 0
+        self.searches = self.sessions = self.sessions_clicked = self.clicks = self.shown = self.rephrased = 0
         self.gaps_within_90_s = self.gaps = 0
 
-    def add(self, first: bool, clicked: np.ndarray, rephrased: int, gaps_s: np.ndarray) -> None:
+    def add(self, clicked: np.ndarray, rephrased: int, gaps_s: np.ndarray) -> None:
         """One round of searches: `clicked` bool [N, K]."""
         self.searches += len(clicked)
         self.shown += clicked.size
@@ -97,9 +101,11 @@ class Tally:
         self.rephrased += rephrased
         self.gaps += len(gaps_s)
         self.gaps_within_90_s += int((gaps_s <= 90).sum())
-        if first:
-            self.first += len(clicked)
-            self.first_clicked += int(clicked.any(axis=1).sum())
+
+    def add_sessions(self, clicked: np.ndarray) -> None:
+        """The day's sessions: bool [S], whether any of their searches got a click."""
+        self.sessions += len(clicked)
+        self.sessions_clicked += int(clicked.sum())
 
     def numbers(self, world: World, distinct: int) -> dict[str, float | int]:
         """For the screen and world.json."""
@@ -109,7 +115,8 @@ class Tally:
             "videos": len(world.videos.intent),
             "intents": len(world.videos.intents),
             "ctr_ratio": round(self.clicks / max(1, self.shown), 4),
-            "first_searches_with_click_ratio": round(self.first_clicked / max(1, self.first), 4),
+            "searches_per_session": round(self.searches / max(1, self.sessions), 3),
+            "sessions_with_click_ratio": round(self.sessions_clicked / max(1, self.sessions), 4),
             "rephrased_ratio": round(self.rephrased / max(1, self.searches), 4),
             "gaps_within_90_s_ratio": round(self.gaps_within_90_s / max(1, self.gaps), 4),
         }
@@ -119,15 +126,16 @@ def _search_day(world: World, engine: Engine, number: int, tally: Tally) -> dict
     """All searches of one day, round after round, then the engine's nightly learning. Arrays are [N] or [N, pool]."""
     rng = np.random.default_rng([world.seed, DAY, number])
     settings = world.settings
-    # Sessions run to about 1.6 searches with the settings as they are; the scale counts searches.
-    sessions = int(world.scale.searches / world.scale.days / 1.6)
-    activity = (np.arange(world.scale.users) + 20.0) ** -0.7
+    sessions = int(world.scale.searches / world.scale.days / settings.searches_per_session)
+    activity = (np.arange(world.scale.users) + settings.activity_offset) ** -settings.activity_exponent
     user = rng.choice(world.scale.users, sessions, p=activity / activity.sum())
     intent = rng.choice(len(world.popularity), sessions, p=world.popularity)
-    # Two humps, noon and evening.
-    hour = np.where(rng.random(sessions) < 0.4, rng.normal(12.5, 2.5, sessions), rng.normal(20.5, 2.0, sessions)) % 24
+    shares, middles, spreads = (np.array(x) for x in zip(*settings.humps, strict=True))
+    hump = rng.choice(len(shares), sessions, p=shares)
+    hour = rng.normal(middles[hump], spreads[hump]) % 24
     ts_s = np.floor(hour * 3600)
     text = world.queries.draw(intent, rng)
+    session, had_click = np.arange(sessions), np.zeros(sessions, dtype=bool)
     rounds = []
     for round_number in range(settings.max_rounds):
         found = _react(world, engine, user, intent, ts_s, text, rng)
@@ -138,14 +146,16 @@ def _search_day(world: World, engine: Engine, number: int, tally: Tally) -> dict
         later_s = np.floor(ts_s + gap_s)
         goes_on = (step != users.LEAVE) & (later_s < DAY_S - 1) & (round_number + 1 < settings.max_rounds)
         shown = found["clicked"][:, : settings.exposed]
-        tally.add(round_number == 0, shown, int((goes_on & (step == users.REPHRASE)).sum()), gap_s[goes_on])
+        had_click[session] |= shown.any(axis=1)
+        tally.add(shown, int((goes_on & (step == users.REPHRASE)).sum()), gap_s[goes_on])
         if not goes_on.any():
             break
         new_need = step[goes_on] == users.NEW_NEED
         fresh = rng.choice(len(world.popularity), int(goes_on.sum()), p=world.popularity)
         intent = np.where(new_need, fresh, intent[goes_on])
         text = world.queries.draw(intent, rng, avoid=np.where(new_need, -1, text[goes_on]))
-        user, ts_s = user[goes_on], later_s[goes_on]
+        user, ts_s, session = user[goes_on], later_s[goes_on], session[goes_on]
+    tally.add_sessions(had_click)
     day = {key: np.concatenate([r[key] for r in rounds]) for key in rounds[0]}
     order = np.lexsort((day["text"], day["user"], day["ts_s"]))
     day = {key: values[order] for key, values in day.items()}
@@ -170,18 +180,15 @@ def _react(
 
 
 def truth(world: World, seen: np.ndarray) -> pa.Table:
-    """Grades of the queries in the log: the best grade over what a fair share of those who type the query mean by it.
-
-    A meaning counts from a share of 15 %: for a shorter word, such as `bass`, nobody can say what is relevant, and it has
-    no row.
-    """
+    """Grades of the queries in the log: the best grade over what a fair share (Settings.meaning_share) of those who type
+    the query mean by it."""
     out: dict[str, list] = {"query": [], "video_id": [], "grade": []}
     ids, members = world.videos.ids, feed.Shelves(world.videos).by_subject
     for text, meant in sorted(world.queries.intent_share(world.popularity).items()):
         if not seen[text]:
             continue
         best: dict[int, int] = {}
-        for intent in (i for i, share in meant.items() if share >= 0.15):
+        for intent in (i for i, share in meant.items() if share >= world.settings.meaning_share):
             start, order = members
             subject = world.videos.subject_of_intent[intent]
             videos = order[start[subject] : start[subject + 1]]
@@ -212,12 +219,11 @@ def _write_day(
     first = day["first"]
     sessions = (day["user"][first], day["intent"][first], ts_us[first])
     rng = np.random.default_rng([world.seed, FEED, number])
-    views = feed.day(world.videos, shelves, world.interests, sessions, day_us, world.settings, rng)
-    order = np.lexsort((views.video, views.user, views.ts_us))
+    views = feed.day(world.videos, shelves, world.interests, sessions, engine.popularity, day_us, world.settings, rng)
     rows = {
-        "user_id": _names("u", views.user[order]), "video_id": pa.array(world.videos.ids).take(pa.array(views.video[order])),
-        "ts": views.ts_us[order], "clicked": np.ones(len(order), dtype=bool), "liked": views.liked[order],
-        "play_s": views.play_s[order].astype(np.float32),
+        "user_id": _names("u", views.user), "video_id": pa.array(world.videos.ids).take(pa.array(views.video)),
+        "ts": views.ts_us, "clicked": views.clicked, "liked": views.liked,
+        "play_s": views.play_s.astype(np.float32),
     }  # fmt: skip
     _save(out / "feed" / f"date={date}" / "part-0.parquet", _table(records.FEED, rows))
 

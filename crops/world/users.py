@@ -46,7 +46,9 @@ LEAVE, REPHRASE, NEW_NEED = 0, 1, 2
 def decide(satisfied: np.ndarray, settings: Settings, rng: np.random.Generator) -> np.ndarray:
     """The next step of each person [N]: LEAVE, REPHRASE (the need is open) or NEW_NEED (an unrelated search)."""
     draw = rng.random(len(satisfied))
-    unsatisfied = np.where(draw < settings.reformulate, REPHRASE, np.where(draw < settings.reformulate + 0.05, NEW_NEED, LEAVE))
+    unsatisfied = np.where(
+        draw < settings.reformulate, REPHRASE, np.where(draw < settings.reformulate + settings.abandon, NEW_NEED, LEAVE)
+    )
     return np.where(satisfied, np.where(draw < settings.unrelated_next, NEW_NEED, LEAVE), unsatisfied)
 
 
