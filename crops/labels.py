@@ -15,17 +15,21 @@ POSITIVE_FROM = 4
 
 
 def assign(scored: pd.DataFrame, labels: Mapping[str, int]) -> pd.DataFrame:
-    """Kept rows of `scored` to samples (query, doc_id, label int8, theta), one row per pair, sorted.
+    """Kept rows of `scored` to samples (query, doc_id, perspective, label int8, theta), one row per pair, sorted.
 
-    A pair of several origins keeps its highest label (ours); theta is the highest that was asked for it.
+    A pair of several origins keeps its highest label (ours) and the perspective that gave it, by name where several did;
+    theta is the highest that was asked for it.
     Raises ValueError for a perspective without a label.
     """
     kept = scored.loc[scored["kept"], ["query", "doc_id", "perspective", "theta"]]
     if unknown := sorted(set(kept["perspective"]) - set(labels)):
         raise ValueError(f"no label for perspective {unknown[0]!r}; labels: {dict(labels)}")
     graded = kept.assign(label=kept["perspective"].map(dict(labels)).astype("int8"))
-    samples = graded.groupby(["query", "doc_id"], sort=True, as_index=False).agg(label=("label", "max"), theta=("theta", "max"))
-    return samples[["query", "doc_id", "label", "theta"]]
+    ordered = graded.sort_values(["query", "doc_id", "label", "perspective"], ascending=[True, True, False, True])
+    samples = ordered.groupby(["query", "doc_id"], sort=True, as_index=False).agg(
+        perspective=("perspective", "first"), label=("label", "first"), theta=("theta", "max")
+    )
+    return samples[["query", "doc_id", "perspective", "label", "theta"]]
 
 
 def origins(scored: pd.DataFrame) -> pd.DataFrame:

@@ -123,7 +123,8 @@ SCORED = Table(
 SAMPLES = Table(
     name="samples",
     schema=_schema(
-        ("query", pa.string()), ("doc_id", pa.string()), ("label", pa.int8()), ("theta", pa.float32()),
+        ("query", pa.string()), ("doc_id", pa.string()), ("perspective", pa.string()), ("label", pa.int8()),
+        ("theta", pa.float32()),
         nullable=("theta",),
     ),
     key=("query", "doc_id"),

@@ -24,14 +24,17 @@ class TrainConfig(StageConfig):
     positives: int = Field(4, ge=1, description="Positives per query and step, samples. Source: ours, measured in a prototype.")
     lower: int = Field(2, ge=0, description="Samples per lower label, query and step. Source: ours, measured in a prototype.")
     learning_rate: float = Field(
-        2e-3, gt=0, description="Adam's rate for small. Source: ours; the paper's 2e-5 is for Qwen2.5-0.5B."
+        3e-3, gt=0, description="Adam's rate for small. Source: ours; the paper's 2e-5 is for Qwen2.5-0.5B."
     )
     temperature: float = Field(0.05, gt=0, description="Temperature at the start. Source: paper.")
     temperature_rate: float = Field(
         5e-3, gt=0, description="Adam's rate of log temperature. Source: ours; it hardly moves otherwise."
     )
     weight_decay: float = Field(1e-4, ge=0, description="Weight decay. Source: paper.")
-    steps: int = Field(600, ge=1, description="Longest training, steps. Source: ours, for 60 s on 2 cores.")
+    warmup: float = Field(
+        0.05, ge=0, lt=1, description="Share of the steps over which the rates rise; then they fall in a line to 0. Source: ours."
+    )
+    steps: int = Field(300, ge=1, description="Longest training, steps. Source: ours, for 60 s on 2 cores.")
     check_every: int = Field(50, ge=1, description="Validation and checkpoint, steps. Source: ours.")
     patience: int = Field(4, ge=1, description="Checks without a better recall before stopping, checks. Source: ours.")
     probe_steps: int = Field(

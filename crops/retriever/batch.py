@@ -55,8 +55,8 @@ class Batches:
 
     @property
     def per_epoch(self) -> int:
-        """Steps until every query was drawn once."""
-        return -(-len(self.usable) // self.size)
+        """Steps of one pass over the queries; those that do not fill a last batch wait for the next, shuffled pass."""
+        return max(1, len(self.usable) // self.size)
 
     def at(self, step: int) -> Batch:
         """The batch of one step (0-based). ValueError where a query has no label-0 document in it."""

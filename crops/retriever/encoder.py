@@ -48,6 +48,12 @@ class Encoder(nn.Module):
         """Where the weights lie."""
         return self.log_tau.device
 
+    def save_memory(self) -> None:
+        """Gradient checkpointing in every tower: less memory for more time."""
+        for tower in (self.query, self.document):
+            if tower is not None:
+                tower.gradient_checkpointing_enable()
+
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids per text, normalised, at most max_tokens; closed by the end token where last-token pooling reads it."""
         ids = self.tokenizer([normalise_query(t) for t in texts], truncation=True, max_length=self.max_tokens)["input_ids"]

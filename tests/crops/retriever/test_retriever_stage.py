@@ -21,9 +21,12 @@ CFG = TrainConfig(steps=12, check_every=3, batch_queries=4, patience=9)
 
 def toy(folder):
     docs = [{"doc_id": f"v{i}", "text": f"video about topic{i % 6} number {i}"} for i in range(36)]
-    rows = [{"query": f"topic{t}", "doc_id": f"v{t + 6 * k}", "label": 4 - k, "theta": None} for t in range(6) for k in range(4)]
     names = ("click", "exposed", "ranked", "filtered")
-    origins = [{"query": r["query"], "doc_id": r["doc_id"], "perspective": names[4 - r["label"]]} for r in rows]
+    rows = [
+        {"query": f"topic{t}", "doc_id": f"v{t + 6 * k}", "perspective": names[k], "label": 4 - k, "theta": None}
+        for t in range(6) for k in range(4)
+    ]  # fmt: skip
+    origins = [{name: row[name] for name in ("query", "doc_id", "perspective")} for row in rows]
     valid = [{"query": f"topic{t}", "video_id": f"v{t + 24}", "later_query": "x"} for t in range(6)]
     asked = [{"query": f"topic{t}", "split": "train", "searches": 1, "clicks": 1} for t in range(6)]
     folder.mkdir(exist_ok=True)
@@ -32,7 +35,10 @@ def toy(folder):
         (records.QUERIES, asked),
     ):  # fmt: skip
         artifacts.write(folder, table, pa.Table.from_pylist(content, schema=table.schema))
-    artifacts.write_json(folder / "label.json", {"hierarchy": {"anchor_min_candidates": [4, 3]}})
+    artifacts.write_json(
+        folder / "label.json",
+        {"hierarchy": {"anchor_min_candidates": [4, 3], "labels": {name: 4 - k for k, name in enumerate(names)}}},
+    )
     return folder
 
 

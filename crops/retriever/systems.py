@@ -1,0 +1,60 @@
+"""The systems that are compared: which samples each may see, its loss, and its lowest anchor label."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+Pair = tuple[str, str]  # query, doc_id
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """`firsts` None: the candidates that the ladder chose. `hides`: perspectives whose samples it must not see."""
+
+    loss: str
+    firsts: tuple[int, ...] | None = None
+    only: tuple[str, ...] = ()
+    hides: tuple[str, ...] = ()
+
+
+SYSTEMS = {
+    "clicks": System("info_nce", firsts=(4,), only=("click", "exposed", "ranked", "filtered")),
+    "crops": System("h_infonce"),
+    "crops_paper": System("h_infonce", firsts=(1,)),
+    "crops_no_knowledge": System("h_infonce", hides=("knowledge",)),
+}
+
+
+def visible(
+    name: str, samples: Mapping[Pair, int], origins: Iterable[tuple[str, str, str]], labels: Mapping[str, int]
+) -> dict[Pair, int]:
+    """(query, doc_id) -> label of what system `name` sees.
+
+    samples  (query, doc_id) -> label, of all perspectives together
+    origins  (query, doc_id, perspective), every perspective that a sample came from
+    labels   perspective -> label; a system that sees only some of a pair's perspectives grades it by those
+    """
+    system = SYSTEMS[name]
+    if not system.only and not system.hides:
+        return dict(samples)
+    seen: dict[Pair, int] = {}
+    for query, doc_id, perspective in origins:
+        allowed = perspective in system.only if system.only else perspective not in system.hides
+        if allowed and (query, doc_id) in samples:
+            seen[query, doc_id] = max(labels[perspective], seen.get((query, doc_id), 0))
+    return seen
+
+
+def rows(labels: Mapping[Pair, int], texts: Mapping[str, str], held_out: Iterable[Pair]) -> list[tuple[str, str, int]]:
+    """(query, text, label) without the validation pairs. KeyError with the doc_id of a sample that has no text."""
+    apart = set(held_out)
+    return [(query, texts[doc_id], label) for (query, doc_id), label in labels.items() if (query, doc_id) not in apart]
+
+
+def relevant_rows(pairs: Iterable[Pair], doc_ids: Sequence[str]) -> dict[str, frozenset[int]]:
+    """query -> rows in `doc_ids` that are relevant to it, sorted by query; queries without any are left out."""
+    place = {doc_id: row for row, doc_id in enumerate(doc_ids)}
+    found: dict[str, set[int]] = {}
+    for query, doc_id in pairs:
+        if doc_id in place:
+            found.setdefault(query, set()).add(place[doc_id])
+    return {query: frozenset(found[query]) for query in sorted(found)}
