@@ -30,7 +30,8 @@ def run(folders: dict[str, str], out: Path, cfg: ReportConfig) -> StageReport:
     }
     report["release"]["baseline"] = artifacts.read_json(paths["baseline"] / "release.json")
     parts: dict[str, Any] = {n: _json(paths[n] / f"{n}.json") for n in ("augment", "knowledge", "discriminate")}
-    parts |= {"evaluate": metrics, "train": {s: _json(paths[s] / "train.json") for s in SYSTEMS}}
+    parts |= {"evaluate": metrics, "label": label, "gate": verdict, "stages": measured}
+    parts["train"] = {s: _json(paths[s] / "train.json") for s in SYSTEMS}
     parts["notes"] = [f"{entry['stage']}: {note}" for entry in measured for note in entry["notes"]]
     simulated = (paths["source"] / "world.json").exists()
     html = page.render(report, parts, title=cfg.title, examples=cfg.examples, simulated=simulated)
