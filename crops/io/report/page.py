@@ -69,7 +69,8 @@ def _perspectives(parts: Json) -> list[Json]:
         {
             "name": name, "candidates": found["candidates"], "queries": found.get("queries"),
             "kept": kept.get(f"kept_{name}", found["candidates"]),
-            "theta": (rungs.get("theta_by_perspective") or {}).get(name), "truth": (rungs.get("truth_by_perspective") or {}).get(name),
+            "theta": (rungs.get("theta_by_perspective") or {}).get(name),
+            "truth": (rungs.get("truth_by_perspective") or {}).get(name),
             "examples": found.get("examples", []),
         }
         for name, found in mined.items()

@@ -29,7 +29,8 @@ def parts() -> dict:
     rungs = {"theta": {"4": {"share": 0.8, "low": 0.7, "high": 0.9, "pairs": 9}}, "truth": None}
     return {
         "augment": {"perspectives": {"reformulation": {"candidates": 1234, "queries": 7, "examples": [example]}}},
-        "knowledge": {}, "discriminate": {"thresholds": {}}, "evaluate": {}, "label": {"rungs": rungs}, "notes": ["feed: no table"],
+        "knowledge": {}, "discriminate": {"thresholds": {}}, "evaluate": {}, "label": {"rungs": rungs},
+        "notes": ["feed: no table"],
         "gate": {"challenger": "crops", "champion": "clicks", "checks": [{"name": "better", "passed": None, "reason": "few"}]},
         "train": {"crops": {"checks": [{"step": 0, "loss": None, "valid_recall_at_100": 0.1}], "hierarchy": {"anchor_min": 4}}},
         "stages": [{"stage": "discriminate", "numbers": {"kept_reformulation": 55}}],
