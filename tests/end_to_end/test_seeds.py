@@ -1,0 +1,54 @@
+"""The promise of the method on the simulated world: `crops` against `clicks` and `bm25`, on worlds of three seeds. Simulated."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3_600)]
+
+ROOT = Path(__file__).resolve().parents[2]
+GAINS = ("qr_relevant", "truth", "no_click")
+
+
+def crops(*args: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "crops", *args], cwd=ROOT, capture_output=True, text=True, timeout=3_000)
+
+
+@pytest.fixture(scope="module", params=[0, 1, 2])
+def report(request, tmp_path_factory):
+    """report.json of one seed's small world, trained as `make run` does."""
+    folder = tmp_path_factory.mktemp(f"seed{request.param}")
+    made = crops("world", "--out", str(folder / "logs"), "--scale", "small", "--seed", str(request.param))
+    assert made.returncode == 0, made.stderr
+    done = crops("run", "--logs", str(folder / "logs"), "--out", str(folder / "run"), "--llm", "world",
+                 "--config", str(ROOT / "configs/quickstart.yaml"))  # fmt: skip
+    assert done.returncode in (0, 3, 4), done.stdout + done.stderr
+    found = json.loads((folder / "run/report.json").read_text())
+    rows = {name: {s: round(100 * x, 1) for s, x in row.items()} for name, row in found["recall_at_100"].items() if row}
+    print(f"\nseed {request.param}, recall@100 (simulated), verdict {found['gate']['verdict']}:", json.dumps(rows))
+    return found
+
+
+@pytest.mark.parametrize("name", GAINS)
+@pytest.mark.parametrize("other", ["clicks", "bm25"])
+def test_crops_beats_it_beyond_the_bootstrap_interval(report, name, other):
+    found = report["intervals"][name]["crops_minus"][other]
+    assert found["low"] > 0, f"{name}: crops minus {other} is {found}"
+
+
+def test_without_knowledge_it_still_gains_on_truth(report):
+    """What knowledge adds is an upper bound here: its LLM speaks the videos' language without fault."""
+    rows = report["recall_at_100"]["truth"]
+    assert rows["crops_no_knowledge"] > rows["clicks"]
+
+
+def test_ct_loses_nothing_beyond_the_interval(report):
+    found = report["intervals"]["ct"]["crops_minus"]["clicks"]
+    assert found["high"] >= 0, f"ct: crops minus clicks is {found}"
+
+
+def test_the_gate_promotes(report):
+    assert report["gate"]["verdict"] == "promote", report["gate"]["reasons"]
