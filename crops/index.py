@@ -9,7 +9,6 @@ import numpy as np
 
 from crops.errors import InputError
 
-
 # Scores held at once by exact search: 64 MiB of float32, and as much again for the positions of the best.
 EXACT_SCORES = 1 << 24
 

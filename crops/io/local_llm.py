@@ -17,17 +17,20 @@ from crops.errors import ConfigError, ServiceError
 
 # Started in a process of its own: the server lives in a library, and a crash must not take the stage along.
 SERVER = """
-import sys, time
+import os, sys, time
 import xllamacpp as xlc
+parent = os.getppid()
 params = xlc.CommonParams()
 params.model.path, params.port, params.hostname = sys.argv[1], int(sys.argv[2]), "127.0.0.1"
-params.n_ctx, params.n_parallel = 8192, 4
+params.n_ctx, params.n_parallel = 2048 * int(sys.argv[3]), int(sys.argv[3])
 server = xlc.Server(params)
 print("listening", flush=True)
-while True:
-    time.sleep(60)
+while os.getppid() == parent:  # a stage that was killed must not leave its server behind
+    time.sleep(0.5)
+os._exit(0)
 """
 START_S = 60.0
+SLOTS = 4  # requests that the server works on at once, each with 2,048 tokens; more would wait in line until they time out
 
 
 @contextmanager
@@ -43,7 +46,7 @@ def served() -> Iterator[str]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     child = subprocess.Popen(
-        [sys.executable, "-c", SERVER, str(model), str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [sys.executable, "-c", SERVER, str(model), str(port), str(SLOTS)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
         _wait(child, f"http://127.0.0.1:{port}")

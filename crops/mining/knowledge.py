@@ -72,7 +72,7 @@ def parse(answer: str, *, exemplar: str | None) -> tuple[list[str], list[str]]:
     """Texts of the acceptable descriptions in one answer, and a reason for each rejected one (or for the whole)."""
     try:
         videos = json.loads(answer)["videos"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return [], ["not the JSON that was asked for"]
     if not isinstance(videos, list) or not videos:
         return [], ["no videos in the answer"]
@@ -106,6 +106,8 @@ def _fault(video: Any) -> str:
                 return f"field {name} is no list of texts"
         elif not isinstance(value, str):
             return f"field {name} is no text"
+        if any("\ud800" <= char <= "\udfff" for char in "".join(value)):
+            return f"field {name} holds half a character"  # JSON can escape a lone surrogate; no UTF-8 file can hold it
     return ""
 
 
