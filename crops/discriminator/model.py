@@ -77,7 +77,7 @@ def build(base: str, corpus: Sequence[str], *, max_tokens: int, seed: int) -> Cr
     torch.manual_seed(seed)
     if base != SMALL:
         tokenizer = AutoTokenizer.from_pretrained(base)
-        model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1)
+        model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1, ignore_mismatched_sizes=True)
         return CrossEncoder(model, tokenizer, max_tokens, small=False)
     tokenizer = train_tokenizer(corpus, vocab_size=8_000, max_tokens=max_tokens)
     config = BertConfig(
