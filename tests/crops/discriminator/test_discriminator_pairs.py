@@ -32,16 +32,17 @@ def found(results=RESULTS, searches=SEARCHES):
     base = ibis.duckdb.connect()
 
     def table(name, columns, rows):
-        return base.create_table(name, pa.table({c: pa.array([r[n] for r in rows], t) for n, (c, t) in enumerate(columns)}))
+        rows = pa.table({c: pa.array([r[n] for r in rows], t) for n, (c, t) in enumerate(columns)})
+        return base.create_table(name, rows, temp=True)
 
     text, flag = pa.string(), pa.bool_()
     expression = pairs.judged(
-        table("s", [("search_id", text), ("query", text)], searches),
+        table("asked", [("search_id", text), ("query", text)], searches),
         table(
-            "r", [("search_id", text), ("video_id", text), ("stage", text), ("position", pa.int32()), ("clicked", flag),
+            "found", [("search_id", text), ("video_id", text), ("stage", text), ("position", pa.int32()), ("clicked", flag),
                   ("liked", flag), ("play_s", pa.float32())], results,
         ),
-        table("v", [("video_id", text), ("duration_s", pa.float32())], VIDEOS), long_play_s=18.0,
+        table("known", [("video_id", text), ("duration_s", pa.float32())], VIDEOS), long_play_s=18.0,
     )  # fmt: skip
     return [tuple(r.values()) for r in base.to_pyarrow(expression).to_pylist()]
 
