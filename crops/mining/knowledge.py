@@ -19,12 +19,13 @@ RULES = (
     "Answer with JSON only.",
 )
 # Without limits a small model repeats itself within a list until it is cut off, and nothing of its answer can be read.
-MAX_ITEMS, MAX_CHARS = 6, 150
-_SHORT = {"type": "string", "maxLength": MAX_CHARS}
-_TEXTS = {"type": "array", "items": {"type": "string", "maxLength": MAX_CHARS // 3}, "maxItems": MAX_ITEMS}
+# (No maxLength: llama.cpp turns it into a grammar that takes minutes per answer.)
+MAX_ITEMS = 6
+_TEXT = {"type": "string"}
+_TEXTS = {"type": "array", "items": _TEXT, "maxItems": MAX_ITEMS}
 VIDEO = {
     "type": "object",
-    "properties": {"caption": _SHORT, "tags": _TEXTS, "cover": _SHORT, "keywords": _TEXTS, "related_queries": _TEXTS},
+    "properties": {"caption": _TEXT, "tags": _TEXTS, "cover": _TEXT, "keywords": _TEXTS, "related_queries": _TEXTS},
     "required": ["caption", "tags", "cover", "keywords", "related_queries"],
 }  # fmt: skip
 # Words of a description beyond which it is no description of a short video.

@@ -33,7 +33,7 @@ def found(results=RESULTS, searches=SEARCHES):
 
     def table(name, columns, rows):
         rows = pa.table({c: pa.array([r[n] for r in rows], t) for n, (c, t) in enumerate(columns)})
-        return base.create_table(name, rows, temp=True)
+        return base.read_in_memory(rows, name)
 
     text, flag = pa.string(), pa.bool_()
     expression = pairs.judged(
