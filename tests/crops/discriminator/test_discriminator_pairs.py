@@ -31,18 +31,18 @@ VIDEOS = [("short", 7.0), ("long", 40.0), ("brief", None), ("played", 300.0)]
 def found(results=RESULTS, searches=SEARCHES):
     base = ibis.duckdb.connect()
 
-    def table(name, columns, rows):
+    def table(columns, rows):
         rows = pa.table({c: pa.array([r[n] for r in rows], t) for n, (c, t) in enumerate(columns)})
-        return base.read_in_memory(rows, name)
+        return ibis.memtable(rows)
 
     text, flag = pa.string(), pa.bool_()
     expression = pairs.judged(
-        table("asked", [("search_id", text), ("query", text)], searches),
+        table([("search_id", text), ("query", text)], searches),
         table(
-            "found", [("search_id", text), ("video_id", text), ("stage", text), ("position", pa.int32()), ("clicked", flag),
+            [("search_id", text), ("video_id", text), ("stage", text), ("position", pa.int32()), ("clicked", flag),
                   ("liked", flag), ("play_s", pa.float32())], results,
         ),
-        table("known", [("video_id", text), ("duration_s", pa.float32())], VIDEOS), long_play_s=18.0,
+        table([("video_id", text), ("duration_s", pa.float32())], VIDEOS), long_play_s=18.0,
     )  # fmt: skip
     return [tuple(r.values()) for r in base.to_pyarrow(expression).to_pylist()]
 
