@@ -32,7 +32,7 @@ while os.getppid() == parent:  # a stage that was killed must not leave its serv
 os._exit(0)
 """
 START_S = 60.0
-SLOTS = 4  # requests that the server works on at once, each with 2,048 tokens; more would wait in line until they time out
+SLOTS = 2  # requests that the server works on at once, each with 2,048 tokens; more would wait in line until they time out
 
 
 @contextmanager

@@ -227,7 +227,7 @@ def test_the_small_real_llm_answers_in_the_schema(tmp_path):
     ]  # fmt: skip
     documents = [{"doc_id": shown[q], "text": text or "something else"} for q, text in asked.items()]
     mined = toy.write(tmp_path / "mined", DOCUMENTS=documents, QUERIES=queries, CANDIDATES=clicks)
-    run(mined, tmp_path / "out", "local", KnowledgeConfig(max_rejected_share=1.0))
+    run(mined, tmp_path / "out", "local", KnowledgeConfig(max_rejected_share=1.0, timeout_s=300))
     rows, about = read(tmp_path / "out")
     assert about["asked"] == len(asked)
     assert len({r["query"] for r in rows}) >= len(asked) / 2, about
