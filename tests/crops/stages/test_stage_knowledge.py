@@ -209,6 +209,7 @@ def test_the_worlds_own_endpoint(tmp_path):
     assert len({r["query"] for r in rows}) >= len(names) - 5
 
 
+@pytest.mark.slow
 @pytest.mark.llm
 @pytest.mark.skipif(importlib.util.find_spec("xllamacpp") is None, reason="the extra `llm` is not installed")
 def test_the_small_real_llm_answers_in_the_schema(tmp_path):
