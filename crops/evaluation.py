@@ -22,7 +22,7 @@ def recall_per_query(ranked: np.ndarray, relevant: Sequence[set[int]], k: int) -
 
 
 def recall_at_k(ranked: np.ndarray, relevant: Sequence[set[int]], k: int) -> float:
-    """Mean of `recall_per_query` over the queries; a ValueError where there is no query.
+    """Mean of `recall_per_query` over the queries (trec_eval's recall); a ValueError where there is no query.
 
     >>> recall_at_k(np.array([[3, 1, 2]]), [{1, 9}], 2)
     0.5
@@ -35,8 +35,13 @@ def recall_at_k(ranked: np.ndarray, relevant: Sequence[set[int]], k: int) -> flo
 def ndcg_per_query(ranked: np.ndarray, grades: Sequence[dict[int, int]], k: int) -> np.ndarray:
     """float64 [Q]: DCG / ideal DCG with gain = grade and discount 1 / log2(rank + 1) (trec_eval's ndcg_cut).
 
+    ranked  int [Q, D]  document ids, best first, each once; negative ids are padding
     grades  per query: document id -> grade; at least one positive grade per query
     """
+    if len(ranked) != len(grades):
+        raise ValueError(f"ndcg@{k}: {len(ranked)} rankings for {len(grades)} queries")
+    if k < 1:
+        raise ValueError(f"ndcg@{k}: k is {k}, expected >= 1")
     if empty := [q for q, known in enumerate(grades) if not any(g > 0 for g in known.values())]:
         raise ValueError(f"ndcg@{k}: no graded document for queries {empty[:5]} ({len(empty)} in all)")
     discount = 1.0 / np.log2(np.arange(2, k + 2))
@@ -56,14 +61,22 @@ def ndcg_at_k(ranked: np.ndarray, grades: Sequence[dict[int, int]], k: int) -> f
 
 
 def diversity_at_k(ranked: np.ndarray, vectors: np.ndarray, k: int) -> float:
-    """1 - mean cosine of the distinct pairs among the top k, averaged over queries. vectors float [D, H], unit length."""
-    if k < 2 or len(ranked) == 0:
-        raise ValueError(f"diversity@{k}: expected k >= 2 and at least one query")
+    """1 - mean cosine of the distinct pairs among the top k, averaged over the queries that found at least two documents.
+
+    ranked   int [Q, D]  document ids, best first; negative ids are padding
+    vectors  float [D, H], unit length (a zero vector has cosine 0 to all)
+    """
+    if k < 2:
+        raise ValueError(f"diversity@{k}: expected k >= 2")
     values = []
     for row in ranked:
-        top = vectors[row[:k]]
+        top = vectors[[d for d in row[:k].tolist() if d >= 0]]  # [n, H]
         n = len(top)
-        values.append(1.0 - ((top @ top.T).sum() - n) / (n * (n - 1)))
+        if n >= 2:
+            cosines = top @ top.T
+            values.append(1.0 - (cosines.sum() - np.trace(cosines)) / (n * (n - 1)))
+    if not values:
+        raise ValueError(f"diversity@{k}: no query found two documents")
     return float(np.mean(values))
 
 

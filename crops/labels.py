@@ -97,10 +97,16 @@ def choose(by_label: Mapping[str, Rung], *, min_share: float, uncertain: float) 
         (a, b) for a, b in itertools.pairwise(names)
         if by_label[str(a)].low <= by_label[str(b)].high and by_label[str(b)].low <= by_label[str(a)].high
     )  # fmt: skip
-    below = by_label.get(str(anchor - 1))
-    why = f"label {anchor} keeps enough of label 4's relevance ({positive.share:.2f})"
-    if below is not None:
-        why += f", label {anchor - 1} ({below.share:.2f}) does not"
-    if not doubtful:
-        return Hierarchy((anchor,), f"anchors >= {anchor}: {why}", merged)
-    return Hierarchy((anchor + 1, anchor), f"label {anchor} is at the limit: validation decides", merged)
+    if doubtful:
+        return Hierarchy((anchor + 1, anchor), f"label {anchor} is at the limit: validation decides", merged)
+    return Hierarchy((anchor,), f"anchors >= {anchor}: {_why(by_label, anchor, positive.share, min_share)}", merged)
+
+
+def _why(by_label: Mapping[str, Rung], anchor: int, positive: float, min_share: float) -> str:
+    parts = []
+    if anchor < POSITIVE_FROM:
+        kept = by_label[str(anchor)].share
+        parts.append(f"label {anchor} ({kept:.2f}) keeps enough of the positives' relevance ({positive:.2f})")
+    if (below := by_label.get(str(anchor - 1))) is not None:
+        parts.append(f"label {anchor - 1} ({below.share:.2f}) keeps less than {min_share:.2f} of {positive:.2f}")
+    return ", ".join(parts) or "nothing is known of the lower labels"

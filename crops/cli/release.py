@@ -18,11 +18,11 @@ EXIT_BY_VERDICT = {"promote": 0, "reject": 3, "unknown": 4}
 @click.option("--export", "exported", type=EXISTING, required=True, help="What `crops export` wrote for the challenger.")
 @click.option("--index", "indexed", type=EXISTING, required=True, help="What `crops index` wrote for the challenger.")
 @click.option("--challenger", default="crops", show_default=True, help="System on trial.")
-@click.option("--champion", default="clicks", show_default=True, help="System it is held against.")
+@click.option("--champion", default=None, help="System it is held against. Default: champion where it was measured, else clicks.")
 @out_option
 @config_option
 def gate(
-    metrics: Path, exported: Path, indexed: Path, challenger: str, champion: str, out: Path, config: Config
+    metrics: Path, exported: Path, indexed: Path, challenger: str, champion: str | None, out: Path, config: Config
 ) -> None:  # fmt: skip
     """Challenger against champion. Exit code 0 promote, 3 reject, 4 unknown."""
     from crops.stages import gate as stage

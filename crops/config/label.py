@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from crops.config.base import StageConfig
 
@@ -31,3 +31,12 @@ class LabelConfig(StageConfig):
         description="Below min_anchor_share by less than this: both hierarchies go to validation. Source: ours, as θ "
         "overestimates rare relevance.",
     )  # fmt: skip
+
+    @field_validator("labels")
+    @classmethod
+    def _complete(cls, labels: dict[str, int]) -> dict[str, int]:
+        if labels.keys() != PAPER_LABELS.keys():
+            raise ValueError(f"expected a label for each of {', '.join(PAPER_LABELS)}")
+        if wrong := {name: label for name, label in labels.items() if not 1 <= label <= 5}:
+            raise ValueError(f"labels are 1..5 (0 is kept for in-batch documents), found {wrong}")
+        return labels

@@ -75,10 +75,11 @@ class CrossEncoder:
 def build(base: str, corpus: Sequence[str], *, max_tokens: int, seed: int) -> CrossEncoder:
     """The model by its Hugging Face path, or `small`: made here, 2 layers of width 128, with a tokenizer from `corpus`."""
     torch.manual_seed(seed)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     if base != SMALL:
         tokenizer = AutoTokenizer.from_pretrained(base)
-        model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1)
-        return CrossEncoder(model, tokenizer, max_tokens, small=False)
+        model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1, ignore_mismatched_sizes=True)
+        return CrossEncoder(model.to(device), tokenizer, max_tokens, small=False)
     tokenizer = train_tokenizer(corpus, vocab_size=8_000, max_tokens=max_tokens)
     config = BertConfig(
         vocab_size=len(tokenizer), hidden_size=128, num_hidden_layers=2, num_attention_heads=4, intermediate_size=256,
@@ -86,4 +87,6 @@ def build(base: str, corpus: Sequence[str], *, max_tokens: int, seed: int) -> Cr
         attention_probs_dropout_prob=0.0, pad_token_id=tokenizer.pad_token_id,
     )  # fmt: skip
     config.num_labels = 1
-    return CrossEncoder(BertForSequenceClassification(config), tokenizer, max_tokens, small=True)
+    small: PreTrainedModel = BertForSequenceClassification(config)
+    small.to(device)  # type: ignore[arg-type]  # the published type of `to` lacks its device
+    return CrossEncoder(small, tokenizer, max_tokens, small=True)

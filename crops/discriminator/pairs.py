@@ -22,7 +22,7 @@ def judged(searches: ir.Table, results: ir.Table, videos: ir.Table, *, long_play
     """in: searches(search_id, query normalised), results, videos(video_id, duration_s); out: (query, video_id, relevant bool).
 
     Relevant: played for `long_play_s`, or whole where shorter, in any search of the query. Not relevant: never clicked, and
-    skipped above a click at least once (who clicks lower down has seen it; below the last click nobody knows).
+    skipped above a click or like at least once (who clicks lower down has seen it; below the last click nobody knows).
     """
     exposed = results.filter(_.stage == "exposed").join(searches, "search_id").left_join(videos, "video_id")
     touched = exposed.clicked | exposed.liked
@@ -34,7 +34,7 @@ def judged(searches: ir.Table, results: ir.Table, videos: ir.Table, *, long_play
         last=touched.ifelse(exposed.position, ibis.literal(-1, "int32")).max().over(last),
     )
     pairs = rows.group_by("query", "video_id").agg(
-        long=(_.long & _.touched).max(), touched=_.touched.max(), skipped=((_.position < _.last) & ~_.touched).max()
+        long=_.long.max(), touched=_.touched.max(), skipped=((_.position < _.last) & ~_.touched).max()
     )
     certain = pairs.filter(pairs.long | (~pairs.touched & pairs.skipped))
     return certain.select("query", "video_id", relevant=certain.long).order_by(["query", "video_id"])
@@ -46,6 +46,7 @@ def sample(
 ) -> Judged:  # fmt: skip
     """Balances the judged pairs: all positives, as many skipped ones, and random documents; splits by query.
 
+    A pair stands once. No random document is one that the log knows as relevant for its query, drawn as a positive or not.
     The mix that calibration refers to is 1 positive : at most 1 skipped : `random_per_positive` random.
     """
     rng = np.random.default_rng(seed)
@@ -55,16 +56,18 @@ def sample(
     drawn = rng.choice(positive, int(len(positive) * random_per_positive)) if len(positive) else positive
     catalogue = sorted(texts)
     random = rng.integers(0, len(catalogue), len(drawn))
-    own = {(queries[i], doc_ids[i]) for i in positive}
-    pairs = [(queries[i], doc_ids[i], 1.0) for i in positive] + [(queries[i], doc_ids[i], 0.0) for i in negative]
-    pairs += [
-        (queries[i], catalogue[d], 0.0) for i, d in zip(drawn, random, strict=True) if (queries[i], catalogue[d]) not in own
-    ]
-    distinct = sorted({q for q, _d, _r in pairs})
-    apart = set(rng.permutation(np.array(distinct, dtype=object))[: int(len(distinct) * held_out_share)].tolist())
+    own = {(queries[i], doc_ids[i]) for i in np.flatnonzero(relevant)}
+    pairs = {(queries[i], doc_ids[i]): 1.0 for i in positive} | {(queries[i], doc_ids[i]): 0.0 for i in negative}
+    for i, d in zip(drawn, random, strict=True):
+        if (pair := (queries[i], catalogue[d])) not in own:
+            pairs.setdefault(pair, 0.0)
+    distinct = sorted({q for q, _d in pairs})
+    # Calibration is fitted on one half of these queries and judged on the other: one query each at the least.
+    count = max(2, int(len(distinct) * held_out_share)) if len(distinct) > 2 else 0
+    apart = set(rng.permutation(np.array(distinct, dtype=object))[:count].tolist())
     return Judged(
-        queries=[q for q, _d, _r in pairs],
-        texts=[texts[d] for _q, d, _r in pairs],
-        relevant=np.array([r for _q, _d, r in pairs], dtype=np.float32),
-        held_out=np.array([q in apart for q, _d, _r in pairs], dtype=bool),
+        queries=[q for q, _d in pairs],
+        texts=[texts[d] for _q, d in pairs],
+        relevant=np.array(list(pairs.values()), dtype=np.float32),
+        held_out=np.array([q in apart for q, _d in pairs], dtype=bool),
     )

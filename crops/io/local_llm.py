@@ -6,10 +6,12 @@ Gemma's weights come under their own licence terms; nothing of them is part of t
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import httpx
 
@@ -17,17 +19,20 @@ from crops.errors import ConfigError, ServiceError
 
 # Started in a process of its own: the server lives in a library, and a crash must not take the stage along.
 SERVER = """
-import sys, time
+import os, sys, time
 import xllamacpp as xlc
+parent = os.getppid()
 params = xlc.CommonParams()
-params.model.path, params.port, params.hostname = sys.argv[1], int(sys.argv[2]), "127.0.0.1"
-params.n_ctx, params.n_parallel = 8192, 4
+params.model.path, params.port, params.hostnames = sys.argv[1], int(sys.argv[2]), ["127.0.0.1"]
+params.n_ctx, params.n_parallel = 2048 * int(sys.argv[3]), int(sys.argv[3])
 server = xlc.Server(params)
 print("listening", flush=True)
-while True:
-    time.sleep(60)
+while os.getppid() == parent:  # a stage that was killed must not leave its server behind
+    time.sleep(0.5)
+os._exit(0)
 """
 START_S = 60.0
+SLOTS = 2  # requests that the server works on at once, each with 2,048 tokens; more would wait in line until they time out
 
 
 @contextmanager
@@ -42,22 +47,22 @@ def served() -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    child = subprocess.Popen(
-        [sys.executable, "-c", SERVER, str(model), str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    try:
-        _wait(child, f"http://127.0.0.1:{port}")
-        yield f"http://127.0.0.1:{port}/v1"
-    finally:
-        child.kill()
-        child.wait()
+    command = [sys.executable, "-c", SERVER, str(model), str(port), str(SLOTS)]
+    with tempfile.TemporaryFile() as log, subprocess.Popen(command, stdout=log, stderr=log) as child:
+        try:
+            _wait(child, f"http://127.0.0.1:{port}", log)
+            yield f"http://127.0.0.1:{port}/v1"
+        finally:
+            child.kill()
 
 
-def _wait(child: subprocess.Popen[bytes], url: str) -> None:
+def _wait(child: subprocess.Popen[bytes], url: str, log: IO[bytes]) -> None:
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline:
         if child.poll() is not None:
-            raise ServiceError(f"the local LLM ended with exit code {child.returncode} before it answered")
+            log.seek(0)
+            said = log.read().decode(errors="replace").strip().splitlines() or ["nothing"]
+            raise ServiceError(f"the local LLM ended with {child.returncode} before it answered; it said: {said[-1][-200:]}")
         try:
             if httpx.get(f"{url}/health", timeout=1).status_code == 200:
                 return

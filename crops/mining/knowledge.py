@@ -18,12 +18,14 @@ RULES = (
     "Stay on what the query means; the example shows one video that fits a query, not a template to copy.",
     "Answer with JSON only.",
 )
-_TEXTS = {"type": "array", "items": {"type": "string"}}
+# Without limits a small model repeats itself within a list until it is cut off, and nothing of its answer can be read.
+# (No maxLength: llama.cpp turns it into a grammar that takes minutes per answer.)
+MAX_ITEMS = 6
+_TEXT = {"type": "string"}
+_TEXTS = {"type": "array", "items": _TEXT, "maxItems": MAX_ITEMS}
 VIDEO = {
     "type": "object",
-    "properties": {
-        "caption": {"type": "string"}, "tags": _TEXTS, "cover": {"type": "string"}, "keywords": _TEXTS, "related_queries": _TEXTS,
-    },
+    "properties": {"caption": _TEXT, "tags": _TEXTS, "cover": _TEXT, "keywords": _TEXTS, "related_queries": _TEXTS},
     "required": ["caption", "tags", "cover", "keywords", "related_queries"],
 }  # fmt: skip
 # Words of a description beyond which it is no description of a short video.
@@ -40,7 +42,8 @@ def messages(query: str, exemplar: str | None, *, descriptions: int) -> list[dic
     """Chat messages for one query; `exemplar` is the text of one relevant video, None: zero-shot."""
     fields = "caption, tags, cover (text on the cover), keywords, related_queries"
     blocks = [
-        f'### Format\nA JSON object {{"videos": [...]}} with {descriptions} objects of the fields {fields}.',
+        f'### Format\nA JSON object {{"videos": [...]}} with {descriptions} objects of the fields {fields}; '
+        f"at most {MAX_ITEMS} entries in a list, none twice.",
         "### Rules\n" + "\n".join(f"- {rule}" for rule in RULES),
     ]
     if exemplar:
@@ -72,7 +75,7 @@ def parse(answer: str, *, exemplar: str | None) -> tuple[list[str], list[str]]:
     """Texts of the acceptable descriptions in one answer, and a reason for each rejected one (or for the whole)."""
     try:
         videos = json.loads(answer)["videos"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return [], ["not the JSON that was asked for"]
     if not isinstance(videos, list) or not videos:
         return [], ["no videos in the answer"]
@@ -106,12 +109,17 @@ def _fault(video: Any) -> str:
                 return f"field {name} is no list of texts"
         elif not isinstance(value, str):
             return f"field {name} is no text"
+        if any("\ud800" <= char <= "\udfff" for char in "".join(value)):
+            return f"field {name} holds half a character"  # JSON can escape a lone surrogate; no UTF-8 file can hold it
     return ""
 
 
 def _text(video: dict[str, Any]) -> str:
-    keywords = list(dict.fromkeys([*video["keywords"], *video["tags"]]))
-    return document_text(video["caption"], keywords, video["cover"], video["related_queries"])
+    """An endpoint that does not hold the schema's limits is held to them here; a repeated word says nothing more."""
+    keywords = dict.fromkeys([*video["keywords"][:MAX_ITEMS], *video["tags"][:MAX_ITEMS]])
+    return document_text(
+        video["caption"], list(keywords), video["cover"], list(dict.fromkeys(video["related_queries"][:MAX_ITEMS]))
+    )
 
 
 def doc_id(text: str) -> str:

@@ -83,7 +83,8 @@ class Encoder(nn.Module):
         elif self.pooling == "cls":
             pooled = hidden[:, 0]
         else:
-            pooled = hidden[torch.arange(len(hidden), device=hidden.device), mask.sum(1) - 1]
+            rows = torch.arange(hidden.shape[0], device=hidden.device)  # len() would fix the batch in ONNX
+            pooled = hidden[rows, mask.sum(1) - 1]
         return F.normalize(pooled.float(), dim=-1)
 
     def embed(self, ids: Sequence[Sequence[int]], kind: Kind, *, batch_tokens: int | None = None) -> Tensor:

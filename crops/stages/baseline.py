@@ -16,7 +16,7 @@ def run(
         from crops.stages.register import run as register
 
         return register(
-            exported, indexed, documents, samples, out, cfg, registry=registry, alias="champion", metrics=metrics
+            exported, indexed, documents, samples, out, cfg, registry=registry, alias="champion", metrics=metrics, first=True
         )  # fmt: skip
     with artifacts.replacing(out) as folder:
         artifacts.write_json(folder / "release.json", {"uri": None, "reason": "the registry has a champion"})

@@ -32,11 +32,12 @@ def run(
     rows = _rows(candidates, known, texts)
     synthetic = dict(zip(known["doc_id"].to_pylist(), known["text"].to_pylist(), strict=True))
     judged = _judged(logs, candidates, texts, cfg)
-    encoder, calibration, about = _theta(judged, texts, cfg)
+    encoder, calibration, about = _theta(judged, logs, texts, cfg)
     _score(rows, encoder, calibration, {**texts, **synthetic}, cfg)
     similarity, how = _similarity(rows, champion, cfg)
     _decide(rows, similarity, cfg)
     test = artifacts.read(candidates, records.TEST_QR)
+    test = test.filter(pa.array([d in texts for d in test["video_id"].to_pylist()], pa.bool_()))
     test_theta = calibration(
         score.logits(encoder, test["query"].to_pylist(), [texts[d] for d in test["video_id"].to_pylist()])
     )  # fmt: skip
@@ -82,7 +83,7 @@ def _judged(logs: Path, candidates: Path, texts: dict[str, str], cfg: Discrimina
 
 
 def _theta(
-    judged: pairs.Judged, texts: dict[str, str], cfg: DiscriminateConfig
+    judged: pairs.Judged, logs: Path, texts: dict[str, str], cfg: DiscriminateConfig
 ) -> tuple[model.CrossEncoder, calibrate.Calibration, dict[str, Any]]:
     corpus = [*sorted(texts.values()), *sorted(set(judged.queries))]
     encoder = model.build(cfg.base, corpus, max_tokens=cfg.max_tokens, seed=cfg.seed)
@@ -103,6 +104,9 @@ def _theta(
     names = sorted({judged.queries[i] for i in held})
     first = {q: n % 2 == 0 for n, q in enumerate(names)}
     fits = np.array([first[judged.queries[i]] for i in held], dtype=bool)
+    for half in (fits, ~fits):
+        if len(set(relevant[half].tolist())) < 2:
+            raise InputError(logs / "results", f"{len(names)} held-out queries with long plays or skips: too few to calibrate on")
     calibration = calibrate.fit(logits[fits], relevant[fits])
     theta, observed = calibration(logits[~fits]), relevant[~fits]
     about = {
@@ -184,7 +188,7 @@ def _tables(rows: pd.DataFrame, truth: Path | None, cfg: DiscriminateConfig) -> 
         grades = set(zip(known["query"], known["video_id"], strict=True))
     out: dict[str, Any] = {}
     for perspective in GATED:
-        part = rows[rows["perspective"] == perspective]
+        part = rows[rows["perspective"] == perspective].drop_duplicates(["query", "doc_id"])  # whatever the later query was
         theta = part["theta"].to_numpy()
         relevant = _relevant(part, grades, covered)
         out[perspective] = {

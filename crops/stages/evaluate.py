@@ -18,6 +18,7 @@ from crops.stages.base import StageReport
 
 SETS = ("ct", "qr", "qr_raw", "qr_relevant", "truth", "unseen", "no_click")
 SLICES = ("head", "torso", "tail")
+DIVERSITY_QUERIES = 500  # a mean over them is known to about 0.01
 Rank = Callable[[list[str]], np.ndarray]
 Relevant = dict[str, set[int]]
 
@@ -47,18 +48,16 @@ def run(
     per_query: dict[str, dict[str, dict[str, tuple[float, float]]]] = {}
     graded: dict[str, dict[str, float]] = {}
     found: dict[str, float | None] = {}
-    diversity: dict[str, float] = {}
+    diversity: dict[str, float | None] = {}
     exposed = _exposed(documents, corpus)
-    vectors = None
+    bags, place = _bags(corpus), {q: n for n, q in enumerate(queries)}
+    some = np.random.default_rng(cfg.seed).permutation(len(queries))[:DIVERSITY_QUERIES]
     for name, rank in tqdm(_rankers(systems, champion, corpus, cfg).items(), desc="evaluating", unit="system", disable=None):
         ranked = rank(queries)
-        place = {q: n for n, q in enumerate(queries)}
         per_query[name] = {s: _recalls(r, ranked, place) for s, r in sets.items() if r}
         graded[name] = _ndcg(grades, ranked, place)
         found[name] = _never_exposed(sets.get("truth"), exposed, ranked, place)
-        if vectors is None:
-            vectors = _bags(corpus)
-        diversity[name] = round(evaluation.diversity_at_k(ranked[:500], vectors, 10), 4)
+        diversity[name] = _diversity(ranked[some], bags)
     metrics = _metrics(per_query, graded, sets, cfg)
     metrics |= {"never_exposed_found": found, "diversity_at_10": diversity}
     with artifacts.replacing(out) as folder:
@@ -195,6 +194,13 @@ def _never_exposed(truth: Relevant | None, exposed: Relevant, ranked: np.ndarray
     return round(sum(found) / sum(len(docs) for docs in hidden.values()), 4)
 
 
+def _diversity(ranked: np.ndarray, bags: np.ndarray) -> float | None:
+    """Diversity of the first ten; None where no query found two documents."""
+    if not (ranked[:, 1:2] >= 0).any():
+        return None
+    return round(evaluation.diversity_at_k(ranked, bags, 10), 4)
+
+
 def _bags(corpus: Corpus, width: int = 128) -> np.ndarray:
     """Unit vectors of hashed words [D, 128]: a measure of diversity that belongs to no system."""
     import hashlib
@@ -252,5 +258,7 @@ def _table(per_query: PerQuery, graded: dict[str, dict[str, float]]) -> pa.Table
         for system, by_set in sorted(per_query.items()) for name, values in sorted(by_set.items())
         for query, (at_20, at_100) in values.items()
     ]  # fmt: skip
+    kinds = [pa.string()] * 3 + [pa.float64()] * 3
     names = ("set", "system", "query", "recall_at_20", "recall_at_100", "ndcg_at_4")
-    return pa.table({name: [row[n] for row in rows] for n, name in enumerate(names)})
+    schema = pa.schema(list(zip(names, kinds, strict=True)))
+    return pa.table({name: [row[n] for row in rows] for n, name in enumerate(names)}, schema=schema)

@@ -4,10 +4,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from crops import evaluation, gate
 from crops.config.gate import GateConfig
+from crops.errors import InputError
 from crops.io import artifacts
 from crops.stages.base import StageReport
 
@@ -22,6 +24,9 @@ def run(
     values = _per_query(metrics / "per_query.parquet")
     known = {system for _set, system in values}
     against = champion or ("champion" if "champion" in known else "clicks")
+    for system in (challenger, against):
+        if system not in known:
+            raise InputError(metrics / "per_query.parquet", f"holds no system {system!r}; systems: {', '.join(sorted(known))}")
 
     def difference(name: str) -> gate.Difference | None:
         ours, theirs = values.get((name, challenger), {}), values.get((name, against), {})
@@ -38,8 +43,8 @@ def run(
     required = [
         gate.gain(difference("qr_raw"), "qr_raw", min_queries=few),
         gate.bound("recall@100 on qr_raw", float(np.mean(list(recall.values()))) if recall else None, least=cfg.min_recall),
-        gate.bound("index recall against exact search", built["recall_against_exact"], least=cfg.min_index_recall),
-        gate.bound("median time of one query, ms", facts["encode_ms"], most=cfg.max_encode_ms),
+        gate.bound("index recall against exact search", built.get("recall_against_exact"), least=cfg.min_index_recall),
+        gate.bound("median time of one query, ms", facts.get("encode_ms"), most=cfg.max_encode_ms),
     ]
     guards = [gate.no_loss(difference(name), name, max_loss=loss, min_queries=few) for name in ("qr", "qr_tail", "ct")]
     verdict = gate.decide(required, guards)
@@ -50,7 +55,12 @@ def run(
 
 
 def _per_query(path: Path) -> dict[tuple[str, str], dict[str, float]]:
-    rows = pq.read_table(path, columns=["set", "system", "query", "recall_at_100"])
+    try:
+        rows = pq.read_table(path, columns=["set", "system", "query", "recall_at_100"])
+    except FileNotFoundError as error:
+        raise InputError(path, "no such file; expected a folder that `crops evaluate` wrote") from error
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(path, f"not a readable Parquet file ({str(error).splitlines()[0]})") from error
     out: dict[tuple[str, str], dict[str, float]] = {}
     for name, system, query, value in zip(*(rows[c].to_pylist() for c in rows.column_names), strict=True):
         out.setdefault((name, system), {})[query] = value

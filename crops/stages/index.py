@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from crops import index, records
 from crops.config.index import IndexConfig
+from crops.errors import InputError
 from crops.io import artifacts
 from crops.retriever.onnx_encoder import OnnxEncoder
 from crops.stages.base import StageReport
@@ -19,10 +20,12 @@ def run(export: Path, documents: Path, out: Path, cfg: IndexConfig) -> StageRepo
     rows = artifacts.read(documents, records.DOCUMENTS)
     ids, texts = tuple(rows["doc_id"].to_pylist()), rows["text"].to_pylist()
     encoder = OnnxEncoder(export)
+    if not ids:
+        raise InputError(documents / "documents", "no document, expected at least one to index")
     starts = tqdm(range(0, len(texts), cfg.batch), desc="encoding documents", disable=None)
     vectors = np.concatenate([encoder.encode(texts[s : s + cfg.batch], kind="document") for s in starts])
     factory = index.factory_for(len(ids), cfg.factories)
-    made = index.build(vectors, ids, factory=factory, nprobe=cfg.nprobe, ef_search=cfg.ef_search)
+    made = index.build(vectors, ids, factory=factory, nprobe=cfg.nprobe, ef_search=cfg.ef_search, refine_factor=cfg.refine_factor)
     probes = vectors[:: max(1, len(vectors) // cfg.probes)]
     recall = _recall(made, vectors, probes)
     with artifacts.replacing(out) as folder:

@@ -13,13 +13,19 @@ from tqdm import tqdm
 from crops import records
 from crops.config.knowledge import KnowledgeConfig
 from crops.errors import ServiceError
-from crops.io import artifacts, llm
+from crops.io import artifacts
+from crops.io import llm as edge
 from crops.mining import knowledge
 from crops.stages.base import StageReport
 
 
-def run(logs: Path, candidates: Path, out: Path, cfg: KnowledgeConfig, *, llm: str | None = None) -> StageReport:
-    """Writes knowledge, knowledge.json and rejected.jsonl. `llm` None: an empty table, and the report says so."""
+def run(
+    logs: Path, candidates: Path, out: Path, cfg: KnowledgeConfig, *, llm: str | None = None, cache: Path | None = None
+) -> StageReport:  # fmt: skip
+    """Writes knowledge, knowledge.json and rejected.jsonl. `llm` None: an empty table, and the report says so.
+
+    `cache`: the file of all answers so far, by default beside `out`; a restart that is given the same asks nothing twice.
+    """
     if not llm:
         with artifacts.replacing(out) as folder:
             artifacts.write(folder, records.KNOWLEDGE, records.KNOWLEDGE.schema.empty_table())
@@ -27,13 +33,21 @@ def run(logs: Path, candidates: Path, out: Path, cfg: KnowledgeConfig, *, llm: s
         return StageReport(numbers={"asked": 0, "accepted": 0}, notes=("knowledge: no LLM was given, so there is none",))
     texts = {r["doc_id"]: r["text"] for r in artifacts.read(candidates, records.DOCUMENTS).to_pylist()}
     chosen = _chosen(candidates, texts, cfg)
-    with _endpoint(llm) as url:
-        answers = _answers(url, chosen, texts, out, cfg)
+    cache = cache or out.parent / f".{out.name}.answers.sqlite"
+    bodies = _bodies(chosen, texts, cfg)
+    with _endpoint(llm, cfg.concurrency) as (url, concurrency), tqdm(total=len(bodies), desc="asking", disable=None) as bar:
+        answers = edge.ask(
+            url, bodies, cache=cache, concurrency=concurrency, timeout_s=cfg.timeout_s, retries=cfg.retries,
+            budget=cfg.token_budget, progress=bar.update,
+        )  # fmt: skip
     rows, rejected = _rows(chosen, answers, texts, cfg)
     asked = sum(a.text is not None for a in answers)
-    bad = len({r["query"] for r in rejected if r["whole"]})
-    if asked and bad / asked > cfg.max_rejected_share:
-        raise ServiceError(f"{llm}: {bad} of {asked} answers were rejected, first: {rejected[0]['reason']}")
+    bad = {r["query"]: r["reason"] for r in rejected if r["whole"]}
+    if asked and len(bad) / asked > cfg.max_rejected_share:
+        # Kept, they would fail every later try as well, even with another model behind the same name.
+        edge.forget(cache, [body for body, (query, _exemplar) in zip(bodies, chosen, strict=True) if query in bad])
+        common, _count = Counter(bad.values()).most_common(1)[0]
+        raise ServiceError(f"{llm}: {len(bad)} of {asked} answers were rejected, most of them: {common}")
     about: dict[str, Any] = {
         "asked": asked, "not_asked_over_budget": len(answers) - asked, "tokens": sum(a.tokens for a in answers),
         "accepted": len(rows), "rejected": dict(sorted(Counter(r["reason"] for r in rejected).items())),
@@ -49,15 +63,15 @@ def run(logs: Path, candidates: Path, out: Path, cfg: KnowledgeConfig, *, llm: s
 
 
 @contextmanager
-def _endpoint(address: str) -> Iterator[str]:
-    """The URL itself, or that of the small real LLM, which is started and stopped here."""
+def _endpoint(address: str, concurrency: int) -> Iterator[tuple[str, int]]:
+    """The URL itself, or that of the small real LLM, which is started and stopped here; and how much it takes at once."""
     if address != "local":
-        yield address
+        yield address, concurrency
         return
     from crops.io import local_llm
 
     with local_llm.served() as url:
-        yield url
+        yield url, min(concurrency, local_llm.SLOTS)
 
 
 def _chosen(candidates: Path, texts: dict[str, str], cfg: KnowledgeConfig) -> list[tuple[str, str | None]]:
@@ -69,11 +83,9 @@ def _chosen(candidates: Path, texts: dict[str, str], cfg: KnowledgeConfig) -> li
     return knowledge.choose(queries, [r for r in rows if r[1] in texts], max_queries=cfg.max_queries)
 
 
-def _answers(
-    url: str, chosen: list[tuple[str, str | None]], texts: dict[str, str], out: Path, cfg: KnowledgeConfig
-) -> list[llm.Answer]:
+def _bodies(chosen: list[tuple[str, str | None]], texts: dict[str, str], cfg: KnowledgeConfig) -> list[dict[str, Any]]:
     answer = {"name": "videos", "schema": knowledge.schema(cfg.descriptions), "strict": True}
-    bodies: list[dict[str, Any]] = [
+    return [
         {
             "model": cfg.model, "temperature": cfg.temperature, "max_tokens": cfg.max_answer_tokens,
             "messages": knowledge.messages(query, texts.get(exemplar or ""), descriptions=cfg.descriptions),
@@ -81,16 +93,10 @@ def _answers(
         }
         for query, exemplar in chosen
     ]  # fmt: skip
-    cache = out.parent / f".{out.name}.answers.sqlite"
-    with tqdm(total=len(bodies), desc="asking", unit="query", disable=None) as bar:
-        return llm.ask(
-            url, bodies, cache=cache, concurrency=cfg.concurrency, timeout_s=cfg.timeout_s, retries=cfg.retries,
-            budget=cfg.token_budget, progress=bar.update,
-        )  # fmt: skip
 
 
 def _rows(
-    chosen: list[tuple[str, str | None]], answers: list[llm.Answer], texts: dict[str, str], cfg: KnowledgeConfig
+    chosen: list[tuple[str, str | None]], answers: list[edge.Answer], texts: dict[str, str], cfg: KnowledgeConfig
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     rejected: list[dict[str, Any]] = []

@@ -18,18 +18,20 @@ from crops.stages.base import StageReport
 def run(scored: Path, out: Path, cfg: LabelConfig, *, truth: Path | None = None) -> StageReport:
     """Writes samples, origins, knowledge and label.json; `scored` is discriminate's out, `truth` is only reported."""
     rows = artifacts.read(scored, records.SCORED).to_pandas()
-    if not rows["kept"].any():
-        raise InputError(scored / "scored", "no row is kept, expected at least one positive pair")
+    if not (rows["kept"] & rows["perspective"].isin(records.POSITIVE_PERSPECTIVES)).any():
+        raise InputError(scored / "scored", "no positive pair is kept: neither click, reformulation, feed nor knowledge")
     samples, origin = labels.assign(rows, cfg.labels), labels.origins(rows)
     rows = rows.assign(label=rows["perspective"].map(cfg.labels))
-    asked = rows[rows["kept"] & rows["theta"].notna()].drop_duplicates(["query", "doc_id", "perspective"])
+    rows = rows[rows["kept"]].drop_duplicates(["query", "doc_id", "perspective"])
+    asked = rows[rows["theta"].notna()]
     by_perspective = labels.ladder(asked["theta"].to_numpy(float), asked["perspective"].to_numpy())
     # θ learns from clicks: what it says of texts that no log ever held tells nothing of how relevant label 4 is.
-    judged = asked[asked["perspective"] != "knowledge"]
+    judged = _as_trained(asked[asked["perspective"] != "knowledge"], samples)
     by_label = labels.ladder(judged["theta"].to_numpy(float), judged["label"].to_numpy())
     found = labels.choose(by_label, min_share=cfg.min_anchor_share, uncertain=cfg.uncertain_share)
-    chosen = labels.Hierarchy((1,), "the paper's form: anchors >= 1") if cfg.hierarchy == "paper" else found
-    known = _truth(rows[rows["kept"]], truth)
+    paper = labels.Hierarchy((1,), "the paper's form: anchors >= 1", found.merged)
+    chosen = paper if cfg.hierarchy == "paper" else found
+    known = _truth(rows, samples, truth)
     shares = {"theta": _shares(by_label), "theta_by_perspective": _shares(by_perspective), **known}
     hierarchy = {
         "labels": dict(cfg.labels), "anchor_min_candidates": list(chosen.anchor_min_candidates), "reason": chosen.reason,
@@ -50,16 +52,22 @@ def _shares(rungs: dict[str, labels.Rung]) -> dict[str, dict[str, float]]:
     return {name: asdict(step) for name, step in rungs.items()}
 
 
-def _truth(kept: pd.DataFrame, truth: Path | None) -> dict[str, Any]:
+def _as_trained(rows: pd.DataFrame, samples: pd.DataFrame) -> pd.DataFrame:
+    """One row per pair under the label it is trained with: a pair both clicked and skipped says nothing of label 3."""
+    final = rows.merge(samples[["query", "doc_id", "label"]], on=["query", "doc_id", "label"])
+    return final.drop_duplicates(["query", "doc_id"])
+
+
+def _truth(kept: pd.DataFrame, samples: pd.DataFrame, truth: Path | None) -> dict[str, Any]:
     """The ladder by truth, where the log has it; knowledge has no catalogue id and is left out."""
     if truth is None or not artifacts.exists(truth, records.RELEVANCE):
         return {"truth": None, "truth_by_perspective": None}
-    grades = artifacts.read(truth, records.RELEVANCE).to_pandas()
-    pairs = kept[kept["perspective"] != "knowledge"].drop_duplicates(["query", "doc_id", "perspective"])
-    pairs = pairs[pairs["query"].isin(set(grades["query"]))]
-    joined = pairs.merge(grades, how="left", left_on=["query", "doc_id"], right_on=["query", "video_id"])
-    relevant = (joined["grade"].fillna(0) >= records.RELEVANT_GRADE).to_numpy(np.float64)
-    return {
-        "truth": _shares(labels.ladder(relevant, joined["label"].to_numpy())),
-        "truth_by_perspective": _shares(labels.ladder(relevant, joined["perspective"].to_numpy())),
-    }
+    grades = artifacts.read(truth, records.RELEVANCE).to_pandas().rename(columns={"video_id": "doc_id"})
+    pairs = kept[(kept["perspective"] != "knowledge") & kept["query"].isin(set(grades["query"]))]
+
+    def shares(rows: pd.DataFrame, column: str) -> dict[str, dict[str, float]]:
+        joined = rows.merge(grades, how="left", on=["query", "doc_id"])
+        relevant = (joined["grade"].fillna(0) >= records.RELEVANT_GRADE).to_numpy(np.float64)
+        return _shares(labels.ladder(relevant, joined[column].to_numpy()))
+
+    return {"truth": shares(_as_trained(pairs, samples), "label"), "truth_by_perspective": shares(pairs, "perspective")}

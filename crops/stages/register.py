@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from crops import index, records
@@ -21,8 +22,12 @@ DEFAULT_REGISTRY = Path("mlruns")
 def run(
     export: Path, index: Path, documents: Path, samples: Path, out: Path, cfg: RegisterConfig, *,
     registry: str | None = None, alias: str = "challenger", verdict: Path | None = None, metrics: Path | None = None,
+    first: bool = False,
 ) -> StageReport:  # fmt: skip
-    """Writes release.json {"uri", "name", "version", "alias"}, or {"uri": null, "reason"} where the verdict is not promote."""
+    """Writes release.json {"uri", "name", "version", "alias"}, or {"uri": null, "reason"} where the verdict is not promote.
+
+    `first`: nobody holds the alias yet; a ServiceError where somebody took it in the meantime.
+    """
     decided = artifacts.read_json(verdict / "verdict.json") if verdict else {"verdict": "promote", "reasons": ["no gate asked"]}
     if decided["verdict"] != "promote":
         with artifacts.replacing(out) as folder:
@@ -34,7 +39,8 @@ def run(
         release.mkdir()
         _collect(release, export, index, documents, samples, cfg)
         _card(release / "MODEL_CARD.md", alias, measured, decided)
-        about = _register(release, registry, alias, cfg, measured, decided["reasons"])
+        _seal(release)
+        about = _register(release, registry, alias, cfg, measured, decided["reasons"], first)
         artifacts.write_json(folder / "release.json", about)
     return StageReport(numbers={"registered": 1, "version": int(about["version"])})
 
@@ -45,15 +51,28 @@ def _collect(release: Path, export: Path, built: Path, documents: Path, samples:
             shutil.copyfile(source, release / source.name)
     artifacts.write(release, records.DOCUMENTS, artifacts.read(documents, records.DOCUMENTS))
     pairs = artifacts.read(samples, records.ORIGINS)
-    mined = pairs.filter(pa.compute.is_in(pairs["perspective"], pa.array(records.POSITIVE_PERSPECTIVES)))
-    pq.write_table(mined.slice(0, cfg.max_training_pairs), release / "training_pairs.parquet", compression="zstd")
+    mined = pairs.filter(pc.is_in(pairs["perspective"], pa.array(records.POSITIVE_PERSPECTIVES)))
     queries = artifacts.read(documents, records.QUERIES).sort_by([("searches", "descending"), ("query", "ascending")])
-    probes = queries["query"].to_pylist()[: cfg.probes]
+    names = list(dict.fromkeys(queries["query"].to_pylist()))
+    pq.write_table(_capped(mined, names, cfg.max_training_pairs), release / "training_pairs.parquet", compression="zstd")
+    probes = names[: cfg.probes]
     vectors = OnnxEncoder(release).encode(probes)
     fingerprint = {"queries": probes, "vectors": [[round(float(x), 6) for x in row] for row in np.asarray(vectors)]}
     artifacts.write_json(release / "fingerprint.json", fingerprint)
-    sums = {p.name: index.sha256(p) for p in sorted(release.iterdir()) if p.is_file()}
-    artifacts.write_json(release / "checksums.json", sums)
+
+
+def _capped(pairs: pa.Table, queries: Sequence[str], most: int) -> pa.Table:
+    """The pairs of the most searched queries: those are what people ask about."""
+    place = {query: n for n, query in enumerate(queries)}
+    rank = pa.array([place.get(q, len(place)) for q in pairs["query"].to_pylist()], pa.int64())
+    ordered = pairs.append_column("rank", rank).sort_by([(c, "ascending") for c in ("rank", "query", "doc_id", "perspective")])
+    return ordered.slice(0, most).drop_columns("rank")
+
+
+def _seal(release: Path) -> None:
+    """Checksums of every file, the tables' too."""
+    files = sorted(p for p in release.rglob("*") if p.is_file())
+    artifacts.write_json(release / registry.CHECKSUMS, {p.relative_to(release).as_posix(): index.sha256(p) for p in files})
 
 
 def _card(path: Path, alias: str, measured: dict[str, Any], decided: dict[str, Any]) -> None:
@@ -68,7 +87,7 @@ def _card(path: Path, alias: str, measured: dict[str, Any], decided: dict[str, A
 
 
 def _register(
-    release: Path, uri: str | None, alias: str, cfg: RegisterConfig, measured: dict[str, Any], reasons: Sequence[str]
+    release: Path, uri: str | None, alias: str, cfg: RegisterConfig, measured: dict[str, Any], reasons: Sequence[str], first: bool
 ) -> dict[str, Any]:
     uri = uri or registry.uri_of(DEFAULT_REGISTRY)
     flat = {
@@ -76,8 +95,8 @@ def _register(
         for name, values in (measured.get("recall_at_100") or {}).items()
         for system, value in (values or {}).items()
     }
-    tags = {"checksums": index.sha256(release / "checksums.json")}
+    tags = {"checksums": index.sha256(release / registry.CHECKSUMS)}
+    before = None if first else registry.holder(uri, alias, name=cfg.name)
     version = registry.register(uri, release, name=cfg.name, metrics=flat, tags=tags)
-    before = registry.holder(uri, alias, name=cfg.name)
     registry.move(uri, alias, version, expected=before, reason="; ".join(reasons)[:400], name=cfg.name)
     return {"uri": f"models:/{cfg.name}/{version}", "name": cfg.name, "version": version, "alias": alias, "registry": uri}

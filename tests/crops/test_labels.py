@@ -1,0 +1,142 @@
+"""Hierarchical labels by hand, Wilson's interval against SciPy, and a choice that moves one way only."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binomtest
+
+from crops import labels
+from crops.config.label import PAPER_LABELS, LabelConfig
+from crops.errors import ConfigError
+
+
+def scored(*rows):
+    return pd.DataFrame(rows, columns=["query", "doc_id", "perspective", "theta", "kept"])
+
+
+def test_a_pair_of_several_origins_keeps_its_highest_label():
+    """a: clicked, skipped and reformulated -> 5, θ the highest asked; b: its reformulation was dropped, the click stays: 4;
+    c: feed and click share 4: the first name, click; d: kept nowhere; e: skipped only: 3, θ never asked."""
+    rows = scored(
+        ("q", "a", "click", 0.2, True), ("q", "a", "exposed", np.nan, True), ("q", "a", "reformulation", 0.9, True),
+        ("q", "b", "reformulation", 0.5, False), ("q", "b", "click", np.nan, True),
+        ("q", "c", "feed", 0.7, True), ("q", "c", "click", np.nan, True),
+        ("q", "d", "feed", 0.1, False), ("q", "e", "exposed", np.nan, True),
+    )  # fmt: skip
+    found = labels.assign(rows, PAPER_LABELS)
+    assert found[["doc_id", "perspective", "label"]].values.tolist() == [
+        ["a", "reformulation", 5], ["b", "click", 4], ["c", "click", 4], ["e", "exposed", 3],
+    ]  # fmt: skip
+    np.testing.assert_array_equal(found["theta"], [0.9, np.nan, 0.7, np.nan])
+    assert found["label"].dtype == np.int8
+
+
+def test_origins_keep_all_of_them():
+    rows = scored(("q", "a", "feed", 0.9, True), ("q", "a", "click", 0.1, True), ("q", "a", "feed", 0.9, True))
+    assert labels.origins(rows).values.tolist() == [["q", "a", "click"], ["q", "a", "feed"]]
+
+
+def test_a_perspective_without_a_label_is_named():
+    with pytest.raises(ValueError, match="no label for perspective 'wish'"):
+        labels.assign(scored(("q", "a", "wish", 0.9, True)), PAPER_LABELS)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.data())
+def test_assign_is_the_maximum_whatever_the_order_of_rows(data):
+    names = sorted(PAPER_LABELS)
+    row = st.tuples(st.sampled_from("pq"), st.sampled_from("ab"), st.sampled_from(names), st.just(np.nan), st.booleans())
+    rows = data.draw(st.lists(row, min_size=1, max_size=12))
+    expected = {}
+    for query, doc, perspective, _theta, kept in rows:
+        if kept:
+            expected[query, doc] = max(PAPER_LABELS[perspective], expected.get((query, doc), 0))
+    found = labels.assign(scored(*data.draw(st.permutations(rows))), PAPER_LABELS)
+    assert {(r.query, r.doc_id): r.label for r in found.itertuples()} == expected
+    assert found.equals(labels.assign(scored(*rows), PAPER_LABELS))
+
+
+@given(st.integers(0, 60), st.integers(0, 60))
+def test_wilson_interval_agrees_with_scipy(right, wrong):
+    values = np.array([1.0] * right + [0.0] * wrong)
+    found = labels.rung(values)
+    if not len(values):
+        assert found is None
+        return
+    expected = binomtest(right, len(values)).proportion_ci(method="wilson")
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=6e-5)
+    assert (found.share, found.pairs) == (pytest.approx(right / len(values), abs=6e-5), len(values))
+
+
+def test_pairs_that_were_not_asked_are_not_counted():
+    """Label 4: 1, 0 and an unknown -> 1/2 of 2; label 3: only unknown -> left out."""
+    found = labels.ladder(np.array([1.0, 0.0, np.nan, np.nan]), np.array([4, 4, 4, 3]))
+    assert list(found) == ["4"]
+    assert (found["4"].share, found["4"].pairs) == (0.5, 2)
+
+
+def rungs(**shares):
+    return {
+        name[1:]: labels.rung(np.array([1.0] * round(1000 * x) + [0.0] * round(1000 * (1 - x)))) for name, x in shares.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("shares", "anchors"),
+    [
+        ({"l4": 0.8, "l3": 0.1}, (4,)),  # 0.1 < (0.5 - 0.2) x 0.8 = 0.24
+        ({"l4": 0.8, "l3": 0.3}, (4, 3)),  # between 0.24 and 0.4: both go to validation
+        ({"l4": 0.8, "l3": 0.5, "l2": 0.1}, (3,)),
+        ({"l4": 0.9, "l3": 0.7, "l2": 0.65, "l1": 0.2}, (2,)),
+        ({"l4": 0.9, "l3": 0.7, "l2": 0.65, "l1": 0.6}, (1,)),
+        ({"l4": 0.8, "l3": 0.3, "l2": 0.7}, (4, 3)),  # a doubtful label ends it, whatever stands below
+        ({"l4": 0.8, "l2": 0.7}, (4,)),  # a label that nobody measured ends it too
+        ({"l5": 0.8, "l3": 0.7}, (3,)),
+        ({"l3": 0.7}, (4,)),
+        ({}, (4,)),
+    ],
+)
+def test_choice_by_hand(shares, anchors):
+    found = labels.choose(rungs(**shares), min_share=0.5, uncertain=0.2)
+    assert found.anchor_min_candidates == anchors
+    assert found.reason
+
+
+grid = st.integers(0, 20).map(lambda n: n / 20)
+
+
+@settings(deadline=None)
+@given(st.lists(grid, min_size=4, max_size=4), st.floats(0.1, 0.9), st.floats(0.1, 0.9), st.floats(0, 0.4), st.integers(0, 2))
+def test_choice_moves_one_way(shares, one, other, uncertain, raised):
+    """A lower bar never takes anchors away, nor does more relevance of a lower label."""
+    four, *lower = shares
+    strict, lax = max(one, other), min(one, other)
+
+    def lowest(values, bar):
+        steps = rungs(l4=four, l3=values[0], l2=values[1], l1=values[2])
+        candidates = labels.choose(steps, min_share=bar, uncertain=uncertain).anchor_min_candidates
+        assert candidates in {(4,), (3,), (2,), (1,), (4, 3), (3, 2), (2, 1)}
+        return candidates[-1]
+
+    assert lowest(lower, lax) <= lowest(lower, strict)
+    more = list(lower)
+    more[raised] = 1.0
+    assert lowest(more, strict) <= lowest(lower, strict)
+
+
+def test_labels_that_the_log_cannot_tell_apart_are_named():
+    """1,000 pairs each: 0.80 and 0.79 overlap (±0.025), 0.79 and 0.30 do not, 0.30 and 0.31 do."""
+    found = labels.choose(rungs(l5=0.8, l4=0.79, l3=0.3, l2=0.31), min_share=0.5, uncertain=0.1)
+    assert found.merged == ((5, 4), (3, 2))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [({"click": 9}, "1..5"), ({"click": 0}, "1..5"), ({"wish": 4}, "a label for each of")],
+)
+def test_labels_are_checked_where_they_are_set(change, says):
+    with pytest.raises(ConfigError, match=says):
+        LabelConfig.parse({"labels": PAPER_LABELS | change})
+    assert LabelConfig.parse({"labels": PAPER_LABELS | {"reformulation": 4}}).labels["reformulation"] == 4
