@@ -120,7 +120,8 @@ def batches(
         key = ", ".join(table.key)
         chosen = f"LEFT JOIN shares ON shares.day = {day} WHERE reason IS NOT NULL OR hash({key}) % {SLICES} < share"
     listed = ", ".join(f"{seen(name)} AS {name}" for name in columns)
-    yield from base.execute(f"SELECT {listed} FROM judged {chosen}").to_arrow_reader(rows)
+    reader: pa.RecordBatchReader = base.execute(f"SELECT {listed} FROM judged {chosen}").to_arrow_reader(rows)
+    yield from reader
 
 
 def _days(base: duckdb.DuckDBPyConnection, table: Table) -> list[dict[str, Any]]:

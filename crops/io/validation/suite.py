@@ -133,7 +133,7 @@ def day_outcomes(project: Any, table: Table, days: Sequence[dict[str, Any]], cfg
     """Volume of each day against the day before, days that are missing, and for results clicks and positions."""
     import pandas as pd
 
-    asked = [("rows", "a table is empty", {"min_value": 1}, "critical")]
+    asked: list[tuple[str, str, dict[str, float], str]] = [("rows", "a table is empty", {"min_value": 1}, "critical")]
     if table.partitioned:
         asked += [
             ("days_since_day_before", "days are missing", {"max_value": 1}, "warning"),

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from crops import records
 from crops.io import artifacts
@@ -70,10 +72,10 @@ def write(folder: Path, log: Rows) -> Path:
         made = table(name, found)
         root = folder / name
         for date in sorted(set(made["date"].to_pylist())) if "date" in made.column_names else [None]:
-            part = made.filter(pa.compute.equal(made["date"], date)).drop(["date"]) if date else made
+            part = made.filter(pc.equal(made["date"], date)).drop(["date"]) if date else made
             target = root / f"date={date}" if date else root
             target.mkdir(parents=True, exist_ok=True)
-            pa.parquet.write_table(part, target / "part-0.parquet", row_group_size=artifacts.ROW_GROUP)
+            pq.write_table(part, target / "part-0.parquet", row_group_size=artifacts.ROW_GROUP)
     return folder
 
 
