@@ -120,7 +120,8 @@ def batches(
         key = ", ".join(table.key)
         chosen = f"LEFT JOIN shares ON shares.day = {day} WHERE reason IS NOT NULL OR hash({key}) % {SLICES} < share"
     listed = ", ".join(f"{seen(name)} AS {name}" for name in columns)
-    reader: pa.RecordBatchReader = base.execute(f"SELECT {listed} FROM judged {chosen}").to_arrow_reader(rows)
+    # `sql` streams; `execute` would hold the whole answer.
+    reader: pa.RecordBatchReader = base.sql(f"SELECT {listed} FROM judged {chosen}").to_arrow_reader(rows)
     yield from reader
 
 
@@ -161,6 +162,7 @@ _GAPS = """
 """
 
 
-def _row(base: duckdb.DuckDBPyConnection, sql: str) -> tuple:
-    row = base.execute(sql).fetchone()
-    return row if row else ()
+def _row(base: duckdb.DuckDBPyConnection, sql: str) -> tuple[Any, ...]:
+    """The one row of an answer; fetched to its end, because a connection streams nothing while an answer is open."""
+    (row,) = base.execute(sql).fetchall()
+    return tuple(row)
