@@ -1,61 +1,115 @@
 """Checks the logs: accepted rows go on, bad rows go to quarantine with a reason, Data Docs show what was expected."""
 
+import functools
 import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import duckdb
+import pyarrow.parquet as pq
 
 from crops import records
 from crops.config.validate import ValidateConfig
 from crops.errors import ConfigError, InputError
 from crops.io import artifacts, warehouse
-from crops.io.validation import rules, split, suites
+from crops.io.validation import damage, docs, rules, split, suite
+from crops.io.validation.suite import Outcome
 from crops.stages.base import StageReport
 
 # Videos and searches first: the others refer to them.
 ORDER = (records.VIDEOS, records.SEARCHES, records.RESULTS, records.FEED)
+# Rows that Great Expectations holds at once: 20 columns of them are some 50 MB.
+BATCH_ROWS = 250_000
+# Warnings on the terminal.
+SHOWN = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checked:
+    """One table: its counts, and every expectation with its outcome."""
+
+    split: split.Split
+    outcomes: list[Outcome]
 
 
 def run(logs: Path, out: Path, cfg: ValidateConfig, *, engine: str = "duckdb") -> StageReport:
     """Writes the accepted tables, quarantine/, validation.json ({"success": ...}) and data_docs/."""
     if engine != "duckdb":
         raise ConfigError(f"engine is {engine!r}, expected duckdb")
-    tables = [t for t in ORDER if t is not records.FEED or artifacts.exists(logs, t)]
-    notes = () if records.FEED in tables else ("feed: no such table; there is no feed perspective",)
+    # All footers first: a file of another shape ends it before a row is read.
+    files = {t: artifacts.table_files(logs, t) for t in ORDER if t is not records.FEED or artifacts.exists(logs, t)}
     with artifacts.replacing(out) as folder:
         scratch = folder / ".scratch"
-        asked = {t.name: rules.rules(t.name, cfg) for t in tables}
-        with warehouse.opened("duckdb", scratch=scratch, memory_gb=cfg.memory_gb) as house:
+        with warehouse.opened("duckdb", scratch=scratch, memory_gb=cfg.memory_gb) as house, damage.named(files, out):
             base: duckdb.DuckDBPyConnection = house.backend.con
-            splits = {t.name: _split(base, logs, folder, t, asked[t.name]) for t in tables}
+            # Made when first asked for: importing Great Expectations takes longer than finding a damaged file.
+            project = functools.cache(suite.context)
+            checked = {t.name: _table(base, project, logs, folder, t, files[t], cfg) for t in files}
         shutil.rmtree(scratch, ignore_errors=True)
-        outcomes = suites.check(splits, asked, cfg, folder / "data_docs")
-        critical = [
-            f"{name}: {o['column']} is {o['observed']}, expected {o.get('min_value', '')}..{o.get('max_value', '')}"
-            for name, found in outcomes.items() for o in found if not o["success"] and o["severity"] == "critical"
-        ]  # fmt: skip
-        about = {
-            name: {"read": s.read, "accepted": s.accepted, "quarantined": s.quarantined, "reasons": s.reasons,
-                   "expectations": outcomes[name]} for name, s in splits.items()
-        }  # fmt: skip
-        artifacts.write_json(
-            folder / "validation.json", {"success": not critical, "critical_failures": critical, "tables": about}
-        )
-    warned = sum(not o["success"] and o["severity"] != "critical" for found in outcomes.values() for o in found)
-    counts = {f"{n}_{k}": v for n, s in splits.items() for k, v in (("accepted", s.accepted), ("quarantined", s.quarantined))}
-    numbers = {**counts, "expectations": sum(map(len, outcomes.values())), "warnings": warned}
-    return StageReport(numbers={**numbers, "critical_failures": len(critical)}, notes=(*notes, *critical))
+        splits, outcomes = ({name: getattr(c, part) for name, c in checked.items()} for part in ("split", "outcomes"))
+        docs.build(splits, outcomes, folder / "data_docs", cfg=cfg, at=datetime.now(UTC))
+        artifacts.write_json(folder / "validation.json", _summary(checked, cfg))
+    return _report(checked)
 
 
-def _split(
-    base: duckdb.DuckDBPyConnection, logs: Path, folder: Path, table: records.Table, asked: list[rules.Rule]
-) -> split.Split:
-    """Splits one table; keeps the ids that other tables refer to. An empty searches, results or videos table ends it."""
-    found = split.split(base, logs, folder, table, asked)
+def _table(
+    base: duckdb.DuckDBPyConnection, project: Callable[[], Any], logs: Path, out: Path, table: records.Table, files: list[Path],
+    cfg: ValidateConfig,
+) -> Checked:  # fmt: skip
+    """Splits one table and asks its suite. An empty searches, results or videos table ends the run."""
+    checks = rules.checks(table.name, cfg)
+    split.judge(base, files, table, checks, cfg)
+    found = split.count(base, table, checks)
     if found.accepted == 0 and table is not records.FEED:
         why = f"; reasons: {found.reasons}" if found.reasons else ""
         raise InputError(logs / table.name, f"{found.read} rows, none of them acceptable, expected at least one{why}")
-    if table in (records.VIDEOS, records.SEARCHES):
-        key = table.key[0]
-        base.execute(f"CREATE TEMP TABLE good_{table.name} AS SELECT {key} FROM judged WHERE reason IS NULL")
-    return found
+    split.write(base, out, table, logs)
+    split.remember(base, table)
+    rows = split.batches(base, table, checks, per_day=cfg.rows_per_day_looked_at, rows=BATCH_ROWS)
+    tallies = suite.watch(project(), table.name, rows, checks)
+    outcomes = [
+        *suite.row_outcomes(checks, tallies, found, cfg),
+        *suite.day_outcomes(project(), table, found.days, cfg),
+        *suite.file_outcomes(project(), table, [pq.read_schema(f) for f in files]),
+    ]
+    return Checked(split=found, outcomes=outcomes)
+
+
+def _summary(checked: dict[str, Checked], cfg: ValidateConfig) -> dict[str, Any]:
+    failed = _failed(checked)
+    return {
+        "success": not failed["critical"], "critical_failures": failed["critical"], "warnings": failed["warning"],
+        "rows_per_day_looked_at": cfg.rows_per_day_looked_at,
+        "tables": {
+            name: {"read": c.split.read, "accepted": c.split.accepted, "quarantined": c.split.quarantined,
+                   "reasons": c.split.reasons, "days": c.split.days, "expectations": [o.as_json() for o in c.outcomes]}
+            for name, c in checked.items()
+        },
+    }  # fmt: skip
+
+
+def _failed(checked: dict[str, Checked]) -> dict[str, list[str]]:
+    """severity -> one line for each expectation that does not hold."""
+    lines: dict[str, list[str]] = {"critical": [], "warning": []}
+    for name, found in checked.items():
+        for outcome in found.outcomes:
+            if not outcome.success:
+                lines[outcome.severity].append(f"{name}: {outcome.reason}: {outcome.observed}, expected {outcome.expected}")
+    return lines
+
+
+def _report(checked: dict[str, Checked]) -> StageReport:
+    failed = _failed(checked)
+    splits = {name: c.split for name, c in checked.items()}
+    numbers: dict[str, float | int] = {
+        f"{name}_{kind}": getattr(s, kind) for name, s in splits.items() for kind in ("accepted", "quarantined")
+    }
+    numbers |= {"expectations": sum(len(c.outcomes) for c in checked.values()), "warnings": len(failed["warning"]),
+                "critical_failures": len(failed["critical"])}  # fmt: skip
+    missing = () if records.FEED.name in checked else ("feed: no such table; there is no feed perspective",)
+    warnings = failed["warning"]
+    more = (f"{len(warnings) - SHOWN} more warnings in validation.json and data_docs/",) if len(warnings) > SHOWN else ()
+    return StageReport(numbers=numbers, notes=(*missing, *failed["critical"], *warnings[:SHOWN], *more))

@@ -1,61 +1,118 @@
-"""What makes a row bad: one table of rules, as SQL conditions that are true for a bad row. The first that holds is the reason."""
+"""What makes a row bad, per table and in the order in which it is asked: the first check that fails is the reason.
 
-from dataclasses import dataclass
+Beside the columns of crops.records the checks read helpers that need the whole log (see split.py):
+
+    copy               1 for the first row with a key, 2 for the second ... (in the order of files and rows)
+    search, video      accepted, quarantined or missing: what became of the search and the video that the row names
+    folder_day         the day of the `date=` folder; null where there is none
+    ts_day, search_day the day of ts; the day of the search's ts
+    search_ts          when the search was
+    earliest_ts        when the video was uploaded, less the clock skew that is tolerated
+    interacted         clicked, liked or played
+    visible_characters characters of the query that are no white space
+    text_fields        how many of caption, keywords, cover_text and related_queries hold any text
+"""
 
 from crops.config.validate import ValidateConfig
+from crops.io.validation.checks import (
+    Check,
+    Where,
+    between,
+    in_set,
+    is_null,
+    length_between,
+    not_before,
+    not_in_set,
+    not_null,
+    same,
+)
+from crops.records import STAGES
+
+# Outside of these years a time is in another unit (seconds read as microseconds land in 1970), not early or late.
+FIRST_TS, LAST_TS = "2000-01-01T00:00:00Z", "2100-01-01T00:00:00Z"
+
+EXPOSED = Where(column="stage", values=("exposed",))
+NOT_EXPOSED = Where(column="stage", values=tuple(stage for stage in STAGES if stage != "exposed"))
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """`sql` is over the raw row and its helpers: `copy` (1 for the first row of a key), `day`, `known_search`, `known_video`."""
-
-    reason: str
-    sql: str
+def checks(table: str, cfg: ValidateConfig) -> list[Check]:
+    """The checks of one table of the log."""
+    return {"searches": _searches, "results": _results, "feed": _feed, "videos": _videos}[table](cfg)
 
 
-def _missing(*columns: str) -> list[Rule]:
-    return [Rule(f"{column} is null", f"{column} IS NULL") for column in columns]
-
-
-def rules(table: str, cfg: ValidateConfig) -> list[Rule]:
-    """The rules of one table, in the order in which they are asked."""
-    play = [
-        Rule("play_s is negative or no number", "play_s < 0 OR isnan(play_s)"),
-        Rule("play_s is too long", f"play_s > {cfg.max_play_s}"),
+def _searches(cfg: ValidateConfig) -> list[Check]:
+    return [
+        *map(not_null, ("search_id", "user_id", "ts", "query")),
+        # One empty id for all who are not logged in would make their searches reformulations of one another.
+        length_between("user_id", "user_id is empty", low=1),
+        between("visible_characters", "query is empty", low=1),
+        length_between("query", "query is too long", high=cfg.max_query_chars),
+        _possible("ts"),
+        same("ts_day", "folder_day", "ts is of another day than its partition"),
+        in_set("arm", ("control", "treatment"), "arm is unknown"),
+        _once(),
     ]
-    twice = Rule("key stands twice", "copy > 1")
-    by_table = {
-        "searches": [
-            *_missing("search_id", "user_id", "ts", "query"),
-            Rule("query is empty", "trim(query) = ''"),
-            Rule("query is too long", f"length(query) > {cfg.max_query_chars}"),
-            Rule("ts is of another day than its partition", "day IS NOT NULL AND day <> strftime(ts, '%Y-%m-%d')"),
-            Rule("arm is unknown", "arm NOT IN ('control', 'treatment')"),
-            twice,
-        ],
-        "results": [
-            *_missing("search_id", "video_id", "stage", "clicked", "liked"),
-            Rule("stage is unknown", "stage NOT IN ('exposed', 'ranked', 'filtered')"),
-            Rule("exposed without a position", "stage = 'exposed' AND position IS NULL"),
-            Rule("position without being exposed", "stage <> 'exposed' AND position IS NOT NULL"),
-            Rule("position is negative", "position < 0"),
-            Rule("clicked or liked without being exposed", "stage <> 'exposed' AND (clicked OR liked)"),
-            *play,
-            Rule("search is not in searches", "NOT known_search"),
-            Rule("video is not in videos", "NOT known_video"),
-            twice,
-        ],
-        "feed": [
-            *_missing("user_id", "video_id", "ts", "clicked", "liked"),
-            *play,
-            Rule("ts is of another day than its partition", "day IS NOT NULL AND day <> strftime(ts, '%Y-%m-%d')"),
-            Rule("video is not in videos", "NOT known_video"),
-            twice,
-        ],
-        "videos": [
-            *_missing("video_id", "caption", "keywords", "cover_text", "related_queries"),
-            Rule("duration_s is not positive", "duration_s <= 0 OR isnan(duration_s)"),
-            twice,
-        ],
-    }
-    return by_table[table]
+
+
+def _results(cfg: ValidateConfig) -> list[Check]:
+    return [
+        *map(not_null, ("search_id", "video_id", "stage", "clicked", "liked")),
+        in_set("stage", STAGES, "stage is unknown"),
+        not_null("position", "exposed without a position", where=EXPOSED),
+        is_null("position", "position without being exposed", where=NOT_EXPOSED),
+        between("position", "position is negative", low=0),
+        in_set("interacted", (False,), "clicked, liked or played without being exposed", where=NOT_EXPOSED),
+        *_play(cfg),
+        *_known("search", "searches"),
+        *_known("video", "videos"),
+        same("folder_day", "search_day", "lies under another day than its search"),
+        not_before("search_ts", "earliest_ts", "search is before the video's upload"),
+        _once(),
+    ]
+
+
+def _feed(cfg: ValidateConfig) -> list[Check]:
+    return [
+        *map(not_null, ("user_id", "video_id", "ts", "clicked", "liked")),
+        length_between("user_id", "user_id is empty", low=1),
+        *_play(cfg),
+        _possible("ts"),
+        same("ts_day", "folder_day", "ts is of another day than its partition"),
+        *_known("video", "videos"),
+        not_before("ts", "earliest_ts", "view is before the video's upload"),
+        _once(),
+    ]
+
+
+def _videos(cfg: ValidateConfig) -> list[Check]:
+    return [
+        *map(not_null, ("video_id", "caption", "keywords", "cover_text", "related_queries")),
+        # The catalogue's fault, not the log's: nothing can be retrieved by it, and it does not end the run.
+        between("text_fields", "no text in any field", low=1, worst="warning"),
+        between("duration_s", "duration_s is not positive", low=0, above_low=True),
+        _possible("uploaded_at"),
+        _once(),
+    ]
+
+
+def _play(cfg: ValidateConfig) -> list[Check]:
+    return [
+        between("play_s", "play_s is negative or no number", low=0),
+        between("play_s", "play_s is too long", high=cfg.max_play_s),
+    ]
+
+
+def _possible(column: str) -> Check:
+    return between(column, f"{column} is not between 2000 and 2100", low=FIRST_TS, high=LAST_TS)
+
+
+def _known(column: str, table: str) -> list[Check]:
+    """A row that names a quarantined row goes with it; its cause is counted there, so this end of it is a warning."""
+    return [
+        not_in_set(column, ("missing",), f"{column} is not in {table}"),
+        not_in_set(column, ("quarantined",), f"{column} is in quarantine", worst="warning"),
+    ]
+
+
+def _once() -> Check:
+    return between("copy", "key stands twice", high=1)
