@@ -11,12 +11,15 @@ def discriminate(
     candidates: dsl.Input[dsl.Dataset],
     knowledge: dsl.Input[dsl.Dataset],
     champion: dsl.Input[dsl.Model],
+    theta: dsl.Input[dsl.Model],
+    reformulation: dsl.Input[dsl.Dataset],
+    feed: dsl.Input[dsl.Dataset],
     source: dsl.Input[dsl.Dataset],
     config: str,
     out: dsl.Output[dsl.Dataset],
     metrics: dsl.Output[dsl.Metrics],
 ):
-    """Scores and gates all pairs; see crops.stages.discriminate.run."""
+    """Gates the pairs of all perspectives; see crops.stages.discriminate.run."""
     from pathlib import Path
 
     from crops.config.discriminate import DiscriminateConfig
@@ -36,5 +39,7 @@ def discriminate(
             knowledge=plug.optional(knowledge.path),
             champion=plug.optional(champion.path),
             truth=plug.optional(Path(source.path) / "truth"),
+            theta=Path(theta.path),
+            scores=[Path(reformulation.path), Path(feed.path)],
         ),
     )

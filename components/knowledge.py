@@ -10,6 +10,7 @@ def knowledge(
     logs: dsl.Input[dsl.Dataset],
     candidates: dsl.Input[dsl.Dataset],
     llm: str,
+    checkpoints: str,
     config: str,
     out: dsl.Output[dsl.Dataset],
     metrics: dsl.Output[dsl.Metrics],
@@ -26,5 +27,7 @@ def knowledge(
         "knowledge",
         out.path,
         metrics,
-        lambda folder: stage.run(Path(logs.path), Path(candidates.path), folder, cfg, llm=llm or None),
+        lambda folder: stage.run(
+            Path(logs.path), Path(candidates.path), folder, cfg, llm=llm or None, cache=plug.below(checkpoints, "answers.sqlite")
+        ),
     )

@@ -110,6 +110,13 @@ KNOWLEDGE = Table(
     key=("query", "doc_id"),
 )  # fmt: skip
 
+# θ of distinct pairs, one folder per perspective: what the scoring tasks of a pipeline hand to `discriminate`.
+SCORES = Table(
+    name="scores",
+    schema=_schema(("query", pa.string()), ("doc_id", pa.string()), ("theta", pa.float32())),
+    key=("query", "doc_id"),
+)
+
 SCORED = Table(
     name="scored",
     schema=_schema(

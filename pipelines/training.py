@@ -1,7 +1,7 @@
 """The training pipeline: two logs to a gated, registered release. Wiring only.
 
-P1 and P2 are one query plan inside `augment`; P3 (`knowledge`) and the champion's download run beside each other. The four
-systems are trained as parallel branches; `clicks` and `crops` are exported and indexed in their own branches.
+Mining is one query plan inside `augment`; what costs is parallel: θ scores P1 (reformulation) and P2 (feed) in two branches while
+the LLM answers for P3 (knowledge), the four systems are trained side by side, and two of them are exported and indexed.
 """
 
 from kfp import dsl
@@ -20,6 +20,8 @@ from components import (
     label,
     register,
     report,
+    score,
+    theta,
     train,
     validate,
 )  # fmt: skip
@@ -40,10 +42,18 @@ def training(
         valid = validate.validate(logs=raw, fingerprint=fingerprint, config=validate_config).outputs["out"]
         held = champion.champion(registry=registry, fingerprint=fingerprint).outputs["out"]
         mined = augment.augment(logs=valid, config=augment_config).outputs["out"]
-        known = knowledge.knowledge(logs=valid, candidates=mined, llm=llm, config=knowledge_config).outputs["out"]
-        scored = discriminate.discriminate(
-            logs=valid, candidates=mined, knowledge=known, champion=held, source=raw, config=discriminate_config
+        known = knowledge.knowledge(
+            logs=valid, candidates=mined, llm=llm, checkpoints=checkpoints, config=knowledge_config
         ).outputs["out"]
+        judge = theta.theta(logs=valid, candidates=mined, config=discriminate_config).outputs["out"]
+        gated = {
+            perspective: score.score(theta=judge, candidates=mined, perspective=perspective).outputs["out"]
+            for perspective in ("reformulation", "feed")
+        }  # fmt: skip
+        scored = discriminate.discriminate(
+            logs=valid, candidates=mined, knowledge=known, champion=held, theta=judge, source=raw, config=discriminate_config,
+            **gated,
+        ).outputs["out"]  # fmt: skip
         samples = label.label(scored=scored, source=raw, config=label_config).outputs["out"]
         encoders = {
             system: train.train(

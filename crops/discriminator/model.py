@@ -1,5 +1,6 @@
 """θ as a cross-encoder: one Transformer reads query and document text together and gives one logit."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,11 @@ from transformers import (
     BertForSequenceClassification,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
 )
 
 from crops.base_model import train_tokenizer
+from crops.errors import InputError
 from crops.text import normalise_query
 
 # Segment ids of the small model: query; document token; document token that stands in the query as well. The third spares
@@ -67,9 +70,23 @@ class CrossEncoder:
         return out.float()
 
     def save(self, folder: Path) -> None:
-        """Hugging Face folder with safetensors."""
+        """Hugging Face folder with safetensors, and cross_encoder.json: what `load` needs beside it."""
         self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
+        about = {"max_tokens": self.max_tokens, "small": self.small}
+        (folder / "cross_encoder.json").write_text(json.dumps(about) + "\n", encoding="utf-8")
+
+
+def load(folder: Path) -> CrossEncoder:
+    """What `save` wrote; an InputError where it is something else."""
+    if not (folder / "cross_encoder.json").is_file():
+        raise InputError(folder, "no cross_encoder.json here; expected a trained discriminator")
+    about = json.loads((folder / "cross_encoder.json").read_text(encoding="utf-8"))
+    # tokenizer.json as it was saved: AutoTokenizer would take the class of the architecture, with other splitting rules.
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    model = AutoModelForSequenceClassification.from_pretrained(folder, use_safetensors=True)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return CrossEncoder(model.to(device).eval(), tokenizer, int(about["max_tokens"]), small=bool(about["small"]))
 
 
 def build(base: str, corpus: Sequence[str], *, max_tokens: int, seed: int) -> CrossEncoder:

@@ -1,6 +1,6 @@
-"""Trains and calibrates θ on the log, scores the pairs and decides which are kept."""
+"""Scores the pairs with θ and decides which are kept; trains θ first where it is not given."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,9 @@ from tqdm import tqdm
 
 from crops import records
 from crops.config.discriminate import DiscriminateConfig
-from crops.discriminator import calibrate, model, pairs, score, train
-from crops.errors import InputError
-from crops.io import artifacts, warehouse
-from crops.mining import queries
+from crops.discriminator import calibrate, model, score
+from crops.io import artifacts
+from crops.stages import theta as thetas
 from crops.stages.base import StageReport
 
 GATED = ("reformulation", "feed")
@@ -24,16 +23,22 @@ Embed = Callable[[list[str]], np.ndarray]
 
 def run(
     logs: Path, candidates: Path, out: Path, cfg: DiscriminateConfig, *, knowledge: Path | None = None,
-    champion: Path | None = None, truth: Path | None = None,
+    champion: Path | None = None, truth: Path | None = None, theta: Path | None = None, scores: Sequence[Path] = (),
 ) -> StageReport:  # fmt: skip
-    """Writes scored, knowledge, test_qr (gated), theta/ and discriminate.json; `truth` is only reported."""
+    """Writes scored, knowledge, test_qr (gated), theta/ and discriminate.json; `truth` is only reported.
+
+    `theta`, `scores`: what the stages of these names wrote; what they do not hold is made here, with the same result
+    but for rounding, as other batches are padded otherwise.
+    """
     texts = {r["doc_id"]: r["text"] for r in artifacts.read(candidates, records.DOCUMENTS).to_pylist()}
     known = artifacts.read(knowledge, records.KNOWLEDGE) if knowledge else records.KNOWLEDGE.schema.empty_table()
     rows = _rows(candidates, known, texts)
     synthetic = dict(zip(known["doc_id"].to_pylist(), known["text"].to_pylist(), strict=True))
-    judged = _judged(logs, candidates, texts, cfg)
-    encoder, calibration, about = _theta(judged, logs, texts, cfg)
-    _score(rows, encoder, calibration, {**texts, **synthetic}, cfg)
+    if theta:
+        encoder, calibration, about = thetas.load(theta)
+    else:
+        encoder, calibration, about = thetas.fit(thetas.judged(logs, candidates, texts, cfg), logs, texts, cfg)
+    _score(rows, encoder, calibration, {**texts, **synthetic}, cfg, known=_scores(scores))
     similarity, how = _similarity(rows, champion, cfg)
     _decide(rows, similarity, cfg)
     test = artifacts.read(candidates, records.TEST_QR)
@@ -48,7 +53,7 @@ def run(
         artifacts.write(folder, records.KNOWLEDGE, known)
         artifacts.write(folder, records.TEST_QR, test.filter(pa.array(test_theta > cfg.alpha)))
         (folder / "theta").mkdir()
-        encoder.save(folder / "theta")
+        thetas.save(folder / "theta", encoder, about)
         artifacts.write_json(folder / "discriminate.json", report)
     numbers = {f"kept_{p}": int(rows.loc[rows["perspective"] == p, "kept"].sum()) for p in records.POSITIVE_PERSPECTIVES}
     return StageReport(numbers={"pairs": len(rows), **numbers, "auc": about["auc"], "ece": about["ece"]}, notes=(how,))
@@ -63,78 +68,38 @@ def _rows(candidates: Path, known: pa.Table, texts: dict[str, str]) -> pd.DataFr
     return rows.sort_values(["query", "doc_id", "perspective", "later_query"], ignore_index=True)
 
 
-def _judged(logs: Path, candidates: Path, texts: dict[str, str], cfg: DiscriminateConfig) -> pairs.Judged:
-    """Judged pairs of the training days only."""
-    last = artifacts.read_json(candidates / "augment.json")["days"]["train"][-1]
-    with warehouse.opened("duckdb", scratch=candidates) as house:
-        raw = house.read(logs, records.SEARCHES)
-        searches = house.keep(queries.normalised(raw, house.keep(queries.spellings(raw), "spellings")), "normalised")
-        searches = searches.filter(searches.date <= last).select("search_id", "query")
-        videos = house.read(logs, records.VIDEOS).select("video_id", "duration_s")
-        found = pairs.judged(searches, house.read(logs, records.RESULTS), videos, long_play_s=cfg.long_play_s)
-        table = house.backend.to_pyarrow(found)
-    relevant = table["relevant"].to_numpy(zero_copy_only=False).astype(bool)
-    if not relevant.any() or relevant.all():
-        raise InputError(logs / "results", "no long plays and skips side by side: the discriminator has nothing to learn from")
-    return pairs.sample(
-        table["query"].to_pylist(), table["video_id"].to_pylist(), relevant, texts, max_pairs=cfg.max_pairs,
-        random_per_positive=cfg.random_per_positive, held_out_share=cfg.held_out_share, seed=cfg.seed,
-    )  # fmt: skip
-
-
-def _theta(
-    judged: pairs.Judged, logs: Path, texts: dict[str, str], cfg: DiscriminateConfig
-) -> tuple[model.CrossEncoder, calibrate.Calibration, dict[str, Any]]:
-    corpus = [*sorted(texts.values()), *sorted(set(judged.queries))]
-    encoder = model.build(cfg.base, corpus, max_tokens=cfg.max_tokens, seed=cfg.seed)
-    with tqdm(desc="discriminator", unit="step", disable=None) as bar:
-
-        def progress(_step: int, steps: int, loss: float) -> None:
-            bar.total = steps
-            bar.update()
-            bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
-
-        losses = train.fit(
-            encoder, judged, epochs=cfg.epochs, batch=cfg.batch, learning_rate=cfg.learning_rate, seed=cfg.seed, progress=progress
-        )  # fmt: skip
-    held = np.flatnonzero(judged.held_out)
-    # One half of the held-out queries fits the calibration, the other half judges it.
-    logits = score.logits(encoder, [judged.queries[i] for i in held], [judged.texts[i] for i in held])
-    relevant = judged.relevant[held]
-    names = sorted({judged.queries[i] for i in held})
-    first = {q: n % 2 == 0 for n, q in enumerate(names)}
-    fits = np.array([first[judged.queries[i]] for i in held], dtype=bool)
-    for half in (fits, ~fits):
-        if len(set(relevant[half].tolist())) < 2:
-            raise InputError(logs / "results", f"{len(names)} held-out queries with long plays or skips: too few to calibrate on")
-    calibration = calibrate.fit(logits[fits], relevant[fits])
-    theta, observed = calibration(logits[~fits]), relevant[~fits]
-    about = {
-        "base": cfg.base, "pairs": len(judged.relevant), "held_out": len(held), "losses": losses,
-        "mix": {"positive": int(judged.relevant.sum()), "negative": int((1 - judged.relevant).sum())},
-        "reliability": calibrate.reliability(theta, observed), "ece": round(calibrate.expected_error(theta, observed), 4),
-        "auc": round(calibrate.auc(theta, observed), 4), "slope": calibration.slope, "offset": calibration.offset,
-    }  # fmt: skip
-    return encoder, calibration, about
-
-
 def _score(
     rows: pd.DataFrame, encoder: model.CrossEncoder, calibration: calibrate.Calibration, texts: dict[str, str],
-    cfg: DiscriminateConfig,
+    cfg: DiscriminateConfig, *, known: dict[tuple[str, str], float],
 ) -> None:  # fmt: skip
-    """Adds `theta`: for all gated rows, and for a sample of the others that is large enough for the ladder."""
+    """Adds `theta`: for all gated rows, and for a sample of the others that is large enough for the ladder.
+
+    known  (query, doc_id) -> θ of pairs that were scored before
+    """
     asked = rows["perspective"].isin([*GATED, *(["knowledge"] if cfg.gate_knowledge else [])]).to_numpy()
     rng = np.random.default_rng(cfg.seed)
     for perspective in sorted(set(rows["perspective"]) - set(GATED)):
         where = np.flatnonzero(rows["perspective"] == perspective)
         asked[rng.permutation(where)[: cfg.ladder_pairs]] = True
     index = np.flatnonzero(asked)
-    query, doc = rows["query"].to_numpy()[index], rows["doc_id"].to_numpy()[index]
-    with tqdm(total=len(index), desc="scoring", unit="pair", disable=None) as bar:
-        found = calibration(score.logits(encoder, query.tolist(), [texts[d] for d in doc], progress=bar.update))
+    asked_pairs = list(zip(rows["query"].to_numpy()[index], rows["doc_id"].to_numpy()[index], strict=True))
+    left = [pair for pair in asked_pairs if pair not in known]
+    with tqdm(total=len(left), desc="scoring", unit="pair", disable=None) as bar:
+        logits = score.logits(encoder, [q for q, _ in left], [texts[d] for _, d in left], progress=bar.update)
+    found = known | dict(zip(left, calibration(logits).astype(np.float32).tolist(), strict=True))
     theta = np.full(len(rows), np.nan, dtype=np.float32)
-    theta[index] = found
+    theta[index] = [found[pair] for pair in asked_pairs]
     rows["theta"] = theta
+
+
+def _scores(folders: Sequence[Path]) -> dict[tuple[str, str], float]:
+    found: dict[tuple[str, str], float] = {}
+    for folder in folders:
+        rows = artifacts.read(folder, records.SCORES)
+        found |= dict(
+            zip(zip(rows["query"].to_pylist(), rows["doc_id"].to_pylist(), strict=True), rows["theta"].to_pylist(), strict=True)
+        )
+    return found
 
 
 def _similarity(rows: pd.DataFrame, champion: Path | None, cfg: DiscriminateConfig) -> tuple[np.ndarray | None, str]:

@@ -49,6 +49,7 @@ def run(
     graded: dict[str, dict[str, float]] = {}
     found: dict[str, float | None] = {}
     diversity: dict[str, float | None] = {}
+    clicked: dict[str, dict[str, float]] = {}
     exposed = _exposed(documents, corpus)
     bags, place = _bags(corpus), {q: n for n, q in enumerate(queries)}
     some = np.random.default_rng(cfg.seed).permutation(len(queries))[:DIVERSITY_QUERIES]
@@ -58,8 +59,10 @@ def run(
         graded[name] = _ndcg(grades, ranked, place)
         found[name] = _never_exposed(sets.get("truth"), exposed, ranked, place)
         diversity[name] = _diversity(ranked[some], bags)
+        for kind, share in _clicked_found(sets["ct"] or {}, grades, ranked, place).items():
+            clicked.setdefault(kind, {})[name] = share
     metrics = _metrics(per_query, graded, sets, cfg)
-    metrics |= {"never_exposed_found": found, "diversity_at_10": diversity}
+    metrics |= {"never_exposed_found": found, "diversity_at_10": diversity, "ct_by_grade": clicked}
     with artifacts.replacing(out) as folder:
         artifacts.write_json(folder / "metrics.json", metrics)
         pq.write_table(_table(per_query, graded), folder / "per_query.parquet", compression="zstd")
@@ -199,6 +202,19 @@ def _diversity(ranked: np.ndarray, bags: np.ndarray) -> float | None:
     if not (ranked[:, 1:2] >= 0).any():
         return None
     return round(evaluation.diversity_at_k(ranked, bags, 10), 4)
+
+
+def _clicked_found(
+    clicked: Relevant, grades: dict[str, dict[int, int]] | None, ranked: np.ndarray, place: dict[str, int]
+) -> dict[str, float]:
+    """CT counts every click as right. Share of its pairs in the top 100: of those that truth calls relevant, and of the rest."""
+    found: dict[str, list[bool]] = {}
+    for query in clicked.keys() & (grades or {}).keys():
+        known, top = (grades or {})[query], set(ranked[place[query]][:100].tolist())
+        for doc in clicked[query]:
+            kind = "relevant" if known.get(doc, 0) >= records.RELEVANT_GRADE else "not relevant"
+            found.setdefault(kind, []).append(doc in top)
+    return {kind: round(float(np.mean(hits)), 4) for kind, hits in sorted(found.items(), reverse=True)}
 
 
 def _bags(corpus: Corpus, width: int = 128) -> np.ndarray:

@@ -28,6 +28,8 @@ def report(request, tmp_path_factory):
     assert done.returncode in (0, 3, 4), done.stdout + done.stderr
     found = json.loads((folder / "run/report.json").read_text())
     rows = {name: {s: round(100 * x, 1) for s, x in row.items()} for name, row in found["recall_at_100"].items() if row}
+    metrics = json.loads(next((folder / "run/.cache/artifacts").glob("*/evaluate/out/metrics.json")).read_text())
+    found["ct_by_grade"] = metrics["ct_by_grade"]
     print(f"\nseed {request.param}, recall@100 (simulated), verdict {found['gate']['verdict']}:", json.dumps(rows))
     return found
 
@@ -48,6 +50,12 @@ def test_without_knowledge_it_still_gains_on_truth(report):
 def test_ct_loses_nothing_beyond_the_interval(report):
     found = report["intervals"]["ct"]["crops_minus"]["clicks"]
     assert found["high"] >= 0, f"ct: crops minus clicks is {found}"
+
+
+def test_ct_loses_nothing_where_the_click_was_right(report):
+    """CT rewards imitation: it counts clicks on what is not relevant as well."""
+    found = report["ct_by_grade"]["relevant"]
+    assert found["crops"] >= found["clicks"] - 0.005, report["ct_by_grade"]
 
 
 def test_the_gate_promotes(report):

@@ -14,7 +14,7 @@ from crops.config.export import ExportConfig
 from crops.config.label import LabelConfig
 from crops.errors import InputError
 from crops.io import artifacts
-from crops.stages import discriminate, export, label
+from crops.stages import discriminate, export, label, score, theta
 
 CFG = DiscriminateConfig(epochs=2, batch=16, max_tokens=32, ladder_pairs=4, held_out_share=0.5)
 DAYS = ("2026-01-01", "2026-01-02")
@@ -95,7 +95,7 @@ def test_rows_and_decisions(chain):
 def test_nothing_is_learnt_from_held_out_days(chain):
     """Day 1 shows document 0 of each topic, day 2 document 1: judged pairs hold the first only."""
     texts = {r["doc_id"]: r["text"] for r in toy.DOCUMENTS}
-    judged = discriminate._judged(chain / "logs", chain / "mined", texts, CFG.model_copy(update={"random_per_positive": 0.0}))
+    judged = theta.judged(chain / "logs", chain / "mined", texts, CFG.model_copy(update={"random_per_positive": 0.0}))
     assert set(judged.texts) == {texts[toy.doc(t, 0)] for t in range(toy.TOPICS)}
     assert set(judged.queries) == {f"subject{t}" for t in range(toy.TOPICS)}
     assert int(judged.relevant.sum()) == toy.TOPICS
@@ -112,6 +112,21 @@ def test_thresholds_count_pairs_against_truth(chain):
     assert report["thresholds"]["feed"]["0.6"]["raw"] == 0.5
     assert report["thresholds"]["reformulation"]["0.6"]["raw"] == 1.0
     assert report["similarity"] == "query similarity: off (no champion and no pre-trained base)"
+
+
+def test_as_tasks_of_their_own_theta_and_scores_give_the_same_tables(chain, tmp_path):
+    """The pipeline trains θ and scores P1 and P2 in tasks of their own; the verb does all of it at once."""
+    theta.run(chain / "logs", chain / "mined", tmp_path / "theta", CFG)
+    parts = [tmp_path / name for name in ("reformulation", "feed")]
+    for part in parts:
+        score.run(tmp_path / "theta", chain / "mined", part, perspective=part.name)
+    run(chain, tmp_path / "out", knowledge=chain / "known", truth=chain / "truth", theta=tmp_path / "theta", scores=parts)
+    one, many = scored(chain / "out"), scored(tmp_path / "out")
+    np.testing.assert_allclose(one.pop("theta"), many.pop("theta"), atol=1e-5)  # other batches, other padding
+    assert one.equals(many)
+    assert artifacts.read(chain / "out", records.TEST_QR).equals(artifacts.read(tmp_path / "out", records.TEST_QR))
+    reports = [artifacts.read_json(folder / "discriminate.json") for folder in (chain / "out", tmp_path / "out")]
+    assert reports[0]["thresholds"] == reports[1]["thresholds"]
 
 
 def test_gated_knowledge_by_setting(chain, tmp_path):

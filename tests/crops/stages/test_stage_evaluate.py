@@ -88,6 +88,14 @@ def test_never_exposed_found_by_hand(chain):
     assert metrics["never_exposed_found"]["bm25"] == 1.0
 
 
+def test_clicked_pairs_found_by_hand_apart_by_relevance():
+    """Query a clicked 1 (relevant) and 2 (not), found 1; b clicked 3 (not), found it; c has no grades and does not count."""
+    clicked, grades = {"a": {1, 2}, "b": {3}, "c": {9}}, {"a": {1: 3, 2: 1}, "b": {4: 2}}
+    found = evaluate._clicked_found(clicked, grades, np.array([[1, 7], [3, 4], [9, 8]]), {"a": 0, "b": 1, "c": 2})
+    assert found == {"relevant": 1.0, "not relevant": 0.5}
+    assert evaluate._clicked_found(clicked, None, np.array([[1, 7]]), {"a": 0}) == {}
+
+
 def test_relevant_part_of_qr_is_ungated(chain):
     """Each tail query has documents 0 (relevant) and 12 (grade 1): qr_relevant holds document 0 only, as gated qr here."""
     root, _systems, _metrics = chain

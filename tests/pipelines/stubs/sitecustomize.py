@@ -10,8 +10,23 @@ import json
 import os
 import signal
 import sys
+from pathlib import Path
 
-STAGES = ("validate", "augment", "knowledge", "discriminate", "label", "train", "export", "index", "evaluate", "gate", "register")
+STAGES = (
+    "validate",
+    "augment",
+    "knowledge",
+    "theta",
+    "score",
+    "discriminate",
+    "label",
+    "train",
+    "export",
+    "index",
+    "evaluate",
+    "gate",
+    "register",
+)
 TABLE = {s: {"clicks": 0.4, "crops": 0.5} for s in ("ct", "qr")}
 FILES = {
     "augment": {"augment.json": {"perspectives": {"click": {"candidates": 7, "examples": [{"query": "q", "text": "<t>"}]}}}},
@@ -38,7 +53,7 @@ def _run(name):
             os.kill(os.getpid(), signal.SIGKILL)
         if os.environ.get("CROPS_STUB_FAIL") == name:
             raise InputError("logs/results", "stage is 'shown'", row=7)
-        out = args[-2]
+        out = next(a for a in reversed(args) if isinstance(a, Path))  # a config may stand behind it
         with artifacts.replacing(out) as folder:
             for file_name, value in FILES.get(name, {"some.json": {}}).items():
                 artifacts.write_json(folder / file_name, value)
@@ -61,7 +76,7 @@ class _Stubs(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         if package == "crops.stages":
             module.run = _run(name)
         elif package == "crops.io":
-            module.champion = lambda registry: None
+            module.champion = lambda registry, folder: False
         else:
             from crops.config.base import StageConfig
 
