@@ -11,6 +11,7 @@ def train(
     documents: dsl.Input[dsl.Dataset],
     system: str,
     checkpoints: str,
+    registry: str,
     config: str,
     out: dsl.Output[dsl.Model],
     metrics: dsl.Output[dsl.Metrics],
@@ -28,6 +29,12 @@ def train(
         out.path,
         metrics,
         lambda folder: stage.run(
-            Path(samples.path), Path(documents.path), folder, cfg, system=system, checkpoints=plug.below(checkpoints, system)
+            Path(samples.path),
+            Path(documents.path),
+            folder,
+            cfg,
+            system=system,
+            checkpoints=plug.below(checkpoints, system),
+            tracking=registry or None,
         ),
     )

@@ -57,7 +57,7 @@ def training(
         samples = label.label(scored=scored, source=raw, config=label_config).outputs["out"]
         encoders = {
             system: train.train(
-                samples=samples, documents=mined, system=system, checkpoints=checkpoints, config=train_config
+                samples=samples, documents=mined, system=system, checkpoints=checkpoints, registry=registry, config=train_config
             ).outputs["out"]
             for system in SYSTEMS
         }  # fmt: skip

@@ -22,13 +22,17 @@ DOCUMENTS = click.option("--documents", type=EXISTING, required=True, help="What
               help="clicks: the baseline; crops: the hierarchy chosen from the log; crops_paper: anchors >= 1.")  # fmt: skip
 @click.option("--checkpoints", type=click.Path(path_type=Path, file_okay=False), default=None,
               help="Where to keep the state to resume from. Default: beside --out.")  # fmt: skip
+@click.option("--tracking", default=None, metavar="URI", help="MLflow tracking URI that gets the curves while it trains.")
 @config_option
-def train(samples: Path, documents: Path, out: Path, system: str, checkpoints: Path | None, config: Config) -> None:
+def train(
+    samples: Path, documents: Path, out: Path, system: str, checkpoints: Path | None, tracking: str | None, config: Config
+) -> None:  # fmt: skip
     """Train one system of the dual encoder; keeps its best checkpoint on the last training day's reformulations."""
     from crops.stages import train as stage
 
     started_s = time.monotonic()
-    report = stage.run(samples, documents, out, config.section("train"), system=system, checkpoints=checkpoints)
+    section = config.section("train")
+    report = stage.run(samples, documents, out, section, system=system, checkpoints=checkpoints, tracking=tracking)
     show(f"train {system}", started_s, report, out)
 
 

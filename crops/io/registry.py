@@ -29,7 +29,8 @@ def uri_of(folder: Path) -> str:
 
 
 @contextmanager
-def _client(uri: str) -> Iterator[Any]:
+def client_of(uri: str) -> Iterator[Any]:
+    """An MlflowClient while the block lasts; what MLflow, its database or its lock say against it is a ServiceError."""
     import logging
 
     # MLflow reads both when it is imported: it reports nothing to anybody, and gives a dead server up within seconds.
@@ -67,15 +68,11 @@ def register(uri: str, folder: Path, *, name: str = NAME, metrics: dict[str, flo
 
     Where a version with the same tag `checksums` is there already (a run that was killed after it), it is that one.
     """
-    with _client(uri) as client, _lock(uri):
+    with client_of(uri) as client, _lock(uri):
         for known in client.search_model_versions(f"name='{name}'"):
             if "checksums" in tags and known.tags.get("checksums") == tags["checksums"]:
                 return str(known.version)
-        experiment = client.get_experiment_by_name(name)
-        base = _sqlite(uri)  # a server knows itself where its artifacts belong
-        where = base.parent.joinpath("artifacts").as_uri() if base else None
-        number = experiment.experiment_id if experiment else client.create_experiment(name, artifact_location=where)
-        run = client.create_run(number)
+        run = client.create_run(experiment_of(client, uri, name))
         client.log_artifacts(run.info.run_id, str(folder), "release")
         for key, value in (metrics or {}).items():
             client.log_metric(run.info.run_id, key, value)
@@ -87,9 +84,17 @@ def register(uri: str, folder: Path, *, name: str = NAME, metrics: dict[str, flo
         return str(made.version)
 
 
+def experiment_of(client: Any, uri: str, name: str) -> str:
+    """The id of the experiment, made where there is none."""
+    found = client.get_experiment_by_name(name)
+    base = _sqlite(uri)  # a server knows itself where its artifacts belong
+    where = base.parent.joinpath("artifacts").as_uri() if base else None
+    return str(found.experiment_id if found else client.create_experiment(name, artifact_location=where))
+
+
 def holder(uri: str, alias: str, *, name: str = NAME) -> str | None:
     """The version that `alias` points to, or None."""
-    with _client(uri) as client:
+    with client_of(uri) as client:
         found = client.search_registered_models(f"name='{name}'")
         version = found[0].aliases.get(alias) if found else None
         return None if version is None else str(version)
@@ -101,7 +106,7 @@ def move(uri: str, alias: str, version: str, *, expected: str | None, reason: st
     Nothing happens where it points to `version` already. The audit tag `alias.<alias>` of the version says where the alias
     came from and why it moved.
     """
-    with _client(uri) as client, _lock(uri):
+    with client_of(uri) as client, _lock(uri):
         found = holder(uri, alias, name=name)
         if found == version:
             return
@@ -115,7 +120,7 @@ def download(uri: str, version: str, out: Path, *, name: str = NAME) -> Path:
     """Copies the release's files into `out`; a ServiceError where one is not what was registered."""
     import mlflow
 
-    with _client(uri) as client, tempfile.TemporaryDirectory(prefix="crops-release-") as place:
+    with client_of(uri) as client, tempfile.TemporaryDirectory(prefix="crops-release-") as place:
         source = client.get_model_version_download_uri(name, version)
         tag = client.get_model_version(name, version).tags.get("checksums")
         found = Path(mlflow.artifacts.download_artifacts(artifact_uri=source, dst_path=place, tracking_uri=uri))

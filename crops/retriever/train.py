@@ -84,7 +84,10 @@ def best(
         batches = Batches(
             samples, anchor_min=plan.first, size=sizes.queries, positives=sizes.positives, lower=sizes.lower, seed=plan.seed
         )
-        return encoder, fit(encoder, batches, valid, plan, checkpoints=checkpoints / f"anchors-{plan.first}", log=log)
+        # Probes of several plans would overwrite one another's curve: each has its own names.
+        suffix = f".anchors_{plan.first}" if len(plans) > 1 else ""
+        named: Log = lambda step, values: log and log(step, {f"{name}{suffix}": v for name, v in values.items()})  # noqa: E731
+        return encoder, fit(encoder, batches, valid, plan, checkpoints=checkpoints / f"anchors-{plan.first}", log=named)
 
     chosen = plans[0]
     if len(plans) > 1 and valid.queries:

@@ -11,6 +11,7 @@ from crops import records
 from crops.config.train import TrainConfig
 from crops.errors import ConfigError, InputError
 from crops.io import artifacts
+from crops.io import tracking as tracking_run
 from crops.retriever import batch, systems, train
 from crops.retriever import encoder as encoders
 from crops.stages.base import StageReport
@@ -39,9 +40,12 @@ class Inputs:
 
 def run(
     samples: Path, documents: Path, out: Path, cfg: TrainConfig, *, system: str = "crops", checkpoints: Path | None = None,
-    log: train.Log | None = None,
+    log: train.Log | None = None, tracking: str | None = None,
 ) -> StageReport:  # fmt: skip
-    """Trains `system` on `samples` (label's out) with texts and validation from `documents` (augment's out)."""
+    """Trains `system` on `samples` (label's out) with texts and validation from `documents` (augment's out).
+
+    `tracking`: an MLflow tracking URI that gets every check's numbers while it trains.
+    """
     if system not in SYSTEMS:
         raise ConfigError(f"system is {system!r}, expected one of {', '.join(SYSTEMS)}")
     hierarchy = artifacts.read_json(samples / "label.json")["hierarchy"]
@@ -51,31 +55,47 @@ def run(
     key = hashlib.sha256("\n".join((cfg.model_dump_json(), system, repr(plans), inputs.digest())).encode()).hexdigest()
     kept = (checkpoints or out.with_name(f".{out.name}.checkpoints")) / key[:12]
     sizes = train.Sizes(queries=cfg.batch_queries, positives=cfg.positives, lower=cfg.lower)
-    try:
-        encoder, history, plan = train.best(
-            lambda: _encoder(cfg, inputs.corpus), inputs.samples, inputs.valid, plans, sizes, probe_steps=cfg.probe_steps,
-            checkpoints=kept, log=log,
-        )  # fmt: skip
-    except ValueError as error:
-        raise InputError(samples / "samples", str(error)) from error
+    params = {"system": system, **cfg.model_dump(mode="json"), "samples": len(inputs.samples.query)}
+    with tracking_run.tracked(tracking, name=f"train {system}", key=key, params=params) as followed:
+
+        def said(step: int, values: dict[str, float]) -> None:
+            followed.log(step, values)
+            if log:
+                log(step, values)
+
+        try:
+            encoder, history, plan = train.best(
+                lambda: _encoder(cfg, inputs.corpus), inputs.samples, inputs.valid, plans, sizes, probe_steps=cfg.probe_steps,
+                checkpoints=kept, log=said,
+            )  # fmt: skip
+        except ValueError as error:
+            raise InputError(samples / "samples", str(error)) from error
+        followed.log(history["best_step"], _outcome(history, plan))
     with artifacts.replacing(out) as folder:
         (folder / "encoder").mkdir()
         encoder.save(folder / "encoder", system=system)
         used = {"anchor_min": plan.first, "loss": plan.loss}
         artifacts.write_json(folder / "train.json", {"system": system, "hierarchy": used, **history})
     shutil.rmtree(kept, ignore_errors=True)
-    return _report(inputs, plan, history)
+    return _report(inputs, plan, history, followed.problem)
 
 
-def _report(inputs: Inputs, plan: train.Plan, history: dict) -> StageReport:
+def _outcome(history: dict, plan: train.Plan) -> dict[str, float]:
+    best = {"best_valid_recall_at_100": history["best_recall"]} if history["best_recall"] is not None else {}
+    return {"best_step": history["best_step"], "anchor_min": plan.first, **best}
+
+
+def _report(inputs: Inputs, plan: train.Plan, history: dict, problem: str) -> StageReport:
     numbers = {
         "pairs": len(inputs.samples.query), "queries": len(inputs.samples.queries), "anchor_min": plan.first,
         "best_step": history["best_step"],
     }  # fmt: skip
+    notes = (problem,) if problem else ()
     if history["best_recall"] is None:
-        return StageReport(numbers=numbers, notes=("no reformulation on the last training day: the last step is kept",))
+        return StageReport(numbers=numbers, notes=(*notes, "no reformulation on the last training day: the last step is kept"))
     before = history["checks"][0]["valid_recall_at_100"]
-    return StageReport(numbers=numbers | {"valid_recall_at_100": history["best_recall"], "untrained_recall_at_100": before})
+    recalls = {"valid_recall_at_100": history["best_recall"], "untrained_recall_at_100": before}
+    return StageReport(numbers=numbers | recalls, notes=notes)
 
 
 def _plan(cfg: TrainConfig, loss: str, first: int) -> train.Plan:
