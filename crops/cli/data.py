@@ -16,7 +16,7 @@ from crops.stages.base import StageReport
 @out_option
 @click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same bytes.")
 @click.option("--scale", type=click.Choice(["tiny", "small", "medium", "large"]), default="small", show_default=True,
-              help="Searches: about 2 k, 30 k, 300 k, 5 M.")  # fmt: skip
+              help="Searches: about 3 k, 30 k, 300 k, 5 M.")  # fmt: skip
 @click.option("--incumbent", type=click.Choice(["lexical", "paths"]), default="paths", show_default=True,
               help="The engine that wrote the log: lexical only, or with a dense path beside.")  # fmt: skip
 @click.option("--videos-per-intent", type=click.IntRange(min=1), default=None,
