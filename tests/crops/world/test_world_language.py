@@ -32,7 +32,7 @@ def test_head_words_stand_in_several_topics():
 
 def test_every_intent_has_words_for_both_sides():
     for intent in lexicon.load().intents:
-        assert intent.head and intent.subject and intent.subject_types and intent.facet and intent.facet_types, intent
+        assert all((intent.head, intent.subject, intent.subject_types, intent.facet, intent.facet_types)), intent
         assert intent.subject not in intent.subject_types, "searchers would only repeat the video's word"
 
 

@@ -122,7 +122,7 @@ def test_world_json_says_how_it_was_made_and_load_rebuilds_the_same(paths_log):
 
 def test_a_foreign_world_json_is_one_line(tmp_path, paths_log):
     path = tmp_path / "world.json"
-    with pytest.raises(InputError, match="not the world.json"):
+    with pytest.raises(InputError, match=r"not the world\.json"):
         simulate.load(path)
     about = json.loads((paths_log.folder / "world.json").read_text())
     about["settings"]["like_share"] = 0.9
