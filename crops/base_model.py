@@ -1,11 +1,35 @@
-"""A tokenizer made from the corpus at hand, for the small models that are initialised here instead of downloaded."""
+"""What base models share: where their weights lie, and a tokenizer made from the corpus for the small ones made here."""
 
+import importlib.util
 from collections.abc import Iterable
+from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from crops.errors import ConfigError
+
 SPECIAL = ("<pad>", "<unk>", "<eos>", "<sep>")
+PACKAGE = "package:"
+
+
+def weights(base: str) -> str:
+    """What to hand to Hugging Face for the setting `base`: a path or hub name as it is; `package:NAME` is the folder with
+    config.json inside the installed Python package NAME, so that weights from a package index work from a config file.
+
+    Raises ConfigError where the package is not installed or holds no model.
+    """
+    if not base.startswith(PACKAGE):
+        return base
+    name = base.removeprefix(PACKAGE)
+    spec = importlib.util.find_spec(name) if name.isidentifier() else None
+    if spec is None or not spec.submodule_search_locations:
+        raise ConfigError(f"base is {base!r}, but no Python package {name!r} is installed here")
+    root = Path(spec.submodule_search_locations[0])
+    found = [folder for folder in (root, *sorted(root.iterdir())) if (folder / "config.json").is_file()]
+    if not found:
+        raise ConfigError(f"base is {base!r}, but {root} holds no config.json of a Hugging Face model")
+    return str(found[0])
 
 
 def train_tokenizer(texts: Iterable[str], *, vocab_size: int = 16_000, max_tokens: int = 128) -> PreTrainedTokenizerFast:

@@ -35,12 +35,13 @@ class Converted:
 
 
 def clean(text: str | None) -> str:
-    r"""Entities decoded a second time (the XML parser did the first), `\/` and `\"` unescaped, white space collapsed.
+    r"""Entities decoded a second time (the XML parser did the first), JSON's escapes undone, white space collapsed.
 
     >>> clean('Home\\/current \\"issue\\" &amp;raquo; &lt;b&gt;')
     'Home/current "issue" &raquo; <b>'
     """
-    return " ".join(re.sub(r'\\([/"])', r"\1", html.unescape(text or "")).split())
+    plain = re.sub(r'\\([/"])', r"\1", html.unescape(text or ""))
+    return " ".join(re.sub(r"\\[rnt]", " ", plain).split())  # \r, \n and \t are left only where white space stood
 
 
 def convert(raw: bytes, source: str = "sessiontrack2013.xml") -> Converted:

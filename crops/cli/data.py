@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from crops.cli.support import EXISTING, FILE, config_option, out_option, show
+from crops.cli.support import EXISTING, config_option, out_option, show
 from crops.config.all import Config, commented
 from crops.io import artifacts
 from crops.stages.base import StageReport
@@ -16,7 +16,7 @@ from crops.stages.base import StageReport
 @out_option
 @click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same bytes.")
 @click.option("--scale", type=click.Choice(["tiny", "small", "medium", "large"]), default="small", show_default=True,
-              help="Searches: about 2 k, 30 k, 300 k, 5 M.")  # fmt: skip
+              help="Searches: about 3 k, 30 k, 300 k, 5 M.")  # fmt: skip
 @click.option("--incumbent", type=click.Choice(["lexical", "paths"]), default="paths", show_default=True,
               help="The engine that wrote the log: lexical only, or with a dense path beside.")  # fmt: skip
 @click.option("--videos-per-intent", type=click.IntRange(min=1), default=None,
@@ -52,13 +52,19 @@ def world_llm(world_dir: Path, port: int, host: str) -> None:
 
 
 @click.command("import")
-@click.argument("dataset", type=click.Choice(["trec-session"]))
-@click.argument("src", type=FILE)
+@click.argument("dataset", type=click.Choice(["trec-session", "kuaisar", "qilin", "recflow"]))
+@click.argument("src", type=click.Path(path_type=Path, exists=True))
 @out_option
 def import_(dataset: str, src: Path, out: Path) -> None:
     """Convert a public data set to the tables.
 
-    trec-session: the TREC 2013 Session track's sessiontrack2013.xml (searches, reformulations, clicks; no feed).
+    \b
+    trec-session  sessiontrack2013.xml of the TREC 2013 Session track: searches, reformulations, clicks; no feed
+    kuaisar       the folder with src_inter.csv: searches and feed of the same people, words hashed
+    qilin         the folder with the Parquet files: searches and feed in plain Chinese
+    recflow       the folder with all_stage/: true stages of a recommender; no queries, no feed, no texts
+
+    docs/data/ says where to get each, under which licence, and what each perspective can use.
     """
     from crops.stages import import_log
 

@@ -18,7 +18,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from crops.base_model import train_tokenizer
+from crops.base_model import train_tokenizer, weights
 from crops.errors import InputError
 from crops.text import normalise_query
 
@@ -94,8 +94,8 @@ def build(base: str, corpus: Sequence[str], *, max_tokens: int, seed: int) -> Cr
     torch.manual_seed(seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if base != SMALL:
-        tokenizer = AutoTokenizer.from_pretrained(base)
-        model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1, ignore_mismatched_sizes=True)
+        tokenizer = AutoTokenizer.from_pretrained(weights(base))
+        model = AutoModelForSequenceClassification.from_pretrained(weights(base), num_labels=1, ignore_mismatched_sizes=True)
         return CrossEncoder(model.to(device), tokenizer, max_tokens, small=False)
     tokenizer = train_tokenizer(corpus, vocab_size=8_000, max_tokens=max_tokens)
     config = BertConfig(

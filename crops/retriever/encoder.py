@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from crops import base_model
 from crops.errors import InputError
 from crops.retriever import base as bases
 from crops.text import normalise_query
@@ -162,10 +163,11 @@ def from_base(
         query, tokenizer = bases.small(texts, seed=seed)
         document = None if shared else bases.small(texts, seed=seed)[0]
     else:
+        source = base_model.weights(base)
         try:
-            tokenizer = cast(PreTrainedTokenizerFast, AutoTokenizer.from_pretrained(base))
-            query = AutoModel.from_pretrained(base, use_safetensors=True)
-            document = None if shared else AutoModel.from_pretrained(base, use_safetensors=True)
+            tokenizer = cast(PreTrainedTokenizerFast, AutoTokenizer.from_pretrained(source))
+            query = AutoModel.from_pretrained(source, use_safetensors=True)
+            document = None if shared else AutoModel.from_pretrained(source, use_safetensors=True)
         except (OSError, ValueError) as error:
             raise InputError(base, f"no Hugging Face model with safetensors here: {str(error).splitlines()[0]}") from error
         if tokenizer.pad_token_id is None:
