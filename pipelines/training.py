@@ -80,7 +80,7 @@ def training(
             exported=exported["crops"], indexed=indexed["crops"], verdict=verdict, config=register_config, **common
         ).outputs["out"]
         report.report(
-            source=raw, validate=valid, augment=mined, knowledge=known, champion=held, discriminate=scored, label=samples,
-            exported=exported["crops"], indexed=indexed["crops"], evaluated=evaluated, baseline=first, gate=verdict,
-            register=release, config=report_config, **encoders,
+            source=raw, validate=valid, augment=mined, knowledge=known, champion=held, theta=judge, discriminate=scored,
+            label=samples, exported=exported["crops"], indexed=indexed["crops"], evaluated=evaluated, baseline=first, gate=verdict,
+            register=release, config=report_config, **gated, **encoders,
         )  # fmt: skip

