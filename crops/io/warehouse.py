@@ -83,6 +83,8 @@ class DuckDBWarehouse(Warehouse):
         self.backend = ibis.duckdb.connect(temp_directory=str(scratch), **settings)
         self.backend.raw_sql("SET TimeZone = 'UTC'")
         self.backend.raw_sql("SET enable_progress_bar = false")
+        # What is written is ordered by its key; keeping the input's order as well would only buffer large tables.
+        self.backend.raw_sql("SET preserve_insertion_order = false")
 
     def scan(self, files: list[Path]) -> ir.Table:
         """See Warehouse.scan."""
@@ -94,7 +96,7 @@ class DuckDBWarehouse(Warehouse):
 
     def put(self, rows: pa.Table, name: str) -> ir.Table:
         """See Warehouse.put."""
-        return self.backend.create_table(name, rows, temp=True)
+        return self.backend.create_table(name, ibis.memtable(rows), temp=True)
 
     def save(self, expr: ir.Table, folder: Path) -> None:
         """See Warehouse.save; one file, part-0.parquet."""
