@@ -13,7 +13,8 @@ def normalised(house, rows):
 def test_normalised_by_the_one_function_and_dated_in_utc(house):
     """NFKC, folding and white space as in crops.text, on either engine; an empty query is left out; days end at 24:00 UTC."""
     rows = [
-        search("a", "u", at(86_399.999999), "  Ｓｏｕｒ\tDOUGH "), search("b", "u", at(86_400), "ΣΊΣΥΦΟΣ"), search("c", "u", at(0), " \u3000"),
+        search("a", "u", at(86_399.999999), "  Ｓｏｕｒ\tDOUGH "), search("b", "u", at(86_400), "ΣΊΣΥΦΟΣ"),
+        search("c", "u", at(0), " \u3000"),
         search("d", "u", at(1), "ﬁsh"),
     ]  # fmt: skip
     found = sorted((r["search_id"], r["query"], r["date"]) for r in house.fetch(normalised(house, rows)))
@@ -30,8 +31,8 @@ def test_bots_are_left_out_for_the_day_on_which_they_are_bots(house):
 
 def test_click_and_like_are_clicks_and_a_long_play_is_an_interaction(house):
     hits = [
-        result("a", "v1", clicked=True), result("a", "v2", liked=True), result("a", "v3", play_s=5.0), result("a", "v4", play_s=4.9),
-        result("a", "v5"),
+        result("a", "v1", clicked=True), result("a", "v2", liked=True), result("a", "v3", play_s=5.0),
+        result("a", "v4", play_s=4.9), result("a", "v5"),
     ]  # fmt: skip
     searches = normalised(house, [search("a", "u", at(7), " Bread")])
     touched = house.keep(queries.interacted(house.put(arrow(records.RESULTS, hits), "results"), min_play_s=5.0), "touched")

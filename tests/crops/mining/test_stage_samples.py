@@ -1,5 +1,7 @@
 """What was considered and not chosen, and how events add up, by hand."""
 
+import pyarrow as pa
+
 from crops import records
 from crops.mining import stage_samples, testsets
 from tests.crops.mining.small_logs import arrow, at, result, search
@@ -36,12 +38,8 @@ def test_cap_per_query_and_stage_keeps_the_most_frequent(house):
 def test_support_counts_events_once_and_keeps_the_first_time(house):
     """Two rows of event e1 and one of e2: support 2, the earliest time; another later query is another candidate."""
     columns = {"query": "q", "video_id": "v", "date": "2026-03-01"}
-    events = [
-        {**columns, "later_query": "x", "event_id": "e1", "ts": at(5)}, {**columns, "later_query": "x", "event_id": "e1", "ts": at(4)},
-        {**columns, "later_query": "x", "event_id": "e2", "ts": at(9)}, {**columns, "later_query": "y", "event_id": "e2", "ts": at(9)},
-    ]  # fmt: skip
-    import pyarrow as pa
-
+    seen = (("x", "e1", 5), ("x", "e1", 4), ("x", "e2", 9), ("y", "e2", 9))
+    events = [{**columns, "later_query": later, "event_id": event, "ts": at(s)} for later, event, s in seen]
     table = house.put(pa.Table.from_pylist(events).set_column(5, "ts", pa.array([e["ts"] for e in events], records.TS)), "events")
     assert rows_of(house, stage_samples.add_up(table, perspective="reformulation")) == [
         ("q", "v", "reformulation", "x", at(4), 2), ("q", "v", "reformulation", "y", at(9), 1),
