@@ -19,7 +19,7 @@ TRUTH = click.option(
 @click.command()
 @LOGS
 @out_option
-@click.option("--engine", type=click.Choice(["duckdb"]), default="duckdb", show_default=True)
+@click.option("--engine", type=click.Choice(["duckdb", "spark"]), default="duckdb", show_default=True)
 @config_option
 def augment(logs: Path, out: Path, engine: str, config: Config) -> None:
     """Mine candidates from clicks, reformulations, the feed and the engine's stages; write documents and test sets.

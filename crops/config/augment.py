@@ -49,10 +49,15 @@ class AugmentConfig(StageConfig):
     )  # fmt: skip
     examples: int = Field(5, ge=0, description="Example pairs per perspective in augment.json, pairs. Source: ours.")
     threads: int | None = Field(
-        None, ge=1, description="Threads of the embedded engine; null: all cores. Source: ours; changes speed only."
+        None, ge=1, description="Threads of the engine on this machine; null: all cores. Source: ours; changes speed only."
     )  # fmt: skip
     memory_gb: float | None = Field(
         None, gt=0,
-        description="Memory limit of the embedded engine, GB; above it, it spills to disk; null: the engine's own (80 % of RAM). "
-        "Source: ours; changes speed only.",
+        description="Memory limit of the engine on this machine, GB; above it, it spills to disk; null: the engine's own "
+        "(DuckDB: 80 % of RAM, Spark: 1 GB). Source: ours; changes speed only.",
+    )  # fmt: skip
+    spark_master: str = Field(
+        "local[*]", pattern=r"^(local(\[.+\])?|local-cluster\[.+\]|(spark|sc|k8s|yarn)(://.+)?)$",
+        description="--engine spark: local[*], local[N], a cluster (spark://host:7077) or Spark Connect (sc://host:15002); "
+        "logs and out must lie where the executors see them under the same path. Source: ours; changes speed only.",
     )  # fmt: skip

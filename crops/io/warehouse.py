@@ -1,4 +1,4 @@
-"""Where expressions run: DuckDB on one machine. Stages see only `Warehouse`, so another engine is another subclass."""
+"""Where expressions run: DuckDB on one machine, Spark at scale (crops.io.spark). Stages see only `Warehouse`."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -15,6 +15,8 @@ from crops.errors import ConfigError, InputError, StorageError
 from crops.io import artifacts
 from crops.records import Table
 
+ENGINES = ("duckdb", "spark")
+
 
 class Warehouse(ABC):
     """Reads tables of crops.records as expressions, runs expressions, writes them as tables. Session time zone: UTC."""
@@ -26,8 +28,24 @@ class Warehouse(ABC):
         """The Parquet files as one expression; columns missing from some files are null there."""
 
     @abstractmethod
-    def save(self, expr: ir.Table, path: Path) -> None:
-        """Runs `expr` and writes its rows, in its order, as one Parquet file (zstd)."""
+    def keep(self, expr: ir.Table, name: str) -> ir.Table:
+        """Runs `expr` once and returns its rows as a table of this session (spilled to disk where memory is short)."""
+
+    @abstractmethod
+    def put(self, rows: pa.Table, name: str) -> ir.Table:
+        """An Arrow table as a table of this session."""
+
+    @abstractmethod
+    def save(self, expr: ir.Table, folder: Path) -> None:
+        """Runs `expr` and writes its rows into the new `folder`: Parquet (zstd), in its order from file to file by name."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Ends the session; its tables are gone."""
+
+    @abstractmethod
+    def explain(self, error: Exception) -> Exception | None:
+        """What `error`, raised by the engine, means to the user; None where it is not for them (a bug)."""
 
     def read(self, folder: Path, table: Table) -> ir.Table:
         """The table under `folder` with exactly its columns and types; optional columns that are absent are null.
@@ -36,25 +54,15 @@ class Warehouse(ABC):
         """
         return conform(self.scan(artifacts.table_files(folder, table)), table)
 
-    def keep(self, expr: ir.Table, name: str) -> ir.Table:
-        """Runs `expr` once and returns its rows as a table of this session (spilled to disk where memory is short)."""
-        return self.backend.create_table(name, expr, temp=True)
-
-    def put(self, rows: pa.Table, name: str) -> ir.Table:
-        """An Arrow table as a table of this session."""
-        return self.backend.create_table(name, rows, temp=True)
-
     def fetch(self, expr: ir.Table) -> list[dict]:
         """Runs a small expression (counts, examples) and returns its rows."""
         return self.backend.to_pyarrow(expr).to_pylist()
 
     def write(self, expr: ir.Table, folder: Path, table: Table) -> int:
         """Writes `expr` as an unpartitioned table, sorted by its key, and returns the number of rows."""
-        path = folder / table.name / "part-0.parquet"
-        path.parent.mkdir(parents=True)
-        self.save(conform(expr, table).order_by([*table.key]), path)
-        artifacts.check_schema(path, table)
-        return int(pq.read_metadata(path).num_rows)
+        place = folder / table.name
+        self.save(conform(expr, table).order_by([*table.key]), place)
+        return sum(int(pq.read_metadata(path).num_rows) for path in artifacts.table_files(folder, table))
 
 
 def conform(found: ir.Table, table: Table) -> ir.Table:
@@ -69,43 +77,78 @@ class DuckDBWarehouse(Warehouse):
     """An embedded DuckDB without a database file; what exceeds its memory goes to `scratch`."""
 
     def __init__(self, *, scratch: Path, threads: int | None = None, memory_gb: float | None = None) -> None:
+        self.scratch = scratch
         limits = {"threads": threads, "memory_limit": None if memory_gb is None else f"{memory_gb}GB"}
         settings = {name: value for name, value in limits.items() if value is not None}
         self.backend = ibis.duckdb.connect(temp_directory=str(scratch), **settings)
         self.backend.raw_sql("SET TimeZone = 'UTC'")
         self.backend.raw_sql("SET enable_progress_bar = false")
+        # What is written is ordered by its key; keeping the input's order as well would only buffer large tables.
+        self.backend.raw_sql("SET preserve_insertion_order = false")
 
     def scan(self, files: list[Path]) -> ir.Table:
         """See Warehouse.scan."""
         return self.backend.read_parquet([str(f) for f in files], union_by_name=True, hive_partitioning=False)
 
-    def save(self, expr: ir.Table, path: Path) -> None:
-        """See Warehouse.save."""
-        self.backend.to_parquet(expr, path, compression="zstd", row_group_size=artifacts.ROW_GROUP)
+    def keep(self, expr: ir.Table, name: str) -> ir.Table:
+        """See Warehouse.keep."""
+        return self.backend.create_table(name, expr, temp=True)
+
+    def put(self, rows: pa.Table, name: str) -> ir.Table:
+        """See Warehouse.put."""
+        return self.backend.create_table(name, ibis.memtable(rows), temp=True)
+
+    def save(self, expr: ir.Table, folder: Path) -> None:
+        """See Warehouse.save; one file, part-0.parquet."""
+        folder.mkdir(parents=True)
+        self.backend.to_parquet(expr, folder / "part-0.parquet", compression="zstd", row_group_size=artifacts.ROW_GROUP)
+
+    def close(self) -> None:
+        """See Warehouse.close."""
+        self.backend.disconnect()
+
+    def explain(self, error: Exception) -> Exception | None:
+        """See Warehouse.explain."""
+        if not isinstance(error, duckdb.Error):
+            return None
+        text = str(error)
+        line = " ".join(text.split())[:300]
+        if "No space left" in text or "max_temp_directory_size" in text:
+            return full_disk(self.scratch)
+        if isinstance(error, duckdb.OutOfMemoryException):
+            return StorageError(f"the embedded engine is out of memory; raise memory_gb or lower threads ({line})")
+        broken = ("parquet", "utf-8", "utf8", "snappy", "zstd", "thrift", "deserialize", "page")
+        if isinstance(error, duckdb.IOException | duckdb.InvalidInputException) and any(word in text.lower() for word in broken):
+            return InputError("logs", f"a Parquet file is damaged ({line})")
+        return None
+
+
+def full_disk(scratch: Path) -> StorageError:
+    """The same words whichever engine met it; `scratch` lies in the folder that was being written."""
+    return StorageError(f"{scratch.parent}: cannot write: no space left on the device; free the space and run it again")
 
 
 @contextmanager
-def opened(engine: str, *, scratch: Path, threads: int | None = None, memory_gb: float | None = None) -> Iterator[Warehouse]:
+def opened(
+    engine: str, *, scratch: Path, threads: int | None = None, memory_gb: float | None = None, spark_master: str = "local[*]"
+) -> Iterator[Warehouse]:
     """The warehouse for `engine` while the block runs; what the engine says of a full disk or a broken file is one line."""
-    if engine != "duckdb":
-        raise ConfigError(f"engine is {engine!r}, expected duckdb")
-    warehouse = DuckDBWarehouse(scratch=scratch, threads=threads, memory_gb=memory_gb)
+    if engine not in ENGINES:
+        raise ConfigError(f"engine is {engine!r}, expected {' or '.join(ENGINES)}")
+    warehouse: Warehouse
+    if engine == "duckdb":
+        warehouse = DuckDBWarehouse(scratch=scratch, threads=threads, memory_gb=memory_gb)
+    else:
+        # Only here: the extra `spark` and Java are for those who ask for them.
+        from crops.io import spark
+
+        warehouse = spark.SparkWarehouse(scratch=scratch, master=spark_master, threads=threads, memory_gb=memory_gb)
     try:
         yield warehouse
-    except duckdb.Error as error:
-        raise _for_the_user(error, scratch) or error from error
+    except Exception as error:
+        meant = warehouse.explain(error)
+        if meant is None:
+            raise
+        raise meant from error
     finally:
-        warehouse.backend.disconnect()
-
-
-def _for_the_user(error: duckdb.Error, scratch: Path) -> Exception | None:
-    text = str(error)
-    line = " ".join(text.split())[:300]
-    if "No space left" in text or "max_temp_directory_size" in text:
-        return StorageError(f"{scratch.parent}: cannot write: no space left on the device; free the space and run it again")
-    if isinstance(error, duckdb.OutOfMemoryException):
-        return StorageError(f"the embedded engine is out of memory; raise memory_gb or lower threads ({line})")
-    broken = ("parquet", "utf-8", "utf8", "snappy", "zstd", "thrift", "deserialize", "page")
-    if isinstance(error, duckdb.IOException | duckdb.InvalidInputException) and any(word in text.lower() for word in broken):
-        return InputError("logs", f"a Parquet file is damaged ({line})")
-    return None
+        warehouse.close()

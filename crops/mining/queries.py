@@ -1,15 +1,23 @@
 """Searches with normalised queries, days, and what a query is worth: how often searched, how often clicked."""
 
+from typing import Any
+
 import ibis
+import ibis.expr.datatypes as dt
 import ibis.expr.types as ir
 import pyarrow as pa
 
 from crops.text import normalise_query
 
 
-@ibis.udf.scalar.pyarrow
-def _normalised(raw: str) -> str:
-    return pa.array([None if text is None else normalise_query(text) for text in raw.to_pylist()], pa.string())  # type: ignore[attr-defined]
+def _normalise(raw: Any) -> Any:
+    """DuckDB hands over a whole Arrow array, Spark's Arrow function one value at a time."""
+    if isinstance(raw, pa.Array | pa.ChunkedArray):
+        return pa.array([_normalise(text) for text in raw.to_pylist()], pa.string())
+    return None if raw is None else normalise_query(raw)
+
+
+_normalised = ibis.udf.scalar.pyarrow(_normalise, signature=((dt.string,), dt.string))
 
 
 def spellings(searches: ir.Table) -> ir.Table:

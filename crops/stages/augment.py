@@ -43,7 +43,9 @@ def run(logs: Path, out: Path, cfg: AugmentConfig, *, engine: str = "duckdb") ->
     with artifacts.replacing(out) as folder:
         scratch = folder / ".scratch"
         scratch.mkdir()
-        with warehouse.opened(engine, scratch=scratch, threads=cfg.threads, memory_gb=cfg.memory_gb) as house:
+        with warehouse.opened(
+            engine, scratch=scratch, threads=cfg.threads, memory_gb=cfg.memory_gb, spark_master=cfg.spark_master
+        ) as house:
             summary = _augment(house, logs, folder, cfg)
         shutil.rmtree(scratch)
         artifacts.write_json(folder / "augment.json", summary)
