@@ -81,6 +81,6 @@ def training(
         ).outputs["out"]
         report.report(
             source=raw, validate=valid, augment=mined, knowledge=known, champion=held, theta=judge, discriminate=scored,
-            label=samples, exported=exported["crops"], indexed=indexed["crops"], evaluated=evaluated, baseline=first, gate=verdict,
-            register=release, config=report_config, **gated, **encoders,
+            label=samples, exported=exported["crops"], indexed=indexed["crops"], evaluated=evaluated, baseline=first,
+            gate=verdict, register=release, config=report_config, **gated, **encoders,
         )  # fmt: skip

@@ -42,11 +42,11 @@ class TrainConfig(StageConfig):
     warmup: float = Field(
         0.05, ge=0, lt=1, description="Share of the steps over which the rates rise; then they fall in a line to 0. Source: ours."
     )
-    steps: int = Field(300, ge=1, description="Longest training, steps. Source: ours, for 60 s on 2 cores.")
+    steps: int = Field(200, ge=1, description="Longest training, steps. Source: ours, for 40 s on 2 cores.")
     check_every: int = Field(50, ge=1, description="Validation and checkpoint, steps. Source: ours.")
     patience: int = Field(4, ge=1, description="Checks without a better recall before stopping, checks. Source: ours.")
     probe_steps: int = Field(
-        100, ge=1, description="Steps per candidate of anchor_min before the best goes on, steps. Source: ours."
+        50, ge=1, description="Steps per candidate of anchor_min before the best goes on, steps. Source: ours."
     )
     gradient_checkpointing: bool = Field(False, description="Trade time for memory in the towers. Source: ours.")
     seed: int = Field(0, ge=0, description="Chance of base, batches and dropout. Source: ours.")
