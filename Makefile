@@ -31,8 +31,8 @@ run: setup ## the main job on the small simulated world: logs -> report.html and
 	  echo "report: $(OUT)/report.html"; exit $$code
 
 test: setup ## everything from a fresh clone to a tested tree (CI calls this)
-	$(MAKE) --no-print-directory check
 	bash tests/install_system_parts
+	$(MAKE) --no-print-directory check
 	$(BIN)/pytest -q -m "not slow" --durations=10 --ignore=tests/crops
 
 test-slow: setup ## kill loops, several seeds, the real LLM in the whole chain

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from crops.errors import ConfigError, InputError, StorageError
 from crops.io import artifacts
-from crops.records import Table
+from crops.records import TS, Table
 
 ENGINES = ("duckdb", "spark")
 
@@ -55,8 +55,11 @@ class Warehouse(ABC):
         return conform(self.scan(artifacts.table_files(folder, table)), table)
 
     def fetch(self, expr: ir.Table) -> list[dict]:
-        """Runs a small expression (counts, examples) and returns its rows."""
-        return self.backend.to_pyarrow(expr).to_pylist()
+        """Runs a small expression (counts, examples) and returns its rows; times are UTC and say so."""
+        rows = self.backend.to_pyarrow(expr)
+        # Spark's Arrow has times without a zone; they are of the session's zone, which is UTC.
+        fields = [f.with_type(TS) if pa.types.is_timestamp(f.type) else f for f in rows.schema]
+        return rows.cast(pa.schema(fields)).to_pylist()
 
     def write(self, expr: ir.Table, folder: Path, table: Table) -> int:
         """Writes `expr` as an unpartitioned table, sorted by its key, and returns the number of rows."""

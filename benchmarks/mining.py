@@ -1,0 +1,144 @@
+"""What mining costs, in scans of the same Parquet, and what memory it takes at four times the rows.
+
+    python benchmarks/mining.py [--rows 5000000] [--searches 100000] [--write]
+
+Task A: searches with the ids of their clicked videos as a list; for every search the clicks of the same user's NEXT search where
+its text differs and it came within 90 s, by a window function. P1 is what CroPS mines: EVERY later search within 90 s, by a
+bucketed join. A scan reads all columns. All in one process, in turn, medians; a ratio holds on a noisy machine, a time does not.
+"""
+
+import argparse
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import duckdb
+import ibis
+import ibis.expr.types as ir
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from benchmarks import synthetic_log
+from benchmarks.tables import table
+from crops.mining import reformulation
+
+WINDOW_S = 90
+PROTOTYPE = "6.4"  # scans that a prototype took for task A at 5 M rows
+
+
+def flat_log(path: Path, rows: int) -> None:
+    """`rows` searches of skewed users in sessions, with clicks as a list, ordered by time, as in the prototype."""
+    with duckdb.connect() as base:
+        sessions = synthetic_log.sessions(0, rows, max(10, rows // 10), max(10, rows // 250))
+        base.execute(f"""
+            COPY (SELECT (s * 4 + j) AS search_id, u AS user_id, ts, 'topic ' || topic || ' wording ' || variant AS query,
+                         '2026-01-01' AS date, list_filter(range(3), k -> hash(s, j, k) % 3 = 0) AS clicks
+                  FROM ({sessions}) ORDER BY ts, search_id)
+            TO '{path}' (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 250000)""")
+
+
+def scan(log: ir.Table) -> ir.Table:
+    """Every column of every row is read and used."""
+    return log.agg(
+        rows=log.count(), last=log.ts.max(), ids=log.search_id.sum(), users=log.user_id.sum(), chars=log["query"].length().sum(),
+        clicks=log.clicks.length().sum(), day=log.date.max(),
+    )  # fmt: skip
+
+
+def task_a(log: ir.Table) -> ir.Table:
+    """The next search of the user, other text, within 90 s: pairs and clicked videos."""
+    window = ibis.window(group_by="user_id", order_by=["ts", "search_id"])
+    paired = log.mutate(
+        later_ts=log.ts.lead().over(window), later=log["query"].lead().over(window), found=log.clicks.lead().over(window)
+    )
+    near = (paired.later_ts > paired.ts) & (paired.later_ts <= paired.ts + ibis.interval(seconds=WINDOW_S))
+    kept = paired.filter(near & (paired.later != paired["query"]))
+    return kept.agg(pairs=kept.count(), videos=kept.found.length().sum())
+
+
+def p1(log: ir.Table) -> ir.Table:
+    """CroPS's reformulations over the same rows."""
+    touched = log.select("search_id", video_id=log.clicks.unnest())
+    found = reformulation.reformulations(log.drop("clicks"), touched, window_s=WINDOW_S)
+    return found.agg(videos=found.count(), ids=found.video_id.sum())
+
+
+def in_turn(tasks: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Median wall seconds per task; all tasks once per round, so that a slow moment hits all of them."""
+    times: dict[str, list[float]] = {name: [] for name in tasks}
+    for _ in range(repeats + 1):
+        for name, task in tasks.items():
+            started_s = time.perf_counter()
+            task()
+            times[name].append(time.perf_counter() - started_s)
+    return {name: statistics.median(found[1:]) for name, found in times.items()}  # the first round warms up
+
+
+def scans(folder: Path, rows: int, repeats: int) -> list[list[str]]:
+    """Rows of the table: task, seconds, rows per second, scans."""
+    flat_log(folder / "log.parquet", rows)
+    base = ibis.duckdb.connect()
+    base.raw_sql("SET TimeZone = 'UTC'")
+    log = base.read_parquet(folder / "log.parquet")
+    named = {"scan": scan(log), "task A (next search, window)": task_a(log), "P1 (every later search, bucketed join)": p1(log)}
+    found = in_turn({name: (lambda expr=expr: base.to_pyarrow(expr)) for name, expr in named.items()}, repeats)
+    return [[name, f"{s:.2f}", f"{rows / s / 1e6:.2f}", f"{s / found['scan']:.1f}"] for name, s in found.items()]
+
+
+AUGMENT = """
+import sys, time, resource
+from pathlib import Path
+from crops.config.augment import AugmentConfig
+from crops.stages import augment
+started_s = time.perf_counter()
+augment.run(Path(sys.argv[1]), Path(sys.argv[2]), AugmentConfig(memory_gb=1.0, examples=0))
+print(time.perf_counter() - started_s, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
+
+
+def whole(folder: Path, searches: int) -> list[list[str]]:
+    """`crops augment` with 1 GB for its engine at 1x and 4x the rows, each in a process of its own."""
+    rows, first = [], (0.0, 0.0)
+    for times in (1, 4):
+        logs = folder / f"logs-{times}"
+        synthetic_log.generate(logs, searches=searches * times)
+        command = [sys.executable, "-c", AUGMENT, str(logs), str(folder / f"out-{times}")]
+        root = Path(__file__).resolve().parents[1]
+        done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+        seconds, peak_mib = (float(x) for x in done.stdout.split()[-2:])
+        first = first if first[0] else (seconds, peak_mib)
+        count = f"{searches * times:,} searches, {searches * times * 10:,} results, {searches * times * 10:,} views"
+        rows.append([count, f"{seconds:.1f}", f"{seconds / first[0]:.2f}", f"{peak_mib:,.0f}", f"{peak_mib / first[1]:.2f}"])
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=1_000_000, help="searches of the flat log for task A and P1")
+    parser.add_argument("--searches", type=int, default=100_000, help="searches of the log for the whole of augment, at 1x")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--write", action="store_true", help="keep the tables in benchmarks/results/mining.md")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        text = [
+            f"Mining {arguments.rows:,} searches against scanning the same Parquet (a prototype took {PROTOTYPE} scans for task A at "
+            "5 M rows).\n",
+            table(["task", "seconds", "M rows/s", "scans"], scans(folder, arguments.rows, arguments.repeats)),
+            "\nThe whole of `crops augment`, with `memory_gb: 1`.\n",
+            table(["log", "seconds", "x time", "peak MiB", "x memory"], whole(folder, arguments.searches)),
+            f"\nThis process peaked at {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:,.0f} MiB.",
+        ]
+    print("\n".join(text))
+    if arguments.write:
+        from benchmarks.tables import keep
+
+        keep("mining", "\n".join(text))
+
+
+if __name__ == "__main__":
+    main()
