@@ -11,6 +11,9 @@ import torch
 from torch import Tensor
 
 LABELS = 6  # 0..5; -1 is not a candidate
+# Scores held at once unless told otherwise: 32 MiB in single precision. Fewer queries at a time cost time: each chunk adds to
+# the whole [D, H] gradient of the documents.
+CELLS = 2**23
 INF = float("inf")
 
 
@@ -36,9 +39,12 @@ def softmax_ce(scores: Tensor, labels: Tensor, *, anchor_min: int = 1) -> Tensor
 
 
 def h_infonce_chunked(
-    queries: Tensor, documents: Tensor, labels: Tensor, *, temperature: Tensor, anchor_min: int = 1, chunk: int = 64
-) -> Tensor:
+    queries: Tensor, documents: Tensor, labels: Tensor, *, temperature: Tensor, anchor_min: int = 1,
+    chunk: int | None = None,
+) -> Tensor:  # fmt: skip
     """`h_infonce(queries @ documents.T / temperature, labels)` that never holds [Q, D]: `chunk` queries at a time.
+
+    By default as many as make 2**23 scores: then it is also the fastest form, because nothing is copied.
 
     queries [Q, H], documents [D, H] float; labels sparse COO int [Q, D] (absent = 0); temperature scalar tensor, > 0.
     Gradients are made in the forward pass, so every score is computed once. Same errors as `h_infonce`.
@@ -47,8 +53,9 @@ def h_infonce_chunked(
 
 
 def info_nce_chunked(
-    queries: Tensor, documents: Tensor, labels: Tensor, *, temperature: Tensor, positive_min: int = 4, chunk: int = 64
-) -> Tensor:
+    queries: Tensor, documents: Tensor, labels: Tensor, *, temperature: Tensor, positive_min: int = 4,
+    chunk: int | None = None,
+) -> Tensor:  # fmt: skip
     """`info_nce` in the form of `h_infonce_chunked`."""
     return _chunked(
         queries, documents, labels, temperature=temperature, rivals=_binary(positive_min), first=positive_min, chunk=chunk
@@ -82,7 +89,7 @@ def _loss(scores: Tensor, labels: Tensor, rivals: Tensor, first: int) -> Tensor:
 
 @torch.compiler.disable
 def _chunked(
-    queries: Tensor, documents: Tensor, labels: Tensor, *, temperature: Tensor, rivals: Tensor, first: int, chunk: int
+    queries: Tensor, documents: Tensor, labels: Tensor, *, temperature: Tensor, rivals: Tensor, first: int, chunk: int | None
 ) -> Tensor:
     _check_first(first)
     if tuple(labels.shape) != (len(queries), len(documents)) or queries.shape[1:] != documents.shape[1:]:
@@ -130,31 +137,43 @@ class _Chunked(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, queries: Tensor, documents: Tensor, tau: Tensor, listed: tuple[Tensor, Tensor, Tensor],
-        rivals: Tensor, first: int, chunk: int,
+        rivals: Tensor, first: int, chunk: int | None,
     ) -> Tensor:  # fmt: skip
-        q, d, t = _wide(queries), _wide(documents), float(tau)
-        dq, dd = torch.empty_like(q), torch.zeros_like(d)
-        total, anchors, dtau = q.new_zeros(()), 0, q.new_zeros(())
-        rows, cols, labels = listed
-        for start in range(0, len(q), chunk):
-            lo, hi = (int(x) for x in torch.searchsorted(rows, torch.tensor([start, start + chunk], device=rows.device)))
-            buffer = (q[start : start + chunk] / t) @ d.T  # [chunk, D]
-            part, n = _fold(buffer, rows[lo:hi] - start, cols[lo:hi], labels[lo:hi], rivals, first)
-            piece = buffer @ d / t  # [chunk, H]
-            dq[start : start + chunk] = piece
-            dd.addmm_(buffer.T, q[start : start + chunk], alpha=1 / t)
-            dtau -= (piece * q[start : start + chunk]).sum() / t
-            total, anchors = total + part, anchors + n
-        if not anchors:
-            raise ValueError(f"no candidate has a label >= {first}: the batch has no anchor to take the mean over")
-        ctx.save_for_backward(dq, dd, dtau)
-        ctx.anchors, ctx.dtypes = anchors, (queries.dtype, documents.dtype, tau.dtype)
-        return total / anchors
+        ctx.save_for_backward(queries, documents, tau)
+        ctx.rest = (listed, rivals, first, chunk or max(1, CELLS // len(documents)))
+        loss, *ctx.grads = _gradients(queries, documents, tau, *ctx.rest)
+        return loss
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-        grads = (g.mul(grad / ctx.anchors).to(t) for g, t in zip(ctx.saved_tensors, ctx.dtypes, strict=True))
-        return (*grads, None, None, None, None)
+        inputs = ctx.saved_tensors
+        # Given away, not copied: they are as large as the vectors. A second backward through a retained graph makes them anew.
+        grads, ctx.grads = ctx.grads or _gradients(*inputs, *ctx.rest)[1:], None
+        return (*(g.mul_(grad).to(x.dtype) for g, x in zip(grads, inputs, strict=True)), None, None, None, None)
+
+
+def _gradients(
+    queries: Tensor, documents: Tensor, tau: Tensor, listed: tuple[Tensor, Tensor, Tensor], rivals: Tensor, first: int, chunk: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The loss and its gradients by queries, documents and tau, `chunk` queries at a time."""
+    t = float(tau)
+    rows, cols, labels = listed
+    anchors = int((labels >= first).sum())
+    if not anchors:
+        raise ValueError(f"no candidate has a label >= {first}: the batch has no anchor to take the mean over")
+    q, d = _wide(queries) / t, _wide(documents)
+    dq, dd = torch.empty_like(q), torch.empty_like(d)
+    total = q.new_zeros(())
+    ends = torch.searchsorted(rows, torch.arange(0, len(q) + chunk, chunk, device=rows.device)).tolist()
+    for i, start in enumerate(range(0, len(q), chunk)):
+        own, mine = slice(start, start + chunk), slice(ends[i], ends[i + 1])
+        buffer = q[own] @ d.T  # [chunk, D]
+        total += _fold(buffer, rows[mine] - start, cols[mine], labels[mine], rivals, first)[0]
+        torch.mm(buffer, d, out=dq[own])
+        torch.addmm(dd, buffer.T, q[own], beta=float(i > 0), alpha=1 / anchors, out=dd)  # beta 0: what was there is not read
+    dq.div_(anchors)
+    dtau = -(dq * q).sum() / t
+    return total / anchors, dq.div_(t), dd, dtau
 
 
 def _wide(x: Tensor) -> Tensor:
