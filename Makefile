@@ -46,7 +46,7 @@ check: setup ## format, lint, types, import contracts, unit tests
 	$(BIN)/pytest -q -m "not slow" -n 2 tests/crops
 
 bench: setup ## side-by-side measurements, printed as ratios
-	for f in benchmarks/*.py; do echo "== $$f"; $(BIN)/python $$f || exit 1; done
+	for f in $(filter-out benchmarks/report.py benchmarks/synthetic_log.py,$(wildcard benchmarks/*.py)); do echo "== $$f"; $(BIN)/python $$f || exit 1; done
 
 lock: ## write locks/dev.txt anew from pyproject.toml (exact versions, no addresses)
 	UV_FIND_LINKS="$${UV_FIND_LINKS:-$$PIP_FIND_LINKS}" $(BIN)/uv pip compile --quiet --python $(BIN)/python --all-extras --no-annotate --no-header --no-emit-index-url --no-emit-find-links --upgrade-package torch \

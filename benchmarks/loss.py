@@ -156,7 +156,9 @@ def main() -> None:
     rows = [[name, f"{mib:.1f}", f"{mib / peaks[PLAIN]:.2f}"] for name, mib in peaks.items()]
     parts.append(report.table((f"B = {MEMORY[0]}, N = {MEMORY[1]}", "peak MiB", "of autograd"), rows) + "\n")
     share = peaks[SMALL] / peaks[PLAIN]
-    reached.append([f"B = {MEMORY[0]}: peak memory, 64 queries at a time", "0.12", f"{share:.2f}", "yes" if share < 0.125 else "no"])
+    reached.append(
+        [f"B = {MEMORY[0]}: peak memory, 64 queries at a time", "0.12", f"{share:.2f}", "yes" if share < 0.125 else "no"]
+    )
     parts.append(report.table(("H-InfoNCE as training calls it, against", "goal", "measured", "reached"), reached) + "\n")
     parts.append(report.machine(["torch"]))
     report.out("loss", "\n".join(parts), write=write)

@@ -7,8 +7,6 @@ its text differs and it came within 90 s, by a window function. P1 is what CroPS
 bucketed join. A scan reads all columns. All in one process, in turn, medians; a ratio holds on a noisy machine, a time does not.
 """
 
-import argparse
-import resource
 import statistics
 import subprocess
 import sys
@@ -21,9 +19,11 @@ import duckdb
 import ibis
 import ibis.expr.types as ir
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from benchmarks import synthetic_log
-from benchmarks.tables import table
+sys.path[:0] = [str(Path(__file__).parent.parent)]
+
+import report
+import synthetic_log
+
 from crops.mining import reformulation
 
 WINDOW_S = 90
@@ -36,7 +36,7 @@ def flat_log(path: Path, rows: int) -> None:
         sessions = synthetic_log.sessions(0, rows, max(10, rows // 10), max(10, rows // 250))
         base.execute(f"""
             COPY (SELECT (s * 4 + j) AS search_id, u AS user_id, ts, 'topic ' || topic || ' wording ' || variant AS query,
-                         '2026-01-01' AS date, list_filter(range(3), k -> hash(s, j, k) % 3 = 0) AS clicks
+                         '2026-01-01' AS date, list_filter(range(3), lambda k: hash(s, j, k) % 3 = 0) AS clicks
                   FROM ({sessions}) ORDER BY ts, search_id)
             TO '{path}' (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 250000)""")
 
@@ -90,13 +90,16 @@ def scans(folder: Path, rows: int, repeats: int) -> list[list[str]]:
 
 
 AUGMENT = """
-import sys, time, resource
+import sys, time
 from pathlib import Path
 from crops.config.augment import AugmentConfig
 from crops.stages import augment
 started_s = time.perf_counter()
 augment.run(Path(sys.argv[1]), Path(sys.argv[2]), AugmentConfig(memory_gb=1.0, examples=0))
-print(time.perf_counter() - started_s, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+seconds = time.perf_counter() - started_s
+# Not getrusage: its peak starts at that of the process that started this one.
+peak_kib = next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))
+print(seconds, int(peak_kib) / 1024)
 """
 
 
@@ -116,29 +119,21 @@ def whole(folder: Path, searches: int) -> list[list[str]]:
     return rows
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+if __name__ == "__main__":
+    parser = report.arguments(__doc__ or "")
     parser.add_argument("--rows", type=int, default=1_000_000, help="searches of the flat log for task A and P1")
-    parser.add_argument("--searches", type=int, default=100_000, help="searches of the log for the whole of augment, at 1x")
+    parser.add_argument("--searches", type=int, default=50_000, help="searches of the log for the whole of augment, at 1x")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--write", action="store_true", help="keep the tables in benchmarks/results/mining.md")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        text = [
-            f"Mining {arguments.rows:,} searches against scanning the same Parquet (a prototype took {PROTOTYPE} scans for task A at "
-            "5 M rows).\n",
-            table(["task", "seconds", "M rows/s", "scans"], scans(folder, arguments.rows, arguments.repeats)),
-            "\nThe whole of `crops augment`, with `memory_gb: 1`.\n",
-            table(["log", "seconds", "x time", "peak MiB", "x memory"], whole(folder, arguments.searches)),
-            f"\nThis process peaked at {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:,.0f} MiB.",
-        ]
-    print("\n".join(text))
-    if arguments.write:
-        from benchmarks.tables import keep
-
-        keep("mining", "\n".join(text))
-
-
-if __name__ == "__main__":
-    main()
+        counted = scans(folder, arguments.rows, arguments.repeats)
+        text = "\n".join([
+            "# Mining\n",
+            report.machine(["duckdb", "ibis-framework"]) + "\n",
+            f"{arguments.rows:,} searches against scanning the same Parquet (a prototype: {PROTOTYPE} scans for task A at 5 M).\n",
+            report.table(["task", "seconds", "M rows/s", "scans"], counted),
+            "\nThe whole of `crops augment` with `memory_gb: 1`, each log in a process of its own.\n",
+            report.table(["log", "seconds", "x time", "peak MiB", "x memory"], whole(folder, arguments.searches)),
+        ])  # fmt: skip
+    report.out("mining", text, write=arguments.write)
