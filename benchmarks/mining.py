@@ -131,7 +131,7 @@ if __name__ == "__main__":
         text = "\n".join([
             "# Mining\n",
             report.machine(["duckdb", "ibis-framework"]) + "\n",
-            f"{arguments.rows:,} searches against scanning the same Parquet (a prototype: {PROTOTYPE} scans for task A at 5 M).\n",
+            f"{arguments.rows:,} searches against scanning the same Parquet (prototype, task A at 5 M: {PROTOTYPE}).\n",
             report.table(["task", "seconds", "M rows/s", "scans"], counted),
             "\nThe whole of `crops augment` with `memory_gb: 1`, each log in a process of its own.\n",
             report.table(["log", "seconds", "x time", "peak MiB", "x memory"], whole(folder, arguments.searches)),
