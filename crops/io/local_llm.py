@@ -25,6 +25,10 @@ parent = os.getppid()
 params = xlc.CommonParams()
 params.model.path, params.port, params.hostnames = sys.argv[1], int(sys.argv[2]), ["127.0.0.1"]
 params.n_ctx, params.n_parallel = 2048 * int(sys.argv[3]), int(sys.argv[3])
+# The weights come without their chat template, and another one's marks are read as text; by name it needs jinja off.
+params.chat_template, params.use_jinja = "gemma", False
+# By default it takes a thread for every core of the machine, also of those that this process may not use.
+params.cpuparams.n_threads = params.cpuparams_batch.n_threads = len(os.sched_getaffinity(0))
 server = xlc.Server(params)
 print("listening", flush=True)
 while os.getppid() == parent:  # a stage that was killed must not leave its server behind
