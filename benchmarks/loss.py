@@ -8,13 +8,9 @@ listed candidates, 8 of them positives (label 4 or 5), the others 1..3; everythi
 """
 
 import statistics
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
-
-sys.path[:0] = [str(Path(__file__).parent.parent)]
 
 import report
 import torch
@@ -156,7 +152,9 @@ def main() -> None:
     rows = [[name, f"{mib:.1f}", f"{mib / peaks[PLAIN]:.2f}"] for name, mib in peaks.items()]
     parts.append(report.table((f"B = {MEMORY[0]}, N = {MEMORY[1]}", "peak MiB", "of autograd"), rows) + "\n")
     share = peaks[SMALL] / peaks[PLAIN]
-    reached.append([f"B = {MEMORY[0]}: peak memory, 64 queries at a time", "0.12", f"{share:.2f}", "yes" if share < 0.125 else "no"])
+    reached.append(
+        [f"B = {MEMORY[0]}: peak memory, 64 queries at a time", "0.12", f"{share:.2f}", "yes" if share < 0.125 else "no"]
+    )
     parts.append(report.table(("H-InfoNCE as training calls it, against", "goal", "measured", "reached"), reached) + "\n")
     parts.append(report.machine(["torch"]))
     report.out("loss", "\n".join(parts), write=write)

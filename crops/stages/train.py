@@ -13,6 +13,7 @@ from crops.errors import ConfigError, InputError
 from crops.io import artifacts
 from crops.retriever import batch, systems, train
 from crops.retriever import encoder as encoders
+from crops.retriever.ranks import joined
 from crops.stages.base import StageReport
 
 SYSTEMS = tuple(systems.SYSTEMS)
@@ -51,13 +52,16 @@ def run(
     key = hashlib.sha256("\n".join((cfg.model_dump_json(), system, repr(plans), inputs.digest())).encode()).hexdigest()
     kept = (checkpoints or out.with_name(f".{out.name}.checkpoints")) / key[:12]
     sizes = train.Sizes(queries=cfg.batch_queries, positives=cfg.positives, lower=cfg.lower)
-    try:
-        encoder, history, plan = train.best(
-            lambda: _encoder(cfg, inputs.corpus), inputs.samples, inputs.valid, plans, sizes, probe_steps=cfg.probe_steps,
-            checkpoints=kept, log=log,
-        )  # fmt: skip
-    except ValueError as error:
-        raise InputError(samples / "samples", str(error)) from error
+    with joined() as ranks:  # started by torchrun, every rank comes through here; the first one writes
+        try:
+            encoder, history, plan = train.best(
+                lambda: _encoder(cfg, inputs.corpus), inputs.samples, inputs.valid, plans, sizes, probe_steps=cfg.probe_steps,
+                checkpoints=kept, log=log, ranks=ranks,
+            )  # fmt: skip
+        except ValueError as error:
+            raise InputError(samples / "samples", str(error)) from error
+    if ranks.rank > 0:
+        return _report(inputs, plan, history)
     with artifacts.replacing(out) as folder:
         (folder / "encoder").mkdir()
         encoder.save(folder / "encoder", system=system)
@@ -82,14 +86,14 @@ def _plan(cfg: TrainConfig, loss: str, first: int) -> train.Plan:
     return train.Plan(
         loss=loss, first=int(first), steps=cfg.steps, horizon=cfg.steps, warmup=cfg.warmup, check_every=cfg.check_every,
         patience=cfg.patience, learning_rate=cfg.learning_rate, temperature_rate=cfg.temperature_rate,
-        weight_decay=cfg.weight_decay, seed=cfg.seed,
+        weight_decay=cfg.weight_decay, seed=cfg.seed, cache_tokens=cfg.cache_tokens,
     )  # fmt: skip
 
 
 def _encoder(cfg: TrainConfig, corpus: list[str]) -> encoders.Encoder:
     encoder = encoders.from_base(
         cfg.base, corpus, pooling=cfg.pooling, max_tokens=cfg.max_tokens, shared=cfg.shared_towers, seed=cfg.seed,
-        temperature=cfg.temperature,
+        temperature=cfg.temperature, attention=cfg.attn_implementation,
     ).to("cuda" if torch.cuda.is_available() else "cpu")  # fmt: skip
     if cfg.gradient_checkpointing:
         encoder.save_memory()
