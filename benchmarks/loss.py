@@ -8,13 +8,9 @@ listed candidates, 8 of them positives (label 4 or 5), the others 1..3; everythi
 """
 
 import statistics
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
-
-sys.path[:0] = [str(Path(__file__).parent.parent)]
 
 import report
 import torch

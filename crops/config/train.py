@@ -19,7 +19,13 @@ class TrainConfig(StageConfig):
     shared_towers: bool = Field(True, description="One tower for queries and documents. Source: ours; halves the memory.")
     max_tokens: int = Field(128, ge=4, description="Longest text, tokens. Source: paper.")
     batch_queries: int = Field(
-        64, ge=2, description="Queries per step, queries. Source: ours; small against the number of intents."
+        64, ge=2, description="Queries per step, over all ranks, queries. Source: ours; small against the number of intents."
+    )
+    cache_tokens: int | None = Field(
+        None,
+        ge=1,
+        description="Most padded tokens encoded at once with a graph, tokens: the batch then costs time, not memory (cached "
+        "gradients, arXiv 2101.06983); null: the whole batch at once. Source: ours.",
     )
     positives: int = Field(
         8,
@@ -47,6 +53,10 @@ class TrainConfig(StageConfig):
     patience: int = Field(4, ge=1, description="Checks without a better recall before stopping, checks. Source: ours.")
     probe_steps: int = Field(
         50, ge=1, description="Steps per candidate of anchor_min before the best goes on, steps. Source: ours."
+    )
+    attn_implementation: str | None = Field(
+        None,
+        description="Attention kernel by its Hugging Face name, e.g. sdpa, flash_attention_2; null: its choice. Source: ours.",
     )
     gradient_checkpointing: bool = Field(False, description="Trade time for memory in the towers. Source: ours.")
     seed: int = Field(0, ge=0, description="Chance of base, batches and dropout. Source: ours.")

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from crops import base_model
-from crops.errors import InputError
+from crops.errors import ConfigError, InputError
 from crops.retriever import base as bases
 from crops.text import normalise_query
 
@@ -55,6 +55,16 @@ class Encoder(nn.Module):
             if tower is not None:
                 tower.gradient_checkpointing_enable()
 
+    def attend_by(self, attention: str) -> None:
+        """Another attention kernel in every tower, by its Hugging Face name. ConfigError where this machine lacks it."""
+        for tower in (self.query, self.document):
+            if tower is not None:
+                try:
+                    tower.set_attn_implementation(attention)
+                except (ImportError, ValueError, RuntimeError) as error:
+                    reason = str(error).splitlines()[0]
+                    raise ConfigError(f"attn_implementation {attention!r} is not to be had here: {reason}") from error
+
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids per text, normalised, at most max_tokens; closed by the end token where last-token pooling reads it."""
         ids = self.tokenizer([normalise_query(t) for t in texts], truncation=True, max_length=self.max_tokens)["input_ids"]
@@ -86,25 +96,29 @@ class Encoder(nn.Module):
         else:
             rows = torch.arange(hidden.shape[0], device=hidden.device)  # len() would fix the batch in ONNX
             pooled = hidden[rows, mask.sum(1) - 1]
-        return F.normalize(pooled.float(), dim=-1)
+        wide = torch.promote_types(pooled.dtype, torch.float32)  # half precision is too coarse for a length of 1
+        return F.normalize(pooled.to(wide), dim=-1)
 
     def embed(self, ids: Sequence[Sequence[int]], kind: Kind, *, batch_tokens: int | None = None) -> Tensor:
         """Vectors of tokenized texts in their order, in groups of like length with at most batch_tokens padded tokens. [N, H]
 
         By default 16,384 tokens on a GPU and 1,024 on a CPU, where small groups waste less padding and stay in its cache.
         """
+        groups = self.groups(ids, batch_tokens)
+        parts = [self(*self.pad([ids[i] for i in group]), kind) for group in groups]
+        order = torch.tensor([i for group in groups for i in group])
+        return torch.cat(parts)[order.argsort().to(self.device)]
+
+    def groups(self, ids: Sequence[Sequence[int]], batch_tokens: int | None = None) -> list[list[int]]:
+        """The rows of `ids` in groups of like length, each with at most batch_tokens padded tokens (or one text); see `embed`."""
         batch_tokens = batch_tokens or (16_384 if self.device.type == "cuda" else 1_024)
-        order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
-        parts, group = [], list[int]()
-        for i in order:
+        groups, group = list[list[int]](), list[int]()
+        for i in sorted(range(len(ids)), key=lambda i: len(ids[i])):
             if group and (len(group) + 1) * len(ids[i]) > batch_tokens:
-                parts.append(self(*self.pad([ids[j] for j in group]), kind))
+                groups.append(group)
                 group = []
             group.append(i)
-        parts.append(self(*self.pad([ids[j] for j in group]), kind))
-        back = torch.empty(len(order), dtype=torch.long)
-        back[torch.tensor(order)] = torch.arange(len(order))
-        return torch.cat(parts)[back.to(self.device)]
+        return [*groups, group] if group else groups
 
     @torch.inference_mode()
     def encode(self, texts: Sequence[str], *, kind: Kind, batch_tokens: int | None = None) -> np.ndarray:
@@ -153,10 +167,11 @@ def _tokenizer(root: Path) -> PreTrainedTokenizerBase:
 
 def from_base(
     base: str, texts: Sequence[str] = (), *, pooling: str | None = None, max_tokens: int = MAX_TOKENS, shared: bool = True,
-    seed: int = 0, temperature: float = 0.05,
+    seed: int = 0, temperature: float = 0.05, attention: str | None = None,
 ) -> Encoder:  # fmt: skip
     """An untrained encoder from a Hugging Face path, or from `texts` where base is "small".
 
+    attention: a Hugging Face name such as sdpa or flash_attention_2; None lets the library choose.
     Pooling by default: mean for "small" (nothing has taught its last token to sum up), last for decoders, mean for encoders.
     """
     if base == bases.SMALL:
@@ -174,4 +189,7 @@ def from_base(
             tokenizer.pad_token = tokenizer.eos_token
     decoder = "CausalLM" in " ".join(getattr(query.config, "architectures", None) or ["CausalLM" if base == bases.SMALL else ""])
     chosen = pooling or ("mean" if base == bases.SMALL or not decoder else "last")
-    return Encoder(query, tokenizer, pooling=chosen, max_tokens=max_tokens, document=document, temperature=temperature)
+    encoder = Encoder(query, tokenizer, pooling=chosen, max_tokens=max_tokens, document=document, temperature=temperature)
+    if attention is not None:
+        encoder.attend_by(attention)
+    return encoder

@@ -192,7 +192,7 @@ def _fold(buffer: Tensor, rows: Tensor, cols: Tensor, labels: Tensor, rivals: Te
     top = buffer.amax(1)  # [Q]
     real = labels > 0
     if not bool((top < INF).all() and (listed[labels >= 0] < INF).all()):
-        raise ValueError("scores hold NaN or +inf; is the temperature too small, or did training diverge?")
+        raise ValueError("scores hold NaN or +inf; training diverged or the temperature is too small: lower learning_rate")
     top = top.masked_fill(top == -INF, 0.0)
     buffer.sub_(top[:, None]).exp_()
     cell = rows * LABELS + labels.clamp(min=0)  # [P]

@@ -1,7 +1,5 @@
 """The training loop: step, check on validation queries, keep the best, resume to the same curve."""
 
-import json
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,35 +7,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 
+from crops.retriever import checkpoint, step
 from crops.retriever.batch import Batches, Pairs
 from crops.retriever.encoder import Encoder
-from crops.retriever.loss import h_infonce, info_nce
+from crops.retriever.ranks import ALONE, Ranks
+from crops.retriever.step import Plan
 
-Log = Callable[[int, dict[str, float]], None]
+__all__ = ["Log", "Plan", "Sizes", "Validation", "best", "fit"]
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """Plain numbers of one run; loss is h_infonce or info_nce, `first` its lowest anchor label.
-
-    The rates rise over the first `warmup` share of `horizon` steps and fall in a line to zero at its end; `steps` may end
-    a run before, as a probe does.
-    """
-
-    loss: str
-    first: int
-    steps: int
-    horizon: int
-    warmup: float
-    check_every: int
-    patience: int
-    learning_rate: float
-    temperature_rate: float
-    weight_decay: float
-    seed: int
+Log = Callable[[int, dict[str, float]], object]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +52,7 @@ class Validation:
 
 def best(
     make: Callable[[], Encoder], samples: Pairs, valid: Validation, plans: Sequence[Plan], sizes: Sizes, *, probe_steps: int,
-    checkpoints: Path, log: Log | None = None,
+    checkpoints: Path, log: Log | None = None, ranks: Ranks = ALONE,
 ) -> tuple[Encoder, dict[str, Any], Plan]:  # fmt: skip
     """Trains by the plan that is best on `valid`: each is probed for `probe_steps`, and the best goes on from there.
 
@@ -87,7 +67,8 @@ def best(
         # Probes of several plans would overwrite one another's curve: each has its own names.
         suffix = f".anchors_{plan.first}" if len(plans) > 1 else ""
         named: Log = lambda step, values: log and log(step, {f"{name}{suffix}": v for name, v in values.items()})  # noqa: E731
-        return encoder, fit(encoder, batches, valid, plan, checkpoints=checkpoints / f"anchors-{plan.first}", log=named)
+        kept = checkpoints / f"anchors-{plan.first}"
+        return encoder, fit(encoder, batches, valid, plan, checkpoints=kept, log=named, ranks=ranks)
 
     chosen = plans[0]
     if len(plans) > 1 and valid.queries:
@@ -98,128 +79,63 @@ def best(
 
 
 def fit(
-    encoder: Encoder, batches: Batches, valid: Validation, plan: Plan, *, checkpoints: Path, log: Log | None = None
-) -> dict[str, Any]:
+    encoder: Encoder, batches: Batches, valid: Validation, plan: Plan, *, checkpoints: Path, log: Log | None = None,
+    ranks: Ranks = ALONE,
+) -> dict[str, Any]:  # fmt: skip
     """Trains `encoder` in place and leaves it at its best check; resumes from `checkpoints` where a killed run left it.
 
     Returns {"checks": [{step, loss, tau, lr, valid_recall_at_100}], "best_step", "best_recall"}. loss: mean since the last
     check, null before the first step: the untrained encoder is a candidate as well. recall: null without validation.
+    Of several ranks the first checks, saves and logs. ValueError where they differ in plan, samples, batch or checkpoint.
     """
-    optimizer = _optimizer(encoder, plan)
-    state = _resume(encoder, optimizer, checkpoints)
+    optimizer = step.optimizer_of(encoder, plan)
+    state = checkpoint.resume(encoder, optimizer, checkpoints)
+    samples = batches.samples
+    ranks.check_same({
+        "batch_queries": batches.size, "plan": plan, "positives, lower": (batches.positives, batches.lower),
+        "samples": (len(samples.query), len(samples.queries), len(samples.texts), int(samples.label.sum())),
+        "checkpoint at step": state and state["step"],
+    })  # fmt: skip
+    ranks.copy_weights(encoder)
     if state is None:
         state = {"step": 0, "checks": [], "best_step": 0, "best_recall": None, "losses": []}
-        _check(encoder, valid, state, plan)
-        _save(encoder, optimizer, checkpoints, state)
-    query_ids, text_ids = encoder.tokenize(batches.samples.queries), encoder.tokenize(batches.samples.texts)
-    with tqdm(total=plan.steps, initial=state["step"], desc="train", unit="step", disable=None) as bar:
+        _check(encoder, optimizer, valid, state, plan, checkpoints, ranks)
+    query_ids, text_ids = encoder.tokenize(samples.queries), encoder.tokenize(samples.texts)
+    with tqdm(total=plan.steps, initial=state["step"], desc="train", unit="step", disable=ranks.rank > 0 or None) as bar:
         while state["step"] < plan.steps and not _stale(state, plan):
             batch = batches.at(state["step"])
             ids = [query_ids[i] for i in batch.queries], [text_ids[i] for i in batch.texts]
-            state["losses"].append(_step(encoder, optimizer, ids, batch.labels, plan, step=state["step"]))
+            state["losses"].append(step.take(encoder, optimizer, ids, batch.labels, plan, step=state["step"], ranks=ranks))
             state["step"] += 1
             bar.update()
             if state["step"] % plan.check_every == 0 or state["step"] == plan.steps:
-                check = _check(encoder, valid, state, plan)
-                _save(encoder, optimizer, checkpoints, state)
+                check = _check(encoder, optimizer, valid, state, plan, checkpoints, ranks)
                 bar.set_postfix(loss=check["loss"], valid=check["valid_recall_at_100"])
-                if log:
+                if log and ranks.rank == 0:
                     log(state["step"], {k: v for k, v in check.items() if k != "step" and v is not None})
-    encoder.load_state_dict(load_file(_latest(checkpoints) / "best.safetensors"))
+    checkpoint.load_best(encoder, checkpoints)
+    ranks.from_first(lambda: None)  # all have read before the first may remove the folder
     return {k: state[k] for k in ("checks", "best_step", "best_recall")}
 
 
-def _optimizer(encoder: Encoder, plan: Plan) -> torch.optim.Optimizer:
-    weights = [p for name, p in encoder.named_parameters() if name != "log_tau"]
-    groups = [
-        {"params": weights, "lr": plan.learning_rate, "weight_decay": plan.weight_decay},
-        {"params": [encoder.log_tau], "lr": plan.temperature_rate, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups)
-
-
-def _factor(step: int, plan: Plan) -> float:
-    """Share of the full rate at a 0-based step: a line up, then a line down that ends after the last step."""
-    rise = plan.warmup * plan.horizon
-    return min((step + 1) / max(1.0, rise), (plan.horizon - step) / max(1.0, plan.horizon - rise), 1.0)
-
-
-def _step(
-    encoder: Encoder, optimizer: torch.optim.Optimizer, ids: tuple[list, list], labels: np.ndarray, plan: Plan, *, step: int
-) -> float:
-    encoder.train()
-    for group, rate in zip(optimizer.param_groups, (plan.learning_rate, plan.temperature_rate), strict=True):
-        group["lr"] = rate * _factor(step, plan)
-    # Dropout draws from a stream of its own per step: nothing but the step has to be stored to resume.
-    with torch.random.fork_rng(devices=[encoder.device] if encoder.device.type == "cuda" else []):
-        torch.manual_seed(plan.seed * 1_000_003 + step)
-        with torch.autocast(encoder.device.type, dtype=torch.bfloat16, enabled=encoder.device.type == "cuda"):
-            q, d = encoder.embed(ids[0], "query"), encoder.embed(ids[1], "document")
-    scores = (q.float() @ d.float().T) / encoder.log_tau.exp()  # [Q, D]
-    grades = torch.from_numpy(labels).to(encoder.device)
-    hierarchical = plan.loss == "h_infonce"
-    loss = h_infonce(scores, grades, anchor_min=plan.first) if hierarchical else info_nce(scores, grades, positive_min=plan.first)
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    optimizer.step()
-    with torch.no_grad():
-        encoder.log_tau.clamp_(min=-4.6, max=0.0)  # tau in 0.01..1: below, single precision has few digits left
-    return float(loss.detach())
-
-
-def _check(encoder: Encoder, valid: Validation, state: dict[str, Any], plan: Plan) -> dict[str, Any]:
-    recall = valid.recall(encoder)
+def _check(
+    encoder: Encoder, optimizer: torch.optim.Optimizer, valid: Validation, state: dict[str, Any], plan: Plan, checkpoints: Path,
+    ranks: Ranks,
+) -> dict[str, Any]:  # fmt: skip
+    """Adds a check to `state`, the same on every rank, and has it saved by the first."""
+    recall = ranks.from_first(lambda: valid.recall(encoder))
     check = {
         "step": state["step"], "loss": float(np.mean(state["losses"])) if state["losses"] else None,
         "tau": float(encoder.log_tau.detach().exp()),
-        "lr": plan.learning_rate * _factor(max(0, state["step"] - 1), plan), "valid_recall_at_100": recall,
+        "lr": plan.learning_rate * step.rate(max(0, state["step"] - 1), plan), "valid_recall_at_100": recall,
     }  # fmt: skip
     state["checks"].append(check)
     state["losses"] = []
     if recall is None or state["best_recall"] is None or recall > state["best_recall"]:
         state["best_recall"], state["best_step"] = recall, state["step"]
+    ranks.from_first(lambda: checkpoint.save(encoder, optimizer, checkpoints, state))
     return check
 
 
 def _stale(state: dict[str, Any], plan: Plan) -> bool:
     return bool(state["step"] - state["best_step"] >= plan.patience * plan.check_every)
-
-
-def _latest(checkpoints: Path) -> Path:
-    return checkpoints / (checkpoints / "latest").read_text()
-
-
-def _save(encoder: Encoder, optimizer: torch.optim.Optimizer, checkpoints: Path, state: dict[str, Any]) -> None:
-    """A new folder, then the pointer `latest` in one rename: a kill leaves the old checkpoint or the new one, whole."""
-    folder = checkpoints / f"step-{state['step']}"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    weights = {name: tensor.contiguous() for name, tensor in encoder.state_dict().items()}
-    save_file(weights, folder / "model.safetensors")
-    if state["best_step"] == state["step"]:
-        save_file(weights, folder / "best.safetensors")
-    else:
-        shutil.copyfile(_latest(checkpoints) / "best.safetensors", folder / "best.safetensors")
-    moments = {
-        f"{i}.{key}": value for i, entry in optimizer.state_dict()["state"].items() for key, value in entry.items()
-    }  # fmt: skip
-    save_file(moments, folder / "optimizer.safetensors")
-    (folder / "state.json").write_text(json.dumps(state), encoding="utf-8")
-    (checkpoints / ".latest").write_text(folder.name)
-    (checkpoints / ".latest").replace(checkpoints / "latest")
-    for old in checkpoints.glob("step-*"):
-        if old != folder:
-            shutil.rmtree(old, ignore_errors=True)
-
-
-def _resume(encoder: Encoder, optimizer: torch.optim.Optimizer, checkpoints: Path) -> dict[str, Any] | None:
-    if not (checkpoints / "latest").is_file():
-        return None
-    folder = _latest(checkpoints)
-    encoder.load_state_dict(load_file(folder / "model.safetensors"))
-    entries: dict[int, dict[str, torch.Tensor]] = {}
-    for name, value in load_file(folder / "optimizer.safetensors").items():
-        number, key = name.split(".", 1)
-        entries.setdefault(int(number), {})[key] = value
-    optimizer.load_state_dict({"state": entries, "param_groups": optimizer.state_dict()["param_groups"]})
-    return json.loads((folder / "state.json").read_text(encoding="utf-8"))

@@ -14,6 +14,7 @@ from crops.io import artifacts
 from crops.io import tracking as tracking_run
 from crops.retriever import batch, systems, train
 from crops.retriever import encoder as encoders
+from crops.retriever.ranks import joined
 from crops.stages.base import StageReport
 
 SYSTEMS = tuple(systems.SYSTEMS)
@@ -56,21 +57,21 @@ def run(
     kept = (checkpoints or out.with_name(f".{out.name}.checkpoints")) / key[:12]
     sizes = train.Sizes(queries=cfg.batch_queries, positives=cfg.positives, lower=cfg.lower)
     params = {"system": system, **cfg.model_dump(mode="json"), "samples": len(inputs.samples.query)}
-    with tracking_run.tracked(tracking, name=f"train {system}", key=key, params=params) as followed:
-
-        def said(step: int, values: dict[str, float]) -> None:
-            followed.log(step, values)
-            if log:
-                log(step, values)
-
+    # Started by torchrun, every rank comes through here; the first one tracks and writes.
+    with joined() as ranks, tracking_run.tracked(
+        tracking if ranks.rank == 0 else None, name=f"train {system}", key=key, params=params
+    ) as followed:  # fmt: skip
+        logs = [followed.log, *([log] if log else [])]
         try:
             encoder, history, plan = train.best(
                 lambda: _encoder(cfg, inputs.corpus), inputs.samples, inputs.valid, plans, sizes, probe_steps=cfg.probe_steps,
-                checkpoints=kept, log=said,
+                checkpoints=kept, log=lambda step, values: [each(step, values) for each in logs], ranks=ranks,
             )  # fmt: skip
         except ValueError as error:
             raise InputError(samples / "samples", str(error)) from error
         followed.log(history["best_step"], _outcome(history, plan))
+    if ranks.rank > 0:
+        return _report(inputs, plan, history, followed.problem)
     with artifacts.replacing(out) as folder:
         (folder / "encoder").mkdir()
         encoder.save(folder / "encoder", system=system)
@@ -102,14 +103,14 @@ def _plan(cfg: TrainConfig, loss: str, first: int) -> train.Plan:
     return train.Plan(
         loss=loss, first=int(first), steps=cfg.steps, horizon=cfg.steps, warmup=cfg.warmup, check_every=cfg.check_every,
         patience=cfg.patience, learning_rate=cfg.learning_rate, temperature_rate=cfg.temperature_rate,
-        weight_decay=cfg.weight_decay, seed=cfg.seed,
+        weight_decay=cfg.weight_decay, seed=cfg.seed, cache_tokens=cfg.cache_tokens,
     )  # fmt: skip
 
 
 def _encoder(cfg: TrainConfig, corpus: list[str]) -> encoders.Encoder:
     encoder = encoders.from_base(
         cfg.base, corpus, pooling=cfg.pooling, max_tokens=cfg.max_tokens, shared=cfg.shared_towers, seed=cfg.seed,
-        temperature=cfg.temperature,
+        temperature=cfg.temperature, attention=cfg.attn_implementation,
     ).to("cuda" if torch.cuda.is_available() else "cpu")  # fmt: skip
     if cfg.gradient_checkpointing:
         encoder.save_memory()

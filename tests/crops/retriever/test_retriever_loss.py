@@ -114,3 +114,27 @@ def test_bfloat16_is_summed_in_float32():
 def test_bad_input_is_refused(scores, labels, words):
     with pytest.raises(ValueError, match=words):
         h_infonce(scores, labels)
+
+
+def test_a_chunk_of_any_size_and_a_second_backward_give_the_same():
+    g = torch.Generator().manual_seed(1)
+    q, d = (torch.randn(n, 6, generator=g, dtype=torch.float64, requires_grad=True) for n in (5, 17))
+    labels, tau = some(1)[1].to_sparse(), torch.tensor(0.7, dtype=torch.float64)
+    found = []
+    for chunk in (None, 1, 3, 99):
+        loss = h_infonce_chunked(q, d, labels, temperature=tau, chunk=chunk)
+        found += [torch.autograd.grad(loss * 2, (q, d), retain_graph=again) for again in (True, False)]
+    for pair in found[1:]:
+        torch.testing.assert_close(pair, found[0])
+
+
+def test_compile_runs_the_loss_as_it_is():
+    """Around the loss torch.compile breaks its graph: the same value and gradient, no error."""
+    scores, labels = some(4)
+    mine, theirs = scores.clone().requires_grad_(), scores.clone().requires_grad_()
+    compiled = torch.compile(lambda s: h_infonce(s * 2, labels), backend="eager")
+    a, b = compiled(mine), h_infonce(theirs * 2, labels)
+    a.backward()
+    b.backward()
+    torch.testing.assert_close(a, b)
+    torch.testing.assert_close(mine.grad, theirs.grad)
