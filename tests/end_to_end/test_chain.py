@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -146,3 +147,31 @@ def test_killed_while_it_scores_and_while_it_trains_it_ends_with_the_same_tables
 @pytest.mark.parametrize("delay_s", [0.5, 4.0])
 def test_killed_in_every_stage_it_ends_with_the_same_tables(whole, logs, tmp_path, delay_s):
     check_kills(STAGES, whole, logs, tmp_path, delay_s=delay_s)
+
+
+def test_without_reformulations_feed_and_llm_it_still_ends_with_a_report(logs, tmp_path):
+    """One search per user and day, no feed, no LLM: nothing to hold the challenger to, so the verdict is unknown, exit code 4."""
+    import duckdb
+
+    poor = tmp_path / "logs"
+    shutil.copytree(logs / "videos", poor / "videos")
+    for day in sorted((logs / "searches").glob("date=*")):
+        searches, results = poor / "searches" / day.name, poor / "results" / day.name
+        searches.mkdir(parents=True), results.mkdir(parents=True)
+        duckdb.execute(f"""
+            COPY (SELECT * EXCLUDE (n, date) FROM (
+                SELECT *, row_number() OVER (PARTITION BY user_id ORDER BY ts) AS n FROM read_parquet('{day}/*.parquet')) WHERE n = 1)
+            TO '{searches}/part-0.parquet'""")
+        duckdb.execute(f"""
+            COPY (SELECT * EXCLUDE (date) FROM read_parquet('{logs}/results/{day.name}/*.parquet')
+                  WHERE search_id IN (SELECT search_id FROM read_parquet('{searches}/part-0.parquet')))
+            TO '{results}/part-0.parquet'""")
+    done = crops("run", "--logs", str(poor), "--out", str(tmp_path / "run"), "--config", str(logs.parent / "config.yaml"))
+    assert done.returncode == 4, done.stdout + done.stderr
+    report = json.loads((tmp_path / "run/report.json").read_text())
+    assert report["recall_at_100"]["qr_raw"] is None
+    assert report["recall_at_100"]["truth"] is None
+    assert report["release"]["uri"] is None
+    page = (tmp_path / "run/report.html").read_text()
+    assert "reformulation: none within 90 s" in page
+    assert "feed: no such table" in page
