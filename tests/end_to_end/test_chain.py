@@ -160,7 +160,8 @@ def test_without_reformulations_feed_and_llm_it_still_ends_with_a_report(logs, t
         searches.mkdir(parents=True), results.mkdir(parents=True)
         duckdb.execute(f"""
             COPY (SELECT * EXCLUDE (n, date) FROM (
-                SELECT *, row_number() OVER (PARTITION BY user_id ORDER BY ts) AS n FROM read_parquet('{day}/*.parquet')) WHERE n = 1)
+                SELECT *, row_number() OVER (PARTITION BY user_id ORDER BY ts) AS n
+                FROM read_parquet('{day}/*.parquet')) WHERE n = 1)
             TO '{searches}/part-0.parquet'""")
         duckdb.execute(f"""
             COPY (SELECT * EXCLUDE (date) FROM read_parquet('{logs}/results/{day.name}/*.parquet')
