@@ -163,11 +163,11 @@ def _gradients(
         raise ValueError(f"no candidate has a label >= {first}: the batch has no anchor to take the mean over")
     q, d = _wide(queries) / t, _wide(documents)
     dq, dd = torch.empty_like(q), torch.empty_like(d)
-    total = q.new_zeros(())
+    total, scores = q.new_zeros(()), q.new_empty(min(chunk, len(q)), len(d))  # one memory for all chunks
     ends = torch.searchsorted(rows, torch.arange(0, len(q) + chunk, chunk, device=rows.device)).tolist()
     for i, start in enumerate(range(0, len(q), chunk)):
         own, mine = slice(start, start + chunk), slice(ends[i], ends[i + 1])
-        buffer = q[own] @ d.T  # [chunk, D]
+        buffer = torch.mm(q[own], d.T, out=scores[: len(q) - start])  # [chunk, D]
         total += _fold(buffer, rows[mine] - start, cols[mine], labels[mine], rivals, first)[0]
         torch.mm(buffer, d, out=dq[own])
         torch.addmm(dd, buffer.T, q[own], beta=float(i > 0), alpha=1 / anchors, out=dd)  # beta 0: what was there is not read
