@@ -47,7 +47,7 @@ def parts(root, name):
 
 
 def versions(uri):
-    with registry._client(uri) as client:
+    with registry.client_of(uri) as client:
         return sorted(int(v.version) for v in client.search_model_versions("name='crops'"))
 
 
@@ -129,7 +129,7 @@ except ServiceError as error: print("lost", error)
     assert sorted(said) == ["lost", "won"]
     winner = str(said.index("won") + 1)
     assert registry.holder(uri, "challenger") == winner
-    with registry._client(uri) as client:
+    with registry.client_of(uri) as client:
         assert client.get_model_version("crops", winner).tags["alias.challenger"] == "from nothing: race"
 
 
