@@ -1,10 +1,16 @@
 """Every component is a thin plug: short, imports inside, nothing installed; found by glob so that none is forgotten."""
 
 import ast
+import importlib
+import inspect
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
+import pytest
+
 import components
+from crops.stages.base import StageReport
 
 FILES = sorted(p for p in Path(components.__file__).parent.glob("*.py") if p.stem not in {"__init__", "images"})
 
@@ -42,3 +48,38 @@ def test_champion_without_a_registry_is_an_empty_folder(tmp_path):
     champion.python_func(registry="", fingerprint="x", out=SimpleNamespace(path=str(out)), metrics=metrics)
     assert logged == {"champion_found": 0.0}
     assert plug.optional(out) is None, "stage.json alone is no champion"
+
+
+# `finish` has a test of its own: it has no config and no metrics.
+@pytest.mark.parametrize("name", [path.stem for path in FILES if path.stem != "finish"])
+def test_each_component_calls_its_stage_with_what_it_was_given(name, tmp_path, monkeypatch):
+    """`python_func` as KFP calls it, the stage recorded instead of run: folders and config arrive, its numbers are kept."""
+    function = getattr(importlib.import_module(f"components.{name}"), name).python_func
+    stage, seen, logged = importlib.import_module(f"crops.stages.{name}"), {}, {}
+
+    def recorded(*args, **kwargs):
+        seen["args"], seen["kwargs"] = args, kwargs
+        return StageReport(numbers={"rows": 3})
+
+    monkeypatch.setattr(stage, "run", recorded)
+    given = {}
+    for parameter, kind in inspect.get_annotations(function).items():
+        place = tmp_path / parameter
+        (place / "truth").mkdir(parents=True)
+        (place / "truth/some.json").write_text("{}")
+        (place / "some.json").write_text("{}")
+        given[parameter] = (
+            ("{}" if parameter == "config" else f"a-{parameter}") if kind is str else SimpleNamespace(path=str(place))
+        )
+    given["metrics"].log_metric = logged.__setitem__
+    given["metrics"].path = str(tmp_path / "metrics.json")
+    function(**given)
+    assert logged == {"rows": 3.0}
+    kept = json.loads((tmp_path / "out/stage.json").read_text())
+    assert kept["numbers"] == {"rows": 3}
+    assert kept["stage"].startswith(name)
+    values = [kept["stage"], *(str(v) for v in (*seen["args"], *seen["kwargs"].values()))]
+    for parameter in given.keys() - {"out", "metrics", "config", "fingerprint", "baseline"}:
+        passed = (str(tmp_path / parameter), f"a-{parameter}")
+        assert any(each in value for value in values for each in passed), f"{name} drops {parameter}"
+    assert str(tmp_path / "out") in values
