@@ -48,7 +48,7 @@ def test_without_knowledge_it_loses_nothing_on_truth(report):
 
 
 def test_ct_stays_within_the_gates_guardrail(report):
-    """With anchors >= 4 up to a point is lost beyond the interval (seed 2), all of it on clicks that were not right: see below."""
+    """With anchors >= 4 a point is lost beyond the interval (seed 2), all of it on clicks that were not right."""
     found = report["intervals"]["ct"]["crops_minus"]["clicks"]
     assert found["difference"] >= -0.02, f"ct: crops minus clicks is {found}"
 
