@@ -25,8 +25,9 @@ from components import (
     train,
     validate,
 )  # fmt: skip
+from crops.retriever import systems
 
-SYSTEMS = ("clicks", "crops", "crops_paper", "crops_no_knowledge")
+SYSTEMS = tuple(systems.SYSTEMS)
 
 
 @dsl.pipeline(name="crops-training", description="Search and feed logs to a gated, registered release.")

@@ -9,8 +9,9 @@ from crops.cli.mine import TRUTH
 from crops.cli.support import EXISTING, config_option, out_option, show
 from crops.config.all import Config
 from crops.errors import InputError
+from crops.retriever import systems
 
-SYSTEMS = ("clicks", "crops", "crops_paper", "crops_no_knowledge")
+SYSTEMS = tuple(systems.SYSTEMS)
 DOCUMENTS = click.option("--documents", type=EXISTING, required=True, help="What `crops augment` wrote.")
 
 

@@ -17,7 +17,6 @@ from crops.stages.base import StageReport
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
 EXISTING = click.Path(path_type=Path, exists=True, file_okay=False)
-FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 
 
 class Verbs(click.Group):

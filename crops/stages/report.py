@@ -6,10 +6,11 @@ from typing import Any
 from crops.config.report import ReportConfig
 from crops.io import artifacts
 from crops.io.report import page
+from crops.retriever import systems
 from crops.stages.base import StageReport
 from crops.stages.plug import STAGE_FILE
 
-SYSTEMS = ("clicks", "crops", "crops_paper", "crops_no_knowledge")
+SYSTEMS = tuple(systems.SYSTEMS)
 FROM_METRICS = ("recall_at_100", "recall_at_20", "ndcg_at_4", "intervals", "counts")
 
 
