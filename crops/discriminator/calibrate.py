@@ -1,38 +1,109 @@
-"""From logits to probabilities: Platt scaling on held-out pairs, and how far the result can be trusted."""
+"""From scores to probabilities: logistic regression on held-out pairs, its shift per perspective, and how far to trust it."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.optimize import minimize
-from scipy.special import expit
+from scipy.optimize import minimize, minimize_scalar
+from scipy.special import expit, logit
+
+# θ is kept off 0 and 1, where its logit would be infinite.
+EDGE = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """θ = sigmoid(slope * logit + offset) (Platt 1999); the slope is never negative."""
+    """θ = sigmoid(weights · features + offset) (Platt 1999, with several features); no weight is negative.
 
-    slope: float
+    prior   share of relevant pairs in the mix that it was fitted on: what θ = 0.6 refers to
+    shifts  perspective -> what its own judged pairs add to the logit
+    """
+
+    weights: tuple[float, ...]
     offset: float
+    prior: float = 0.5
+    shifts: Mapping[str, float] = field(default_factory=dict)
 
-    def __call__(self, logits: np.ndarray) -> np.ndarray:
-        """float [N] in 0..1."""
-        theta: np.ndarray = expit(self.slope * np.asarray(logits, dtype=np.float64) + self.offset)
+    def __call__(self, features: np.ndarray) -> np.ndarray:
+        """float [N, F] -> float64 [N] in 0..1, before any shift."""
+        theta: np.ndarray = expit(np.asarray(features, dtype=np.float64) @ np.array(self.weights) + self.offset)
         return theta
 
+    def shifted(self, theta: np.ndarray, perspective: str) -> np.ndarray:
+        """θ as it holds for the pairs of one perspective; unchanged where nothing is known of it."""
+        return shift(theta, self.shifts.get(perspective, 0.0))
 
-def fit(logits: np.ndarray, relevant: np.ndarray) -> Calibration:
-    """Maximum likelihood on held-out pairs, with Platt's smoothed targets, so that few pairs give no certainty."""
-    if len(logits) == 0 or relevant.min() == relevant.max():
+
+def shift(theta: np.ndarray, by: float) -> np.ndarray:
+    """Adds `by` to the log-odds of θ [N]; 0 changes nothing at all."""
+    if by == 0.0:
+        return theta
+    moved: np.ndarray = expit(logit(np.clip(theta, EDGE, 1 - EDGE)) + by).astype(theta.dtype)
+    return moved
+
+
+def fit(features: np.ndarray, relevant: np.ndarray) -> Calibration:
+    """Maximum likelihood on held-out pairs, with Platt's smoothed targets, so that few pairs give no certainty.
+
+    features float [N, F], the larger the more relevant; relevant 0/1 [N], both kinds.
+    """
+    if len(features) == 0 or relevant.min() == relevant.max():
         raise ValueError("calibration needs held-out pairs of both kinds")
     positives, negatives = relevant.sum(), (1 - relevant).sum()
     target = np.where(relevant > 0, (positives + 1) / (positives + 2), 1 / (negatives + 2))
 
+    # In units of their own spread: the features may differ in scale by orders of magnitude, which the search cannot bear.
+    centre, spread = features.mean(axis=0), np.maximum(features.std(axis=0), 1e-12)
+    unit = (features - centre) / spread
+
     def loss(x: np.ndarray) -> float:
-        z = np.exp(x[0]) * logits + x[1]
+        z = unit @ np.exp(x[:-1]) + x[-1]
         return float((np.logaddexp(0, z) - target * z).mean())
 
-    found = minimize(loss, np.zeros(2), method="L-BFGS-B").x
-    return Calibration(float(np.exp(found[0])), float(found[1]))
+    found = minimize(loss, np.zeros(features.shape[1] + 1), method="L-BFGS-B", bounds=[(-20, 20)] * (features.shape[1] + 1)).x
+    weights = np.exp(found[:-1]) / spread
+    return Calibration(tuple(weights.tolist()), float(found[-1] - weights @ centre), float(relevant.mean()))
+
+
+def shift_of(theta: np.ndarray, relevant: np.ndarray) -> float:
+    """The shift of the log-odds under which θ [N] explains `relevant` [N] best; 0 for no pairs.
+
+    Penalised by a standard normal prior: ten pairs move it a little, hundreds where they will.
+    """
+    if len(theta) == 0:
+        return 0.0
+    z = logit(np.clip(theta, EDGE, 1 - EDGE))
+
+    def loss(b: float) -> float:
+        return float((np.logaddexp(0, z + b) - relevant * (z + b)).sum() + b * b / 2)
+
+    return float(minimize_scalar(loss, bounds=(-5.0, 5.0), method="bounded").x)
+
+
+def prevalence(theta: np.ndarray, prior: float, *, steps: int = 200) -> float:
+    """Share of relevant pairs among pairs [N] whose mix is another than the one θ was calibrated on.
+
+    Expectation-maximisation for a shift of the prior (Saerens, Latinne and Decaestecker 2002, eq. 2.10): right where the two
+    kinds look as they did in the calibration mix and only their shares differ.
+    """
+    if len(theta) == 0:
+        raise ValueError("prevalence of no pairs")
+    odds, share = theta / (1 - np.clip(theta, 0, 1 - EDGE)), prior
+    for _ in range(steps):
+        ratio = share / (1 - share) * (1 - prior) / prior
+        before, share = share, float(np.clip((odds * ratio / (1 + odds * ratio)).mean(), EDGE, 1 - EDGE))
+        if abs(share - before) < 1e-7:
+            break
+    return share
+
+
+def to_own_mix(theta: np.ndarray, prior: float) -> np.ndarray:
+    """θ [N] of pairs whose share of relevant ones is not `prior` but their own, which `prevalence` finds. NaN stays NaN."""
+    known = ~np.isnan(theta)
+    if not known.any():
+        return theta
+    share = prevalence(theta[known], prior)
+    return shift(theta, float(logit(share) - logit(prior)))
 
 
 def reliability(theta: np.ndarray, relevant: np.ndarray, *, bins: int = 10) -> list[dict[str, float | int | None]]:

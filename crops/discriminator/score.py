@@ -1,4 +1,4 @@
-"""Scores distinct pairs with a trained θ, in batches of like length."""
+"""Scores pairs: each distinct pair once by the cross-encoder, each distinct text once by the dual encoder."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -36,3 +36,17 @@ def logits(
             group.append(i)
     scores: np.ndarray = out[back]
     return scores
+
+
+def cosines(embed: Callable[[Sequence[str], Any], np.ndarray], queries: Sequence[str], texts: Sequence[str]) -> np.ndarray:
+    """float64 [N]: the product of the unit vectors of each query and text, in the order given."""
+    if not len(queries):
+        return np.empty(0)
+    q, of_query = np.unique(np.asarray(queries, dtype=object), return_inverse=True)
+    d, of_text = np.unique(np.asarray(texts, dtype=object), return_inverse=True)
+    left, right = embed(q.tolist(), "query"), embed(d.tolist(), "document")
+    out = np.empty(len(queries))
+    for start in range(0, len(out), 65_536):  # gathered vectors of millions of pairs would not fit
+        part = slice(start, start + 65_536)
+        out[part] = np.einsum("nh,nh->n", left[of_query[part]], right[of_text[part]])
+    return out

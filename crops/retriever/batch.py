@@ -58,12 +58,15 @@ class Batches:
         """Steps of one pass over the queries; those that do not fill a last batch wait for the next, shuffled pass."""
         return max(1, len(self.usable) // self.size)
 
+    def _turn(self, step: int, of: np.ndarray) -> tuple[np.ndarray, np.random.Generator]:
+        """The members of `of` whose turn it is, and the step's own stream of chance."""
+        epoch, place = divmod(step, self.per_epoch)
+        order = np.random.default_rng((self.seed, 0, epoch)).permutation(of)
+        return order[place * self.size : (place + 1) * self.size], np.random.default_rng((self.seed, 1, step))
+
     def at(self, step: int) -> Batch:
         """The batch of one step (0-based). ValueError where a query has no label-0 document in it."""
-        epoch, place = divmod(step, self.per_epoch)
-        order = np.random.default_rng((self.seed, 0, epoch)).permutation(self.usable)
-        chance = np.random.default_rng((self.seed, 1, step))
-        queries = order[place * self.size : (place + 1) * self.size]
+        queries, chance = self._turn(step, self.usable)
         drawn = [self._draw(self._rows[q], chance) for q in queries]
         texts = np.unique(self.samples.text[np.concatenate(drawn)])
         labels = np.zeros((len(queries), len(texts)), dtype=np.int8)
@@ -82,3 +85,54 @@ class Batches:
         label = self.samples.label[rows]
         groups = [(rows[label >= 4], self.positives)] + [(rows[label == k], self.lower) for k in (3, 2, 1)]
         return np.concatenate([g if len(g) <= n else chance.choice(g, n, replace=False) for g, n in groups])
+
+
+class AnchorBatches(Batches):
+    """One anchor a pass: a row per (query, anchor) against the anchor's strictly lower samples and the batch.
+
+    What InfoNCE does with several positives when it takes each apart (row 1 of the paper's Table 4, the likely reading). The
+    anchor is graded 1 and its rivals 0; other known samples of the query are -1. A query stands in as many rows as it has
+    anchors in the batch, and is encoded for each.
+    """
+
+    def __init__(self, samples: Pairs, *, anchor_min: int, size: int, positives: int, lower: int, seed: int) -> None:
+        super().__init__(samples, anchor_min=anchor_min, size=size, positives=positives, lower=lower, seed=seed)
+        self.anchors = np.flatnonzero(samples.label >= anchor_min)  # rows of `samples`
+
+    @property
+    def per_epoch(self) -> int:
+        """Steps of one pass over the anchors."""
+        return max(1, len(self.anchors) // self.size)
+
+    def at(self, step: int) -> Batch:
+        """The batch of one step (0-based)."""
+        anchors, chance = self._turn(step, self.anchors)
+        label, text, query = self.samples.label, self.samples.text, self.samples.query
+        rivals = [self._rivals(self._rows[query[a]], int(label[a]), chance) for a in anchors]
+        texts = np.unique(text[np.concatenate([anchors, *rivals])])
+        labels = np.zeros((len(anchors), len(texts)), dtype=np.int8)
+        for row, (anchor, lower) in enumerate(zip(anchors, rivals, strict=True)):
+            known = text[self._rows[query[anchor]]]
+            at = np.searchsorted(texts, known).clip(max=len(texts) - 1)
+            labels[row, at[texts[at] == known]] = -1
+            labels[row, np.searchsorted(texts, text[lower])] = 0
+            labels[row, np.searchsorted(texts, text[anchor])] = 1
+        return Batch(queries=query[anchors], texts=texts, labels=labels)
+
+    def _rivals(self, rows: np.ndarray, label: int, chance: np.random.Generator) -> np.ndarray:
+        """At most `lower` rows of each label below the anchor's; a positive's rivals among the positives are at most as many."""
+        below = self.samples.label[rows]
+        groups = [rows[below == k] for k in range(1, label)]
+        return np.concatenate(
+            [rows[:0], *(g if len(g) <= self.lower else chance.choice(g, self.lower, replace=False) for g in groups)]
+        )
+
+
+def anchors_per_step(samples: Pairs, *, anchor_min: int, size: int, positives: int, lower: int) -> float:
+    """Mean number of anchors in a step of `Batches`: what one step of theirs is worth in steps of AnchorBatches, times `size`."""
+    counts = np.zeros((len(samples.queries), 6), dtype=np.int64)  # [query, label]
+    np.add.at(counts, (samples.query, samples.label.astype(np.int64)), 1)
+    drawn = np.minimum(counts[:, 4:].sum(axis=1), positives)
+    for label in range(anchor_min, 4):
+        drawn = drawn + np.minimum(counts[:, label], lower)
+    return float(size * drawn[drawn > 0].mean())

@@ -35,7 +35,7 @@ def info_nce(scores: Tensor, labels: Tensor, *, positive_min: int = 4) -> Tensor
 
 def softmax_ce(scores: Tensor, labels: Tensor, *, anchor_min: int = 1) -> Tensor:
     """Softmax cross-entropy: each anchor against every candidate of another label, higher ones too. Else as `h_infonce`."""
-    return _loss(scores, labels, ~torch.eye(LABELS, dtype=torch.bool), anchor_min)
+    return _loss(scores, labels, _other(), anchor_min)
 
 
 def h_infonce_chunked(
@@ -62,9 +62,21 @@ def info_nce_chunked(
     )  # fmt: skip
 
 
+def softmax_ce_chunked(
+    queries: Tensor, documents: Tensor, labels: Tensor, *, temperature: Tensor, anchor_min: int = 1,
+    chunk: int | None = None,
+) -> Tensor:  # fmt: skip
+    """`softmax_ce` in the form of `h_infonce_chunked`."""
+    return _chunked(queries, documents, labels, temperature=temperature, rivals=_other(), first=anchor_min, chunk=chunk)
+
+
 def _lower() -> Tensor:
     """bool [anchor label, candidate label]: whether the candidate stands in the anchor's denominator."""
     return torch.ones(LABELS, LABELS, dtype=torch.bool).tril(-1)
+
+
+def _other() -> Tensor:
+    return ~torch.eye(LABELS, dtype=torch.bool)
 
 
 def _binary(positive_min: int) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from crops.retriever.encoder import Encoder, Kind
-from crops.retriever.loss import h_infonce_chunked, info_nce_chunked
+from crops.retriever.loss import h_infonce_chunked, info_nce_chunked, softmax_ce_chunked
 from crops.retriever.ranks import ALONE, Ranks
 
 Tokens = Sequence[Sequence[int]]
@@ -17,7 +17,7 @@ Tokens = Sequence[Sequence[int]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Plain numbers of one run; loss is h_infonce or info_nce, `first` its lowest anchor label.
+    """Plain numbers of one run; loss: h_infonce, softmax_ce, info_nce or one_anchor; `first`: lowest anchor label.
 
     The rates rise over the first `warmup` share of `horizon` steps and fall in a line to zero at its end; `steps` may end
     a run before, as a probe does. `cache_tokens`: most padded tokens that are encoded at once with a graph; None: all.
@@ -81,15 +81,25 @@ def gradients(
     q, d = (side.forward() for side in sides)
     grades = torch.from_numpy(labels).to(encoder.device).to_sparse()
     tau = encoder.log_tau.exp()
-    if plan.loss == "h_infonce":
-        loss = h_infonce_chunked(q, d, grades, temperature=tau, anchor_min=plan.first)
-    else:
-        loss = info_nce_chunked(q, d, grades, temperature=tau, positive_min=plan.first)
+    loss = _loss(plan, q, d, grades, tau)
     (loss / ranks.count).backward()  # every rank has the whole loss: its share of the temperature's gradient
     for side in sides:
         side.backward()
     ranks.sum_gradients(encoder.parameters())
     return float(loss.detach())
+
+
+def _loss(plan: Plan, q: Tensor, d: Tensor, labels: Tensor, tau: Tensor) -> Tensor:
+    match plan.loss:
+        case "h_infonce":
+            return h_infonce_chunked(q, d, labels, temperature=tau, anchor_min=plan.first)
+        case "softmax_ce":
+            return softmax_ce_chunked(q, d, labels, temperature=tau, anchor_min=plan.first)
+        case "info_nce":
+            return info_nce_chunked(q, d, labels, temperature=tau, positive_min=plan.first)
+        case "one_anchor":  # AnchorBatches grade a row's anchor 1 and its rivals 0
+            return info_nce_chunked(q, d, labels, temperature=tau, positive_min=1)
+    raise ValueError(f"loss is {plan.loss!r}, expected h_infonce, softmax_ce, info_nce or one_anchor")
 
 
 class _Side:

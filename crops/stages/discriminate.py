@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from crops import records
 from crops.config.discriminate import DiscriminateConfig
-from crops.discriminator import calibrate, model, score
+from crops.discriminator import joined, model
 from crops.io import artifacts
 from crops.stages import theta as thetas
 from crops.stages.base import StageReport
@@ -35,17 +35,16 @@ def run(
     rows = _rows(candidates, known, texts)
     synthetic = dict(zip(known["doc_id"].to_pylist(), known["text"].to_pylist(), strict=True))
     if theta:
-        encoder, calibration, about = thetas.load(theta)
+        judge, dual, about = thetas.load(theta)
     else:
-        encoder, calibration, about = thetas.fit(thetas.judged(logs, candidates, texts, cfg), logs, texts, cfg)
-    _score(rows, encoder, calibration, {**texts, **synthetic}, cfg, known=_scores(scores))
+        judge, dual, about = thetas.fit(logs, candidates, texts, cfg)
+    _score(rows, judge, {**texts, **synthetic}, cfg, known=_scores(scores))
     similarity, how = _similarity(rows, champion, cfg)
     _decide(rows, similarity, cfg)
     test = artifacts.read(candidates, records.TEST_QR)
     test = test.filter(pa.array([d in texts for d in test["video_id"].to_pylist()], pa.bool_()))
-    test_theta = calibration(
-        score.logits(encoder, test["query"].to_pylist(), [texts[d] for d in test["video_id"].to_pylist()])
-    )  # fmt: skip
+    test_theta = judge.theta(test["query"].to_pylist(), [texts[d] for d in test["video_id"].to_pylist()])
+    test_theta = judge.calibration.shifted(test_theta, "reformulation")
     report = {**about, "alpha": cfg.alpha, "beta": cfg.beta, "similarity": how, **_tables(rows, truth, cfg)}
     ordered = rows.sort_values(["query", "doc_id", "perspective", "later_query"], ignore_index=True)
     with artifacts.replacing(out) as folder:
@@ -53,7 +52,7 @@ def run(
         artifacts.write(folder, records.KNOWLEDGE, known)
         artifacts.write(folder, records.TEST_QR, test.filter(pa.array(test_theta > cfg.alpha)))
         (folder / "theta").mkdir()
-        thetas.save(folder / "theta", encoder, about)
+        thetas.save(folder / "theta", judge, dual, about)
         artifacts.write_json(folder / "discriminate.json", report)
     numbers = {f"kept_{p}": int(rows.loc[rows["perspective"] == p, "kept"].sum()) for p in records.POSITIVE_PERSPECTIVES}
     return StageReport(numbers={"pairs": len(rows), **numbers, "auc": about["auc"], "ece": about["ece"]}, notes=(how,))
@@ -69,12 +68,12 @@ def _rows(candidates: Path, known: pa.Table, texts: dict[str, str]) -> pd.DataFr
 
 
 def _score(
-    rows: pd.DataFrame, encoder: model.CrossEncoder, calibration: calibrate.Calibration, texts: dict[str, str],
-    cfg: DiscriminateConfig, *, known: dict[tuple[str, str], float],
+    rows: pd.DataFrame, judge: joined.Discriminator, texts: dict[str, str], cfg: DiscriminateConfig, *,
+    known: dict[tuple[str, str], float],
 ) -> None:  # fmt: skip
-    """Adds `theta`: for all gated rows, and for a sample of the others that is large enough for the ladder.
+    """Adds `theta`, shifted to the row's perspective: for all gated rows, and for a sample of the others for the ladder.
 
-    known  (query, doc_id) -> θ of pairs that were scored before
+    known  (query, doc_id) -> θ, not shifted, of pairs that were scored before
     """
     asked = rows["perspective"].isin([*GATED, *(["knowledge"] if cfg.gate_knowledge else [])]).to_numpy()
     rng = np.random.default_rng(cfg.seed)
@@ -85,10 +84,13 @@ def _score(
     asked_pairs = list(zip(rows["query"].to_numpy()[index], rows["doc_id"].to_numpy()[index], strict=True))
     left = [pair for pair in asked_pairs if pair not in known]
     with tqdm(total=len(left), desc="scoring", unit="pair", disable=None) as bar:
-        logits = score.logits(encoder, [q for q, _ in left], [texts[d] for _, d in left], progress=bar.update)
-    found = known | dict(zip(left, calibration(logits).astype(np.float32).tolist(), strict=True))
+        scored = judge.theta([q for q, _ in left], [texts[d] for _, d in left], progress=bar.update)
+    found = known | dict(zip(left, scored.astype(np.float32).tolist(), strict=True))
     theta = np.full(len(rows), np.nan, dtype=np.float32)
     theta[index] = [found[pair] for pair in asked_pairs]
+    for perspective in judge.calibration.shifts:
+        own = (rows["perspective"] == perspective).to_numpy()
+        theta[own] = judge.calibration.shifted(theta[own], perspective)
     rows["theta"] = theta
 
 

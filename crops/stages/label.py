@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from crops import labels, records
 from crops.config.label import LabelConfig
+from crops.discriminator import calibrate
 from crops.errors import InputError
 from crops.io import artifacts
 from crops.stages.base import StageReport
@@ -23,7 +24,7 @@ def run(scored: Path, out: Path, cfg: LabelConfig, *, truth: Path | None = None)
     samples, origin = labels.assign(rows, cfg.labels), labels.origins(rows)
     rows = rows.assign(label=rows["perspective"].map(cfg.labels))
     rows = rows[rows["kept"]].drop_duplicates(["query", "doc_id", "perspective"])
-    asked = rows[rows["theta"].notna()]
+    asked = _in_own_mix(rows[rows["theta"].notna()], scored)
     by_perspective = labels.ladder(asked["theta"].to_numpy(float), asked["perspective"].to_numpy())
     # θ learns from clicks: what it says of texts that no log ever held tells nothing of how relevant label 4 is.
     judged = _as_trained(asked[asked["perspective"] != "knowledge"], samples)
@@ -56,6 +57,20 @@ def _as_trained(rows: pd.DataFrame, samples: pd.DataFrame) -> pd.DataFrame:
     """One row per pair under the label it is trained with: a pair both clicked and skipped says nothing of label 3."""
     final = rows.merge(samples[["query", "doc_id", "label"]], on=["query", "doc_id", "label"])
     return final.drop_duplicates(["query", "doc_id"])
+
+
+def _in_own_mix(asked: pd.DataFrame, scored: Path) -> pd.DataFrame:
+    """θ of what the engine only considered, in the mix that its stages really have: far fewer are relevant there than in the
+    pairs that θ was calibrated on, while both kinds look as they did there. Positives keep θ as the gate saw it."""
+    about = scored / "discriminate.json"
+    prior = artifacts.read_json(about).get("prior") if about.exists() else None
+    if prior is None:
+        return asked
+    moved = asked.copy()
+    for perspective in set(asked["perspective"]) - set(records.POSITIVE_PERSPECTIVES):
+        own = asked["perspective"] == perspective
+        moved.loc[own, "theta"] = calibrate.to_own_mix(asked.loc[own, "theta"].to_numpy(), prior)
+    return moved
 
 
 def _truth(kept: pd.DataFrame, samples: pd.DataFrame, truth: Path | None) -> dict[str, Any]:

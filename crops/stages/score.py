@@ -7,21 +7,20 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from crops import records
-from crops.discriminator import score
 from crops.io import artifacts
 from crops.stages import theta as thetas
 from crops.stages.base import StageReport
 
 
 def run(theta: Path, candidates: Path, out: Path, *, perspective: str) -> StageReport:
-    """Writes `scores` of the distinct pairs of `perspective` that have a document; `theta`: the stage of this name."""
-    encoder, calibration, _about = thetas.load(theta)
+    """Writes `scores` of the distinct pairs of `perspective` that have a document, without its shift; `theta`: that stage's out."""
+    judge, _dual, _about = thetas.load(theta)
     texts = {r["doc_id"]: r["text"] for r in artifacts.read(candidates, records.DOCUMENTS).to_pylist()}
     mined = artifacts.read(candidates, records.CANDIDATES, ["query", "video_id", "perspective"]).to_pylist()
     pairs = sorted({(r["query"], r["video_id"]) for r in mined if r["perspective"] == perspective and r["video_id"] in texts})
     with tqdm(total=len(pairs), desc=f"scoring {perspective}", unit="pair", disable=None) as bar:
-        logits = score.logits(encoder, [q for q, _ in pairs], [texts[d] for _, d in pairs], progress=bar.update)
-    columns = {"query": [q for q, _ in pairs], "doc_id": [d for _, d in pairs], "theta": calibration(logits).astype(np.float32)}
+        found = judge.theta([q for q, _ in pairs], [texts[d] for _, d in pairs], progress=bar.update)
+    columns = {"query": [q for q, _ in pairs], "doc_id": [d for _, d in pairs], "theta": found.astype(np.float32)}
     with artifacts.replacing(out) as folder:
         artifacts.write(folder, records.SCORES, pa.table(columns, schema=records.SCORES.schema))
     return StageReport(numbers={"pairs_scored": len(pairs)})

@@ -52,7 +52,7 @@ def run(
     hierarchy = artifacts.read_json(samples / "label.json")["hierarchy"]
     inputs = _inputs(samples, documents, system, hierarchy["labels"])
     chosen = systems.SYSTEMS[system]
-    plans = [_plan(cfg, chosen.loss, first) for first in chosen.firsts or hierarchy["anchor_min_candidates"]]
+    plans = [plan_of(cfg, chosen.loss, first) for first in chosen.firsts or hierarchy["anchor_min_candidates"]]
     key = hashlib.sha256("\n".join((cfg.model_dump_json(), system, repr(plans), inputs.digest())).encode()).hexdigest()
     kept = (checkpoints or out.with_name(f".{out.name}.checkpoints")) / key[:12]
     sizes = train.Sizes(queries=cfg.batch_queries, positives=cfg.positives, lower=cfg.lower)
@@ -64,7 +64,7 @@ def run(
         logs = [followed.log, *([log] if log else [])]
         try:
             encoder, history, plan = train.best(
-                lambda: _encoder(cfg, inputs.corpus), inputs.samples, inputs.valid, plans, sizes, probe_steps=cfg.probe_steps,
+                lambda: encoder_of(cfg, inputs.corpus), inputs.samples, inputs.valid, plans, sizes, probe_steps=cfg.probe_steps,
                 checkpoints=kept, log=lambda step, values: [each(step, values) for each in logs], ranks=ranks,
             )  # fmt: skip
         except ValueError as error:
@@ -99,7 +99,8 @@ def _report(inputs: Inputs, plan: train.Plan, history: dict, problem: str) -> St
     return StageReport(numbers=numbers | recalls, notes=notes)
 
 
-def _plan(cfg: TrainConfig, loss: str, first: int) -> train.Plan:
+def plan_of(cfg: TrainConfig, loss: str, first: int) -> train.Plan:
+    """The settings of training as plain numbers."""
     return train.Plan(
         loss=loss, first=int(first), steps=cfg.steps, horizon=cfg.steps, warmup=cfg.warmup, check_every=cfg.check_every,
         patience=cfg.patience, learning_rate=cfg.learning_rate, temperature_rate=cfg.temperature_rate,
@@ -107,7 +108,8 @@ def _plan(cfg: TrainConfig, loss: str, first: int) -> train.Plan:
     )  # fmt: skip
 
 
-def _encoder(cfg: TrainConfig, corpus: list[str]) -> encoders.Encoder:
+def encoder_of(cfg: TrainConfig, corpus: list[str]) -> encoders.Encoder:
+    """An untrained encoder as the settings say; `corpus` makes the tokenizer of `small`."""
     encoder = encoders.from_base(
         cfg.base, corpus, pooling=cfg.pooling, max_tokens=cfg.max_tokens, shared=cfg.shared_towers, seed=cfg.seed,
         temperature=cfg.temperature, attention=cfg.attn_implementation,

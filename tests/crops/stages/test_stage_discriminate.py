@@ -95,7 +95,8 @@ def test_rows_and_decisions(chain):
 def test_nothing_is_learnt_from_held_out_days(chain):
     """Day 1 shows document 0 of each topic, day 2 document 1: judged pairs hold the first only."""
     texts = {r["doc_id"]: r["text"] for r in toy.DOCUMENTS}
-    judged = theta.judged(chain / "logs", chain / "mined", texts, CFG.model_copy(update={"random_per_positive": 0.0}))
+    rows = theta.judged(chain / "logs", chain / "mined", long_play_s=CFG.long_play_s)
+    judged = theta.sampled(rows, texts, CFG.model_copy(update={"random_per_positive": 0.0}))
     assert set(judged.texts) == {texts[toy.doc(t, 0)] for t in range(toy.TOPICS)}
     assert set(judged.queries) == {f"subject{t}" for t in range(toy.TOPICS)}
     assert int(judged.relevant.sum()) == toy.TOPICS
