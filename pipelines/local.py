@@ -1,28 +1,21 @@
 """The training pipeline on this machine: KFP's local runner with a cache, so a killed run goes on where it was."""
 
 import contextlib
-import hashlib
 import json
 import os
 import shutil
-import socket
-import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
 from rich.console import Console
 
-from crops.config.all import SECTIONS, Config
-from crops.errors import CropsError, ServiceError
-from crops.io import artifacts
+from crops.config.all import PIPELINE, Config
+from crops.errors import CropsError
+from crops.io import artifacts, fingerprint, world_llm
 from crops.stages.plug import MARK
 
-SOURCES = ("crops", "components", "pipelines")
 NUMBERS_SHOWN = 4
 
 
@@ -39,26 +32,14 @@ def run(
     # Stable names: what is passed to a component is part of its cache key.
     registry = registry or f"sqlite:///{out / 'registry' / 'mlflow.db'}"
     (out / "registry").mkdir(exist_ok=True)
-    with _llm(logs, llm, cache) as url:
-        arguments = {f"{name}_config": config.section_json(name) for name in SECTIONS}
+    with world_llm.endpoint(logs, llm, cache) as url:
+        arguments = {f"{name}_config": config.section_json(name) for name in PIPELINE}
         arguments |= {
-            "logs": str(logs), "fingerprint": fingerprint(logs), "llm": url or "", "registry": registry,
+            "logs": str(logs), "fingerprint": fingerprint.of(logs), "llm": url or "", "registry": registry,
             "checkpoints": str(cache / "checkpoints"),
         }  # fmt: skip
         _execute(cache, arguments, verbose=verbose)
     return _collect(cache, out)
-
-
-def fingerprint(logs: Path) -> str:
-    """Of the log's files (path, size, modification time) and of this project's source (content): the root of the cache."""
-    digest = hashlib.blake2b(digest_size=16)
-    for path in sorted(p for p in logs.rglob("*") if p.is_file()):
-        stat = path.stat()
-        digest.update(f"{path.relative_to(logs)}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
-    root = Path(__file__).resolve().parent.parent
-    for path in sorted(p for name in SOURCES for p in (root / name).rglob("*") if p.suffix in {".py", ".j2", ".yaml"}):
-        digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()
 
 
 class _Screen:
@@ -139,45 +120,3 @@ def _collect(cache: Path, out: Path) -> str:
         shutil.copyfile(found[-1].with_name(name), partial)
         partial.replace(out / name)
     return str(artifacts.read_json(out / "report.json")["gate"]["verdict"])
-
-
-@contextlib.contextmanager
-def _llm(logs: Path, llm: str | None, cache: Path) -> Iterator[str | None]:
-    """`world`: the simulated world's endpoint, for the length of the run, on a port that a restart uses again."""
-    if llm != "world":
-        yield llm
-        return
-    port = _port(cache / "llm-port")
-    command = [sys.executable, "-m", "crops", "world-llm", "--world", str(logs), "--port", str(port)]
-    with (cache / "world-llm.log").open("ab") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
-        try:
-            _wait(process, port, cache / "world-llm.log")
-            yield f"http://127.0.0.1:{port}/v1"
-        finally:
-            process.terminate()
-            process.wait(timeout=30)
-
-
-def _port(kept: Path) -> int:
-    if kept.exists():
-        return int(kept.read_text())
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    kept.write_text(str(port))
-    return port
-
-
-def _wait(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    for _ in range(300):
-        if process.poll() is not None:
-            raise ServiceError(f"the world's LLM endpoint ended with {process.returncode}; its log is {log}")
-        try:
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/models", timeout=2)
-            return
-        except urllib.error.HTTPError:
-            return
-        except OSError:
-            time.sleep(0.2)
-    raise ServiceError(f"the world's LLM endpoint does not answer on port {port} after 60 s; its log is {log}")

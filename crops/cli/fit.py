@@ -4,12 +4,14 @@ import time
 from pathlib import Path
 
 import click
+from tqdm import tqdm
 
 from crops.cli.mine import TRUTH
 from crops.cli.support import EXISTING, config_option, out_option, show
 from crops.config.all import Config
 from crops.errors import InputError
-from crops.retriever import systems
+from crops.retriever import ablations, systems
+from crops.stages.base import StageReport
 
 SYSTEMS = tuple(systems.SYSTEMS)
 DOCUMENTS = click.option("--documents", type=EXISTING, required=True, help="What `crops augment` wrote.")
@@ -92,3 +94,41 @@ def evaluate(
     section = config.section("evaluate")
     report = stage.run(documents, tests, out, section, systems=systems, logs=logs, truth=truth, champion=champion)
     show("evaluate", started_s, report, out)
+
+
+@click.command()
+@click.option("--logs", type=EXISTING, required=True, help="Your tables, or what `crops world` or `crops import` wrote.")
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder for tables, page and cache.")
+@click.option(
+    "--llm", default=None, help="URL of an OpenAI-compatible LLM; `world`: the simulated world's; `local`: a small one."
+)
+@click.option(
+    "--table",
+    "tables",
+    multiple=True,
+    type=click.Choice(list(ablations.TABLES)),
+    help="Only this table; repeat it. Default: all.",
+)
+@click.option("--seeds", type=click.IntRange(1), default=None, help="Trainings per row. Default: the setting ablate.seeds.")
+@config_option
+def ablate(logs: Path, out: Path, llm: str | None, tables: tuple[str, ...], seeds: int | None, config: Config) -> None:
+    """The paper's tables 3 and 4 and its open questions, re-run on your log: ablation.html and ablation.json.
+
+    Every row is trained over several seeds and compared with intervals, beside the paper's numbers. Rows share what they can;
+    interrupted or killed, the same command goes on where it was.
+
+    \b
+    crops ablate --logs logs --out runs/ablate --table perspectives --table losses
+    """
+    from crops.stages import ablate as stage
+
+    started_s = time.monotonic()
+    if seeds is not None:
+        config = config.with_value("ablate", "seeds", seeds)
+    report = stage.run(logs, out, config, tables=tables or tuple(ablations.TABLES), llm=llm, say=_line)
+    show("ablate", started_s, report, out)
+
+
+def _line(name: str, seconds: float, report: StageReport) -> None:
+    numbers = "  ".join(f"{k} {v:,.4g}" if isinstance(v, float) else f"{k} {v:,}" for k, v in list(report.numbers.items())[:4])
+    tqdm.write(f"{name:<32} {seconds:7.1f} s  {numbers}")

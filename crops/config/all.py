@@ -3,7 +3,7 @@
 import importlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,11 @@ from crops.config.base import StageConfig
 from crops.errors import ConfigError
 
 # In the order of the pipeline. The class of section `augment` is AugmentConfig in crops/config/augment.py.
-SECTIONS = (
+PIPELINE = (
     "validate", "augment", "knowledge", "discriminate", "label", "train", "export", "index", "evaluate", "gate",
     "register", "report",
 )  # fmt: skip
+SECTIONS = (*PIPELINE, "ablate")
 
 
 def section_class(name: str) -> type[StageConfig]:
@@ -36,6 +37,10 @@ class Config:
     def section(self, name: str) -> Any:
         """The checked config of one stage; a ConfigError names the file, the section and the key."""
         return section_class(name).parse(self.raw.get(name), source=f"{self.source}, section {name}")
+
+    def with_value(self, section: str, key: str, value: Any) -> "Config":
+        """The same with one value changed, as a command-line option does."""
+        return replace(self, raw={**self.raw, section: {**(self.raw.get(section) or {}), key: value}})
 
     def section_json(self, name: str) -> str:
         """The same as one JSON string, for KFP components: all values written out, keys sorted."""

@@ -1,5 +1,7 @@
 """Settings of `crops discriminate`."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from crops.config.base import StageConfig
@@ -15,6 +17,10 @@ class DiscriminateConfig(StageConfig):
     alpha: float = Field(
         0.6, ge=0, le=1, description="A reformulation or feed pair is kept when θ > alpha, strictly. Source: paper."
     )
+    alpha_per: Literal["log", "query"] = Field(
+        "log", description="query: alpha times the mean θ of the query's clicked videos over that of all clicked ones, between "
+        "half and 1.5 times alpha: a query that θ reads badly is not emptied by it. Source: ours, for `crops ablate`.",
+    )  # fmt: skip
     beta: float = Field(
         0.5, ge=-1, le=1,
         description="Least cosine of first and later query, by the champion's encoder, else by a pre-trained base; off with "
@@ -38,8 +44,8 @@ class DiscriminateConfig(StageConfig):
     learning_rate: float = Field(1e-3, gt=0, description="AdamW's rate; take 2e-5 for a pre-trained base. Source: ours.")
     dual_steps: int = Field(
         150, ge=0,
-        description="Steps on clicks for the dual encoder inside θ, steps; 0: its base as it is, right for a pre-trained one with "
-        "few clicks. Source: ours: it brought AUC on feed pairs from 0.70 to 0.94 (simulated).",
+        description="Steps on clicks for the dual encoder inside θ, steps; 0: its base as it is, for a pre-trained one with few "
+        "clicks. Source: ours: it brought AUC on feed pairs from 0.70 to 0.94 (simulated).",
     )  # fmt: skip
     dual_learning_rate: float = Field(
         3e-3, gt=0, description="AdamW's rate of the dual encoder inside θ; take 2e-5 for a pre-trained base. Source: ours."

@@ -17,6 +17,7 @@ from crops.discriminator.model import CrossEncoder
 
 Embed = Callable[[Sequence[str], Literal["query", "document"]], np.ndarray]
 FEATURES = ("cross", "dual")
+UNCALIBRATED = Calibration((1.0, 0.0), 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,7 @@ class Discriminator:
     cross: CrossEncoder
     embed: Embed
     temperature: float
-    calibration: Calibration = Calibration((1.0, 0.0), 0.0)
+    calibration: Calibration = UNCALIBRATED
 
     def features(
         self, queries: Sequence[str], texts: Sequence[str], *, progress: Callable[[int], Any] = lambda _count: None

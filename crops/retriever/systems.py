@@ -8,7 +8,10 @@ Pair = tuple[str, str]  # query, doc_id
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """`firsts` None: the candidates that the ladder chose. `hides`: perspectives whose samples it must not see."""
+    """`firsts` None: the candidates that the ladder chose. `hides`: perspectives whose samples it must not see.
+
+    `loss`: h_infonce, info_nce, softmax_ce, or one_anchor (InfoNCE that takes each anchor apart).
+    """
 
     loss: str
     firsts: tuple[int, ...] | None = None
@@ -16,8 +19,9 @@ class System:
     hides: tuple[str, ...] = ()
 
 
+STAGES = ("exposed", "ranked", "filtered")
 SYSTEMS = {
-    "clicks": System("info_nce", firsts=(4,), only=("click", "exposed", "ranked", "filtered")),
+    "clicks": System("info_nce", firsts=(4,), only=("click", *STAGES)),
     "crops": System("h_infonce"),
     "crops_paper": System("h_infonce", firsts=(1,)),
     "crops_no_knowledge": System("h_infonce", hides=("knowledge",)),
@@ -25,15 +29,14 @@ SYSTEMS = {
 
 
 def visible(
-    name: str, samples: Mapping[Pair, int], origins: Iterable[tuple[str, str, str]], labels: Mapping[str, int]
+    system: System, samples: Mapping[Pair, int], origins: Iterable[tuple[str, str, str]], labels: Mapping[str, int]
 ) -> dict[Pair, int]:
-    """(query, doc_id) -> label of what system `name` sees.
+    """(query, doc_id) -> label of what `system` sees.
 
     samples  (query, doc_id) -> label, of all perspectives together
     origins  (query, doc_id, perspective), every perspective that a sample came from
     labels   perspective -> label; a system that sees only some of a pair's perspectives grades it by those
     """
-    system = SYSTEMS[name]
     if not system.only and not system.hides:
         return dict(samples)
     seen: dict[Pair, int] = {}

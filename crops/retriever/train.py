@@ -10,7 +10,7 @@ import torch
 from tqdm import tqdm
 
 from crops.retriever import checkpoint, step
-from crops.retriever.batch import Batches, Pairs
+from crops.retriever.batch import AnchorBatches, Batches, Pairs, anchors_per_step
 from crops.retriever.encoder import Encoder
 from crops.retriever.ranks import ALONE, Ranks
 from crops.retriever.step import Plan
@@ -61,9 +61,11 @@ def best(
 
     def trained(plan: Plan) -> tuple[Encoder, dict[str, Any]]:
         encoder = make()
-        batches = Batches(
+        kind = AnchorBatches if plan.loss == "one_anchor" else Batches
+        batches = kind(
             samples, anchor_min=plan.first, size=sizes.queries, positives=sizes.positives, lower=sizes.lower, seed=plan.seed
         )
+        plan = as_many_anchors(plan, samples, sizes) if plan.loss == "one_anchor" else plan
         # Probes of several plans would overwrite one another's curve: each has its own names.
         suffix = f".anchors_{plan.first}" if len(plans) > 1 else ""
         named: Log = lambda step, values: log and log(step, {f"{name}{suffix}": v for name, v in values.items()})  # noqa: E731
@@ -78,14 +80,25 @@ def best(
     return encoder, history, chosen
 
 
+def as_many_anchors(plan: Plan, samples: Pairs, sizes: Sizes) -> Plan:
+    """The plan with so many steps of one anchor a row that as many anchors are seen as the plan's own steps would see."""
+    per_step = anchors_per_step(
+        samples, anchor_min=plan.first, size=sizes.queries, positives=sizes.positives, lower=sizes.lower
+    )  # fmt: skip
+    times = max(1.0, per_step / sizes.queries)
+    longer = {name: round(times * getattr(plan, name)) for name in ("steps", "horizon", "check_every")}
+    return replace(plan, **longer)
+
+
 def fit(
     encoder: Encoder, batches: Batches, valid: Validation, plan: Plan, *, checkpoints: Path, log: Log | None = None,
     ranks: Ranks = ALONE,
 ) -> dict[str, Any]:  # fmt: skip
     """Trains `encoder` in place and leaves it at its best check; resumes from `checkpoints` where a killed run left it.
 
-    Returns {"checks": [{step, loss, tau, lr, valid_recall_at_100}], "best_step", "best_recall"}. loss: mean since the last
-    check, null before the first step: the untrained encoder is a candidate as well. recall: null without validation.
+    Returns {"checks": [{step, loss, tau, lr, valid_recall_at_100}], "best_step", "best_recall", "encodes"}. loss: mean since
+    the last check, null before the first step: the untrained encoder is a candidate as well. recall: null without validation.
+    encodes: texts that went through the encoder in training, all steps.
     Of several ranks the first checks, saves and logs. ValueError where they differ in plan, samples, batch or checkpoint.
     """
     optimizer = step.optimizer_of(encoder, plan)
@@ -98,7 +111,7 @@ def fit(
     })  # fmt: skip
     ranks.copy_weights(encoder)
     if state is None:
-        state = {"step": 0, "checks": [], "best_step": 0, "best_recall": None, "losses": []}
+        state = {"step": 0, "checks": [], "best_step": 0, "best_recall": None, "losses": [], "encodes": 0}
         _check(encoder, optimizer, valid, state, plan, checkpoints, ranks)
     query_ids, text_ids = encoder.tokenize(samples.queries), encoder.tokenize(samples.texts)
     with tqdm(total=plan.steps, initial=state["step"], desc="train", unit="step", disable=ranks.rank > 0 or None) as bar:
@@ -107,6 +120,7 @@ def fit(
             ids = [query_ids[i] for i in batch.queries], [text_ids[i] for i in batch.texts]
             state["losses"].append(step.take(encoder, optimizer, ids, batch.labels, plan, step=state["step"], ranks=ranks))
             state["step"] += 1
+            state["encodes"] += len(batch.queries) + len(batch.texts)
             bar.update()
             if state["step"] % plan.check_every == 0 or state["step"] == plan.steps:
                 check = _check(encoder, optimizer, valid, state, plan, checkpoints, ranks)
@@ -115,7 +129,7 @@ def fit(
                     log(state["step"], {k: v for k, v in check.items() if k != "step" and v is not None})
     checkpoint.load_best(encoder, checkpoints)
     ranks.from_first(lambda: None)  # all have read before the first may remove the folder
-    return {k: state[k] for k in ("checks", "best_step", "best_recall")}
+    return {k: state[k] for k in ("checks", "best_step", "best_recall", "encodes")}
 
 
 def _check(

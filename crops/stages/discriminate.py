@@ -75,7 +75,7 @@ def _score(
 
     known  (query, doc_id) -> θ, not shifted, of pairs that were scored before
     """
-    asked = rows["perspective"].isin([*GATED, *(["knowledge"] if cfg.gate_knowledge else [])]).to_numpy()
+    asked = rows["perspective"].isin(_gated(cfg) | ({"click"} if cfg.alpha_per == "query" else set())).to_numpy()
     rng = np.random.default_rng(cfg.seed)
     for perspective in sorted(set(rows["perspective"]) - set(GATED)):
         where = np.flatnonzero(rows["perspective"] == perspective)
@@ -137,11 +137,23 @@ def _embedder(champion: Path | None, cfg: DiscriminateConfig) -> tuple[Embed | N
 
 def _decide(rows: pd.DataFrame, similarity: np.ndarray | None, cfg: DiscriminateConfig) -> None:
     """Adds `kept`: θ > α for the gated perspectives, and for reformulations a similarity of at least β."""
-    gated = rows["perspective"].isin([*GATED, *(["knowledge"] if cfg.gate_knowledge else [])]).to_numpy()
-    kept = ~gated | (rows["theta"].to_numpy() > cfg.alpha)
+    gated = rows["perspective"].isin(_gated(cfg)).to_numpy()
+    kept = ~gated | (rows["theta"].to_numpy() > (_alpha_of_query(rows, cfg.alpha) if cfg.alpha_per == "query" else cfg.alpha))
     if similarity is not None:
         kept &= ~(similarity < cfg.beta)
     rows["kept"] = kept
+
+
+def _gated(cfg: DiscriminateConfig) -> set[str]:
+    return {*GATED, *(["knowledge"] if cfg.gate_knowledge else [])}
+
+
+def _alpha_of_query(rows: pd.DataFrame, alpha: float) -> np.ndarray:
+    """α [N] of each row's query; see the setting alpha_per. Queries without a clicked video keep α."""
+    clicked = rows[rows["perspective"] == "click"]
+    ratio = (clicked.groupby("query")["theta"].mean() / clicked["theta"].mean()).clip(0.5, 1.5)
+    found: np.ndarray = alpha * rows["query"].map(ratio).fillna(1.0).to_numpy()
+    return found
 
 
 def _tables(rows: pd.DataFrame, truth: Path | None, cfg: DiscriminateConfig) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from crops.stages.base import StageReport
 
 
 def run(theta: Path, candidates: Path, out: Path, *, perspective: str) -> StageReport:
-    """Writes `scores` of the distinct pairs of `perspective` that have a document, without its shift; `theta`: that stage's out."""
+    """Writes `scores` of the distinct pairs of `perspective` that have a document, not shifted; `theta`: that stage's out."""
     judge, _dual, _about = thetas.load(theta)
     texts = {r["doc_id"]: r["text"] for r in artifacts.read(candidates, records.DOCUMENTS).to_pylist()}
     mined = artifacts.read(candidates, records.CANDIDATES, ["query", "video_id", "perspective"]).to_pylist()

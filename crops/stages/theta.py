@@ -124,10 +124,10 @@ def _cross(known: pairs.Judged, texts: dict[str, str], cfg: DiscriminateConfig) 
 
 def _dual(mined: pd.DataFrame, texts: dict[str, str], cfg: DiscriminateConfig) -> tuple[encoders.Encoder, list[str]]:
     """Trained on clicks for dual_steps; the base as it is where there are too few clicks to fill a batch."""
-    settings = TrainConfig(
-        base=cfg.base, steps=max(1, cfg.dual_steps), check_every=max(1, cfg.dual_steps), seed=cfg.seed,
-        learning_rate=cfg.dual_learning_rate,
-    )  # fmt: skip
+    rate, steps = cfg.dual_learning_rate, max(1, cfg.dual_steps)
+    settings = TrainConfig.model_validate(
+        {"base": cfg.base, "steps": steps, "check_every": steps, "seed": cfg.seed, "learning_rate": rate}
+    )
     clicked = int(mined.loc[mined["perspective"] == "click", "query"].nunique())
     dual = train_stage.encoder_of(settings, [*sorted(set(texts.values())), *sorted(set(mined["query"]))])
     if not cfg.dual_steps:

@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,17 +42,17 @@ class Inputs:
 
 def run(
     samples: Path, documents: Path, out: Path, cfg: TrainConfig, *, system: str = "crops", checkpoints: Path | None = None,
-    log: train.Log | None = None, tracking: str | None = None,
+    log: train.Log | None = None, tracking: str | None = None, known: Mapping[str, systems.System] = systems.SYSTEMS,
 ) -> StageReport:  # fmt: skip
     """Trains `system` on `samples` (label's out) with texts and validation from `documents` (augment's out).
 
-    `tracking`: an MLflow tracking URI that gets every check's numbers while it trains.
+    `tracking`: an MLflow tracking URI that gets every check's numbers while it trains. `known`: the systems there are.
     """
-    if system not in SYSTEMS:
-        raise ConfigError(f"system is {system!r}, expected one of {', '.join(SYSTEMS)}")
+    if system not in known:
+        raise ConfigError(f"system is {system!r}, expected one of {', '.join(known)}")
     hierarchy = artifacts.read_json(samples / "label.json")["hierarchy"]
-    inputs = _inputs(samples, documents, system, hierarchy["labels"])
-    chosen = systems.SYSTEMS[system]
+    chosen = known[system]
+    inputs = _inputs(samples, documents, chosen, hierarchy["labels"])
     plans = [plan_of(cfg, chosen.loss, first) for first in chosen.firsts or hierarchy["anchor_min_candidates"]]
     key = hashlib.sha256("\n".join((cfg.model_dump_json(), system, repr(plans), inputs.digest())).encode()).hexdigest()
     kept = (checkpoints or out.with_name(f".{out.name}.checkpoints")) / key[:12]
@@ -89,7 +90,7 @@ def _outcome(history: dict, plan: train.Plan) -> dict[str, float]:
 def _report(inputs: Inputs, plan: train.Plan, history: dict, problem: str) -> StageReport:
     numbers = {
         "pairs": len(inputs.samples.query), "queries": len(inputs.samples.queries), "anchor_min": plan.first,
-        "best_step": history["best_step"],
+        "best_step": history["best_step"], "encodes": history["encodes"],
     }  # fmt: skip
     notes = (problem,) if problem else ()
     if history["best_recall"] is None:
@@ -119,7 +120,7 @@ def encoder_of(cfg: TrainConfig, corpus: list[str]) -> encoders.Encoder:
     return encoder
 
 
-def _inputs(samples: Path, documents: Path, system: str, labels: dict[str, int]) -> Inputs:
+def _inputs(samples: Path, documents: Path, system: systems.System, labels: dict[str, int]) -> Inputs:
     catalogue = _texts(documents, records.DOCUMENTS)
     texts = catalogue | (_texts(samples, records.KNOWLEDGE) if artifacts.exists(samples, records.KNOWLEDGE) else {})
     graded = {(r["query"], r["doc_id"]): int(r["label"]) for r in artifacts.read(samples, records.SAMPLES).to_pylist()}
@@ -137,7 +138,7 @@ def _inputs(samples: Path, documents: Path, system: str, labels: dict[str, int])
     except KeyError as error:
         raise InputError(samples / "samples", f"doc_id {error} is neither in documents nor in knowledge") from error
     except ValueError as error:
-        raise InputError(samples / "samples", f"{error} (system {system})") from error
+        raise InputError(samples / "samples", f"{error} ({system})") from error
     return Inputs(pairs, valid, [*sorted(set(catalogue.values())), *sorted(asked)])
 
 

@@ -6,8 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).resolve().parents[2]
 CODE = """
 import os, sys
@@ -73,20 +71,3 @@ def test_a_stages_error_is_one_line_and_exit_code_2(tmp_path):
     done = crops_run(tmp_path, fail="validate")
     assert done.returncode == 2
     assert done.stderr.strip().splitlines()[-1] == "crops: validate: logs/results:7: stage is 'shown'"
-
-
-@pytest.mark.parametrize("change", ["size", "mtime"])
-def test_a_changed_log_is_another_fingerprint(tmp_path, change):
-    from pipelines.local import fingerprint
-
-    file = tmp_path / "part-0.parquet"
-    file.write_bytes(b"abc")
-    first = fingerprint(tmp_path)
-    assert fingerprint(tmp_path) == first
-    if change == "size":
-        stat = file.stat()
-        file.write_bytes(b"abcd")
-        os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    else:
-        os.utime(file, ns=(1, 1))
-    assert fingerprint(tmp_path) != first
