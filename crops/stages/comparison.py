@@ -72,16 +72,18 @@ def _claim(per: pd.DataFrame, claim: Claim) -> dict[str, Any] | None:
     said = {
         "ct": _against_paper(sets.get("ct"), claim.paper_ct),
         "qr": _against_paper(sets.get(quality) if quality else None, claim.paper_qr),
+        "truth": _against_paper(sets.get("truth"), claim.paper_qr),
     }  # fmt: skip
+    if "truth" not in sets:
+        del said["truth"]
     shown = [f"{name} {_points(sets[name])}" for name in ("ct", quality, "truth") if name in sets]
-    paper = (
-        ""
-        if claim.paper_ct is None
-        else f" (the paper: CT {claim.paper_ct:+.1f}, QR {claim.paper_qr:+.1f}: {said['ct']} on CT, {said['qr']} on QR)"
-    )
+    verdict = f"{claim.says}: {', '.join(shown)}"
+    if claim.paper_ct is not None:
+        shows = ", ".join(f"{found} on {name}" for name, found in said.items())
+        verdict += f". The paper: CT {claim.paper_ct:+.1f}, QR {claim.paper_qr:+.1f}. Here: {shows}."
     return {
         "row": claim.row, "against": claim.against, "says": claim.says, "sets": sets, "paper_ct": claim.paper_ct,
-        "paper_qr": claim.paper_qr, "shows": said, "verdict": f"{claim.says}: {', '.join(shown)}{paper}",
+        "paper_qr": claim.paper_qr, "shows": said, "verdict": verdict,
     }  # fmt: skip
 
 

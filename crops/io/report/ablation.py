@@ -6,8 +6,9 @@ from crops.io.report import charts
 from crops.retriever.ablations import TABLES
 
 Json = dict[str, Any]
-SHOWN = ("ct", "qr_relevant", "qr_raw", "truth", "unseen", "no_click")
-DRAWN = ("ct", "qr_relevant", "truth")
+# Where truth is known, reformulations are judged by it; otherwise as they came.
+SHOWN = ("ct", "qr_relevant", "truth", "unseen", "no_click"), ("ct", "qr_raw")
+DRAWN = ("ct", "qr_relevant", "qr_raw", "truth")
 
 
 def render(report: Json) -> str:
@@ -21,7 +22,8 @@ def render(report: Json) -> str:
     )  # fmt: skip
     asked = {name: TABLES[name] for name in report["claims"]}
     drawn = {name: Markup(_claims(report["claims"][name])) for name in asked}  # noqa: S704  our own SVG
-    sets = [name for name in SHOWN if name in report["values"]]
+    judged, raw = SHOWN
+    sets = [name for name in (judged if "qr_relevant" in report["values"] else raw) if name in report["values"]]
     return environment.get_template("ablation.html.j2").render(r=report, tables=asked, charts=drawn, sets=sets)
 
 
@@ -30,7 +32,7 @@ def _claims(claims: list[Json]) -> str:
     series: dict[str, dict[str, charts.Interval]] = {}
     for claim in claims:
         for name in DRAWN:
-            if name in claim["sets"]:
+            if name in claim["sets"] and (name != "qr_raw" or "qr_relevant" not in claim["sets"]):
                 found = claim["sets"][name]
                 interval = (100 * found["difference"], 100 * found["low"], 100 * found["high"])
                 series.setdefault(f"{name}, here", {})[claim["says"]] = interval

@@ -18,7 +18,7 @@ import toy_encoder as toy
 from crops.errors import ConfigError, InputError
 from crops.retriever import checkpoint, step
 from crops.retriever import encoder as encoders
-from crops.retriever.loss import h_infonce, info_nce
+from crops.retriever.loss import h_infonce, info_nce, softmax_ce
 from crops.retriever.ranks import Ranks, joined
 
 
@@ -34,14 +34,14 @@ def run(plan: step.Plan, *, dropout: float = 0.0, number: int = 0) -> tuple[floa
     return loss, toy.gradients(encoder)
 
 
-@pytest.mark.parametrize("loss", ["h_infonce", "info_nce"])
+@pytest.mark.parametrize("loss", ["h_infonce", "info_nce", "softmax_ce"])
 def test_a_step_is_the_loss_of_the_whole_matrix(loss):
-    plan = replace(toy.PLAN, loss=loss, first=1 if loss == "h_infonce" else 4)
+    plan = replace(toy.PLAN, loss=loss, first=4 if loss == "info_nce" else 1)
     encoder = toy.encoder()
     ids, labels = toy.batch(encoder)
     q, d = encoder(*encoder.pad(ids[0])), encoder(*encoder.pad(ids[1]))
     scores = q @ d.T / encoder.log_tau.exp()
-    function = h_infonce(scores, torch.tensor(labels)) if loss == "h_infonce" else info_nce(scores, torch.tensor(labels))
+    function = {"h_infonce": h_infonce, "info_nce": info_nce, "softmax_ce": softmax_ce}[loss](scores, torch.tensor(labels))
     function.backward()
     found, grads = run(plan)
     assert found == pytest.approx(float(function.detach()), rel=1e-12)
