@@ -39,7 +39,7 @@ def evaluate(
             cfg,
             logs=Path(logs.path),
             champion=plug.optional(champion.path),
-            truth=plug.optional(Path(source.path) / "truth"),
+            truth=plug.graded(source.path),
             systems={
                 "clicks": Path(clicks.path),
                 "crops": Path(crops.path),

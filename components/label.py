@@ -25,5 +25,11 @@ def label(
         "label",
         out.path,
         metrics,
-        lambda folder: stage.run(Path(scored.path), folder, cfg, truth=plug.optional(Path(source.path) / "truth")),
+        lambda folder: stage.run(
+            Path(scored.path),
+            folder,
+            cfg,
+            truth=plug.optional(Path(source.path) / "truth"),
+            judged=plug.optional(Path(source.path) / "judgements"),
+        ),
     )

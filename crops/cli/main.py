@@ -22,6 +22,7 @@ VERBS = {
     "register": ("crops.cli.release", "register encoder and index as one MLflow model version"),
     "run": ("crops.cli.release", "all of the above as one pipeline on this machine, ending in a report"),
     "ablate": ("crops.cli.fit", "the paper's tables 3 and 4 and its open questions, re-run on a log"),
+    "judge": ("crops.cli.judge", "ask people about a blinded sample of pairs, and read their grades back"),
     "config": ("crops.cli.data", "print the default config, every key with what it does and why"),
 }
 

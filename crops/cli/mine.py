@@ -77,10 +77,11 @@ def discriminate(
 @click.option("--scored", type=EXISTING, required=True, help="What `crops discriminate` wrote.")
 @out_option
 @TRUTH
+@click.option("--judged", type=EXISTING, default=None, help="What `crops judge read` wrote: the ladder believes it before θ.")
 @config_option
-def label(scored: Path, out: Path, truth: Path | None, config: Config) -> None:
+def label(scored: Path, out: Path, truth: Path | None, judged: Path | None, config: Config) -> None:
     """Grade every sample (5 reformulation .. 1 filtered), measure the ladder and choose the hierarchy."""
     from crops.stages import label as stage
 
     started_s = time.monotonic()
-    show("label", started_s, stage.run(scored, out, config.section("label"), truth=truth), out)
+    show("label", started_s, stage.run(scored, out, config.section("label"), truth=truth, judged=judged), out)

@@ -17,7 +17,7 @@ PIPELINE = (
     "validate", "augment", "knowledge", "discriminate", "label", "train", "export", "index", "evaluate", "gate",
     "register", "report",
 )  # fmt: skip
-SECTIONS = (*PIPELINE, "ablate")
+SECTIONS = (*PIPELINE, "ablate", "judge")
 
 
 def section_class(name: str) -> type[StageConfig]:

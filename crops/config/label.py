@@ -32,6 +32,11 @@ class LabelConfig(StageConfig):
         "overestimates rare relevance.",
     )  # fmt: skip
 
+    judged_pairs: int = Field(
+        50, ge=1,
+        description="Judged pairs of a label from which on the ladder believes people, not θ, pairs. Source: ours: ±14 points.",
+    )  # fmt: skip
+
     @field_validator("labels")
     @classmethod
     def _complete(cls, labels: dict[str, int]) -> dict[str, int]:

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from crops import records
 from crops.config.discriminate import DiscriminateConfig
 from crops.discriminator import joined, model
-from crops.io import artifacts
+from crops.io import artifacts, grades
 from crops.stages import theta as thetas
 from crops.stages.base import StageReport
 
@@ -158,29 +158,16 @@ def _alpha_of_query(rows: pd.DataFrame, alpha: float) -> np.ndarray:
 
 def _tables(rows: pd.DataFrame, truth: Path | None, cfg: DiscriminateConfig) -> dict[str, Any]:
     """Kept and dropped per gated perspective and threshold, and how right that is where somebody knows."""
-    grades: set[tuple[str, str]] | None = None
-    covered: set[str] = set()
-    if truth is not None and artifacts.exists(truth, records.RELEVANCE):
-        known = artifacts.read(truth, records.RELEVANCE).to_pandas()
-        covered = set(known["query"])
-        known = known[known["grade"] >= records.RELEVANT_GRADE]
-        grades = set(zip(known["query"], known["video_id"], strict=True))
+    known = grades.read(truth)
     out: dict[str, Any] = {}
     for perspective in GATED:
         part = rows[rows["perspective"] == perspective].drop_duplicates(["query", "doc_id"])  # whatever the later query was
         theta = part["theta"].to_numpy()
-        relevant = _relevant(part, grades, covered)
+        relevant = None if known is None else known.relevant(part["query"], part["doc_id"])
         out[perspective] = {
             f"{level:.1f}": _threshold(theta > level, relevant) for level in sorted({*THRESHOLDS, cfg.alpha})
         }  # fmt: skip
     return {"thresholds": out}
-
-
-def _relevant(part: pd.DataFrame, grades: set[tuple[str, str]] | None, covered: set[str]) -> np.ndarray | None:
-    if grades is None:
-        return None
-    pairs_of = zip(part["query"], part["doc_id"], strict=True)
-    return np.array([np.nan if q not in covered else float((q, d) in grades) for q, d in pairs_of])
 
 
 def _threshold(kept: np.ndarray, relevant: np.ndarray | None) -> dict[str, float | int | None]:

@@ -14,6 +14,7 @@ from crops import evaluation, index, records
 from crops.config.evaluate import EvaluateConfig
 from crops.errors import InputError
 from crops.io import artifacts
+from crops.io import grades as grading
 from crops.stages.base import StageReport
 
 SETS = ("ct", "qr", "qr_raw", "qr_relevant", "truth", "unseen", "no_click")
@@ -40,7 +41,7 @@ def run(
     rows = artifacts.read(documents, records.DOCUMENTS)
     ids = rows["doc_id"].to_pylist()
     corpus = Corpus(ids, rows["text"].to_pylist(), {d: n for n, d in enumerate(ids)})
-    grades = _grades(truth, corpus)
+    grades, complete = _grades(truth, corpus), not (truth and (truth / grading.SAMPLE).exists())
     sets = _sets(documents, tests, grades, corpus, cfg)
     queries = sorted({q for relevant in sets.values() if relevant for q in relevant})
     if not queries:
@@ -59,7 +60,7 @@ def run(
         graded[name] = _ndcg(grades, ranked, place)
         found[name] = _never_exposed(sets.get("truth"), exposed, ranked, place)
         diversity[name] = _diversity(ranked[some], bags)
-        for kind, share in _clicked_found(sets["ct"] or {}, grades, ranked, place).items():
+        for kind, share in _clicked_found(sets["ct"] or {}, grades, ranked, place, complete=complete).items():
             clicked.setdefault(kind, {})[name] = share
     metrics = _metrics(per_query, graded, sets, cfg)
     metrics |= {"never_exposed_found": found, "diversity_at_10": diversity, "ct_by_grade": clicked}
@@ -71,12 +72,13 @@ def run(
 
 
 def _grades(truth: Path | None, corpus: Corpus) -> dict[str, dict[int, int]] | None:
-    if truth is None or not artifacts.exists(truth, records.RELEVANCE):
+    known = grading.read(truth)
+    if known is None:
         return None
     out: dict[str, dict[int, int]] = {}
-    for row in artifacts.read(truth, records.RELEVANCE).to_pylist():
-        if row["video_id"] in corpus.row:
-            out.setdefault(row["query"], {})[corpus.row[row["video_id"]]] = row["grade"]
+    for row in known.table.to_dict("records"):
+        if row["doc_id"] in corpus.row:
+            out.setdefault(row["query"], {})[corpus.row[row["doc_id"]]] = int(row["grade"])
     return out
 
 
@@ -205,13 +207,16 @@ def _diversity(ranked: np.ndarray, bags: np.ndarray) -> float | None:
 
 
 def _clicked_found(
-    clicked: Relevant, grades: dict[str, dict[int, int]] | None, ranked: np.ndarray, place: dict[str, int]
-) -> dict[str, float]:
-    """CT counts every click as right. Share of its pairs in the top 100: of those that truth calls relevant, and of the rest."""
+    clicked: Relevant, grades: dict[str, dict[int, int]] | None, ranked: np.ndarray, place: dict[str, int], *, complete: bool
+) -> dict[str, float]:  # fmt: skip
+    """CT counts every click as right. Share of its pairs in the top 100: of those that truth calls relevant, and of the rest.
+
+    Where grades are a sample, only the judged pairs count.
+    """
     found: dict[str, list[bool]] = {}
     for query in clicked.keys() & (grades or {}).keys():
         known, top = (grades or {})[query], set(ranked[place[query]][:100].tolist())
-        for doc in clicked[query]:
+        for doc in clicked[query] if complete else clicked[query] & known.keys():
             kind = "relevant" if known.get(doc, 0) >= records.RELEVANT_GRADE else "not relevant"
             found.setdefault(kind, []).append(doc in top)
     return {kind: round(float(np.mean(hits)), 4) for kind, hits in sorted(found.items(), reverse=True)}

@@ -2,9 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 
@@ -12,12 +10,15 @@ from crops import labels, records
 from crops.config.label import LabelConfig
 from crops.discriminator import calibrate
 from crops.errors import InputError
-from crops.io import artifacts
+from crops.io import artifacts, grades
 from crops.stages.base import StageReport
 
 
-def run(scored: Path, out: Path, cfg: LabelConfig, *, truth: Path | None = None) -> StageReport:
-    """Writes samples, origins, knowledge and label.json; `scored` is discriminate's out, `truth` is only reported."""
+def run(
+    scored: Path, out: Path, cfg: LabelConfig, *, truth: Path | None = None, judged: Path | None = None
+) -> StageReport:  # fmt: skip
+    """Writes samples, origins, knowledge and label.json. `scored`: discriminate's out; `truth`: only reported; `judged`: people's
+    grades, which the ladder believes instead of θ for every label with at least cfg.judged_pairs of them."""
     rows = artifacts.read(scored, records.SCORED).to_pandas()
     if not (rows["kept"] & rows["perspective"].isin(records.POSITIVE_PERSPECTIVES)).any():
         raise InputError(scored / "scored", "no positive pair is kept: neither click, reformulation, feed nor knowledge")
@@ -27,16 +28,21 @@ def run(scored: Path, out: Path, cfg: LabelConfig, *, truth: Path | None = None)
     asked = _in_own_mix(rows[rows["theta"].notna()], scored)
     by_perspective = labels.ladder(asked["theta"].to_numpy(float), asked["perspective"].to_numpy())
     # θ learns from clicks: what it says of texts that no log ever held tells nothing of how relevant label 4 is.
-    judged = _as_trained(asked[asked["perspective"] != "knowledge"], samples)
-    by_label = labels.ladder(judged["theta"].to_numpy(float), judged["label"].to_numpy())
+    final = _as_trained(asked[asked["perspective"] != "knowledge"], samples)
+    by_label = labels.ladder(final["theta"].to_numpy(float), final["label"].to_numpy())
+    people = _by_grades(rows, samples, grades.read(judged))
+    trusted = {label: step for label, step in people["label"].items() if step.pairs >= cfg.judged_pairs}
+    by_label |= trusted
     found = labels.choose(by_label, min_share=cfg.min_anchor_share, uncertain=cfg.uncertain_share)
     paper = labels.Hierarchy((1,), "the paper's form: anchors >= 1", found.merged)
     chosen = paper if cfg.hierarchy == "paper" else found
-    known = _truth(rows, samples, truth)
-    shares = {"theta": _shares(by_label), "theta_by_perspective": _shares(by_perspective), **known}
+    known = _by_grades(rows, samples, grades.read(truth))
+    shares: dict[str, dict | None] = {"theta": _shares(by_label), "theta_by_perspective": _shares(by_perspective)}
+    for name, steps in (("truth", known), ("judged", people)):
+        shares |= {name: _shares(steps["label"]) or None, f"{name}_by_perspective": _shares(steps["perspective"]) or None}
     hierarchy = {
         "labels": dict(cfg.labels), "anchor_min_candidates": list(chosen.anchor_min_candidates), "reason": chosen.reason,
-        "chosen_by": cfg.hierarchy, "indistinct": [list(pair) for pair in chosen.merged],
+        "chosen_by": cfg.hierarchy, "judged_labels": sorted(trusted), "indistinct": [list(pair) for pair in chosen.merged],
     }  # fmt: skip
     flat = {label: step.share for label, step in by_label.items()}
     with artifacts.replacing(out) as folder:
@@ -73,16 +79,16 @@ def _in_own_mix(asked: pd.DataFrame, scored: Path) -> pd.DataFrame:
     return moved
 
 
-def _truth(kept: pd.DataFrame, samples: pd.DataFrame, truth: Path | None) -> dict[str, Any]:
-    """The ladder by truth, where the log has it; knowledge has no catalogue id and is left out."""
-    if truth is None or not artifacts.exists(truth, records.RELEVANCE):
-        return {"truth": None, "truth_by_perspective": None}
-    grades = artifacts.read(truth, records.RELEVANCE).to_pandas().rename(columns={"video_id": "doc_id"})
-    pairs = kept[(kept["perspective"] != "knowledge") & kept["query"].isin(set(grades["query"]))]
+def _by_grades(
+    kept: pd.DataFrame, samples: pd.DataFrame, known: grades.Grades | None
+) -> dict[str, dict[str, labels.Rung]]:  # fmt: skip
+    """The ladder by grades, per label as trained and per perspective; empty where nobody knows."""
+    if known is None:
+        return {"label": {}, "perspective": {}}
+    # The world's truth knows the catalogue only; people may have judged what an LLM wrote as well.
+    pairs = kept[kept["perspective"] != "knowledge"] if known.complete else kept
 
-    def shares(rows: pd.DataFrame, column: str) -> dict[str, dict[str, float]]:
-        joined = rows.merge(grades, how="left", on=["query", "doc_id"])
-        relevant = (joined["grade"].fillna(0) >= records.RELEVANT_GRADE).to_numpy(np.float64)
-        return _shares(labels.ladder(relevant, joined[column].to_numpy()))
+    def ladder(rows: pd.DataFrame, column: str) -> dict[str, labels.Rung]:
+        return labels.ladder(known.relevant(rows["query"], rows["doc_id"]), rows[column].to_numpy())
 
-    return {"truth": shares(_as_trained(pairs, samples), "label"), "truth_by_perspective": shares(pairs, "perspective")}
+    return {"label": ladder(_as_trained(pairs, samples), "label"), "perspective": ladder(pairs, "perspective")}

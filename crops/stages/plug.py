@@ -24,6 +24,11 @@ def optional(path: str | Path) -> Path | None:
     return folder if names else None
 
 
+def graded(source: str | Path) -> Path | None:
+    """Where the log says what is relevant: its complete truth, else what people judged of a sample, else None."""
+    return optional(Path(source) / "truth") or optional(Path(source) / "judgements")
+
+
 def below(root: str, name: str) -> Path | None:
     """`root`/`name`, or None where no root is given."""
     return Path(root) / name if root else None

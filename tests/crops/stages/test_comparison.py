@@ -39,7 +39,8 @@ def test_what_another_seed_turns_round_is_no_difference():
 
 
 @pytest.mark.parametrize(
-    ("gap", "paper", "said"), [(0.1, 2.0, "appears"), (-0.1, 2.0, "the other way round"), (0.0, 2.0, "not seen"), (0.1, None, "not measured")]
+    ("gap", "paper", "said"),
+    [(0.1, 2.0, "appears"), (-0.1, 2.0, "the other way round"), (0.0, 2.0, "not seen"), (0.1, None, "not measured")],
 )  # fmt: skip
 def test_a_claim_is_read_by_its_sign_and_its_interval(gap, paper, said):
     found = {"difference": gap, "low": gap - 0.05, "high": gap + 0.05}
@@ -48,14 +49,13 @@ def test_a_claim_is_read_by_its_sign_and_its_interval(gap, paper, said):
 
 def test_a_planted_collapse_is_found_and_the_choice_is_held_to_half_a_point():
     every = {"anchors >= 1": 0.80, "anchors >= 3": 0.85, "anchors >= 4": 0.90, "binary labels": 0.70, "chosen by the log": 0.893}
-    seeds = []
-    for shift in (0.0, 0.001):
-        tables = [
-            per_query({(name, 0): [x + shift + n / 1000 for n in range(20)] for name, x in {**every, ablations.FULL: 0.80}.items()}, name=s)
-            .drop(columns="seed")
-            for s in ("ct", "qr_relevant", "truth")
-        ]  # fmt: skip
-        seeds.append(pd.concat(tables))
+    recall = {**every, ablations.FULL: 0.80}
+
+    def measured(name, shift):
+        values = {(row, 0): [x + shift + n / 1000 for n in range(20)] for row, x in recall.items()}
+        return per_query(values, name=name).drop(columns="seed")
+
+    seeds = [pd.concat([measured(name, shift) for name in ("ct", "qr_relevant", "truth")]) for shift in (0.0, 0.001)]
     found = comparison.compared(seeds, ["perspectives", "hierarchy"])
     collapse = next(c for c in found["claims"]["perspectives"] if c["row"] == "binary labels")
     assert collapse["shows"] == {"ct": "appears", "qr": "appears", "truth": "appears"}

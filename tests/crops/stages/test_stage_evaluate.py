@@ -91,7 +91,10 @@ def test_never_exposed_found_by_hand(chain):
 def test_clicked_pairs_found_by_hand_apart_by_relevance():
     """Query a clicked 1 (relevant) and 2 (not), found 1; b clicked 3 (not), found it; c has no grades and does not count."""
     clicked, grades = {"a": {1, 2}, "b": {3}, "c": {9}}, {"a": {1: 3, 2: 1}, "b": {4: 2}}
-    found = evaluate._clicked_found(clicked, grades, np.array([[1, 7], [3, 4], [9, 8]]), {"a": 0, "b": 1, "c": 2})
+    ranked, place = np.array([[1, 7], [3, 4], [9, 8]]), {"a": 0, "b": 1, "c": 2}
+    found = evaluate._clicked_found(clicked, grades, ranked, place, complete=True)
+    judged = evaluate._clicked_found(clicked, grades, ranked, place, complete=False)
+    assert judged == {"relevant": 1.0, "not relevant": 0.0}, "of a sample, 3 is not judged and does not count"
     assert found == {"relevant": 1.0, "not relevant": 0.5}
     assert evaluate._clicked_found(clicked, None, np.array([[1, 7]]), {"a": 0}) == {}
 

@@ -1,7 +1,6 @@
 """The page: what it must say, what it must not break on, and how it looks on a phone in a real browser."""
 
 import re
-import shutil
 
 import pytest
 
@@ -71,21 +70,13 @@ def test_same_values_same_bytes():
 
 @pytest.mark.browser
 @pytest.mark.parametrize("width", [390, 1280])
-def test_in_a_browser_it_fits_a_phone_and_a_desk(tmp_path, width):
-    browser = shutil.which("chromium")
-    if browser is None:
-        pytest.skip("chromium is not installed")
-    from playwright.sync_api import sync_playwright
-
+def test_in_a_browser_it_fits_a_phone_and_a_desk(tmp_path, chromium, width):
     (tmp_path / "report.html").write_text(render(), encoding="utf-8")
-    with sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=browser, args=["--no-sandbox", "--disable-background-networking"])
-        tab = chromium.new_page(viewport={"width": width, "height": 900})
-        errors: list[str] = []
-        tab.on("pageerror", lambda error: errors.append(str(error)))
-        tab.goto(f"file://{tmp_path}/report.html")
-        assert tab.evaluate("document.documentElement.scrollWidth") <= width, "the page scrolls sideways"
-        assert tab.locator("svg").count() >= 3
-        tab.screenshot(path=str(tmp_path / "page.png"), full_page=True)
-        chromium.close()
+    tab = chromium.new_page(viewport={"width": width, "height": 900})
+    errors: list[str] = []
+    tab.on("pageerror", lambda error: errors.append(str(error)))
+    tab.goto(f"file://{tmp_path}/report.html")
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width, "the page scrolls sideways"
+    assert tab.locator("svg").count() >= 3
+    tab.screenshot(path=str(tmp_path / "page.png"), full_page=True)
     assert not errors
