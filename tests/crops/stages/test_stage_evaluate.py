@@ -96,7 +96,7 @@ def test_clicked_pairs_found_by_hand_apart_by_relevance():
     judged = evaluate._clicked_found(clicked, grades, ranked, place, complete=False)
     assert judged == {"relevant": 1.0, "not relevant": 0.0}, "of a sample, 3 is not judged and does not count"
     assert found == {"relevant": 1.0, "not relevant": 0.5}
-    assert evaluate._clicked_found(clicked, None, np.array([[1, 7]]), {"a": 0}) == {}
+    assert evaluate._clicked_found(clicked, None, np.array([[1, 7]]), {"a": 0}, complete=True) == {}
 
 
 def test_relevant_part_of_qr_is_ungated(chain):
