@@ -11,6 +11,7 @@ def knowledge(
     candidates: dsl.Input[dsl.Dataset],
     llm: str,
     checkpoints: str,
+    shard: str,
     config: str,
     out: dsl.Output[dsl.Dataset],
     metrics: dsl.Output[dsl.Metrics],
@@ -21,13 +22,21 @@ def knowledge(
     from crops.config.knowledge import KnowledgeConfig
     from crops.stages import knowledge as stage
     from crops.stages import plug
+    from crops.stages.base import Shard
 
+    part = Shard.parse(shard)
     cfg = KnowledgeConfig.from_json(config)
     plug.timed(
-        "knowledge",
+        part.of("knowledge"),
         out.path,
         metrics,
         lambda folder: stage.run(
-            Path(logs.path), Path(candidates.path), folder, cfg, llm=llm or None, cache=plug.below(checkpoints, "answers.sqlite")
+            Path(logs.path),
+            Path(candidates.path),
+            folder,
+            cfg,
+            llm=llm or None,
+            cache=plug.below(checkpoints, f"answers-{shard.replace('/', '-of-')}.sqlite"),
+            shard=part,
         ),
     )

@@ -10,18 +10,21 @@ def score(
     theta: dsl.Input[dsl.Model],
     candidates: dsl.Input[dsl.Dataset],
     perspective: str,
+    shard: str,
     out: dsl.Output[dsl.Dataset],
     metrics: dsl.Output[dsl.Metrics],
 ):
-    """θ of one perspective's pairs; see crops.stages.score.run."""
+    """θ of one perspective's pairs, or of a shard of them; see crops.stages.score.run."""
     from pathlib import Path
 
     from crops.stages import plug
     from crops.stages import score as stage
+    from crops.stages.base import Shard
 
+    part = Shard.parse(shard)
     plug.timed(
-        f"score {perspective}",
+        part.of(f"score {perspective}"),
         out.path,
         metrics,
-        lambda folder: stage.run(Path(theta.path), Path(candidates.path), folder, perspective=perspective),
+        lambda folder: stage.run(Path(theta.path), Path(candidates.path), folder, perspective=perspective, shard=part),
     )

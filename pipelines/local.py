@@ -20,9 +20,12 @@ NUMBERS_SHOWN = 4
 
 
 def run(
-    logs: Path, out: Path, config: Config, *, llm: str | None = None, registry: str | None = None, verbose: bool = False
-) -> str:
+    logs: Path, out: Path, config: Config, *, llm: str | None = None, registry: str | None = None, shards: int = 1,
+    verbose: bool = False,
+) -> str:  # fmt: skip
     """Runs the pipeline and copies report.json and report.html to `out`; returns promote, reject or unknown.
+
+    `shards`: how many tasks share the LLM's work and θ's; here one after the other, each restartable.
 
     Everything that a restart needs lies under out/.cache. A CropsError of a stage comes out of here as CropsError.
     """
@@ -33,10 +36,10 @@ def run(
     registry = registry or f"sqlite:///{out / 'registry' / 'mlflow.db'}"
     (out / "registry").mkdir(exist_ok=True)
     with world_llm.endpoint(logs, llm, cache) as url:
-        arguments = {f"{name}_config": config.section_json(name) for name in PIPELINE}
+        arguments: dict[str, Any] = {f"{name}_config": config.section_json(name) for name in PIPELINE}
         arguments |= {
             "logs": str(logs), "fingerprint": fingerprint.of(logs), "llm": url or "", "registry": registry,
-            "checkpoints": str(cache / "checkpoints"),
+            "checkpoints": str(cache / "checkpoints"), "shards": [f"{n}/{shards}" for n in range(shards)],
         }  # fmt: skip
         _execute(cache, arguments, verbose=verbose)
     return _collect(cache, out)
@@ -77,7 +80,7 @@ class _Screen:
         self.console.print(f"[bold]{entry['stage']:<26}[/bold] {entry['seconds']:7.1f} s  {numbers}", soft_wrap=True)
 
 
-def _execute(cache: Path, arguments: dict[str, str], *, verbose: bool) -> None:
+def _execute(cache: Path, arguments: dict[str, Any], *, verbose: bool) -> None:
     from kfp import local
 
     from pipelines.training import training

@@ -1,7 +1,7 @@
 """The training pipeline: two logs to a gated, registered release. Wiring only.
 
-Mining is one query plan inside `augment`; what costs is parallel: θ scores P1 (reformulation) and P2 (feed) in two branches while
-the LLM answers for P3 (knowledge), the four systems are trained side by side, and two of them are exported and indexed.
+Mining is one query plan inside `augment`; what costs is parallel: per shard of the queries θ scores P1 (reformulation) and P2
+(feed) while the LLM answers for P3 (knowledge), the four systems are trained side by side, two of them are exported and indexed.
 """
 
 from kfp import dsl
@@ -35,25 +35,36 @@ def training(
     logs: str, fingerprint: str, validate_config: str, augment_config: str, knowledge_config: str, discriminate_config: str,
     label_config: str, train_config: str, export_config: str, index_config: str, evaluate_config: str, gate_config: str,
     register_config: str, report_config: str, llm: str = "", registry: str = "", checkpoints: str = "",
+    shards: list[str] = ["0/1"],  # noqa: B006  KFP takes it as the parameter's default
 ) -> None:  # fmt: skip
-    """`logs`: URI or absolute path of the tables; `fingerprint`: of their content and of the code, the root of caching."""
+    """`logs`: URI or absolute path of the tables; `fingerprint`: of their content and of the code, the root of caching.
+
+    `shards`: the parts that the LLM's work and θ's are split into, e.g. ["0/2", "1/2"]: as many tasks side by side.
+    """
     last = finish.finish().set_caching_options(False)
     with dsl.ExitHandler(last, name="training"):
         raw = dsl.importer(artifact_uri=logs, artifact_class=dsl.Dataset, reimport=False).output
         valid = validate.validate(logs=raw, fingerprint=fingerprint, config=validate_config).outputs["out"]
         held = champion.champion(registry=registry, fingerprint=fingerprint).outputs["out"]
         mined = augment.augment(logs=valid, config=augment_config).outputs["out"]
-        known = knowledge.knowledge(
-            logs=valid, candidates=mined, llm=llm, checkpoints=checkpoints, config=knowledge_config
-        ).outputs["out"]
         judge = theta.theta(logs=valid, candidates=mined, config=discriminate_config).outputs["out"]
-        gated = {
-            perspective: score.score(theta=judge, candidates=mined, perspective=perspective).outputs["out"]
-            for perspective in ("reformulation", "feed")
-        }  # fmt: skip
+        with dsl.ParallelFor(shards) as shard:
+            asked = knowledge.knowledge(
+                logs=valid, candidates=mined, llm=llm, checkpoints=checkpoints, shard=shard, config=knowledge_config
+            )
+            p1, p2 = (
+                score.score(theta=judge, candidates=mined, perspective=perspective, shard=shard)
+                for perspective in ("reformulation", "feed")
+            )
+
+        def shared() -> dict[str, dsl.Collected]:
+            """What all shards made; KFP wants a Collected of its own for each task that reads it."""
+            made = {"knowledge": asked, "reformulation": p1, "feed": p2}
+            return {name: dsl.Collected(task.outputs["out"]) for name, task in made.items()}
+
         scored = discriminate.discriminate(
-            logs=valid, candidates=mined, knowledge=known, champion=held, theta=judge, source=raw, config=discriminate_config,
-            **gated,
+            logs=valid, candidates=mined, champion=held, theta=judge, source=raw, config=discriminate_config,
+            **shared(),
         ).outputs["out"]  # fmt: skip
         samples = label.label(scored=scored, source=raw, config=label_config).outputs["out"]
         encoders = {
@@ -81,7 +92,7 @@ def training(
             exported=exported["crops"], indexed=indexed["crops"], verdict=verdict, config=register_config, **common
         ).outputs["out"]
         report.report(
-            source=raw, validate=valid, augment=mined, knowledge=known, champion=held, theta=judge, discriminate=scored,
+            source=raw, validate=valid, augment=mined, champion=held, theta=judge, discriminate=scored,
             label=samples, exported=exported["crops"], indexed=indexed["crops"], evaluated=evaluated, baseline=first,
-            gate=verdict, register=release, config=report_config, **gated, **encoders,
+            gate=verdict, register=release, config=report_config, **shared(), **encoders,
         )  # fmt: skip

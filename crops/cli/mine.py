@@ -7,6 +7,7 @@ import click
 
 from crops.cli.support import EXISTING, config_option, out_option, show
 from crops.config.all import Config
+from crops.stages.base import Shard
 
 LOGS = click.option("--logs", type=EXISTING, required=True, help="The accepted tables: what `crops validate` wrote.")
 CANDIDATES = click.option("--candidates", type=EXISTING, required=True, help="What `crops augment` wrote.")
@@ -41,28 +42,39 @@ def augment(logs: Path, out: Path, engine: str, config: Config) -> None:
     default=None,
     help="OpenAI-compatible URL, or `local`: the small real LLM (extra `llm`).",
 )
+@click.option(
+    "--shard", default="0/1", show_default=True, metavar="I/N", help="Only this part of the queries, for several machines."
+)
 @config_option
-def knowledge(logs: Path, candidates: Path, out: Path, llm: str | None, config: Config) -> None:
+def knowledge(logs: Path, candidates: Path, out: Path, llm: str | None, shard: str, config: Config) -> None:
     """Ask an LLM, one shot, for descriptions of other videos that would answer the query.
 
-    Answers are cached by content: started again, it asks nothing twice.
+    Answers are cached by content: started again, it asks nothing twice. Shared by four machines, each says its part
+    (--shard 0/4 … 3/4) and has an --out of its own; `crops discriminate` takes all of them.
     """
     from crops.stages import knowledge as stage
 
     started_s = time.monotonic()
-    show("knowledge", started_s, stage.run(logs, candidates, out, config.section("knowledge"), llm=llm), out)
+    part = Shard.parse(shard)
+    show("knowledge", started_s, stage.run(logs, candidates, out, config.section("knowledge"), llm=llm, shard=part), out)
 
 
 @click.command()
 @LOGS
 @CANDIDATES
 @out_option
-@click.option("--knowledge", type=EXISTING, default=None, help="What `crops knowledge` wrote.")
+@click.option("--knowledge", type=EXISTING, multiple=True, help="What `crops knowledge` wrote; repeat it for each shard.")
 @click.option("--champion", type=EXISTING, default=None, help="The champion release: its encoder measures query similarity.")
 @TRUTH
 @config_option
 def discriminate(
-    logs: Path, candidates: Path, out: Path, knowledge: Path | None, champion: Path | None, truth: Path | None, config: Config
+    logs: Path,
+    candidates: Path,
+    out: Path,
+    knowledge: tuple[Path, ...],
+    champion: Path | None,
+    truth: Path | None,
+    config: Config,
 ) -> None:
     """Train and calibrate the discriminator; score all pairs and decide which are kept."""
     from crops.stages import discriminate as stage

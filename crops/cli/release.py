@@ -69,9 +69,11 @@ def register(
 @click.option("--llm", default=None,
               help="URL of an OpenAI-compatible LLM; `world`: the simulated world's; `local`: a small real one.")  # fmt: skip
 @click.option("--registry", default=None, help="MLflow tracking URI. Default: SQLite and a folder inside --out.")
+@click.option("--shards", type=click.IntRange(1), default=1, show_default=True,
+              help="Parts that the LLM's work and θ's are split into, each restarted alone.")  # fmt: skip
 @click.option("--verbose", is_flag=True, help="Show every task's output.")
 @config_option
-def run(logs: Path, out: Path, llm: str | None, registry: str | None, verbose: bool, config: Config) -> None:
+def run(logs: Path, out: Path, llm: str | None, registry: str | None, shards: int, verbose: bool, config: Config) -> None:
     """Logs to a gated, registered release, as the KFP training pipeline on this machine's local runner.
 
     Ends in report.html and report.json. Interrupted or killed, the same command goes on where it was. Exit code 0
@@ -79,4 +81,4 @@ def run(logs: Path, out: Path, llm: str | None, registry: str | None, verbose: b
     """
     from pipelines import local
 
-    sys.exit(EXIT_BY_VERDICT[local.run(logs, out, config, llm=llm, registry=registry, verbose=verbose)])
+    sys.exit(EXIT_BY_VERDICT[local.run(logs, out, config, llm=llm, registry=registry, shards=shards, verbose=verbose)])

@@ -5,7 +5,9 @@ keywords, related queries. The wording is ours. The text itself is the positive:
 """
 
 import hashlib
+import itertools
 import json
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -125,3 +127,20 @@ def _text(video: dict[str, Any]) -> str:
 def doc_id(text: str) -> str:
     """knowledge:<16 hex digits of the text's sha256>."""
     return "knowledge:" + hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def merged(shards: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """knowledge.json of all shards as of one: counts added, examples taken in turn."""
+    if len(shards) <= 1:
+        return shards[0] if shards else {}
+    total: dict[str, Any] = {"model": shards[0].get("model")}
+    for key in ("asked", "not_asked_over_budget", "tokens", "accepted", "zero_shot"):
+        total[key] = sum(one.get(key, 0) for one in shards)
+    rejected: Counter[str] = Counter()
+    for one in shards:
+        rejected.update(one.get("rejected", {}))
+    turns = itertools.zip_longest(*(one.get("examples", []) for one in shards))
+    return total | {
+        "rejected": dict(sorted(rejected.items())),
+        "examples": [e for turn in turns for e in turn if e is not None][:5],
+    }

@@ -125,7 +125,7 @@ def _scored(shop: Workshop, base: Base, config: Config, variant: Variant) -> Pat
     return shop.made(
         "discriminate", (base.valid, mined, base.known, base.theta), gating,
         lambda out: discriminate.run(
-            base.valid, mined, out, gating, knowledge=base.known, truth=base.truth, theta=base.theta, scores=base.scores
+            base.valid, mined, out, gating, knowledge=[base.known], truth=base.truth, theta=base.theta, scores=base.scores
         ),
     )  # fmt: skip
 

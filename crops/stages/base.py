@@ -1,7 +1,41 @@
 """What every stage returns: its numbers, for the screen, MLflow, KFP metrics and the report."""
 
+import hashlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+
+from crops.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One of `count` parts of the queries, the same on every machine: what one task of several does."""
+
+    index: int = 0
+    count: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> "Shard":
+        """From "2/8": the third of eight. ConfigError where it is something else."""
+        found = re.fullmatch(r"(\d+)/(\d+)", text)
+        if found is None or not int(found[1]) < int(found[2]):
+            raise ConfigError(f"shard is {text!r}, expected INDEX/COUNT with 0 <= INDEX < COUNT, e.g. 0/4")
+        return cls(int(found[1]), int(found[2]))
+
+    def holds(self, query: str) -> bool:
+        """Whether the query is of this part."""
+        if self.count == 1:
+            return True
+        digest = hashlib.blake2b(query.encode(), digest_size=8).digest()
+        return int.from_bytes(digest, "big") % self.count == self.index
+
+    def of(self, stage: str) -> str:
+        """The stage's name, with the part where it is not the whole."""
+        return stage if self.count == 1 else f"{stage} {self.index}/{self.count}"
+
+
+WHOLE = Shard()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

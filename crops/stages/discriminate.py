@@ -22,16 +22,18 @@ Embed = Callable[[list[str]], np.ndarray]
 
 
 def run(
-    logs: Path, candidates: Path, out: Path, cfg: DiscriminateConfig, *, knowledge: Path | None = None,
+    logs: Path, candidates: Path, out: Path, cfg: DiscriminateConfig, *, knowledge: Sequence[Path] = (),
     champion: Path | None = None, truth: Path | None = None, theta: Path | None = None, scores: Sequence[Path] = (),
 ) -> StageReport:  # fmt: skip
     """Writes scored, knowledge, test_qr (gated), theta/ and discriminate.json; `truth` is only reported.
+
+    `knowledge`: what the stage of this name wrote, a folder per shard.
 
     `theta`, `scores`: what the stages of these names wrote; what they do not hold is made here, with the same result
     but for rounding, as other batches are padded otherwise.
     """
     texts = {r["doc_id"]: r["text"] for r in artifacts.read(candidates, records.DOCUMENTS).to_pylist()}
-    known = artifacts.read(knowledge, records.KNOWLEDGE) if knowledge else records.KNOWLEDGE.schema.empty_table()
+    known = _known(knowledge)
     rows = _rows(candidates, known, texts)
     synthetic = dict(zip(known["doc_id"].to_pylist(), known["text"].to_pylist(), strict=True))
     if theta:
@@ -56,6 +58,11 @@ def run(
         artifacts.write_json(folder / "discriminate.json", report)
     numbers = {f"kept_{p}": int(rows.loc[rows["perspective"] == p, "kept"].sum()) for p in records.POSITIVE_PERSPECTIVES}
     return StageReport(numbers={"pairs": len(rows), **numbers, "auc": about["auc"], "ece": about["ece"]}, notes=(how,))
+
+
+def _known(shards: Sequence[Path]) -> pa.Table:
+    tables = [artifacts.read(folder, records.KNOWLEDGE) for folder in shards] or [records.KNOWLEDGE.schema.empty_table()]
+    return pa.concat_tables(tables).sort_by([("query", "ascending"), ("doc_id", "ascending")])
 
 
 def _rows(candidates: Path, known: pa.Table, texts: dict[str, str]) -> pd.DataFrame:

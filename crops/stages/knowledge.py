@@ -16,15 +16,17 @@ from crops.errors import ServiceError
 from crops.io import artifacts
 from crops.io import llm as edge
 from crops.mining import knowledge
-from crops.stages.base import StageReport
+from crops.stages.base import WHOLE, Shard, StageReport
 
 
 def run(
-    logs: Path, candidates: Path, out: Path, cfg: KnowledgeConfig, *, llm: str | None = None, cache: Path | None = None
+    logs: Path, candidates: Path, out: Path, cfg: KnowledgeConfig, *, llm: str | None = None, cache: Path | None = None,
+    shard: Shard = WHOLE,
 ) -> StageReport:  # fmt: skip
     """Writes knowledge, knowledge.json and rejected.jsonl. `llm` None: an empty table, and the report says so.
 
     `cache`: the file of all answers so far, by default beside `out`; a restart that is given the same asks nothing twice.
+    `shard`: only its queries, within its share of the token budget.
     """
     if not llm:
         with artifacts.replacing(out) as folder:
@@ -32,13 +34,13 @@ def run(
             artifacts.write_json(folder / "knowledge.json", {"asked": 0, "accepted": 0})
         return StageReport(numbers={"asked": 0, "accepted": 0}, notes=("knowledge: no LLM was given, so there is none",))
     texts = {r["doc_id"]: r["text"] for r in artifacts.read(candidates, records.DOCUMENTS).to_pylist()}
-    chosen = _chosen(candidates, texts, cfg)
+    chosen = [pair for pair in _chosen(candidates, texts, cfg) if shard.holds(pair[0])]
     cache = cache or out.parent / f".{out.name}.answers.sqlite"
     bodies = _bodies(chosen, texts, cfg)
     with _endpoint(llm, cfg.concurrency) as (url, concurrency), tqdm(total=len(bodies), desc="asking", disable=None) as bar:
         answers = edge.ask(
             url, bodies, cache=cache, concurrency=concurrency, timeout_s=cfg.timeout_s, retries=cfg.retries,
-            budget=cfg.token_budget, progress=bar.update,
+            budget=cfg.token_budget // shard.count, progress=bar.update,
         )  # fmt: skip
     rows, rejected = _rows(chosen, answers, texts, cfg)
     asked = sum(a.text is not None for a in answers)

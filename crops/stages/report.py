@@ -1,11 +1,13 @@
 """What all stages wrote to report.json and report.html."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from crops.config.report import ReportConfig
 from crops.io import artifacts
 from crops.io.report import page
+from crops.mining import knowledge
 from crops.retriever import systems
 from crops.stages.base import StageReport
 from crops.stages.plug import STAGE_FILE
@@ -14,10 +16,14 @@ SYSTEMS = tuple(systems.SYSTEMS)
 FROM_METRICS = ("recall_at_100", "recall_at_20", "ndcg_at_4", "intervals", "counts")
 
 
-def run(folders: dict[str, str], out: Path, cfg: ReportConfig) -> StageReport:
-    """`folders`: by stage, system or `source` (the raw logs), what that stage wrote."""
+def run(
+    folders: Mapping[str, str], out: Path, cfg: ReportConfig, *, shards: Mapping[str, Sequence[str]]
+) -> StageReport:  # fmt: skip
+    """`folders`: by stage, system or `source` (the raw logs), what that stage wrote; `shards`: those of knowledge and score."""
     paths = {name: Path(folder) for name, folder in folders.items()}
-    measured = [artifacts.read_json(p / STAGE_FILE) for n, p in paths.items() if n != "source" and (p / STAGE_FILE).exists()]
+    parts_of = {name: [Path(folder) for folder in found] for name, found in shards.items()}
+    every = [*(p for n, p in paths.items() if n != "source"), *parts_of["knowledge"], *parts_of["score"]]
+    measured = [artifacts.read_json(p / STAGE_FILE) for p in every if (p / STAGE_FILE).exists()]
     metrics = artifacts.read_json(paths["evaluated"] / "metrics.json")
     label = artifacts.read_json(paths["label"] / "label.json")
     verdict = artifacts.read_json(paths["gate"] / "verdict.json")
@@ -30,7 +36,8 @@ def run(folders: dict[str, str], out: Path, cfg: ReportConfig) -> StageReport:
         "release": artifacts.read_json(paths["register"] / "release.json"),
     }
     report["release"]["baseline"] = artifacts.read_json(paths["baseline"] / "release.json")
-    parts: dict[str, Any] = {n: _json(paths[n] / f"{n}.json") for n in ("augment", "knowledge", "discriminate")}
+    parts: dict[str, Any] = {n: _json(paths[n] / f"{n}.json") for n in ("augment", "discriminate")}
+    parts["knowledge"] = knowledge.merged([_json(p / "knowledge.json") for p in parts_of["knowledge"]])
     parts |= {"evaluate": metrics, "label": label, "gate": verdict, "stages": measured}
     parts["train"] = {s: _json(paths[s] / "train.json") for s in SYSTEMS}
     parts["notes"] = [f"{entry['stage']}: {note}" for entry in measured for note in entry["notes"]]

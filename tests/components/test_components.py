@@ -4,6 +4,7 @@ import ast
 import importlib
 import inspect
 import json
+import typing
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -68,9 +69,10 @@ def test_each_component_calls_its_stage_with_what_it_was_given(name, tmp_path, m
         (place / "truth").mkdir(parents=True)
         (place / "truth/some.json").write_text("{}")
         (place / "some.json").write_text("{}")
-        given[parameter] = (
-            ("{}" if parameter == "config" else f"a-{parameter}") if kind is str else SimpleNamespace(path=str(place))
-        )
+        artifact = SimpleNamespace(path=str(place))
+        text = {"config": "{}", "shard": "1/3"}.get(parameter, f"a-{parameter}")
+        many = typing.get_origin(typing.get_args(kind)[0]) is list if typing.get_args(kind) else False
+        given[parameter] = text if kind is str else [artifact] if many else artifact
     given["metrics"].log_metric = logged.__setitem__
     given["metrics"].path = str(tmp_path / "metrics.json")
     function(**given)
@@ -80,6 +82,6 @@ def test_each_component_calls_its_stage_with_what_it_was_given(name, tmp_path, m
     assert kept["stage"].startswith(name)
     values = [kept["stage"], *(str(v) for v in (*seen["args"], *seen["kwargs"].values()))]
     for parameter in given.keys() - {"out", "metrics", "config", "fingerprint", "baseline"}:
-        passed = (str(tmp_path / parameter), f"a-{parameter}")
+        passed = (str(tmp_path / parameter), f"a-{parameter}", "index=1, count=3" if parameter == "shard" else "\0")
         assert any(each in value for value in values for each in passed), f"{name} drops {parameter}"
     assert str(tmp_path / "out") in values

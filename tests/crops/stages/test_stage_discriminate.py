@@ -15,6 +15,7 @@ from crops.config.label import LabelConfig
 from crops.errors import InputError
 from crops.io import artifacts
 from crops.stages import discriminate, export, label, score, theta
+from crops.stages.base import Shard
 
 CFG = DiscriminateConfig(epochs=2, batch=16, max_tokens=32, ladder_pairs=4, held_out_share=0.5)
 DAYS = ("2026-01-01", "2026-01-02")
@@ -67,7 +68,7 @@ def chain(tmp_path_factory):
         for t in range(toy.TOPICS)
     ])  # fmt: skip
     toy.write(root / "truth", RELEVANCE=toy.truth())
-    run(root, root / "out", knowledge=root / "known", truth=root / "truth")
+    run(root, root / "out", knowledge=[root / "known"], truth=root / "truth")
     return root
 
 
@@ -118,10 +119,11 @@ def test_thresholds_count_pairs_against_truth(chain):
 def test_as_tasks_of_their_own_theta_and_scores_give_the_same_tables(chain, tmp_path):
     """The pipeline trains θ and scores P1 and P2 in tasks of their own; the verb does all of it at once."""
     theta.run(chain / "logs", chain / "mined", tmp_path / "theta", CFG)
-    parts = [tmp_path / name for name in ("reformulation", "feed")]
-    for part in parts:
-        score.run(tmp_path / "theta", chain / "mined", part, perspective=part.name)
-    run(chain, tmp_path / "out", knowledge=chain / "known", truth=chain / "truth", theta=tmp_path / "theta", scores=parts)
+    parts = [tmp_path / name for name in ("reformulation", "feed-0", "feed-1")]
+    score.run(tmp_path / "theta", chain / "mined", parts[0], perspective="reformulation")
+    for n in (0, 1):
+        score.run(tmp_path / "theta", chain / "mined", parts[1 + n], perspective="feed", shard=Shard(n, 2))
+    run(chain, tmp_path / "out", knowledge=[chain / "known"], truth=chain / "truth", theta=tmp_path / "theta", scores=parts)
     one, many = scored(chain / "out"), scored(tmp_path / "out")
     np.testing.assert_allclose(one.pop("theta"), many.pop("theta"), atol=1e-5)  # other batches, other padding
     assert one.equals(many)
@@ -131,7 +133,7 @@ def test_as_tasks_of_their_own_theta_and_scores_give_the_same_tables(chain, tmp_
 
 
 def test_gated_knowledge_by_setting(chain, tmp_path):
-    run(chain, tmp_path / "out", CFG.model_copy(update={"gate_knowledge": True, "alpha": 1.0}), knowledge=chain / "known")
+    run(chain, tmp_path / "out", CFG.model_copy(update={"gate_knowledge": True, "alpha": 1.0}), knowledge=[chain / "known"])
     rows = scored(tmp_path / "out")
     assert not rows.loc[rows["perspective"].isin(["knowledge", "feed", "reformulation"]), "kept"].any()
 

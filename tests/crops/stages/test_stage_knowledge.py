@@ -19,9 +19,11 @@ from endpoint import completion, served, videos
 
 from crops import records
 from crops.config.knowledge import KnowledgeConfig
-from crops.errors import ServiceError
+from crops.errors import ConfigError, ServiceError
 from crops.io import artifacts
+from crops.mining import knowledge as mining
 from crops.stages import knowledge
+from crops.stages.base import Shard
 from crops.text import document_text
 from crops.world import llm as world_llm
 from crops.world import simulate
@@ -101,7 +103,9 @@ def test_a_killed_stage_asks_nothing_twice_and_ends_the_same(mined, tmp_path):
         f"""
 import pathlib
 from crops.config.knowledge import KnowledgeConfig
+from crops.mining import knowledge as mining
 from crops.stages import knowledge
+from crops.stages.base import Shard
 p = pathlib.Path({str(mined)!r})
 cfg = KnowledgeConfig.from_json({CFG.model_dump_json()!r})
 knowledge.run(p, p, pathlib.Path({str(tmp_path / "killed")!r}), cfg, llm=input())
@@ -232,3 +236,25 @@ def test_the_small_real_llm_answers_in_the_schema(tmp_path):
     rows, about = read(tmp_path / "out")
     assert about["asked"] == len(asked)
     assert len({r["query"] for r in rows}) >= len(asked) / 2, about
+
+
+def test_shards_ask_each_query_once_and_together_make_the_whole(mined, tmp_path):
+    with served(good) as endpoint:
+        run(mined, tmp_path / "whole", endpoint.url)
+        asked = len(endpoint.bodies)
+        for n in range(3):
+            run(mined, tmp_path / f"part{n}", endpoint.url, shard=Shard.parse(f"{n}/3"), cache=tmp_path / f"{n}.sqlite")
+    assert len(endpoint.bodies) == 2 * asked
+    whole, about = read(tmp_path / "whole")
+    parts = [read(tmp_path / f"part{n}") for n in range(3)]
+    assert all(rows for rows, _ in parts), "no shard is empty"
+    assert sorted((r["query"], r["doc_id"]) for rows, _ in parts for r in rows) == [(r["query"], r["doc_id"]) for r in whole]
+    merged = mining.merged([one for _, one in parts])
+    assert {k: v for k, v in merged.items() if k != "examples"} == {k: v for k, v in about.items() if k != "examples"}
+    assert len(merged["examples"]) == 5
+
+
+@pytest.mark.parametrize("text", ["3/3", "1", "-1/2", "a/b", "0/0"])
+def test_a_shard_that_is_none_is_one_line(text):
+    with pytest.raises(ConfigError, match="expected INDEX/COUNT"):
+        Shard.parse(text)
