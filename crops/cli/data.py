@@ -75,7 +75,7 @@ def import_(dataset: str, src: Path, out: Path) -> None:
 @click.command()
 @click.option("--logs", type=EXISTING, required=True, help="Folder with searches/, results/, videos/, perhaps feed/.")
 @out_option
-@click.option("--engine", type=click.Choice(["duckdb"]), default="duckdb", show_default=True)
+@click.option("--engine", type=click.Choice(["duckdb", "spark"]), default="duckdb", show_default=True)
 @config_option
 def validate(logs: Path, out: Path, engine: str, config: Config) -> None:
     """Check the logs against the expectations and keep the rows that pass.

@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from crops.config.base import StageConfig
+from crops.config.base import StageConfig, spark_master
 
 
 class AugmentConfig(StageConfig):
@@ -56,8 +56,4 @@ class AugmentConfig(StageConfig):
         description="Memory limit of the engine on this machine, GB; above it, it spills to disk; null: the engine's own "
         "(DuckDB: 80 % of RAM, Spark: 1 GB). Source: ours; changes speed only.",
     )  # fmt: skip
-    spark_master: str = Field(
-        "local[*]", pattern=r"^(local(\[.+\])?|local-cluster\[.+\]|(spark|sc|k8s|yarn)(://.+)?)$",
-        description="--engine spark: local[*], local[N], a cluster (spark://host:7077) or Spark Connect (sc://host:15002); "
-        "logs and out must lie where the executors see them under the same path. Source: ours; changes speed only.",
-    )  # fmt: skip
+    spark_master: str = spark_master()

@@ -2,7 +2,7 @@
 
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from crops.errors import ConfigError
 
@@ -31,3 +31,12 @@ class StageConfig(BaseModel):
         import json
 
         return cls.parse(json.loads(text))
+
+
+def spark_master() -> Any:
+    """The setting of every stage that runs on Spark."""
+    return Field(
+        "local[*]", pattern=r"^(local(\[.+\])?|local-cluster\[.+\]|(spark|sc|k8s|yarn)(://.+)?)$",
+        description="--engine spark: local[*], local[N], a cluster (spark://host:7077) or Spark Connect (sc://host:15002); "
+        "logs and out must lie where the executors see them under the same path. Source: ours; changes speed only.",
+    )  # fmt: skip

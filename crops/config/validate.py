@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from crops.config.base import StageConfig
+from crops.config.base import StageConfig, spark_master
 
 
 class ValidateConfig(StageConfig):
@@ -33,8 +33,9 @@ class ValidateConfig(StageConfig):
     )  # fmt: skip
     rows_per_day_looked_at: int | None = Field(
         50_000, ge=1,
-        description="Rows of a table and day that Great Expectations looks at itself, about: every row that DuckDB "
-        "finds bad, and a fixed sample of the others; null = all (about 0.1 million rows a second). Counts, shares, accepted and "
-        "quarantined are always of all rows. Source: ours.",
+        description="Rows of a table and day that Great Expectations looks at itself, about: every row that the "
+        "engine finds bad, and a fixed sample of the others; null = all (about 0.1 million rows a second; not on Spark). Counts, "
+        "shares, accepted and quarantined are always of all rows. Source: ours.",
     )  # fmt: skip
     memory_gb: float = Field(2.0, gt=0, description="Memory of the engine, GB; above it, it spills to disk. Source: ours.")
+    spark_master: str = spark_master()

@@ -1,6 +1,7 @@
 """Checks the logs: accepted rows go on, bad rows go to quarantine with a reason, Data Docs show what was expected."""
 
 import functools
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,7 +9,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pyarrow.parquet as pq
 
 from crops import records
@@ -16,6 +16,7 @@ from crops.config.validate import ValidateConfig
 from crops.errors import ConfigError, InputError
 from crops.io import artifacts, warehouse
 from crops.io.validation import damage, docs, rules, split, suite
+from crops.io.validation.engine import DuckDBEngine, Engine
 from crops.io.validation.suite import Outcome
 from crops.stages.base import StageReport
 
@@ -37,17 +38,17 @@ class Checked:
 
 def run(logs: Path, out: Path, cfg: ValidateConfig, *, engine: str = "duckdb") -> StageReport:
     """Writes the accepted tables, quarantine/, validation.json ({"success": ...}) and data_docs/."""
-    if engine != "duckdb":
-        raise ConfigError(f"engine is {engine!r}, expected duckdb")
+    logs = Path(os.path.abspath(logs))
     # All footers first: a file of another shape ends it before a row is read.
     files = {t: artifacts.table_files(logs, t) for t in ORDER if t is not records.FEED or artifacts.exists(logs, t)}
     with artifacts.replacing(out) as folder:
         scratch = folder / ".scratch"
-        with warehouse.opened("duckdb", scratch=scratch, memory_gb=cfg.memory_gb) as house, damage.named(files, out):
-            base: duckdb.DuckDBPyConnection = house.backend.con
+        opened = warehouse.opened(engine, scratch=scratch, memory_gb=cfg.memory_gb, spark_master=cfg.spark_master)
+        with opened as house, damage.named(files, out):
+            runner = _runner(house, cfg)
             # Made when first asked for: importing Great Expectations takes longer than finding a damaged file.
             project = functools.cache(suite.context)
-            checked = {t.name: _table(base, project, logs, folder, t, files[t], cfg) for t in files}
+            checked = {t.name: _table(runner, project, logs, folder, t, files[t], cfg) for t in files}
         shutil.rmtree(scratch, ignore_errors=True)
         splits, outcomes = ({name: getattr(c, part) for name, c in checked.items()} for part in ("split", "outcomes"))
         docs.build(splits, outcomes, folder / "data_docs", cfg=cfg, at=datetime.now(UTC))
@@ -55,20 +56,32 @@ def run(logs: Path, out: Path, cfg: ValidateConfig, *, engine: str = "duckdb") -
     return _report(checked)
 
 
+def _runner(house: warehouse.Warehouse, cfg: ValidateConfig) -> Engine:
+    if isinstance(house, warehouse.DuckDBWarehouse):
+        return DuckDBEngine(house.backend.con)
+    from crops.io.spark import SparkWarehouse
+    from crops.io.validation.spark_engine import SparkEngine
+
+    if cfg.rows_per_day_looked_at is None:
+        raise ConfigError("rows_per_day_looked_at is null: with engine spark it needs a number, the rows come to the driver")
+    assert isinstance(house, SparkWarehouse)
+    return SparkEngine(house)
+
+
 def _table(
-    base: duckdb.DuckDBPyConnection, project: Callable[[], Any], logs: Path, out: Path, table: records.Table, files: list[Path],
+    engine: Engine, project: Callable[[], Any], logs: Path, out: Path, table: records.Table, files: list[Path],
     cfg: ValidateConfig,
 ) -> Checked:  # fmt: skip
     """Splits one table and asks its suite. An empty searches, results or videos table ends the run."""
     checks = rules.checks(table.name, cfg)
-    split.judge(base, files, table, checks, cfg)
-    found = split.count(base, table, checks)
+    split.judge(engine, files, table, checks, cfg)
+    found = split.count(engine, table, checks)
     if found.accepted == 0 and table is not records.FEED:
         why = f"; reasons: {found.reasons}" if found.reasons else ""
         raise InputError(logs / table.name, f"{found.read} rows, none of them acceptable, expected at least one{why}")
-    split.write(base, out, table, logs)
-    split.remember(base, table)
-    rows = split.batches(base, table, checks, per_day=cfg.rows_per_day_looked_at, rows=BATCH_ROWS)
+    split.write(engine, out, table, logs)
+    split.remember(engine, table)
+    rows = split.batches(engine, table, checks, per_day=cfg.rows_per_day_looked_at, rows=BATCH_ROWS)
     tallies = suite.watch(project(), table.name, rows, checks)
     outcomes = [
         *suite.row_outcomes(checks, tallies, found, cfg),

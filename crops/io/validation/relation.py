@@ -16,7 +16,7 @@ WHITE = "".join(chr(c) for c in range(0x3001) if chr(c).isspace())
 
 
 def helped(table: Table, present: set[str], cfg: ValidateConfig) -> str:
-    """SQL of the rows of the files $1, typed as in crops.records, with `file`, `row_number` and the helpers.
+    """SQL of the rows of `raw_files`, typed as in crops.records, with `file`, `row_number` and the helpers.
 
     `present` are the columns that the files have; known_searches(search_id, accepted, ts) and known_videos(video_id,
     accepted, uploaded_at) must be there for the tables that refer to them.
@@ -30,7 +30,7 @@ def helped(table: Table, present: set[str], cfg: ValidateConfig) -> str:
         WITH raw AS (
             SELECT {typed}, filename AS file, file_row_number AS row_number,
                    nullif(regexp_extract(filename, 'date=([0-9-]{{10}})', 1), '') AS folder_day
-            FROM read_parquet($1, union_by_name=true, filename=true, file_row_number=true, hive_partitioning=false)
+            FROM raw_files
         )
         SELECT raw.*, {", ".join(f"{sql} AS {name}" for name, sql in columns.items())},
                row_number() OVER (PARTITION BY {", ".join(f"raw.{k}" for k in table.key)} ORDER BY file, row_number) AS copy
@@ -61,7 +61,7 @@ def _helpers(table: Table, cfg: ValidateConfig) -> tuple[dict[str, str], list[st
     if table.name in ("results", "feed"):
         joins.append("LEFT JOIN known_videos AS v ON v.video_id = raw.video_id")
         columns["video"] = _fate("raw.video_id", "v")
-        columns["earliest_ts"] = f"v.uploaded_at - to_microseconds({round(cfg.max_clock_skew_s * 1e6)})"
+        columns["earliest_ts"] = f"v.uploaded_at - INTERVAL '{round(cfg.max_clock_skew_s * 1e6)}' MICROSECOND"
     if table.name == "results":
         joins.append("LEFT JOIN known_searches AS s ON s.search_id = raw.search_id")
         columns |= {

@@ -1,17 +1,16 @@
-"""Splits a table into accepted and quarantined rows with DuckDB; what exceeds its memory spills to disk."""
+"""Splits a table into accepted and quarantined rows; see crops.io.validation.engine for who runs it."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 
 from crops.config.validate import ValidateConfig
-from crops.io import artifacts
 from crops.io.validation import relation
 from crops.io.validation.checks import Check, quoted, seen
+from crops.io.validation.engine import Engine
 from crops.records import Table
 
 # The sample of a day is chosen in parts of this many.
@@ -44,66 +43,54 @@ class Split:
         return self.read - self.quarantined
 
 
-def judge(
-    base: duckdb.DuckDBPyConnection, files: Sequence[Path], table: Table, checks: Sequence[Check], cfg: ValidateConfig
-) -> None:
-    """Makes the temporary table `judged`: every row with its helpers and the first reason against it (null: none)."""
-    names = [[str(f) for f in files]]
-    described = base.execute("DESCRIBE SELECT * FROM read_parquet($1, union_by_name=true)", names).fetchall()
+def judge(engine: Engine, files: Sequence[Path], table: Table, checks: Sequence[Check], cfg: ValidateConfig) -> None:
+    """Makes the table `judged`: every row with its helpers and the first reason against it (null: none)."""
     cases = " ".join(f"WHEN {check.sql} THEN {quoted(check.reason)}" for check in checks)
-    rows = relation.helped(table, {row[0] for row in described}, cfg)
-    base.execute("DROP TABLE IF EXISTS judged")
-    base.execute(f"CREATE TEMP TABLE judged AS SELECT *, CASE {cases} END AS reason FROM ({rows})", names)
+    rows = relation.helped(table, engine.scan(files), cfg)
+    engine.keep("judged", f"SELECT *, CASE {cases} END AS reason FROM ({rows})")
 
 
-def count(base: duckdb.DuckDBPyConnection, table: Table, checks: Sequence[Check]) -> Split:
+def count(engine: Engine, table: Table, checks: Sequence[Check]) -> Split:
     """The counts of `judged`."""
-    columns = ", ".join(f"count(*) FILTER ({c.concerns}), count(*) FILTER ({c.sql})" for c in checks)
-    read, *counts = _row(base, f"SELECT count(*), {columns} FROM judged")
-    reasons = base.execute("SELECT reason, count(*) FROM judged WHERE reason IS NOT NULL GROUP BY 1 ORDER BY 1").fetchall()
-    names = [check.reason for check in checks]
+    columns = ", ".join(
+        f"count(*) FILTER (WHERE {c.concerns}) AS concerned_{n}, count(*) FILTER (WHERE {c.sql}) AS failed_{n}"
+        for n, c in enumerate(checks)
+    )
+    (found,) = engine.rows(f"SELECT count(*) AS read, {columns} FROM judged")
+    reasons = engine.rows("SELECT reason, count(*) AS n FROM judged WHERE reason IS NOT NULL GROUP BY reason ORDER BY reason")
     return Split(
-        read=read, reasons=dict(reasons), concerned=dict(zip(names, counts[::2], strict=True)),
-        failed=dict(zip(names, counts[1::2], strict=True)), days=_days(base, table),
+        read=found["read"], reasons={row["reason"]: row["n"] for row in reasons}, days=_days(engine, table),
+        concerned={check.reason: found[f"concerned_{n}"] for n, check in enumerate(checks)},
+        failed={check.reason: found[f"failed_{n}"] for n, check in enumerate(checks)},
     )  # fmt: skip
 
 
-def write(base: duckdb.DuckDBPyConnection, out: Path, table: Table, logs: Path) -> None:
+def write(engine: Engine, out: Path, table: Table, logs: Path) -> None:
     """Writes `out`/TABLE (accepted, the schema of crops.records) and `out`/quarantine/TABLE (with reason, file, row)."""
     names = ", ".join(table.schema.names)
-    own = relation.day_of(table)
-    days = base.execute(f"SELECT DISTINCT {own} FROM judged WHERE reason IS NULL ORDER BY 1").fetchall()
-    for (day,) in days:
-        folder = out / table.name / (f"date={day}" if table.partitioned else "")
-        folder.mkdir(parents=True, exist_ok=True)
-        base.execute(
-            f"COPY (SELECT {names} FROM judged WHERE reason IS NULL AND {own} = '{day}' ORDER BY {', '.join(table.key)}) "
-            f"TO '{folder / 'part-0.parquet'}' (FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {artifacts.ROW_GROUP})"
-        )
-    if _row(base, "SELECT count(*) FROM judged WHERE reason IS NOT NULL")[0]:
-        folder = out / "quarantine" / table.name
-        folder.mkdir(parents=True)
+    engine.save(f"SELECT {names}, {relation.day_of(table)} AS day FROM judged WHERE reason IS NULL", table, out / table.name)
+    if engine.rows("SELECT count(*) AS n FROM judged WHERE reason IS NOT NULL")[0]["n"]:
         # Paths below the logs folder: the same log gives the same bytes anywhere.
-        base.execute(
-            f"COPY (SELECT {names}, reason, replace(file, $1, '') AS file, row_number FROM judged "
-            f"WHERE reason IS NOT NULL ORDER BY file, row_number) TO '{folder / 'part-0.parquet'}' (FORMAT parquet)", [f"{logs}/"]
+        below = f"replace(file, {quoted(f'{logs}/')}, '')"
+        engine.save_one(
+            f"SELECT {names}, reason, {below} AS file, row_number FROM judged WHERE reason IS NOT NULL",
+            out / "quarantine" / table.name, ("file", "row_number"),
         )  # fmt: skip
 
 
-def remember(base: duckdb.DuckDBPyConnection, table: Table) -> None:
+def remember(engine: Engine, table: Table) -> None:
     """Keeps what the tables that come later refer to: every id, whether its row was accepted, and its time."""
     if table.name not in ("searches", "videos"):
         return
     key, time = table.key[0], "ts" if table.name == "searches" else "uploaded_at"
-    base.execute(
-        f"CREATE OR REPLACE TEMP TABLE known_{table.name} AS SELECT {key}, bool_or(reason IS NULL) AS accepted, "
-        f"any_value({time}) FILTER (reason IS NULL) AS {time} FROM judged WHERE {key} IS NOT NULL GROUP BY 1"
+    engine.keep(
+        f"known_{table.name}",
+        f"SELECT {key}, bool_or(reason IS NULL) AS accepted, "
+        f"max({time}) FILTER (WHERE reason IS NULL) AS {time} FROM judged WHERE {key} IS NOT NULL GROUP BY {key}",
     )
 
 
-def batches(
-    base: duckdb.DuckDBPyConnection, table: Table, checks: Sequence[Check], *, per_day: int | None, rows: int
-) -> Iterator[pa.RecordBatch]:
+def batches(engine: Engine, table: Table, checks: Sequence[Check], *, per_day: int | None, rows: int) -> Iterator[pa.RecordBatch]:
     """`judged` in batches of at most `rows`, the columns that the checks read, as they look at them.
 
     Every row that has a reason, and of the others about `per_day` of each day (null: all), chosen by a hash of the key:
@@ -113,25 +100,24 @@ def batches(
     day = relation.day_of(table)
     chosen = ""
     if per_day is not None:
-        base.execute(
-            f"CREATE OR REPLACE TEMP TABLE shares AS SELECT {day} AS day, "
-            f"least({SLICES}, {SLICES * per_day}::BIGINT // count(*)) AS share FROM judged WHERE reason IS NULL GROUP BY 1"
+        engine.keep(
+            "shares",
+            f"SELECT {day} AS day, least({SLICES}, CAST(floor({SLICES * per_day} / count(*)) AS BIGINT)) AS share "
+            f"FROM judged WHERE reason IS NULL GROUP BY {day}",
         )
-        key = ", ".join(table.key)
-        chosen = f"LEFT JOIN shares ON shares.day = {day} WHERE reason IS NOT NULL OR hash({key}) % {SLICES} < share"
+        kept = f"{engine.hashed(table.key, SLICES)} < share"
+        chosen = f"LEFT JOIN shares ON shares.day = {day} WHERE reason IS NOT NULL OR {kept}"
     listed = ", ".join(f"{seen(name)} AS {name}" for name in columns)
-    # `sql` streams; `execute` would hold the whole answer.
-    reader: pa.RecordBatchReader = base.sql(f"SELECT {listed} FROM judged {chosen}").to_arrow_reader(rows)
-    yield from reader
+    yield from engine.stream(f"SELECT {listed} FROM judged {chosen}", rows)
 
 
-def _days(base: duckdb.DuckDBPyConnection, table: Table) -> list[dict[str, Any]]:
+def _days(engine: Engine, table: Table) -> list[dict[str, Any]]:
     """Per day (one row where the table has none): rows, against the day before, clicks and positions of what was exposed.
 
     A day is compared with the day before it alone, so the first one and one after a gap are not (null).
     """
     if not table.partitioned:
-        return [{"date": "all", "rows": _row(base, "SELECT count(*) FROM judged")[0]}]
+        return engine.rows("SELECT 'all' AS date, count(*) AS rows FROM judged")
     day = f"coalesce(folder_day, {relation.day_of(table)}, 'unknown')"
     extra = ", c.click_rate, p.position_gap_share" if table.name == "results" else ""
     joins = (
@@ -139,7 +125,7 @@ def _days(base: duckdb.DuckDBPyConnection, table: Table) -> list[dict[str, Any]]
         if extra
         else ""
     )
-    found = base.execute(f"""
+    return engine.rows(f"""
         WITH d AS (SELECT {day} AS date, count(*) AS rows, count(*) FILTER (reason IS NULL) AS accepted FROM judged GROUP BY 1),
              e AS (SELECT *, lag(rows) OVER w AS before, date_diff('day', TRY_CAST(lag(date) OVER w AS DATE),
                           TRY_CAST(date AS DATE)) AS days_since FROM d WINDOW w AS (ORDER BY date))
@@ -147,8 +133,6 @@ def _days(base: duckdb.DuckDBPyConnection, table: Table) -> list[dict[str, Any]]
                CASE WHEN days_since = 1 THEN rows / before END AS rows_against_day_before {extra}
         FROM e {joins} ORDER BY date
     """)
-    names = [column[0] for column in found.description]
-    return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
 
 
 _CLICKS = "SELECT {day} AS date, avg(clicked::INT) AS click_rate FROM judged WHERE stage = 'exposed' GROUP BY 1"
@@ -160,9 +144,3 @@ _GAPS = """
         FROM judged WHERE stage = 'exposed' AND search_id IS NOT NULL GROUP BY 1, 2
     ) GROUP BY 1
 """
-
-
-def _row(base: duckdb.DuckDBPyConnection, sql: str) -> tuple[Any, ...]:
-    """The one row of an answer; fetched to its end, because a connection streams nothing while an answer is open."""
-    (row,) = base.execute(sql).fetchall()
-    return tuple(row)

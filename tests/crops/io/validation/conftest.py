@@ -3,6 +3,7 @@ import pytest
 from crops.config.validate import ValidateConfig
 from crops.io import artifacts, warehouse
 from crops.io.validation import rules, split, suite
+from crops.io.validation.engine import DuckDBEngine
 from tests.crops.io.validation import small_log
 
 ORDER = ("videos", "searches", "results", "feed")
@@ -21,14 +22,14 @@ def judged(tmp_path, project):
         cfg = cfg or ValidateConfig(rows_per_day_looked_at=None)
         logs = small_log.write(folder or tmp_path / "logs", log)
         with warehouse.opened("duckdb", scratch=logs / ".scratch") as house:
-            base = house.backend.con
+            engine = DuckDBEngine(house.backend.con)
             for name in ORDER:
                 table = small_log.TABLES[name]
                 checks = rules.checks(name, cfg)
-                split.judge(base, artifacts.table_files(logs, table), table, checks, cfg)
-                found = split.count(base, table, checks)
-                split.remember(base, table)
-                rows = split.batches(base, table, checks, per_day=cfg.rows_per_day_looked_at, rows=batch_rows)
+                split.judge(engine, artifacts.table_files(logs, table), table, checks, cfg)
+                found = split.count(engine, table, checks)
+                split.remember(engine, table)
+                rows = split.batches(engine, table, checks, per_day=cfg.rows_per_day_looked_at, rows=batch_rows)
                 yield name, checks, found, suite.watch(project, name, rows, checks)
 
     return run
