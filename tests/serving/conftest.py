@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-import releases as toys  # noqa: E402
+import releases as toys
 
 
 @pytest.fixture(scope="session")

@@ -6,15 +6,15 @@ from pathlib import Path
 import pytest
 
 sys.path.append(str(Path(__file__).parents[1] / "crops/stages"))
-import toy_release as toy  # noqa: E402
+import toy_release as toy
 
-from crops.config.export import ExportConfig  # noqa: E402
-from crops.config.index import IndexConfig  # noqa: E402
-from crops.config.register import RegisterConfig  # noqa: E402
-from crops.index import sha256  # noqa: E402
-from crops.manifest import Release  # noqa: E402
-from crops.stages import export, index, register  # noqa: E402
-from serving.triton import control, install, launch, repository  # noqa: E402,F401
+from crops.config.export import ExportConfig
+from crops.config.index import IndexConfig
+from crops.config.register import RegisterConfig
+from crops.index import sha256
+from crops.manifest import Release
+from crops.stages import export, index, register
+from serving.triton import control, install, launch, repository  # noqa: F401
 
 INSTANCES = repository.Instances(count=1)
 
