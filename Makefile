@@ -8,7 +8,7 @@ SCALE ?= small
 SEED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-slow check bench lock clean
+.PHONY: help setup triton run test test-slow check bench lock clean
 
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -25,12 +25,15 @@ $(VENV)/.ready: locks/dev.txt pyproject.toml
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $@
 
+triton: setup ## .venv-triton: the Triton server and its Python backend (about 300 MB), from locks/triton.txt
+	$(BIN)/python -m serving.triton.install
+
 run: setup ## the main job on the small simulated world: logs -> report.html and a registered release
 	$(BIN)/crops world --out $(OUT)-logs --scale $(SCALE) --seed $(SEED)
 	$(BIN)/crops run --logs $(OUT)-logs --out $(OUT) --llm world --config configs/quickstart.yaml; code=$$?; \
 	  echo "report: $(OUT)/report.html"; exit $$code
 
-test: setup ## everything from a fresh clone to a tested tree (CI calls this)
+test: setup triton ## everything from a fresh clone to a tested tree (CI calls this)
 	bash tests/install_system_parts
 	$(MAKE) --no-print-directory check
 	$(BIN)/pytest -q -m "not slow" --durations=10 --ignore=tests/crops

@@ -17,7 +17,10 @@ FILES = {"query": "query_encoder.onnx", "document": "document_encoder.onnx"}
 class OnnxEncoder:
     """Reads query_encoder.onnx, tokenizer.json and encoder.json of a folder that `crops export` or a release wrote."""
 
-    def __init__(self, folder: Path, *, threads: int = 0) -> None:
+    def __init__(
+        self, folder: Path, *, threads: int = 0, providers: Sequence[str] = ("CPUExecutionProvider",),
+        provider_options: Sequence[dict[str, str]] | None = None,
+    ) -> None:  # fmt: skip
         folder = Path(folder)
         for name in ("encoder.json", "tokenizer.json", FILES["query"]):
             if not (folder / name).is_file():
@@ -31,10 +34,13 @@ class OnnxEncoder:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         self.sessions = {
-            kind: onnxruntime.InferenceSession(folder / name, options, providers=["CPUExecutionProvider"])
+            kind: onnxruntime.InferenceSession(
+                folder / name, options, providers=list(providers),
+                provider_options=list(provider_options) if provider_options else None,
+            )
             for kind, name in FILES.items()
             if (folder / name).is_file()
-        }
+        }  # fmt: skip
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids as in training: normalised, truncated, closed by the end token where the last token is pooled."""

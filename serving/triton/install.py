@@ -1,0 +1,63 @@
+"""The Triton server's own virtual environment: `python -m serving.triton.install` (make triton), and `crops serve` on first use.
+
+It is apart from the project's: the wheel that carries `tritonserver` wants numpy < 2.
+"""
+
+import hashlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from crops.errors import ServiceError
+
+ROOT = Path(__file__).resolve().parents[2]
+LOCK = ROOT / "locks/triton.txt"
+VENV = ROOT / ".venv-triton"
+READY = ".ready"
+
+
+def ready(venv: Path = VENV, lock: Path = LOCK) -> bool:
+    """Whether `venv` holds what `lock` says; where there is no lock (an installed wheel), whether it holds a server."""
+    mark = venv / READY
+    return mark.is_file() and (not lock.is_file() or mark.read_text(encoding="utf-8") == _digest(lock))
+
+
+def ensure(venv: Path = VENV, lock: Path = LOCK, *, say: Callable[[str], None]) -> Path:
+    """Builds `venv` where it is missing or older than `lock`; a ServiceError with the installer's last line where it cannot."""
+    if ready(venv, lock):
+        return venv
+    if not lock.is_file():
+        raise ServiceError(f"{venv}: no Triton server here and no {lock} to build it from; say --triton DIR or HOST:PORT")
+    say(f"building {venv.name} for the Triton server, once (about 300 MB) ...")
+    python, environment = venv / "bin/python", dict(os.environ)
+    # uv reads UV_FIND_LINKS only; whoever keeps wheels on disk for pip has set PIP_FIND_LINKS.
+    environment.setdefault("UV_FIND_LINKS", environment.get("PIP_FIND_LINKS", ""))
+    with_uv = importlib.util.find_spec("uv") is not None
+    shutil.rmtree(venv, ignore_errors=True)
+    _run([sys.executable, "-m", "venv", *(["--without-pip"] if with_uv else []), str(venv)], environment)
+    installer = (
+        [sys.executable, "-m", "uv", "pip", "install", "--python", str(python)]
+        if with_uv
+        else [str(python), "-m", "pip", "install"]
+    )
+    _run([*installer, "--quiet", "--no-deps", "-r", str(lock)], environment)
+    (venv / READY).write_text(_digest(lock), encoding="utf-8")
+    return venv
+
+
+def _run(command: list[str], environment: dict[str, str]) -> None:
+    done = subprocess.run(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    if done.returncode != 0:
+        raise ServiceError(f"cannot build the Triton server's environment: {(done.stdout.strip() or 'no output')[-400:]}")
+
+
+def _digest(lock: Path) -> str:
+    return hashlib.sha256(lock.read_bytes()).hexdigest()
+
+
+if __name__ == "__main__":
+    ensure(say=print)

@@ -1,0 +1,115 @@
+"""Runs the `tritonserver` binary of the nvidia-pytriton wheel as a child process: explicit model control, loopback only."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sysconfig
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from crops.errors import ServiceError
+from serving import children
+from serving.triton import control
+
+PYTHON = sysconfig.get_python_version()
+START_S = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ports:
+    """Triton's three ports on 127.0.0.1."""
+
+    http: int
+    grpc: int
+    metrics: int
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on now."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [int(each.getsockname()[1]) for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()
+
+
+@dataclass(slots=True, kw_only=True)
+class Server:
+    """A running tritonserver."""
+
+    process: subprocess.Popen[bytes]
+    ports: Ports
+    log: Path
+
+    @property
+    def http(self) -> str:
+        """Base URL of the KServe v2 API."""
+        return f"http://127.0.0.1:{self.ports.http}"
+
+    @property
+    def grpc(self) -> str:
+        """host:port of the gRPC API."""
+        return f"127.0.0.1:{self.ports.grpc}"
+
+    def wait_live(self, timeout_s: float = START_S) -> None:
+        """Returns once it answers; a ServiceError that names its log where it ends or stays silent."""
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                raise ServiceError(f"tritonserver ended with {self.process.returncode}; its log is {self.log}")
+            if control.live(self.http):
+                return
+            time.sleep(0.05)
+        raise ServiceError(f"tritonserver does not answer after {timeout_s:.0f} s; its log is {self.log}")
+
+    def stop(self) -> None:
+        """Lets running requests end."""
+        children.stop(self.process)
+
+
+def backends(venv: Path, folder: Path) -> Path:
+    """Writes `folder`/python, the Python backend with the stub of this Python's version, as the wheel keeps them apart."""
+    wheel = _wheel(venv) / "pytriton/tritonserver"
+    out = folder / "python"
+    shutil.rmtree(out, ignore_errors=True)
+    shutil.copytree(wheel / "backends/python", out)
+    stub = out / "triton_python_backend_stub"
+    shutil.copyfile(wheel / "python_backend_stubs" / PYTHON / stub.name, stub)
+    stub.chmod(0o755)
+    return folder
+
+
+def start(venv: Path, repository: Path, state: Path, ports: Ports, *, extra: tuple[str, ...] = ()) -> Server:
+    """Starts Triton on `repository` without any model loaded; `state` gets its log and its backend folder.
+
+    It dies with the process that started it, however that one ends.
+    """
+    state.mkdir(parents=True, exist_ok=True)
+    repository.mkdir(parents=True, exist_ok=True)
+    log = state / "triton.log"
+    command = [
+        str(_wheel(venv) / "pytriton/tritonserver/bin/tritonserver"),
+        f"--model-repository={repository.resolve()}", f"--backend-directory={backends(venv, state / 'backends').resolve()}",
+        "--model-control-mode=explicit", "--strict-readiness=true", "--exit-timeout-secs=5",
+        "--http-address=127.0.0.1", f"--http-port={ports.http}", "--grpc-address=127.0.0.1", f"--grpc-port={ports.grpc}",
+        f"--metrics-port={ports.metrics}", "--allow-gpu-metrics=false", *extra,
+    ]  # fmt: skip
+    libraries = [str(_wheel(venv) / "nvidia_pytriton.libs"), str(sysconfig.get_config_var("LIBDIR"))]
+    environment = {k: v for k, v in os.environ.items() if k not in {"PYTHONPATH", "PYTHONHOME"}} | {
+        "LD_LIBRARY_PATH": os.pathsep.join(libraries),
+        # The stub is an embedded Python: it finds its packages by the `python3` that comes first on the path.
+        "PATH": os.pathsep.join([str(venv.resolve() / "bin"), os.environ.get("PATH", "")]),
+        "VIRTUAL_ENV": str(venv.resolve()), "PYTHONPATH": str(_wheel(venv)),
+        # ONNX Runtime alone uses threads here, as many as an instance is given.
+        "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false",
+    }  # fmt: skip
+    return Server(process=children.start(command, log=log, environment=environment), ports=ports, log=log)
+
+
+def _wheel(venv: Path) -> Path:
+    return venv.resolve() / "lib" / f"python{PYTHON}" / "site-packages"
