@@ -21,6 +21,7 @@ VERBS = {
     "gate": ("crops.cli.release", "challenger against champion: promote, reject or unknown"),
     "register": ("crops.cli.release", "register encoder and index as one MLflow model version"),
     "run": ("crops.cli.release", "all of the above as one pipeline on this machine, ending in a report"),
+    "experiment": ("crops.cli.experiment", "the A/B readout of an experiment: lifts, intervals, verdict"),
     "config": ("crops.cli.data", "print the default config, every key with what it does and why"),
 }
 
