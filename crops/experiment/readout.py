@@ -52,7 +52,7 @@ def read(measured: Measured, reading: Reading) -> Json:
 
 def overall(verdicts: Mapping[str, str], metrics: Mapping[str, Json], *, primary: str) -> tuple[str, list[str]]:
     """One verdict from three: the primary metric's, unless a guardrail got worse. The reasons say all three."""
-    reasons = [f"{name.upper()}: {metrics[name]['verdict']}. {metrics[name]['reason'].capitalize()}." for name in metrics]
+    reasons = [f"{name.upper()}: {metrics[name]['verdict']}. {_sentence(metrics[name]['reason'])}." for name in metrics]
     if stats.BLOCKED in verdicts.values():
         return stats.BLOCKED, reasons
     broken = [name for name, verdict in verdicts.items() if verdict == stats.WORSE and name != primary]
@@ -60,6 +60,10 @@ def overall(verdicts: Mapping[str, str], metrics: Mapping[str, Json], *, primary
         said = " and ".join(name.upper() for name in broken)
         return stats.WORSE, [f"Guardrail {said} got worse, whatever {primary.upper()} says.", *reasons]
     return verdicts[primary], reasons
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _metric(name: str, measured: Measured, reading: Reading) -> Json:

@@ -146,7 +146,7 @@ def test_users_in_both_arms_are_left_out_and_said():
     [
         (many(0, 0), 0, "no users"),
         (many(0, 2), 2, "0 users in control"),
-        (many(50, 50, clicks=(0, 2)), 100, "ctr of control is 0"),
+        (many(50, 50, clicks=(0, 2)), 100, "CTR of control is 0"),
         (events({f"{a}{i}": (a, 1, 2) for a in ("control", "treatment") for i in range(40)}), 80, "does not vary"),
     ],
 )
