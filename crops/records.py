@@ -145,6 +145,31 @@ ORIGINS = Table(
     key=("query", "doc_id", "perspective"),
 )
 
+# What an experiment's readout keeps per user and day, so that days add up to the period: `arm` null is the time before the
+# experiment; `band` says how often the query was searched; `settled` are searches whose window has ended within the log.
+BANDS = ("head", "torso", "tail")
+COUNTS = ("searches", "settled", "reformulated", "impressions", "clicks", "long_plays")
+USER_DAYS = Table(
+    name="user_days",
+    schema=_schema(
+        ("date", pa.string()), ("user_id", pa.string()), ("arm", pa.string()), ("band", pa.string()),
+        *((name, pa.int64()) for name in COUNTS),
+        nullable=("arm",),
+    ),
+    key=("date", "user_id", "arm", "band"),
+)  # fmt: skip
+
+# Items per recall path: how many of those that were ranked, and of those that were shown, it brought. `path` null: all items
+# whose paths are known.
+PATH_DAYS = Table(
+    name="path_days",
+    schema=_schema(
+        ("date", pa.string()), ("arm", pa.string()), ("path", pa.string()), ("ranked", pa.int64()), ("shown", pa.int64()),
+        nullable=("path",),
+    ),
+    key=("date", "arm", "path"),
+)  # fmt: skip
+
 # Written by the world or read back from judgements; training never reads it.
 RELEVANCE = Table(
     name="relevance", schema=_schema(("query", pa.string()), ("video_id", pa.string()), ("grade", pa.int8())),

@@ -23,6 +23,7 @@ VERBS = {
     "run": ("crops.cli.release", "all of the above as one pipeline on this machine, ending in a report"),
     "ablate": ("crops.cli.fit", "the paper's tables 3 and 4 and its open questions, re-run on a log"),
     "judge": ("crops.cli.judge", "ask people about a blinded sample of pairs, and read their grades back"),
+    "experiment": ("crops.cli.experiment", "the A/B readout of an experiment: lifts, intervals, verdict"),
     "config": ("crops.cli.data", "print the default config, every key with what it does and why"),
 }
 

@@ -58,11 +58,31 @@ def lines(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], *, x: s
     return drawn.svg
 
 
-def intervals(series: Mapping[str, Mapping[str, Interval]], *, x: str) -> str:
-    """Dots with intervals, a row per name and a colour per series: {series: {row: (value, low, high)}}; first row on top."""
+def over_time(days: Sequence[str], band: Sequence[Interval], *, y: str) -> str:
+    """One value per day with its interval as a band around it, and the line of no difference."""
+    at = range(len(days))
+    with _drawing(4.6, 2.7, x="", y=y) as drawn:
+        axes = drawn.axes
+        axes.axhline(0, color=GREY, linestyle=":", linewidth=1)
+        axes.fill_between(
+            at, [low for _, low, _ in band], [high for _, _, high in band], color=COLOURS[0], alpha=0.25, linewidth=0
+        )
+        axes.plot(at, [value for value, _, _ in band], color=COLOURS[0], marker="o", markersize=3, linewidth=1.6)
+        step = -(-len(days) // 6)  # six labels fit
+        axes.set_xticks(list(at)[::step], list(days)[::step])
+    return drawn.svg
+
+
+def intervals(series: Mapping[str, Mapping[str, Interval]], *, x: str, zero: bool = False) -> str:
+    """Dots with intervals, a row per name and a colour per series: {series: {row: (value, low, high)}}; first row on top.
+
+    `zero` draws the line of no difference.
+    """
     rows = list(dict.fromkeys(row for values in series.values() for row in values))
     with _drawing(7.2, 0.9 + 0.42 * len(rows), x=x, y="") as drawn:
         axes = drawn.axes
+        if zero:
+            axes.axvline(0, color=GREY, linestyle=":", linewidth=1)
         for n, (name, values) in enumerate(series.items()):
             shift = 0.6 * ((n + 0.5) / len(series) - 0.5)
             at = [rows.index(row) + shift for row in values]

@@ -1,0 +1,35 @@
+"""Verbs of an experiment: its readout, and the rollout that decides from it."""
+
+import time
+from pathlib import Path
+
+import click
+
+from crops.cli.support import EXISTING, config_option, out_option, show
+from crops.config.all import Config
+from crops.io.warehouse import ENGINES
+
+
+@click.command()
+@click.option("--events", type=EXISTING, required=True, help="Tables searches and results, with arm: what `crops compact` wrote.")
+@click.option("--videos", type=EXISTING, default=None, help="Folder of the table videos (durations). Default: --events.")
+@out_option
+@click.option("--metric", type=click.Choice(["ctr", "lpr", "rqr"]), default=None, help="Primary metric. Default: the config's.")
+@click.option("--planned-lift", type=float, default=None, help="Relative effect to plan for, say 0.01. Default: the config's.")
+@click.option("--engine", type=click.Choice(list(ENGINES)), default="duckdb", show_default=True)
+@config_option
+def experiment(
+    events: Path, videos: Path | None, out: Path, metric: str | None, planned_lift: float | None, engine: str, config: Config
+) -> None:  # fmt: skip
+    """The A/B readout: lifts with intervals, sample ratio, segments, power, and what they mean.
+
+    Writes readout.json and readout.html. Run again it computes only the days that changed.
+    """
+    from crops.stages import experiment as stage
+
+    started_s = time.monotonic()
+    section = config.section("experiment")
+    said = {"primary": metric, "planned_lift": planned_lift}
+    changed = section.model_dump() | {key: value for key, value in said.items() if value is not None}
+    cfg = type(section).parse(changed, source="command line")
+    show("experiment", started_s, stage.run(events, out, cfg, videos=videos, engine=engine), out)

@@ -1,0 +1,43 @@
+"""Settings of `crops experiment`: which searches belong to the experiment and how it is read."""
+
+from datetime import UTC, datetime
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from crops.config.base import StageConfig
+
+
+class ExperimentConfig(StageConfig):
+    """How an experiment is read: period, primary metric, levels, and the effect it is planned for."""
+
+    since: datetime | None = Field(
+        None,
+        description="Start of the experiment (RFC 3339). Null: the first search with an arm. Earlier ones: the pre-period.",
+    )
+    until: datetime | None = Field(None, description="End of the experiment, exclusive (RFC 3339). Null: the end of the log.")
+    primary: Literal["ctr", "lpr", "rqr"] = Field(
+        "ctr", description="Metric that decides; the others are guardrails. Source: ours."
+    )
+    share: float = Field(0.5, gt=0, lt=1, description="Planned share of treatment among the users of both arms. Source: ours.")
+    alpha: float = Field(0.05, gt=0, lt=1, description="1 - level of the intervals; false-discovery rate. Source: convention.")
+    power: float = Field(0.8, gt=0, lt=1, description="Probability of seeing the planned effect. Source: convention.")
+    planned_users: int = Field(
+        5000,
+        ge=1,
+        description="Users of both arms where the always-valid interval is narrowest; fix it before the start. Source: ours.",
+    )
+    planned_lift: float = Field(
+        0.01, gt=0, description="Relative effect that the planner asks for. Source: ours; the paper saw +0.87 % of CTR."
+    )
+    window_s: int = Field(90, ge=1, description="A later search within so many seconds is a reformulation. Source: paper.")
+    threads: int | None = Field(None, ge=1, description="Threads of DuckDB or local Spark; null: all. Source: ours.")
+    memory_gb: float | None = Field(None, gt=0, description="Memory of DuckDB or local Spark; null: their default. Source: ours.")
+    spark_master: str = Field("local[*]", description="Spark master or Spark Connect URL (sc://...). Source: ours.")
+
+    @field_validator("since", "until")
+    @classmethod
+    def _zoned(cls, moment: datetime | None) -> datetime | None:
+        if moment is not None and moment.tzinfo is None:
+            raise ValueError("no time zone; write it as 2026-01-01T00:00:00Z")
+        return moment.astimezone(UTC) if moment else None

@@ -1,0 +1,79 @@
+"""Queries to vectors at Triton over gRPC: a deadline on every call, one retry, a breaker, and micro-batches per model."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import grpc
+import numpy as np
+import tritonclient.grpc.aio as triton
+from tritonclient.utils import InferenceServerException
+
+from serving.gateway.breaker import Breaker
+from serving.gateway.errors import Unavailable
+from serving.gateway.settings import Settings
+
+# A channel that lost its server tries again at once, not after gRPC's default of one second and up to two minutes.
+CHANNEL = [
+    ("grpc.initial_reconnect_backoff_ms", 100), ("grpc.min_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 500),
+    ("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1),
+]  # fmt: skip
+
+
+class TritonEncoder:
+    """Calls of one Triton. Make it inside the running event loop; every model has the breaker in common."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._timeout_s = settings.encode_timeout_s
+        self._client = triton.InferenceServerClient(settings.triton, channel_args=CHANNEL)
+        self.breaker = Breaker(failures=settings.breaker_failures, pause_s=settings.breaker_pause_s, clock=time.monotonic)
+
+    async def encode(self, model: str, texts: Sequence[str], *, timeout_s: float | None = None) -> np.ndarray:
+        """float32 [N, H] in the order of `texts`; Unavailable where Triton refuses, is silent, or was so just before."""
+        if not self.breaker.allows():
+            raise Unavailable("the encoder does not answer", code="encoder_unavailable")
+        for last in (False, True):
+            try:
+                vectors = await self._call(model, texts, timeout_s or self._timeout_s)
+            except (InferenceServerException, grpc.RpcError, OSError, asyncio.TimeoutError) as error:
+                self.breaker.failed()
+                if last or self.breaker.open:
+                    raise Unavailable(f"the encoder does not answer: {_reason(error)}", code="encoder_unavailable") from error
+            else:
+                self.breaker.succeeded()
+                return vectors
+        raise AssertionError("unreachable")
+
+    async def _call(self, model: str, texts: Sequence[str], timeout_s: float) -> np.ndarray:
+        rows = np.array([text.encode() for text in texts], dtype=np.object_).reshape(-1, 1)
+        given = triton.InferInput("text", [len(texts), 1], "BYTES")
+        given.set_data_from_numpy(rows)
+        answer = await self._client.infer(model, [given], client_timeout=timeout_s)
+        vectors = answer.as_numpy("vector")
+        if vectors is None or vectors.shape[0] != len(texts) or not np.isfinite(vectors).all():
+            raise OSError("Triton's answer is not one finite vector per text")
+        return vectors
+
+    async def ensure(self, model: str, *, timeout_s: float) -> None:
+        """Loads `model` where Triton lost it (a restarted one has none); Unavailable with its reason where it refuses."""
+        try:
+            if not await self._client.is_model_ready(model, client_timeout=timeout_s):
+                await self._client.load_model(model, client_timeout=timeout_s)
+        except (InferenceServerException, grpc.RpcError, OSError) as error:
+            raise Unavailable(f"model {model}: {_reason(error)}", code="encoder_unavailable") from error
+
+    async def ready(self, model: str, *, timeout_s: float = 0.5) -> bool:
+        """Whether Triton would encode with `model` now."""
+        try:
+            return bool(await self._client.is_model_ready(model, client_timeout=timeout_s))
+        except (InferenceServerException, grpc.RpcError, OSError):
+            return False
+
+    async def close(self) -> None:
+        """Closes the channel."""
+        await self._client.close()
+
+
+def _reason(error: Any) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
