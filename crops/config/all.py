@@ -15,9 +15,9 @@ from crops.errors import ConfigError
 # In the order of the pipeline. The class of section `augment` is AugmentConfig in crops/config/augment.py.
 PIPELINE = (
     "validate", "augment", "knowledge", "discriminate", "label", "train", "export", "index", "evaluate", "gate",
-    "register", "report", "experiment", "rollout",
+    "register", "report",
 )  # fmt: skip
-SECTIONS = (*PIPELINE, "ablate", "judge")
+SECTIONS = (*PIPELINE, "ablate", "judge", "experiment", "rollout")
 
 
 def section_class(name: str) -> type[StageConfig]:
