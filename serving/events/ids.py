@@ -1,0 +1,40 @@
+"""Search ids that any replica knows as its service's own: time and chance, signed."""
+
+import base64
+import hashlib
+import hmac
+import secrets
+import struct
+
+TIME_BYTES, CHANCE_BYTES, SIGNATURE_BYTES = 8, 8, 10
+LENGTH = (TIME_BYTES + CHANCE_BYTES + SIGNATURE_BYTES) * 8 // 6 + 1  # base64 without padding
+
+
+class ForeignId(ValueError):
+    """The id was not made with this secret."""
+
+
+def make(secret: bytes, ts_us: int, *, chance: bytes | None = None) -> str:
+    """A new id of the search at `ts_us` (Unix microseconds); 35 characters that are safe in URLs."""
+    body = struct.pack(">Q", ts_us) + (chance or secrets.token_bytes(CHANCE_BYTES))
+    return base64.urlsafe_b64encode(body + _sign(secret, body)).decode().rstrip("=")
+
+
+def verify(secret: bytes, search_id: str) -> int:
+    """Time of the search in Unix microseconds; ForeignId where the id is not ours."""
+    if len(search_id) != LENGTH or not search_id.isascii():
+        raise ForeignId("not a search_id of this service")
+    try:
+        raw = base64.b64decode(search_id + "=" * (-len(search_id) % 4), altchars=b"-_", validate=True)
+    except ValueError as error:
+        raise ForeignId("not a search_id of this service") from error
+    body, signature = raw[:-SIGNATURE_BYTES], raw[-SIGNATURE_BYTES:]
+    # The last character holds two bits that no byte needs: another spelling of the same id is not the same id.
+    spelled = base64.urlsafe_b64encode(raw).decode().rstrip("=")
+    if not hmac.compare_digest(signature, _sign(secret, body)) or spelled != search_id:
+        raise ForeignId("not a search_id of this service")
+    return int(struct.unpack(">Q", body[:TIME_BYTES])[0])
+
+
+def _sign(secret: bytes, body: bytes) -> bytes:
+    return hmac.new(secret, body, hashlib.sha256).digest()[:SIGNATURE_BYTES]
