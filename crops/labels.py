@@ -5,7 +5,7 @@ Labels as in Table 1 of arXiv 2511.15443: 5 reformulation; 4 feed, knowledge, cl
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,11 +74,13 @@ class Hierarchy:
     merged: tuple[tuple[int, int], ...] = ()
 
 
-def choose(by_label: Mapping[str, Rung], *, min_share: float, uncertain: float) -> Hierarchy:
+def choose(
+    by_label: Mapping[str, Rung], *, min_share: float, uncertain: float, lowest: int = 1, judged: Collection[str] = ()
+) -> Hierarchy:  # fmt: skip
     """Which labels may be anchors: those that are not much less relevant than the positives (label >= 4).
 
     `min_share` is the least relevance, as a share of that of label 4; within `uncertain` below it both hierarchies are
-    listed. Neighbouring labels whose intervals overlap are named as merged: the log cannot tell them apart.
+    listed. Below `lowest` only the labels that people have `judged` are taken. Neighbouring labels whose intervals overlap are named as merged: the log cannot tell them apart.
     """
     positive = by_label.get("4") or by_label.get("5")
     if positive is None or positive.share <= 0:
@@ -86,6 +88,8 @@ def choose(by_label: Mapping[str, Rung], *, min_share: float, uncertain: float) 
     anchor, doubtful = POSITIVE_FROM, False
     for label in (3, 2, 1):
         step = by_label.get(str(label))
+        if label < lowest and str(label) not in judged:
+            break
         if step is None or step.share < (min_share - uncertain) * positive.share:
             break
         doubtful = step.share < min_share * positive.share

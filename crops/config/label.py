@@ -32,6 +32,11 @@ class LabelConfig(StageConfig):
         "overestimates rare relevance.",
     )  # fmt: skip
 
+    lowest_anchor: int = Field(
+        3, ge=1, le=4,
+        description="Lowest label that becomes an anchor by θ alone; people's grades may go lower. Source: ours: anchors >= 1 cost 3 "
+        "to 6 points of truth on two simulated worlds, also on the one where θ took label 1 for as relevant as label 4.",
+    )  # fmt: skip
     judged_pairs: int = Field(
         50, ge=1,
         description="Judged pairs of a label from which on the ladder believes people, not θ, pairs. Source: ours: ±14 points.",

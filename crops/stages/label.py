@@ -33,7 +33,9 @@ def run(
     people = _by_grades(rows, samples, grades.read(judged))
     trusted = {label: step for label, step in people["label"].items() if step.pairs >= cfg.judged_pairs}
     by_label |= trusted
-    found = labels.choose(by_label, min_share=cfg.min_anchor_share, uncertain=cfg.uncertain_share)
+    found = labels.choose(
+        by_label, min_share=cfg.min_anchor_share, uncertain=cfg.uncertain_share, lowest=cfg.lowest_anchor, judged=trusted
+    )
     paper = labels.Hierarchy((1,), "the paper's form: anchors >= 1", found.merged)
     chosen = paper if cfg.hierarchy == "paper" else found
     known = _by_grades(rows, samples, grades.read(truth))

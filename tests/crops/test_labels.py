@@ -140,3 +140,16 @@ def test_labels_are_checked_where_they_are_set(change, says):
     with pytest.raises(ConfigError, match=says):
         LabelConfig.parse({"labels": PAPER_LABELS | change})
     assert LabelConfig.parse({"labels": PAPER_LABELS | {"reformulation": 4}}).labels["reformulation"] == 4
+
+
+def test_below_the_lowest_anchor_only_people_are_believed():
+    """All labels look as relevant as label 4; θ may take label 3, judged grades may take what they judged, in a row from above."""
+    steps = {str(n): labels.Rung(0.8, 0.7, 0.9, 100) for n in (5, 4, 3, 2, 1)}
+
+    def chosen(judged=()):
+        return labels.choose(steps, min_share=0.5, uncertain=0.2, lowest=3, judged=judged).anchor_min_candidates
+
+    assert chosen() == (3,)
+    assert chosen({"2"}) == (2,)
+    assert chosen({"2", "1"}) == (1,)
+    assert chosen({"1"}) == (3,), "label 2 stands between"
