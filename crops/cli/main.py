@@ -21,6 +21,8 @@ VERBS = {
     "gate": ("crops.cli.release", "challenger against champion: promote, reject or unknown"),
     "register": ("crops.cli.release", "register encoder and index as one MLflow model version"),
     "run": ("crops.cli.release", "all of the above as one pipeline on this machine, ending in a report"),
+    "serve": ("crops.cli.serve", "Triton and the gateway on this machine: searches answered, events logged"),
+    "compact": ("crops.cli.serve", "event logs to the tables that the next training reads"),
     "ablate": ("crops.cli.fit", "the paper's tables 3 and 4 and its open questions, re-run on a log"),
     "judge": ("crops.cli.judge", "ask people about a blinded sample of pairs, and read their grades back"),
     "experiment": ("crops.cli.experiment", "the A/B readout of an experiment: lifts, intervals, verdict"),

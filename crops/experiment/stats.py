@@ -130,7 +130,10 @@ def _verdict(arms: Arms, metric: Metric, found: Estimate | None, *, share: float
         if arm.users < MIN_USERS:
             return UNKNOWN, f"{arm.users} users in {name}, {MIN_USERS} are needed to tell"
         if not arm.ratio:
-            return UNKNOWN, f"{metric.name.upper()} of {name} is {'0' if arm.ratio == 0 else 'not known'}: there is no relative lift"
+            return (
+                UNKNOWN,
+                f"{metric.name.upper()} of {name} is {'0' if arm.ratio == 0 else 'not known'}: there is no relative lift",
+            )
     if found is None:
         return UNKNOWN, f"{metric.name.upper()} does not vary between users: no interval"
     interval = f"lift {found.lift:+.2%}, always-valid {1 - alpha:.0%} interval {found.low:+.2%} to {found.high:+.2%}"
@@ -138,7 +141,9 @@ def _verdict(arms: Arms, metric: Metric, found: Estimate | None, *, share: float
     if found.low <= 0 <= found.high:
         return NO_DIFFERENCE, f"{counted}: no difference can be told from chance"
     good = (found.lift > 0) == metric.higher_is_better
-    return (BETTER if good else WORSE), f"{counted}: {metric.name.upper()} is {'higher' if found.lift > 0 else 'lower'} in treatment"
+    return (
+        BETTER if good else WORSE
+    ), f"{counted}: {metric.name.upper()} is {'higher' if found.lift > 0 else 'lower'} in treatment"
 
 
 def srm(arms: Arms, *, share: float) -> float:

@@ -122,7 +122,9 @@ class _Writers:
         row = {"search_id": search.search_id, "user_id": search.user_id, "ts": search.ts_us, "query": search.query}
         self._add(tables.SEARCHES, day, {**row, "arm": search.arm})
         for result in search.results:
-            self._add(tables.RESULTS, day, _result(search.search_id, result, touched.get((search.search_id, result.video_id), {})))
+            self._add(
+                tables.RESULTS, day, _result(search.search_id, result, touched.get((search.search_id, result.video_id), {}))
+            )
 
     def orphans(self, lost: list[Interaction], searches: dict[str, Search]) -> None:
         for event in lost:

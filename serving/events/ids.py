@@ -1,27 +1,37 @@
-"""Search ids that any replica knows as its service's own: time and chance, signed."""
+"""Search ids that any replica knows as its service's own: time, arm and chance, signed."""
 
 import base64
 import hashlib
 import hmac
 import secrets
 import struct
+from dataclasses import dataclass
 
-TIME_BYTES, CHANCE_BYTES, SIGNATURE_BYTES = 8, 8, 10
-LENGTH = (TIME_BYTES + CHANCE_BYTES + SIGNATURE_BYTES) * 8 // 6 + 1  # base64 without padding
+TIME_BYTES, NOTE_BYTES, CHANCE_BYTES, SIGNATURE_BYTES = 8, 1, 7, 10
+LENGTH = (TIME_BYTES + NOTE_BYTES + CHANCE_BYTES + SIGNATURE_BYTES) * 8 // 6 + 1  # base64 without padding
+ARMS = (None, "control", "treatment")
 
 
 class ForeignId(ValueError):
     """The id was not made with this secret."""
 
 
-def make(secret: bytes, ts_us: int, *, chance: bytes | None = None) -> str:
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What an id tells any replica: when the search was (Unix microseconds), and in which arm."""
+
+    ts_us: int
+    arm: str | None
+
+
+def make(secret: bytes, ts_us: int, arm: str | None = None, *, chance: bytes | None = None) -> str:
     """A new id of the search at `ts_us` (Unix microseconds); 35 characters that are safe in URLs."""
-    body = struct.pack(">Q", ts_us) + (chance or secrets.token_bytes(CHANCE_BYTES))
+    body = struct.pack(">QB", ts_us, ARMS.index(arm)) + (chance or secrets.token_bytes(CHANCE_BYTES))
     return base64.urlsafe_b64encode(body + _sign(secret, body)).decode().rstrip("=")
 
 
-def verify(secret: bytes, search_id: str) -> int:
-    """Time of the search in Unix microseconds; ForeignId where the id is not ours."""
+def verify(secret: bytes, search_id: str) -> Told:
+    """What the id tells; ForeignId where it is not ours."""
     if len(search_id) != LENGTH or not search_id.isascii():
         raise ForeignId("not a search_id of this service")
     try:
@@ -33,7 +43,8 @@ def verify(secret: bytes, search_id: str) -> int:
     spelled = base64.urlsafe_b64encode(raw).decode().rstrip("=")
     if not hmac.compare_digest(signature, _sign(secret, body)) or spelled != search_id:
         raise ForeignId("not a search_id of this service")
-    return int(struct.unpack(">Q", body[:TIME_BYTES])[0])
+    ts_us, arm = struct.unpack(">QB", body[: TIME_BYTES + NOTE_BYTES])
+    return Told(int(ts_us), ARMS[arm])
 
 
 def _sign(secret: bytes, body: bytes) -> bytes:

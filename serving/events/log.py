@@ -192,5 +192,7 @@ def _locked(path: Path) -> IO[bytes]:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         file.close()
-        raise EventLogError(f"{path.parent}: another process writes here as {path.name[1:-5]}; give each replica a name") from error
+        raise EventLogError(
+            f"{path.parent}: another process writes here as {path.name[1:-5]}; give each replica a name"
+        ) from error
     return file

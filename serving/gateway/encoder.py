@@ -1,6 +1,5 @@
 """Queries to vectors at Triton over gRPC: a deadline on every call, one retry, a breaker, and micro-batches per model."""
 
-import asyncio
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -36,7 +35,7 @@ class TritonEncoder:
         for last in (False, True):
             try:
                 vectors = await self._call(model, texts, timeout_s or self._timeout_s)
-            except (InferenceServerException, grpc.RpcError, OSError, asyncio.TimeoutError) as error:
+            except (TimeoutError, InferenceServerException, grpc.RpcError, OSError) as error:
                 self.breaker.failed()
                 if last or self.breaker.open:
                     raise Unavailable(f"the encoder does not answer: {_reason(error)}", code="encoder_unavailable") from error

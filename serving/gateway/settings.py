@@ -22,6 +22,10 @@ class Settings(StageConfig):
     admin_token_file: Path | None = Field(None, description="File with the token of administrative calls; none: they are open.")
     videos: Path | None = Field(None, description="Folder with the table videos: durations, for long plays of short videos.")
     replica: str = Field("gateway-0", min_length=1, pattern=r"^[A-Za-z0-9_.-]+$", description="Name of this replica in the log.")
+    hash_users: bool = Field(False, description="Log keyed hashes instead of user ids; hash the feed's ids by the same secret.")
+    window_s: float = Field(
+        90.0, gt=0, description="Seconds within which another query counts as a reformulation. Source: paper."
+    )
     redis: str | None = Field(None, description="Redis URL for the reformulation state; none: in process.")
 
     poll_s: float = Field(1.0, gt=0, description="Seconds between two looks at the manifest.")

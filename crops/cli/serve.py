@@ -1,0 +1,104 @@
+"""Verbs of serving: serve, compact."""
+
+import time
+from pathlib import Path
+
+import click
+
+from crops.cli.support import EXISTING, out_option, show
+from crops.errors import ConfigError, InputError
+from crops.io import artifacts, registry
+from crops.stages.base import StageReport
+
+CONTROL, TREATMENT = "control", "treatment"
+
+
+@click.command()
+@click.option("--release", default=None, metavar="URI",
+              help="models:/NAME/VERSION, or a release's folder. Default: the champion of the registry.")  # fmt: skip
+@click.option(
+    "--challenger", default=None, metavar="URI", help="A second release, in the treatment arm, for console and experiment."
+)
+@click.option("--registry", "registry_uri", default=None, help="MLflow tracking URI. Default: SQLite in ./mlruns.")
+@click.option("--port", type=click.IntRange(1, 65535), default=8080, show_default=True)
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--events", type=click.Path(path_type=Path, file_okay=False), default=None,
+              help="Folder of the event log. Default: STATE/events.")  # fmt: skip
+@click.option("--features", type=click.Path(path_type=Path, dir_okay=False), default=None, help="GrowthBook features file.")
+@click.option("--videos", type=EXISTING, default=None, help="The table videos: durations, for long plays of short videos.")
+@click.option("--state", type=click.Path(path_type=Path, file_okay=False), default=Path(".crops-serve"), show_default=True,
+              help="What is kept between two starts: releases, Triton's models, the manifest, logs.")  # fmt: skip
+def serve(
+    release: str | None, challenger: str | None, registry_uri: str | None, port: int, host: str, events: Path | None,
+    features: Path | None, videos: Path | None, state: Path,
+) -> None:  # fmt: skip
+    """Serve a release on this machine: Triton and the gateway, until Ctrl-C.
+
+    \\b
+    crops serve --registry sqlite:///runs/quickstart/registry/mlflow.db
+    curl -s localhost:8080/v1/search -H 'content-type: application/json' \\
+         -d '{"query": "how to bake bread", "user_id": "me", "k": 5}'
+
+    Then open http://localhost:8080. Everything that users do is in the event log; `crops compact` makes tables of it.
+    """
+    from serving import laptop
+
+    uri = registry_uri or registry.uri_of(Path("mlruns"))
+    arms = {CONTROL: _folder(release, uri, "champion", state)}
+    if challenger is not None:
+        arms[TREATMENT] = _folder(challenger, uri, "challenger", state)
+    found = {arm: laptop.release_of(folder, name) for arm, (folder, name) in arms.items()}
+    settings = {"features": None if features is None else str(features), "videos": None if videos is None else str(videos)}
+    laptop.serve(found, state, host=host, port=port, events=events or state / "events", settings=settings, say=click.echo)
+
+
+def _folder(wanted: str | None, uri: str, alias: str, state: Path) -> tuple[Path, str]:
+    """The release's folder on this machine and its name."""
+    if wanted is not None and Path(wanted).is_dir():
+        return Path(wanted), str(Path(wanted).resolve())
+    name, version = registry.NAME, None
+    if wanted is None:
+        version = registry.holder(uri, alias)
+        if version is None:
+            raise ConfigError(f"{uri}: no {alias} is registered; `crops run` registers one, or say --release FOLDER")
+    elif wanted.startswith("models:/") and wanted.count("/") == 2:
+        name, version = wanted.removeprefix("models:/").split("/")
+    else:
+        raise InputError("--release", f"{wanted!r} is neither a folder nor models:/NAME/VERSION")
+    folder = state / "releases" / f"{name}-{version}"
+    if not (folder / registry.CHECKSUMS).is_file():
+        with artifacts.replacing(folder) as partial:
+            registry.download(uri, version, partial, name=name)
+    return folder, f"models:/{name}/{version}"
+
+
+@click.command()
+@click.option(
+    "--events", type=EXISTING, multiple=True, required=True, help="Folder of an event log; repeat it for each replica's."
+)
+@click.option("--videos", type=EXISTING, default=None, help="The table videos, copied beside, so that validate has all it needs.")
+@click.option("--feed", type=EXISTING, default=None, help="The table feed, copied beside.")
+@out_option
+def compact(events: tuple[Path, ...], videos: Path | None, feed: Path | None, out: Path) -> None:
+    """Event logs of all replicas to the tables searches and results, as `crops validate` reads them.
+
+    Repeated events count once, of plays the longest; events that belong to nothing that was logged go to orphans/ with a reason.
+    Segments are only read: run it as often as you like, also while gateways write.
+    """
+    import shutil
+
+    from serving.events import compact as compaction
+
+    started_s = time.monotonic()
+    with artifacts.replacing(out) as folder:
+        tally = compaction.compact(events, folder)
+        for name, source in (("videos", videos), ("feed", feed)):
+            if source is not None:
+                shutil.copytree(source, folder / name)
+        numbers = {"searches": tally.searches, "results": tally.results, "interactions": tally.interactions,
+                   "duplicates": tally.duplicates, "orphans": sum(tally.orphans.values()), "torn_bytes": tally.torn_bytes}  # fmt: skip
+        artifacts.write_json(folder / "compact.json", {**numbers, "orphan_reasons": dict(tally.orphans)})
+    if not tally.searches:
+        raise InputError(events[0], "no search in any segment here: nothing to compact")
+    notes = tuple(f"{n} orphans: {why}" for why, n in tally.orphans.items())
+    show("compact", started_s, StageReport(numbers=numbers, notes=notes), out)

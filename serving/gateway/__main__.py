@@ -1,0 +1,81 @@
+"""`python -m serving.gateway SETTINGS.json`: one gateway process, until SIGTERM or Ctrl-C."""
+
+import asyncio
+import logging
+import os
+import secrets
+import sys
+from pathlib import Path
+
+import uvicorn
+
+from serving import reformulation
+from serving.events.log import SegmentLog
+from serving.gateway import app as http
+from serving.gateway.service import JsonLines, Service
+from serving.gateway.settings import Settings
+
+TOKEN_VARIABLE = "CROPS_ADMIN_TOKEN"
+SECRET_VARIABLE = "CROPS_SEARCH_SECRET"
+
+
+def main(path: Path) -> None:
+    """Serves by the settings in the JSON file `path`."""
+    settings = Settings.from_json(path.read_text(encoding="utf-8"))
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonLines())
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    token = _kept(settings.admin_token_file, TOKEN_VARIABLE)
+    app = http.create(settings, lambda: service(settings), token=token.decode() if token else None)
+    server = _Draining(
+        uvicorn.Config(
+            app, host=settings.host, port=settings.port, log_config=None, access_log=False, lifespan="on",
+            timeout_graceful_shutdown=10, backlog=2048,
+        ),
+        app, settings.drain_s,
+    )  # fmt: skip
+    server.run()
+
+
+async def service(settings: Settings) -> Service:
+    """The service with its log and its state, inside the running loop."""
+    secret = _kept(settings.secret_file, SECRET_VARIABLE) or secrets.token_bytes(32)
+    log = SegmentLog(settings.events, replica=settings.replica) if settings.events else None
+    state: reformulation.Reformulations = reformulation.InProcess(window_s=settings.window_s)
+    if settings.redis:
+        import redis.asyncio
+
+        client = redis.asyncio.from_url(settings.redis, socket_timeout=0.2, socket_connect_timeout=0.2)
+        state = reformulation.InRedis(client, window_s=settings.window_s, secret=secret)
+    made = Service(settings, secret=secret, log=log, reformulations=state)
+    await made.look()
+    return made
+
+
+def _kept(path: Path | None, variable: str) -> bytes | None:
+    """A secret from its file, else from the environment."""
+    if path is not None:
+        return path.read_bytes().strip()
+    return os.environ[variable].encode() if os.environ.get(variable) else None
+
+
+class _Draining(uvicorn.Server):
+    """On SIGTERM first says that it is not ready for `drain_s`, so that load balancers look elsewhere, then closes."""
+
+    def __init__(self, config: uvicorn.Config, app: object, drain_s: float) -> None:
+        super().__init__(config)
+        self._app, self._drain_s = app, drain_s
+
+    def handle_exit(self, sig: int, frame: object) -> None:
+        """Called in the event loop's thread on the first signal."""
+        state = getattr(self._app, "state", None)
+        running = getattr(state, "service", None)
+        if running is None or self._drain_s == 0 or running.draining:
+            super().handle_exit(sig, frame)  # type: ignore[arg-type]
+            return
+        running.draining = True
+        asyncio.get_running_loop().call_later(self._drain_s, super().handle_exit, sig, frame)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,303 @@
+"""The HTTP side: routes, limits, errors, request ids."""
+
+import asyncio
+import contextlib
+import hmac
+import logging
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serving.events.records import Interaction
+from serving.gateway.errors import ApiError, Malformed, TooLarge, Unauthorised
+from serving.gateway.service import Answer, Service
+from serving.gateway.settings import Settings
+
+LOG = logging.getLogger("crops.gateway")
+CONSOLE = Path(__file__).with_name("console.html")
+LARGEST_PLAY_S = 86_400.0
+
+
+def _zoned(ts: datetime) -> datetime:
+    if ts.tzinfo is None:
+        raise ValueError("no time zone; write it as 2026-01-01T00:00:00Z")
+    return ts
+
+
+class Body(BaseModel):
+    """A request body: unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class SearchBody(Body):
+    """One search."""
+
+    query: str = Field(min_length=1, description="What the user typed.")
+    user_id: str = Field(min_length=1, max_length=256, description="Who: decides the arm; never in metrics or logs.")
+    k: int = Field(20, ge=1, description="Results wanted.")
+
+
+class EventBody(Body):
+    """What a user did with one exposed result."""
+
+    search_id: str = Field(min_length=1, max_length=64)
+    video_id: str = Field(min_length=1, max_length=256)
+    type: Literal["click", "like", "play"]
+    play_s: float | None = Field(None, ge=0, le=LARGEST_PLAY_S, allow_inf_nan=False, description="Seconds, of plays.")
+    ts: Annotated[datetime, AfterValidator(_zoned)] = Field(description="When, RFC 3339 with time zone.")
+
+
+class CompareBody(Body):
+    """One query for every arm."""
+
+    query: str = Field(min_length=1)
+    k: int = Field(10, ge=1)
+
+
+class Found(BaseModel):
+    """One result."""
+
+    video_id: str
+    score: float
+    caption: str
+
+
+class SearchAnswer(BaseModel):
+    """The answer to a search."""
+
+    search_id: str
+    arm: str | None
+    release: str
+    results: list[Found]
+    took_ms: float
+
+
+class Problem(BaseModel):
+    """What went wrong, for programs and for people."""
+
+    code: str
+    message: str
+
+
+class ErrorAnswer(BaseModel):
+    """The body of every answer that is not the result."""
+
+    error: Problem
+
+
+ERRORS: dict[int | str, dict[str, Any]] = {code: {"model": ErrorAnswer} for code in (400, 404, 413, 429, 503)}
+
+
+def create(settings: Settings, make: Callable[[], Awaitable[Service]], *, token: str | None = None) -> FastAPI:
+    """The application; `make` gives the service inside the running loop. token: of administrative calls, None: refused."""
+
+    @contextlib.asynccontextmanager
+    async def life(app: FastAPI) -> AsyncIterator[None]:
+        service = app.state.service = await make()
+        following = asyncio.create_task(service.keep_up())
+        yield
+        service.draining = True
+        following.cancel()
+        await service.close()
+
+    app = FastAPI(title="CroPS gateway", version="1", lifespan=life, docs_url=None, redoc_url=None)
+    app.add_middleware(Limits, settings=settings)
+    _errors(app)
+    _search(app, settings)
+    _events(app, settings)
+    _state(app, token)
+    return app
+
+
+def _service(request: Request) -> Service:
+    found: Service = request.app.state.service
+    return found
+
+
+def _search(app: FastAPI, settings: Settings) -> None:
+    def limits(query: str, k: int) -> None:
+        if len(query) > settings.max_query_chars:
+            raise TooLarge(f"query has {len(query)} characters, at most {settings.max_query_chars} are taken")
+        if k > settings.max_k:
+            raise TooLarge(f"k is {k}, at most {settings.max_k} are given")
+
+    @app.post("/v1/search", response_model=SearchAnswer, responses=ERRORS)
+    async def search(body: SearchBody, request: Request) -> dict[str, Any]:
+        """Searches what the user's arm serves."""
+        limits(body.query, body.k)
+        return _answer(await _service(request).search(body.query, body.user_id, body.k))
+
+    @app.post("/v1/compare", responses=ERRORS)
+    async def compare(body: CompareBody, request: Request) -> dict[str, Any]:
+        """The same query in every arm, with what each release learnt about the documents. Nothing is logged."""
+        limits(body.query, body.k)
+        arms = await _service(request).compare(body.query, body.k)
+        return {"arms": {
+            arm: {
+                "release": served.release.uri, "encode_ms": _ms(found.encode_s), "retrieve_ms": _ms(found.retrieve_s),
+                "results": [
+                    {"video_id": served.index.ids[row], "score": round(score, 6), "caption": served.captions[row],
+                     "learnt": [{"query": p.query, "perspective": p.perspective}
+                                for p in served.pairs.get(served.index.ids[row], ())[:3]]}
+                    for row, score in zip(found.rows, found.scores, strict=True)
+                ],
+            }
+            for arm, (served, found) in arms.items()
+        }}  # fmt: skip
+
+
+def _answer(answer: Answer) -> dict[str, Any]:
+    served = answer.served
+    shown = list(zip(answer.found.rows, answer.found.scores, strict=True))[: answer.k]
+    return {
+        "search_id": answer.search_id, "arm": answer.arm, "release": served.release.uri,
+        "results": [{"video_id": served.index.ids[r], "score": round(s, 6), "caption": served.captions[r]} for r, s in shown],
+        "took_ms": _ms(answer.took_s),
+    }  # fmt: skip
+
+
+def _events(app: FastAPI, settings: Settings) -> None:
+    @app.post("/v1/events", status_code=202, responses=ERRORS)
+    async def events(body: list[EventBody], request: Request) -> dict[str, int]:
+        """202 once all of them are durable; on anything else none of them was taken."""
+        if len(body) > settings.max_events:
+            raise TooLarge(f"{len(body)} events, at most {settings.max_events} are taken at once")
+        records = [
+            Interaction(
+                search_id=e.search_id, video_id=e.video_id, type=e.type, ts_us=int(e.ts.timestamp() * 1e6),
+                play_s=(e.play_s or 0.0) if e.type == "play" else None,
+            )
+            for e in body
+        ]  # fmt: skip
+        if records:
+            await _service(request).take(records)
+        return {"accepted": len(records)}
+
+
+def _state(app: FastAPI, token: str | None) -> None:
+    @app.get("/v1/release")
+    async def release(request: Request) -> dict[str, Any]:
+        """What is served per arm."""
+        holder = _service(request).holder
+        return {
+            "generation": holder.generation, "problem": holder.problem or None,
+            "arms": {
+                arm: {"release": s.release.uri, "model": s.release.model, "fingerprint": s.fingerprint, "index": s.index_checksum,
+                      "documents": len(s.index.ids)}
+                for arm, s in holder.arms.items()
+            },
+        }  # fmt: skip
+
+    @app.post("/v1/admin/look", include_in_schema=False)
+    async def look(request: Request) -> dict[str, Any]:
+        """Reads the manifest now instead of at the next poll."""
+        given = request.headers.get("authorization", "").removeprefix("Bearer ")
+        if token is None or not hmac.compare_digest(given.encode(), token.encode()):
+            raise Unauthorised("this call needs the administrative token")
+        service = _service(request)
+        await service.look()
+        return {"generation": service.holder.generation, "problem": service.holder.problem or None}
+
+    @app.get("/healthz")
+    async def healthz() -> dict[str, str]:
+        """Alive."""
+        return {"status": "alive"}
+
+    @app.get("/readyz", responses={503: {"model": ErrorAnswer}})
+    async def readyz(request: Request) -> JSONResponse:
+        """Every arm's encoder and index loaded and checked."""
+        if (missing := await _service(request).ready()) is not None:
+            return _error(503, "not_ready", missing)
+        return JSONResponse({"status": "ready"})
+
+    @app.get("/metrics", include_in_schema=False)
+    async def metrics(request: Request) -> Response:
+        return Response(generate_latest(_service(request).metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    @app.get("/", include_in_schema=False)
+    async def console() -> FileResponse:
+        return FileResponse(CONSOLE, media_type="text/html")
+
+
+def _errors(app: FastAPI) -> None:
+    @app.exception_handler(ApiError)
+    async def known(_request: Request, error: ApiError) -> JSONResponse:
+        return _error(error.status, error.code, str(error), error.retry_after_s)
+
+    @app.exception_handler(RequestValidationError)
+    async def malformed(_request: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"] if part != "body") or "body"
+        return _error(Malformed.status, Malformed.code, f"{where}: {first['msg']}")
+
+    @app.exception_handler(HTTPException)
+    async def http(_request: Request, error: HTTPException) -> JSONResponse:
+        codes = {404: "not_found", 405: "method_not_allowed", TooLarge.status: TooLarge.code}
+        code = codes.get(error.status_code, Malformed.code)
+        answer = _error(error.status_code, code, str(error.detail))
+        answer.headers.update(error.headers or {})
+        return answer
+
+
+def _error(status: int, code: str, message: str, retry_after_s: int | None = None) -> JSONResponse:
+    headers = {"Retry-After": str(retry_after_s)} if retry_after_s is not None else None
+    return JSONResponse({"error": {"code": code, "message": message}}, status, headers)
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1000, 3)
+
+
+class Limits:
+    """Bodies up to max_body_bytes, whatever their header says; an id for every request, taken over or made; one log line each."""
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self.app, self.most = app, settings.max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        headers = {name: value for name, value in scope["headers"]}
+        request_id = headers.get(b"x-request-id", b"").decode("latin-1")[:64]
+        request_id = request_id if request_id.isascii() and request_id.isprintable() and request_id else uuid.uuid4().hex
+        started_s, status, read = time.perf_counter(), 0, 0
+
+        async def limited() -> Message:
+            nonlocal read
+            message = await receive()
+            read += len(message.get("body", b""))
+            if read > self.most:  # FastAPI turns anything but its own exception into a 400
+                raise HTTPException(TooLarge.status, f"the body has more than {self.most} bytes")
+            return message
+
+        async def named(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+            await send(message)
+
+        try:
+            if headers.get(b"content-length", b"0").isdigit() and int(headers.get(b"content-length", b"0")) > self.most:
+                raise TooLarge(f"the body has more than {self.most} bytes")
+            await self.app(scope, limited, named)
+        except TooLarge as error:
+            if status == 0:
+                await _error(error.status, error.code, str(error))(scope, receive, named)
+        finally:
+            if scope["path"].startswith("/v1/"):
+                took = round((time.perf_counter() - started_s) * 1000, 2)
+                LOG.info("request", extra={"request_id": request_id, "path": scope["path"], "status": status, "ms": took})

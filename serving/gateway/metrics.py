@@ -1,0 +1,49 @@
+"""What Prometheus sees of a gateway. No user id and no query is ever a label."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+NONE = "none"  # the arm of everybody outside experiments
+PHASES = ("encode", "retrieve", "total")
+# Seconds; the SLO's bound of 0.2 s is one of the edges.
+BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.5)
+
+
+class Metrics:
+    """The metrics of one gateway, in a registry of their own: two gateways in one process do not mix."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        own = {"registry": self.registry}
+        self.requests = Counter("crops_search_requests_total", "Searches by arm and outcome", ["arm", "outcome"], **own)
+        self.seconds = Histogram("crops_search_seconds", "Seconds of a search's phases", ["arm", "phase"], buckets=BUCKETS, **own)
+        self.impressions = Counter("crops_impressions_total", "Exposed results", ["arm"], **own)
+        self.clicks = Counter("crops_clicks_total", "Clicks taken", ["arm"], **own)
+        self.long_plays = Counter("crops_long_plays_total", "Plays of 18 s, or whole where shorter", ["arm"], **own)
+        self.searches = Counter("crops_searches_total", "Searches answered", ["arm"], **own)
+        self.reformulations = Counter("crops_reformulations_total", "Searches that another query followed", ["arm"], **own)
+        self.empty = Counter("crops_empty_results_total", "Searches answered without any result", ["arm"], **own)
+        self.events_lost = Counter("crops_events_lost_total", "Events that could not be made durable", **own)
+        self.event_lag = Gauge("crops_event_log_lag_seconds", "How long the oldest waiting event has waited", **own)
+        self.release = Gauge("crops_release_info", "1 for what each arm serves", ["arm", "release", "index"], **own)
+        self.rejected = Counter("crops_release_rejected_total", "Releases that were refused", ["reason"], **own)
+        self.generation = Gauge("crops_manifest_generation", "Generation of the manifest that is served", **own)
+        self.index_age = Gauge("crops_index_built_timestamp_seconds", "When the index of an arm was written", ["arm"], **own)
+        self.in_flight = Gauge("crops_searches_in_flight", "Searches being answered", **own)
+        self.breaker = Gauge("crops_encoder_breaker_open", "1 while Triton is left alone", **own)
+        self.cache_hits = Counter("crops_embedding_cache_hits_total", "Queries whose embedding was known", ["arm"], **own)
+        self.query_chars = Histogram("crops_query_characters", "Length of queries, characters", ["arm"],
+                                     buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 1024), **own)  # fmt: skip
+        self.top_score = Histogram("crops_top_score", "Best score of a search: how near the query is to the catalogue", ["arm"],
+                                   buckets=tuple(x / 20 for x in range(-4, 21)), **own)  # fmt: skip
+        for arm in (NONE, "control", "treatment"):  # there from the start: a rate needs a first 0
+            for counter in (self.impressions, self.clicks, self.long_plays, self.searches, self.reformulations, self.empty):
+                counter.labels(arm)
+
+    def serve(self, served: dict[str, tuple[str, str, float]], generation: int) -> None:
+        """served: arm -> release, index checksum, when it was written (Unix seconds)."""
+        self.release.clear()
+        self.index_age.clear()
+        for arm, (release, index, built_s) in served.items():
+            self.release.labels(arm, release, index[:12]).set(1)
+            self.index_age.labels(arm).set(built_s)
+        self.generation.set(generation)

@@ -1,0 +1,182 @@
+"""Releases as a gateway holds them: fetched, checked against their checksums and fingerprint, swapped as a whole."""
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from crops import index as indexes
+from crops import manifest
+from crops.errors import CropsError, InputError
+from crops.manifest import Manifest, Release
+from serving.gateway.cache import EmbeddingCache
+from serving.gateway.errors import Unavailable
+from serving.gateway.settings import Settings
+
+Encode = Callable[[str, list[str]], Awaitable[np.ndarray]]
+CHECKSUMS = "checksums.json"
+
+
+class Rejected(Exception):
+    """A release that must not be served. `reason` is a label of crops_release_rejected_total."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """A training pair of the release: what it learnt that a document is for."""
+
+    query: str
+    perspective: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Served:
+    """One release in memory; everything that belongs together is found through it."""
+
+    release: Release
+    index: indexes.Index
+    captions: tuple[str, ...]  # by row of the index
+    index_checksum: str
+    built_s: float
+    fingerprint: str
+    cache: EmbeddingCache
+    pairs: Mapping[str, tuple[Pair, ...]] = field(default_factory=dict)  # doc_id -> pairs
+
+    @property
+    def width(self) -> int:
+        """H of its vectors."""
+        return int(self.index.inner.d)
+
+
+class Holder:
+    """What each arm serves now. `arms` is replaced as a whole, so a search sees one generation from its start to its end."""
+
+    def __init__(self, settings: Settings, encode: Encode, ensure: Callable[[str], Awaitable[None]]) -> None:
+        self.settings, self._encode, self._ensure = settings, encode, ensure
+        self.arms: dict[str, Served] = {}
+        self.generation = 0
+        self.problem = "no manifest has been read yet"
+
+    async def look(self) -> str | None:
+        """Reads the manifest and serves what it says; the reason of the refusal where a release in it is not fit to be."""
+        found = await asyncio.to_thread(manifest.read, self.settings.manifest)
+        if found.generation == self.generation and self.arms:
+            return None
+        return await self.take(found)
+
+    async def take(self, found: Manifest) -> str | None:
+        """All arms of `found`, or none of them: the old ones stay where one is refused."""
+        if not found.arms:
+            self.problem = f"{self.settings.manifest} names no release"
+            return None
+        arms: dict[str, Served] = {}
+        known = {s.release.checksum: s for s in self.arms.values()}
+        try:
+            for arm, release in found.arms.items():
+                arms[arm] = known.get(release.checksum) or await self._load(release)
+        except Rejected as refused:
+            self.problem = f"{arm}: {release.uri}: {refused}"
+            return refused.reason
+        self.arms, self.generation, self.problem = arms, found.generation, ""
+        return None
+
+    async def _load(self, release: Release) -> Served:
+        folder = await asyncio.to_thread(_fetched, release, self.settings.state / "releases")
+        served = await asyncio.to_thread(_opened, release, folder, self.settings)
+        try:
+            await self._ensure(release.model)
+        except Unavailable as error:
+            raise Rejected("encoder", str(error)) from error
+        await self._same_vectors(release, folder, served)
+        await self._same_space(release, folder, served)
+        return served
+
+    async def _same_vectors(self, release: Release, folder: Path, served: Served) -> None:
+        """The probe queries, encoded anew, against the vectors that were registered."""
+        about = json.loads((folder / "fingerprint.json").read_text(encoding="utf-8"))
+        expected = np.array(about["vectors"], dtype=np.float32)
+        found = await self._encode(release.model, list(about["queries"]))
+        if found.shape != expected.shape:
+            raise Rejected("fingerprint", f"the encoder gives vectors {found.shape}, registered were {expected.shape}")
+        worst = float(np.abs(found - expected).max(initial=0.0))
+        if worst > self.settings.fingerprint_tolerance:
+            raise Rejected("fingerprint", f"a probe differs by {worst:.4f}, allowed {self.settings.fingerprint_tolerance}")
+        if found.shape[1] != served.width:
+            raise Rejected("dimension", f"the encoder gives width {found.shape[1]}, the index has {served.width}")
+
+    async def _same_space(self, release: Release, folder: Path, served: Served) -> None:
+        """Documents encoded anew and looked up: an index of another encoder does not find them. One tower only."""
+        if not json.loads((folder / "encoder.json").read_text(encoding="utf-8")).get("shared"):
+            return
+        texts = pq.read_table(folder / "documents", columns=["doc_id", "text"])
+        rows = np.linspace(0, texts.num_rows - 1, min(self.settings.index_probes, texts.num_rows)).astype(int).tolist()
+        if not rows:
+            return
+        wanted = [texts["doc_id"][r].as_py() for r in rows]
+        vectors = await self._encode(release.model, [texts["text"][r].as_py() for r in rows])
+        scores, found = await asyncio.to_thread(served.index.search, vectors, 10)
+        hits = sum(
+            any(r >= 0 and served.index.ids[r] == name for r in near) or float(best[0]) > 0.999
+            for name, near, best in zip(wanted, found.tolist(), scores.tolist(), strict=True)
+        )
+        if hits < 0.8 * len(rows):
+            raise Rejected("index", f"the index finds {hits} of {len(rows)} of its own documents: it is another encoder's")
+
+
+def _fetched(release: Release, state: Path) -> Path:
+    """The release's folder on this machine, every file what its checksum says."""
+    import fsspec
+
+    try:
+        filesystem, path = fsspec.core.url_to_fs(release.files)
+        local = "file" in ([filesystem.protocol] if isinstance(filesystem.protocol, str) else filesystem.protocol)
+        folder = Path(path) if local else state / release.checksum
+        if not local and not (folder / CHECKSUMS).is_file():
+            filesystem.get(path, str(folder), recursive=True)
+    except (OSError, ValueError, ImportError) as error:
+        raise Rejected("files", f"{release.files}: {error}") from error
+    listing = folder / CHECKSUMS
+    if not listing.is_file() or indexes.sha256(listing) != release.checksum:
+        raise Rejected("checksum", f"{CHECKSUMS} is not the one that the manifest names")
+    for name, expected in json.loads(listing.read_text(encoding="utf-8")).items():
+        file = folder / name
+        if not file.resolve().is_relative_to(folder.resolve()) or not file.is_file() or indexes.sha256(file) != expected:
+            raise Rejected("checksum", f"{name} is not what was registered")
+    return folder
+
+
+def _opened(release: Release, folder: Path, settings: Settings) -> Served:
+    try:
+        about = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+        width = int(json.loads((folder / "encoder.json").read_text(encoding="utf-8"))["width"])
+        ids = tuple(pq.read_table(folder / "doc_ids.parquet")["doc_id"].to_pylist())
+        found = indexes.load(folder / "index.faiss", ids, checksum=about["sha256"], width=width)
+        documents = pq.read_table(folder / "documents", columns=["doc_id", "text"])
+        texts = dict(zip(documents["doc_id"].to_pylist(), documents["text"].to_pylist(), strict=True))
+        probes = (folder / "fingerprint.json").read_bytes()
+    except InputError as error:
+        raise Rejected("dimension" if "width" in str(error) else "index", str(error)) from error
+    except (OSError, KeyError, ValueError, CropsError) as error:
+        raise Rejected("files", f"{folder}: {error}") from error
+    return Served(
+        release=release, index=found, captions=tuple(texts.get(i, "").split(" | ")[0] for i in ids),
+        index_checksum=about["sha256"], built_s=(folder / "index.faiss").stat().st_mtime,
+        fingerprint=hashlib.sha256(probes).hexdigest(), cache=EmbeddingCache(settings.cache_queries), pairs=_pairs(folder),
+    )  # fmt: skip
+
+
+def _pairs(folder: Path) -> dict[str, tuple[Pair, ...]]:
+    path = folder / "training_pairs.parquet"
+    found: dict[str, list[Pair]] = {}
+    for row in pq.read_table(path, columns=["query", "doc_id", "perspective"]).to_pylist() if path.is_file() else []:
+        found.setdefault(row["doc_id"], []).append(Pair(query=row["query"], perspective=row["perspective"]))
+    return {doc_id: tuple(pairs) for doc_id, pairs in found.items()}

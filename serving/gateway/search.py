@@ -1,0 +1,85 @@
+"""One search: query to vector at Triton, vector to documents in the index, with batches on both ways."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from crops.text import normalise_query
+from serving.gateway.batcher import Batcher
+from serving.gateway.encoder import TritonEncoder
+from serving.gateway.releases import Served
+from serving.gateway.settings import Settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """Rows and scores, best first, and what the phases took, seconds."""
+
+    rows: tuple[int, ...]
+    scores: tuple[float, ...]
+    encode_s: float
+    retrieve_s: float
+    cached: bool
+
+
+class Searcher:
+    """Searches any release that is served; batchers are kept per release and go with it."""
+
+    def __init__(self, settings: Settings, encoder: TritonEncoder) -> None:
+        self._settings, self._encoder = settings, encoder
+        self._pool = ThreadPoolExecutor(settings.search_threads, thread_name_prefix="index")
+        self._batchers: dict[str, tuple[Batcher[str, np.ndarray], Batcher[tuple[np.ndarray, int], tuple[np.ndarray, np.ndarray]]]]
+        self._batchers = {}
+
+    async def search(self, served: Served, query: str, k: int) -> Found:
+        """The k nearest documents (fewer where the catalogue is smaller)."""
+        started_s = time.perf_counter()
+        encode, retrieve = self._of(served)
+        normal = normalise_query(query)
+        vector = served.cache.get(normal)
+        cached = vector is not None
+        if vector is None:
+            vector = await encode.submit(normal)
+            served.cache.put(normal, vector)
+        encoded_s = time.perf_counter()
+        scores, rows = await retrieve.submit((vector, k))
+        kept = [(int(r), float(s)) for r, s in zip(rows, scores, strict=True) if r >= 0]
+        return Found(
+            rows=tuple(r for r, _ in kept), scores=tuple(s for _, s in kept), encode_s=encoded_s - started_s,
+            retrieve_s=time.perf_counter() - encoded_s, cached=cached,
+        )  # fmt: skip
+
+    def forget(self, kept: Sequence[str]) -> None:
+        """Lets go of all releases but those with these checksums."""
+        self._batchers = {name: pair for name, pair in self._batchers.items() if name in kept}
+
+    def close(self) -> None:
+        """Ends the index threads."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _of(
+        self, served: Served
+    ) -> "tuple[Batcher[str, np.ndarray], Batcher[tuple[np.ndarray, int], tuple[np.ndarray, np.ndarray]]]":
+        key = served.release.checksum
+        if key not in self._batchers:
+            limits = {"max_batch": self._settings.max_batch, "max_waiting": self._settings.max_in_flight}
+
+            async def encode(texts: Sequence[str]) -> Sequence[np.ndarray]:
+                return list(await self._encoder.encode(served.release.model, texts))
+
+            async def retrieve(asked: Sequence[tuple[np.ndarray, int]]) -> Sequence[tuple[np.ndarray, np.ndarray]]:
+                deepest = max(k for _, k in asked)
+                vectors = np.stack([vector for vector, _ in asked])  # [N, H]
+                loop = asyncio.get_running_loop()
+                scores, rows = await loop.run_in_executor(self._pool, served.index.search, vectors, deepest)
+                return [(scores[n, :k], rows[n, :k]) for n, (_, k) in enumerate(asked)]
+
+            self._batchers[key] = (
+                Batcher(encode, workers=self._settings.encode_workers, **limits),
+                Batcher(retrieve, workers=self._settings.search_threads, **limits),
+            )
+        return self._batchers[key]

@@ -1,0 +1,125 @@
+"""`crops serve`: Triton and a gateway as child processes of this one, from a release to a URL, until it is interrupted."""
+
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+
+from crops import manifest
+from crops.errors import ServiceError
+from crops.manifest import Manifest, Release
+from serving import children
+from serving.gateway.settings import Settings
+from serving.triton import control, install, launch, repository
+
+READY_S = 60.0
+
+
+def release_of(folder: Path, uri: str) -> Release:
+    """The manifest's entry for a release folder on this machine."""
+    from crops.index import sha256
+
+    checksum = sha256(folder / "checksums.json")
+    return Release(uri=uri, model=repository.model_name(uri, checksum), files=str(folder.resolve()), checksum=checksum)
+
+
+def serve(
+    arms: dict[str, Release], state: Path, *, host: str, port: int, events: Path | None, settings: dict[str, object],
+    say: Callable[[str], None], stop: Callable[[], bool] = lambda: False,
+) -> None:  # fmt: skip
+    """Serves `arms` until SIGTERM, Ctrl-C or `stop`; a ServiceError where a child ends by itself. `state` keeps everything."""
+    started_s = time.monotonic()
+    state.mkdir(parents=True, exist_ok=True)
+    venv = install.ensure(say=say)
+    http, grpc, metrics = launch.free_ports(3)
+    triton = launch.start(venv, state / "models", state / "triton", launch.Ports(http=http, grpc=grpc, metrics=metrics))
+    gateway: subprocess.Popen[bytes] | None = None
+    ended = _Ended()
+    try:
+        triton.wait_live()
+        for release in arms.values():
+            repository.write(Path(release.files), state / "models", release.model, repository.Instances())
+            control.load(triton.http, release.model)
+        url = _manifest(state, arms)
+        gateway = _gateway(state, triton, url, host=host, port=port, events=events, settings=settings)
+        address = f"http://{host}:{port}"
+        _wait_ready(gateway, address, state / "gateway.log")
+        say(f"ready in {time.monotonic() - started_s:.1f} s: {address}  (console), logs in {state}")
+        while not ended.asked and not stop():
+            for name, process in (("the gateway", gateway), ("Triton", triton.process)):
+                if process.poll() is not None:
+                    raise ServiceError(f"{name} ended with {process.returncode}; its log is in {state}")
+            time.sleep(0.1)
+    finally:
+        if gateway is not None:
+            children.stop(gateway)
+        triton.stop()
+        ended.restore()
+    say("stopped")
+
+
+class _Ended:
+    """Turns the first SIGTERM or Ctrl-C into a flag: the children are ended in order, the gateway first."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._before = {s: signal.signal(s, self._ask) for s in (signal.SIGTERM, signal.SIGINT)}
+
+    def _ask(self, _signal: int, _frame: object) -> None:
+        self.asked = True
+
+    def restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+def _manifest(state: Path, arms: dict[str, Release]) -> str:
+    """Says what is served, as a new generation where it is something else than before."""
+    url = str((state / "manifest.json").resolve())
+    held = manifest.read(url)
+    if dict(held.arms) != arms:
+        manifest.write(url, Manifest(generation=held.generation + 1, arms=arms))
+    return url
+
+
+def _gateway(
+    state: Path, triton: launch.Server, url: str, *, host: str, port: int, events: Path | None, settings: dict[str, object]
+) -> subprocess.Popen[bytes]:
+    secret = state / "secret"
+    if not secret.exists():
+        descriptor = os.open(secret, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secrets.token_hex(32))
+    values = {
+        "manifest": url, "triton": triton.grpc, "host": host, "port": port, "state": str(state), "secret_file": str(secret),
+        "events": None if events is None else str(events), **settings,
+    }  # fmt: skip
+    checked = Settings.parse(values, source="gateway")
+    path = state / "gateway.json"
+    path.write_text(json.dumps(checked.model_dump(mode="json"), indent=2) + "\n", encoding="utf-8")
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1]), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "serving.gateway", str(path)]
+    return children.start(command, log=state / "gateway.log", environment=environment)
+
+
+def _wait_ready(gateway: subprocess.Popen[bytes], address: str, log: Path) -> None:
+    deadline, said = time.monotonic() + READY_S, "no answer"
+    while time.monotonic() < deadline:
+        if gateway.poll() is not None:
+            raise ServiceError(f"the gateway ended with {gateway.returncode}; its log is {log}")
+        try:
+            answer = httpx.get(f"{address}/readyz", timeout=2.0)
+            if answer.status_code == httpx.codes.OK:
+                return
+            said = answer.json()["error"]["message"]
+        except (httpx.HTTPError, ValueError, KeyError):
+            pass
+        time.sleep(0.05)
+    raise ServiceError(f"the gateway is not ready after {READY_S:.0f} s ({said}); its log is {log}")
