@@ -80,7 +80,8 @@ def choose(
     """Which labels may be anchors: those that are not much less relevant than the positives (label >= 4).
 
     `min_share` is the least relevance, as a share of that of label 4; within `uncertain` below it both hierarchies are
-    listed. Below `lowest` only the labels that people have `judged` are taken. Neighbouring labels whose intervals overlap are named as merged: the log cannot tell them apart.
+    listed. Below `lowest` only the labels that people have `judged` are taken. Neighbouring labels whose intervals overlap are
+    named as merged: the log cannot tell them apart.
     """
     positive = by_label.get("4") or by_label.get("5")
     if positive is None or positive.share <= 0:

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import httpx
@@ -31,31 +31,30 @@ def release_of(folder: Path, uri: str) -> Release:
 
 
 def serve(
-    arms: dict[str, Release], state: Path, *, host: str, port: int, events: Path | None, settings: dict[str, object],
+    arms: dict[str, Release], state: Path, *, host: str, port: int, events: Path | None, settings: Mapping[str, object],
     say: Callable[[str], None], stop: Callable[[], bool] = lambda: False,
 ) -> None:  # fmt: skip
-    """Serves `arms` until SIGTERM, Ctrl-C or `stop`; a ServiceError where a child ends by itself. `state` keeps everything."""
+    """Serves `arms` until SIGTERM, Ctrl-C or `stop`. A child that ends by itself is started again. `state` keeps everything."""
     started_s = time.monotonic()
     state.mkdir(parents=True, exist_ok=True)
     venv = install.ensure(say=say)
     http, grpc, metrics = launch.free_ports(3)
-    triton = launch.start(venv, state / "models", state / "triton", launch.Ports(http=http, grpc=grpc, metrics=metrics))
-    gateway: subprocess.Popen[bytes] | None = None
-    ended = _Ended()
+    ports, ended = launch.Ports(http=http, grpc=grpc, metrics=metrics), _Ended()
+    restarts = _Restarts()
+    triton, gateway = _triton(venv, state, ports, arms), None
     try:
-        triton.wait_live()
-        for release in arms.values():
-            repository.write(Path(release.files), state / "models", release.model, repository.Instances())
-            control.load(triton.http, release.model)
-        url = _manifest(state, arms)
-        gateway = _gateway(state, triton, url, host=host, port=port, events=events, settings=settings)
-        address = f"http://{host}:{port}"
+        url, address = _manifest(state, arms), f"http://{host}:{port}"
+        checked = _checked(state, triton, url, host=host, port=port, events=events, settings=settings)
+        gateway = _gateway(state, checked)
         _wait_ready(gateway, address, state / "gateway.log")
         say(f"ready in {time.monotonic() - started_s:.1f} s: {address}  (console), logs in {state}")
         while not ended.asked and not stop():
-            for name, process in (("the gateway", gateway), ("Triton", triton.process)):
-                if process.poll() is not None:
-                    raise ServiceError(f"{name} ended with {process.returncode}; its log is in {state}")
+            if triton.process.poll() is not None:
+                restarts.count("Triton", triton.process.returncode, triton.log, say)
+                triton = _triton(venv, state, ports, arms)
+            if gateway.poll() is not None:
+                restarts.count("the gateway", gateway.returncode, state / "gateway.log", say)
+                gateway = _gateway(state, checked)
             time.sleep(0.1)
     finally:
         if gateway is not None:
@@ -63,6 +62,35 @@ def serve(
         triton.stop()
         ended.restore()
     say("stopped")
+
+
+def _triton(venv: Path, state: Path, ports: launch.Ports, arms: dict[str, Release]) -> launch.Server:
+    """A Triton with every arm's encoder loaded and warm."""
+    server = launch.start(venv, state / "models", state / "triton", ports)
+    try:
+        server.wait_live()
+        for release in arms.values():
+            repository.write(Path(release.files), state / "models", release.model, repository.Instances())
+            control.load(server.http, release.model)
+    except BaseException:
+        server.stop()
+        raise
+    return server
+
+
+class _Restarts:
+    """A child that ends by itself is started again; one that ends again and again is a ServiceError."""
+
+    def __init__(self, most: int = 5, within_s: float = 60.0) -> None:
+        self._most, self._within_s = most, within_s
+        self._at: list[float] = []
+
+    def count(self, name: str, code: int | None, log: Path, say: Callable[[str], None]) -> None:
+        now_s = time.monotonic()
+        self._at = [at for at in self._at if now_s - at < self._within_s] + [now_s]
+        if len(self._at) > self._most:
+            raise ServiceError(f"{name} ended with {code}, the {len(self._at)}th end within a minute; its log is {log}")
+        say(f"{name} ended with {code}; starting it again, its log is {log}")
 
 
 class _Ended:
@@ -89,9 +117,10 @@ def _manifest(state: Path, arms: dict[str, Release]) -> str:
     return url
 
 
-def _gateway(
-    state: Path, triton: launch.Server, url: str, *, host: str, port: int, events: Path | None, settings: dict[str, object]
-) -> subprocess.Popen[bytes]:
+def _checked(
+    state: Path, triton: launch.Server, url: str, *, host: str, port: int, events: Path | None, settings: Mapping[str, object]
+) -> Path:
+    """The gateway's settings, checked and written down."""
     secret = state / "secret"
     if not secret.exists():
         descriptor = os.open(secret, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -104,8 +133,12 @@ def _gateway(
     checked = Settings.parse(values, source="gateway")
     path = state / "gateway.json"
     path.write_text(json.dumps(checked.model_dump(mode="json"), indent=2) + "\n", encoding="utf-8")
+    return path
+
+
+def _gateway(state: Path, settings: Path) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1]), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "serving.gateway", str(path)]
+    command = [sys.executable, "-m", "serving.gateway", str(settings)]
     return children.start(command, log=state / "gateway.log", environment=environment)
 
 

@@ -59,7 +59,7 @@ class InRedis:
         value = json.dumps([now_s, arm, asked])
         held = await self._swap(keys=[f"crops:last:{digest}"], args=[value, int(self._window_s * 1000)])
         before = tuple(json.loads(held)) if held else None
-        return _reformulated(before, asked, now_s, self._window_s)  # type: ignore[arg-type]
+        return _reformulated(before, asked, now_s, self._window_s)
 
 
 def _reformulated(before: tuple[float, str, str] | None, query: str, now_s: float, window_s: float) -> str | None:

@@ -95,8 +95,10 @@ def compact(events: tuple[Path, ...], videos: Path | None, feed: Path | None, ou
         for name, source in (("videos", videos), ("feed", feed)):
             if source is not None:
                 shutil.copytree(source, folder / name)
-        numbers = {"searches": tally.searches, "results": tally.results, "interactions": tally.interactions,
-                   "duplicates": tally.duplicates, "orphans": sum(tally.orphans.values()), "torn_bytes": tally.torn_bytes}  # fmt: skip
+        numbers: dict[str, float | int] = {
+            "searches": tally.searches, "results": tally.results, "interactions": tally.interactions,
+            "duplicates": tally.duplicates, "orphans": sum(tally.orphans.values()), "torn_bytes": tally.torn_bytes,
+        }  # fmt: skip
         artifacts.write_json(folder / "compact.json", {**numbers, "orphan_reasons": dict(tally.orphans)})
     if not tally.searches:
         raise InputError(events[0], "no search in any segment here: nothing to compact")

@@ -34,8 +34,8 @@ class LabelConfig(StageConfig):
 
     lowest_anchor: int = Field(
         3, ge=1, le=4,
-        description="Lowest label that becomes an anchor by θ alone; people's grades may go lower. Source: ours: anchors >= 1 cost 3 "
-        "to 6 points of truth on two simulated worlds, also on the one where θ took label 1 for as relevant as label 4.",
+        description="Lowest label that becomes an anchor by θ alone; people's grades may go lower. Source: ours: "
+        "anchors >= 1 cost 3 to 6 points of truth on two simulated worlds, also where θ took label 1 for as relevant as label 4.",
     )  # fmt: skip
     judged_pairs: int = Field(
         50, ge=1,

@@ -68,7 +68,7 @@ def _sentence(text: str) -> str:
 
 def _metric(name: str, measured: Measured, reading: Reading) -> Json:
     metric, arms = METRICS[name], measured.whole[name]
-    how = {"alpha": reading.alpha, "planned_users": reading.planned_users}
+    how: Json = {"alpha": reading.alpha, "planned_users": reading.planned_users}
     found = stats.estimate(arms, **how)
     return {
         **asdict(stats.decide(arms, metric, share=reading.share, **how)),

@@ -60,11 +60,11 @@ def _scatter(paths: list[Path], scratch: Path, buckets: int, tally: Tally) -> No
     files = [(scratch / f"{n:05d}").open("wb") for n in range(buckets)]
     try:
         for path in paths:
-            end = 0
-            for end, payload in segments.read(path):
+            end = len(segments.MAGIC)
+            for end, payload in segments.read(path):  # noqa: B007  the last one is needed
                 record = decode(payload)
                 files[zlib.crc32(record.search_id.encode()) % buckets].write(payload + b"\n")
-            tally.torn_bytes += path.stat().st_size - (end or len(segments.MAGIC))
+            tally.torn_bytes += max(0, path.stat().st_size - end)
     finally:
         for file in files:
             file.close()

@@ -267,10 +267,11 @@ class Limits:
         self.app, self.most = app, settings.max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        headers = {name: value for name, value in scope["headers"]}
+        headers = dict(scope["headers"])
         request_id = headers.get(b"x-request-id", b"").decode("latin-1")[:64]
         request_id = request_id if request_id.isascii() and request_id.isprintable() and request_id else uuid.uuid4().hex
         started_s, status, read = time.perf_counter(), 0, 0

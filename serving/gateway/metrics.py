@@ -13,28 +13,32 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        own = {"registry": self.registry}
-        self.requests = Counter("crops_search_requests_total", "Searches by arm and outcome", ["arm", "outcome"], **own)
-        self.seconds = Histogram("crops_search_seconds", "Seconds of a search's phases", ["arm", "phase"], buckets=BUCKETS, **own)
-        self.impressions = Counter("crops_impressions_total", "Exposed results", ["arm"], **own)
-        self.clicks = Counter("crops_clicks_total", "Clicks taken", ["arm"], **own)
-        self.long_plays = Counter("crops_long_plays_total", "Plays of 18 s, or whole where shorter", ["arm"], **own)
-        self.searches = Counter("crops_searches_total", "Searches answered", ["arm"], **own)
-        self.reformulations = Counter("crops_reformulations_total", "Searches that another query followed", ["arm"], **own)
-        self.empty = Counter("crops_empty_results_total", "Searches answered without any result", ["arm"], **own)
-        self.events_lost = Counter("crops_events_lost_total", "Events that could not be made durable", **own)
-        self.event_lag = Gauge("crops_event_log_lag_seconds", "How long the oldest waiting event has waited", **own)
-        self.release = Gauge("crops_release_info", "1 for what each arm serves", ["arm", "release", "index"], **own)
-        self.rejected = Counter("crops_release_rejected_total", "Releases that were refused", ["reason"], **own)
-        self.generation = Gauge("crops_manifest_generation", "Generation of the manifest that is served", **own)
-        self.index_age = Gauge("crops_index_built_timestamp_seconds", "When the index of an arm was written", ["arm"], **own)
-        self.in_flight = Gauge("crops_searches_in_flight", "Searches being answered", **own)
-        self.breaker = Gauge("crops_encoder_breaker_open", "1 while Triton is left alone", **own)
-        self.cache_hits = Counter("crops_embedding_cache_hits_total", "Queries whose embedding was known", ["arm"], **own)
+        own = self.registry
+        self.requests = Counter("crops_search_requests_total", "Searches by arm and outcome", ["arm", "outcome"], registry=own)
+        self.seconds = Histogram(
+            "crops_search_seconds", "Seconds of a search's phases", ["arm", "phase"], buckets=BUCKETS, registry=own
+        )
+        self.impressions = Counter("crops_impressions_total", "Exposed results", ["arm"], registry=own)
+        self.clicks = Counter("crops_clicks_total", "Clicks taken", ["arm"], registry=own)
+        self.long_plays = Counter("crops_long_plays_total", "Plays of 18 s, or whole where shorter", ["arm"], registry=own)
+        self.searches = Counter("crops_searches_total", "Searches answered", ["arm"], registry=own)
+        self.reformulations = Counter("crops_reformulations_total", "Searches that another query followed", ["arm"], registry=own)
+        self.empty = Counter("crops_empty_results_total", "Searches answered without any result", ["arm"], registry=own)
+        self.events_lost = Counter("crops_events_lost_total", "Events that could not be made durable", registry=own)
+        self.event_lag = Gauge("crops_event_log_lag_seconds", "How long the oldest waiting event has waited", registry=own)
+        self.release = Gauge("crops_release_info", "1 for what each arm serves", ["arm", "release", "index"], registry=own)
+        self.rejected = Counter("crops_release_rejected_total", "Releases that were refused", ["reason"], registry=own)
+        self.generation = Gauge("crops_manifest_generation", "Generation of the manifest that is served", registry=own)
+        self.index_age = Gauge(
+            "crops_index_built_timestamp_seconds", "When the index of an arm was written", ["arm"], registry=own
+        )
+        self.in_flight = Gauge("crops_searches_in_flight", "Searches being answered", registry=own)
+        self.breaker = Gauge("crops_encoder_breaker_open", "1 while Triton is left alone", registry=own)
+        self.cache_hits = Counter("crops_embedding_cache_hits_total", "Queries whose embedding was known", ["arm"], registry=own)
         self.query_chars = Histogram("crops_query_characters", "Length of queries, characters", ["arm"],
-                                     buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 1024), **own)  # fmt: skip
+                                     buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 1024), registry=own)  # fmt: skip
         self.top_score = Histogram("crops_top_score", "Best score of a search: how near the query is to the catalogue", ["arm"],
-                                   buckets=tuple(x / 20 for x in range(-4, 21)), **own)  # fmt: skip
+                                   buckets=tuple(x / 20 for x in range(-4, 21)), registry=own)  # fmt: skip
         for arm in (NONE, "control", "treatment"):  # there from the start: a rate needs a first 0
             for counter in (self.impressions, self.clicks, self.long_plays, self.searches, self.reformulations, self.empty):
                 counter.labels(arm)

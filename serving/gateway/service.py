@@ -238,7 +238,7 @@ def _durations(folder: Path | None) -> dict[str, float]:
     """Seconds of the videos that are shorter than a long play: of those the whole counts."""
     if folder is None:
         return {}
-    short = {}
+    short: dict[str, float] = {}
     for path in sorted(folder.rglob("*.parquet")):
         rows: list[dict[str, Any]] = pq.read_table(path, columns=["video_id", "duration_s"]).to_pylist()
         short |= {r["video_id"]: float(r["duration_s"]) for r in rows if r["duration_s"] and r["duration_s"] < LONG_PLAY_S}

@@ -143,7 +143,7 @@ def test_labels_are_checked_where_they_are_set(change, says):
 
 
 def test_below_the_lowest_anchor_only_people_are_believed():
-    """All labels look as relevant as label 4; θ may take label 3, judged grades may take what they judged, in a row from above."""
+    """All labels look as relevant as label 4: θ may take label 3, people what they judged, in a row from above."""
     steps = {str(n): labels.Rung(0.8, 0.7, 0.9, 100) for n in (5, 4, 3, 2, 1)}
 
     def chosen(judged=()):

@@ -1,0 +1,367 @@
+"""The gateway before a real Triton: the contract's calls, refusals, releases that must not be served, a Triton that dies."""
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import releases as toys
+
+from crops import manifest
+from crops.experiment import features
+from crops.index import sha256
+from crops.manifest import Manifest
+from serving import reformulation
+from serving.events import ids
+from serving.events.compact import compact, read_all
+from serving.events.log import EventLogFull, SegmentLog
+from serving.events.records import Search
+from serving.gateway import app as http
+from serving.gateway.service import Service
+from serving.gateway.settings import Settings
+
+pytestmark = pytest.mark.triton
+SECRET = b"s" * 32
+NOW = "2026-11-25T06:00:00Z"
+
+
+class Gateway:
+    """A gateway in this process: its service, and a client that speaks HTTP to its application."""
+
+    def __init__(self, settings, log=True, clock=time.time):
+        self.settings, self.with_log, self.clock = settings, log, clock
+
+    async def __aenter__(self):
+        log = SegmentLog(self.settings.events, replica="a") if self.with_log else None
+        state = reformulation.InProcess(window_s=self.settings.window_s)
+        self.service = Service(self.settings, secret=SECRET, log=log, reformulations=state, clock=self.clock)
+        self.app = http.create(self.settings, self._made, token="token")
+        self.app.state.service = self.service
+        self.client = httpx.AsyncClient(transport=httpx.ASGITransport(app=self.app), base_url="http://gateway")
+        await self.service.look()
+        return self
+
+    async def _made(self):
+        return self.service
+
+    async def __aexit__(self, *_):
+        await self.client.aclose()
+        await self.service.close()
+
+    async def search(self, query="subject1", user="u", k=3, **more):
+        return await self.client.post("/v1/search", json={"query": query, "user_id": user, "k": k, **more})
+
+
+def settings_for(folder, triton, **more):
+    values = {
+        "manifest": str(folder / "manifest.json"), "triton": triton.grpc, "state": str(folder), "events": str(folder / "events"),
+        "deadline_s": 5.0, "encode_timeout_s": 2.0, "ranked_extra": 2, **more,
+    }  # fmt: skip
+    return Settings.parse(values)
+
+
+@pytest.fixture
+def gateway(tmp_path, triton, releases):
+    manifest.write(
+        str(tmp_path / "manifest.json"), Manifest(generation=1, arms={"control": releases[0], "treatment": releases[1]})
+    )
+    return Gateway(settings_for(tmp_path, triton))
+
+
+def run(work):
+    asyncio.run(work)
+
+
+def event(search_id, video_id, kind="click", **more):
+    return {"search_id": search_id, "video_id": video_id, "type": kind, "ts": NOW, **more}
+
+
+def test_a_search_is_what_encoder_and_index_say_and_its_record_is_on_the_disk(gateway, releases):
+    async def work():
+        async with gateway:
+            answer = (await gateway.search("Subject1 ", k=3)).json()
+            served = gateway.service.holder.arms["control"]
+            from crops.retriever.onnx_encoder import OnnxEncoder
+
+            vector = OnnxEncoder(Path(releases[0].files), threads=1).encode(["subject1"])
+            scores, rows = served.index.search(vector, 3)
+            assert [r["video_id"] for r in answer["results"]] == [served.index.ids[r] for r in rows[0]]
+            np.testing.assert_allclose([r["score"] for r in answer["results"]], scores[0], atol=1e-5)
+            assert answer["arm"] is None
+            assert answer["release"] == "models:/crops/1"
+            assert all(r["caption"] for r in answer["results"])
+            (record,) = read_all(gateway.settings.events)
+            assert isinstance(record, Search)
+            assert (record.search_id, record.query, record.user_id) == (answer["search_id"], "Subject1 ", "u")
+            assert [r.position for r in record.results] == [0, 1, 2, None, None], "two more were ranked and not exposed"
+
+    run(work())
+
+
+def test_events_are_durable_counted_once_and_become_the_tables(gateway, tmp_path):
+    async def work():
+        async with gateway:
+            found = (await gateway.search(k=3)).json()
+            first, second = (r["video_id"] for r in found["results"][:2])
+            sent = [event(found["search_id"], first), event(found["search_id"], first),
+                    event(found["search_id"], second, "play", play_s=3.0), event(found["search_id"], second, "play", play_s=40.0),
+                    event(found["search_id"], "never shown")]  # fmt: skip
+            answer = await gateway.client.post("/v1/events", json=sent)
+            assert (answer.status_code, answer.json()) == (202, {"accepted": 5})
+            text = (await gateway.client.get("/metrics")).text
+            assert 'crops_clicks_total{arm="none"} 3.0' in text
+            assert 'crops_long_plays_total{arm="none"} 1.0' in text
+            assert 'crops_impressions_total{arm="none"} 3.0' in text
+            assert found["search_id"] not in text
+        (tmp_path / "tables").mkdir()
+        tally = compact([gateway.settings.events], tmp_path / "tables")
+        assert (tally.searches, tally.results, dict(tally.orphans)) == (1, 5, {"video was not exposed in the search": 1})
+        rows = {r["video_id"]: r for r in pq.read_table(tmp_path / "tables/results").to_pylist()}
+        assert rows[first]["clicked"]
+        assert rows[second]["play_s"] == 40.0
+        assert sum(r["stage"] == "ranked" for r in rows.values()) == 2
+
+    run(work())
+
+
+def test_what_is_not_the_contract_is_refused_in_its_words(gateway):
+    async def work():
+        async with gateway:
+            mine = (await gateway.search()).json()["search_id"]
+            foreign = ids.make(b"another" * 5, 1)
+            cases = [
+                ("/v1/search", {"query": "", "user_id": "u"}, 400, "malformed"),
+                ("/v1/search", {"query": "q"}, 400, "malformed"),
+                ("/v1/search", {"query": "q", "user_id": "u", "more": 1}, 400, "malformed"),
+                ("/v1/search", {"query": "q" * 2000, "user_id": "u"}, 413, "too_large"),
+                ("/v1/search", {"query": "q", "user_id": "u", "k": 101}, 413, "too_large"),
+                ("/v1/events", [event(foreign, "v")], 404, "unknown_search"),
+                ("/v1/events", [event(mine, "v", "share")], 400, "malformed"),
+                ("/v1/events", [event(mine, "v", "play", play_s=-1)], 400, "malformed"),
+                ("/v1/events", [event(mine, "v") | {"ts": "2026-11-25T06:00:00"}], 400, "malformed"),
+                ("/v1/events", [event(mine, "v")] * 1001, 413, "too_large"),
+                ("/v1/events", "text", 400, "malformed"),
+                ("/v1/nothing", {}, 404, "not_found"),
+                ("/v1/admin/look", {}, 401, "unauthorised"),
+            ]
+            for path, body, status, code in cases:
+                answer = await gateway.client.post(path, json=body)
+                assert (answer.status_code, answer.json()["error"]["code"]) == (status, code), (path, body)
+                assert set(answer.json()) == {"error"}
+            large = await gateway.client.post("/v1/search", content=b"x" * (2 << 20))
+            assert large.status_code == 413
+            mixed = await gateway.client.post("/v1/events", json=[event(mine, "v"), event(foreign, "v")])
+            assert mixed.status_code == 404
+            assert len(list(read_all(gateway.settings.events))) == 1, "nothing of a refused list was taken"
+            looked = await gateway.client.post("/v1/admin/look", headers={"authorization": "Bearer token"})
+            assert looked.json() == {"generation": 1, "problem": None}
+
+    run(work())
+
+
+def test_without_a_release_it_says_so_and_is_alive(tmp_path, triton):
+    async def work():
+        async with Gateway(settings_for(tmp_path, triton)) as gateway:
+            answer = await gateway.search()
+            assert (answer.status_code, answer.json()["error"]["code"]) == (503, "no_release")
+            assert answer.headers["retry-after"] == "1"
+            assert (await gateway.client.get("/readyz")).status_code == 503
+            assert (await gateway.client.get("/healthz")).status_code == 200
+
+    run(work())
+
+
+def test_arms_see_their_release_and_reformulations_count_for_the_arm_of_the_first_search(tmp_path, triton, releases):
+    now = [1_800_000_000.0]
+    manifest.write(
+        str(tmp_path / "manifest.json"), Manifest(generation=1, arms={"control": releases[0], "treatment": releases[1]})
+    )
+    experiment = features.Experiment(
+        name="e", salt="s", coverage=1.0, control=releases[0].uri, treatment=releases[1].uri, start="2020-01-01T00:00:00Z"
+    )
+    (tmp_path / "features.json").write_text(json.dumps(features.render([experiment])))
+
+    async def work():
+        made = Gateway(settings_for(tmp_path, triton, features=str(tmp_path / "features.json")), clock=lambda: now[0])
+        async with made as gateway:
+            seen = {}
+            for n in range(40):
+                answer = (await gateway.search(user=f"user {n}")).json()
+                seen.setdefault(answer["arm"], set()).add(answer["release"])
+                assert ids.verify(SECRET, answer["search_id"]).arm == answer["arm"]
+            assert seen == {"control": {"models:/crops/1"}, "treatment": {"models:/crops/2"}}
+            arm = (await gateway.search(user="someone")).json()["arm"]
+            for wait_s, query in ((10, "SUBJECT1"), (10, "subject2"), (91, "subject3")):
+                now[0] += wait_s
+                await gateway.search(query, user="someone")
+            text = (await gateway.client.get("/metrics")).text
+            assert f'crops_reformulations_total{{arm="{arm}"}} 1.0' in text, "one is the same query, one is too late"
+
+    run(work())
+
+
+def broken(release, folder, change):
+    shutil.copytree(release.files, folder)
+    change(folder)
+    return toys.named(folder, 9)
+
+
+def sealed(folder):
+    listed = json.loads((folder / "checksums.json").read_text())
+    (folder / "checksums.json").write_text(json.dumps({name: sha256(folder / name) for name in listed}))
+
+
+def other_index(other):
+    def change(folder):
+        for name in ("index.faiss", "index.json"):
+            shutil.copyfile(Path(other.files) / name, folder / name)
+        sealed(folder)
+
+    return change
+
+
+def other_probes(folder):
+    about = json.loads((folder / "fingerprint.json").read_text())
+    about["vectors"] = np.roll(np.array(about["vectors"]), 1, axis=1).tolist()
+    (folder / "fingerprint.json").write_text(json.dumps(about))
+    sealed(folder)
+
+
+def flipped(folder):
+    data = bytearray((folder / "index.faiss").read_bytes())
+    data[-1] ^= 1
+    (folder / "index.faiss").write_bytes(bytes(data))
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"), [("index", "index"), ("probes", "fingerprint"), ("byte", "checksum"), ("gone", "checksum")]
+)
+def test_a_release_that_is_not_whole_or_not_of_one_piece_is_refused_and_the_old_one_goes_on(
+    tmp_path, triton, releases, name, reason
+):
+    changes = {
+        "index": other_index(releases[1]), "probes": other_probes, "byte": flipped,
+        "gone": lambda folder: (folder / "doc_ids.parquet").unlink(),
+    }  # fmt: skip
+    url = str(tmp_path / "manifest.json")
+    manifest.write(url, Manifest(generation=1, arms={"control": releases[0]}))
+    # Not of what is served: that would be known by its checksum and not be read again.
+    source = releases[0] if name in ("index", "probes") else releases[1]
+    # Triton has the encoder under the name of the sound release: it is the same encoder.
+    bad = replace(broken(source, tmp_path / "bad", changes[name]), model=source.model)
+
+    async def work():
+        async with Gateway(settings_for(tmp_path, triton)) as gateway:
+            before = (await gateway.search()).json()["results"]
+            manifest.write(url, Manifest(generation=2, arms={"control": bad}))
+            await gateway.service.look()
+            text = (await gateway.client.get("/metrics")).text
+            assert f'crops_release_rejected_total{{reason="{reason}"}} 1.0' in text
+            assert (await gateway.client.get("/v1/release")).json()["generation"] == 1
+            assert (await gateway.search()).json()["results"] == before
+            manifest.write(url, Manifest(generation=3, arms={"control": releases[1]}))
+            await gateway.service.look()
+            assert (await gateway.search()).json()["release"] == "models:/crops/2"
+
+    run(work())
+
+
+def test_a_swap_under_load_drops_nothing(gateway, tmp_path, releases):
+    async def work():
+        async with gateway:
+            stop, outcomes = asyncio.Event(), []
+
+            async def searcher(n):
+                i = 0
+                while not stop.is_set():
+                    i += 1
+                    answer = await gateway.search(f"subject{n} {i}")
+                    outcomes.append((answer.status_code, answer.json().get("release")))
+
+            tasks = [asyncio.create_task(searcher(n)) for n in range(4)]
+            for generation in range(2, 6):
+                await asyncio.sleep(0.3)
+                arms = {"control": releases[generation % 2]}
+                manifest.write(str(tmp_path / "manifest.json"), Manifest(generation=generation, arms=arms))
+                await gateway.service.look()
+            stop.set()
+            await asyncio.gather(*tasks)
+            assert {status for status, _ in outcomes} == {200}
+            assert {release for _, release in outcomes} == {"models:/crops/1", "models:/crops/2"}
+
+    run(work())
+
+
+def test_a_full_disk_is_503_and_counted(gateway, monkeypatch):
+    async def work():
+        async with gateway:
+            good = (await gateway.search()).json()
+
+            async def full(_records):
+                raise EventLogFull("No space left on device")
+
+            monkeypatch.setattr(gateway.service._log, "append", full)
+            answer = await gateway.client.post("/v1/events", json=[event(good["search_id"], good["results"][0]["video_id"])])
+            assert (answer.status_code, answer.json()["error"]["code"]) == (503, "event_log")
+            assert (await gateway.search()).status_code == 503, "a search whose record is lost would make orphans of its events"
+            assert "crops_events_lost_total 2.0" in (await gateway.client.get("/metrics")).text
+
+    run(work())
+
+
+def test_more_than_it_can_hold_is_429_at_once(tmp_path, triton, releases):
+    manifest.write(str(tmp_path / "manifest.json"), Manifest(generation=1, arms={"control": releases[0]}))
+
+    async def work():
+        async with Gateway(settings_for(tmp_path, triton, max_in_flight=4)) as gateway:
+            answers = await asyncio.gather(*(gateway.search(f"subject{n}") for n in range(40)))
+            codes = [a.status_code for a in answers]
+            assert set(codes) == {200, 429}
+            assert all(a.headers["retry-after"] for a in answers if a.status_code == 429)
+
+    run(work())
+
+
+def test_a_triton_that_dies_is_503_within_a_second_and_found_again(tmp_path, releases):
+    manifest.write(str(tmp_path / "manifest.json"), Manifest(generation=1, arms={"control": releases[0]}))
+    server = toys.triton(tmp_path / "triton")
+
+    def load(one):
+        toys.repository.write(Path(releases[0].files), tmp_path / "triton/models", releases[0].model, toys.INSTANCES)
+        toys.control.load(one.http, releases[0].model)
+
+    async def work():
+        nonlocal server
+        load(server)
+        async with Gateway(settings_for(tmp_path, server, encode_timeout_s=0.4, cache_queries=0)) as gateway:
+            expected = (await gateway.search()).json()["results"]
+            os.kill(server.process.pid, signal.SIGKILL)
+            server.process.wait()
+            for n in range(6):
+                started_s = time.monotonic()
+                answer = await gateway.search(f"subject{n}")
+                assert (answer.status_code, answer.json()["error"]["code"]) == (503, "encoder_unavailable")
+                assert time.monotonic() - started_s < 1.0
+            assert gateway.service.encoder.breaker.open
+            server = toys.launch.start(toys.install.VENV, tmp_path / "triton/models", tmp_path / "triton/state", server.ports)
+            server.wait_live()
+            load(server)
+            for _ in range(40):
+                answer = await gateway.search()
+                if answer.status_code == 200:
+                    break
+                await asyncio.sleep(0.1)
+            assert answer.json()["results"] == expected
+
+    try:
+        run(work())
+    finally:
+        server.stop()
