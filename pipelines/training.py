@@ -10,6 +10,7 @@ from components import (
     augment,
     baseline,
     champion,
+    deploy,
     discriminate,
     evaluate,
     export,
@@ -34,7 +35,7 @@ SYSTEMS = tuple(systems.SYSTEMS)
 def training(
     logs: str, fingerprint: str, validate_config: str, augment_config: str, knowledge_config: str, discriminate_config: str,
     label_config: str, train_config: str, export_config: str, index_config: str, evaluate_config: str, gate_config: str,
-    register_config: str, report_config: str, llm: str = "", registry: str = "", checkpoints: str = "",
+    register_config: str, report_config: str, deploy_config: str, llm: str = "", registry: str = "", checkpoints: str = "",
     shards: list[str] = ["0/1"],  # noqa: B006  KFP takes it as the parameter's default
 ) -> None:  # fmt: skip
     """`logs`: URI or absolute path of the tables; `fingerprint`: of their content and of the code, the root of caching.
@@ -91,6 +92,7 @@ def training(
         release = register.register(
             exported=exported["crops"], indexed=indexed["crops"], verdict=verdict, config=register_config, **common
         ).outputs["out"]
+        deploy.deploy(register=release, registry=registry, config=deploy_config)
         report.report(
             source=raw, validate=valid, augment=mined, champion=held, theta=judge, discriminate=scored,
             label=samples, exported=exported["crops"], indexed=indexed["crops"], evaluated=evaluated, baseline=first,

@@ -32,14 +32,17 @@ def release_of(folder: Path, uri: str) -> Release:
 
 def serve(
     arms: dict[str, Release], state: Path, *, host: str, port: int, events: Path | None, settings: Mapping[str, object],
-    say: Callable[[str], None], stop: Callable[[], bool] = lambda: False,
+    say: Callable[[str], None], stop: Callable[[], bool] = lambda: False, handle_signals: bool = True,
 ) -> None:  # fmt: skip
-    """Serves `arms` until SIGTERM, Ctrl-C or `stop`. A child that ends by itself is started again. `state` keeps everything."""
+    """Serves `arms` until SIGTERM, Ctrl-C or `stop`. A child that ends by itself is started again. `state` keeps everything.
+
+    handle_signals: False in any thread but the main one, which alone may listen to signals.
+    """
     started_s = time.monotonic()
     state.mkdir(parents=True, exist_ok=True)
     venv = install.ensure(say=say)
     http, grpc, metrics = launch.free_ports(3)
-    ports, ended = launch.Ports(http=http, grpc=grpc, metrics=metrics), _Ended()
+    ports, ended = launch.Ports(http=http, grpc=grpc, metrics=metrics), _Ended(listen=handle_signals)
     restarts = _Restarts()
     triton, gateway = _triton(venv, state, ports, arms), None
     try:
@@ -47,6 +50,7 @@ def serve(
         checked = _checked(state, triton, url, host=host, port=port, events=events, settings=settings)
         gateway = _gateway(state, checked)
         _wait_ready(gateway, address, state / "gateway.log")
+        say(f"Triton: {triton.http}")
         say(f"ready in {time.monotonic() - started_s:.1f} s: {address}  (console), logs in {state}")
         while not ended.asked and not stop():
             if triton.process.poll() is not None:
@@ -96,9 +100,9 @@ class _Restarts:
 class _Ended:
     """Turns the first SIGTERM or Ctrl-C into a flag: the children are ended in order, the gateway first."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, listen: bool) -> None:
         self.asked = False
-        self._before = {s: signal.signal(s, self._ask) for s in (signal.SIGTERM, signal.SIGINT)}
+        self._before = {s: signal.signal(s, self._ask) for s in (signal.SIGTERM, signal.SIGINT) if listen}
 
     def _ask(self, _signal: int, _frame: object) -> None:
         self.asked = True

@@ -21,6 +21,7 @@ VERBS = {
     "gate": ("crops.cli.release", "challenger against champion: promote, reject or unknown"),
     "register": ("crops.cli.release", "register encoder and index as one MLflow model version"),
     "run": ("crops.cli.release", "all of the above as one pipeline on this machine, ending in a report"),
+    "deploy": ("crops.cli.serve", "a registered release to Triton and into the manifest that gateways follow"),
     "serve": ("crops.cli.serve", "Triton and the gateway on this machine: searches answered, events logged"),
     "compact": ("crops.cli.serve", "event logs to the tables that the next training reads"),
     "ablate": ("crops.cli.fit", "the paper's tables 3 and 4 and its open questions, re-run on a log"),

@@ -1,4 +1,4 @@
-"""Verbs of serving: serve, compact."""
+"""Verbs of serving: deploy, serve, compact."""
 
 import time
 from pathlib import Path
@@ -61,15 +61,60 @@ def _folder(wanted: str | None, uri: str, alias: str, state: Path) -> tuple[Path
         version = registry.holder(uri, alias)
         if version is None:
             raise ConfigError(f"{uri}: no {alias} is registered; `crops run` registers one, or say --release FOLDER")
-    elif wanted.startswith("models:/") and wanted.count("/") == 2:
-        name, version = wanted.removeprefix("models:/").split("/")
     else:
-        raise InputError("--release", f"{wanted!r} is neither a folder nor models:/NAME/VERSION")
+        name, version = _version(wanted, uri)
     folder = state / "releases" / f"{name}-{version}"
     if not (folder / registry.CHECKSUMS).is_file():
         with artifacts.replacing(folder) as partial:
             registry.download(uri, version, partial, name=name)
     return folder, f"models:/{name}/{version}"
+
+
+@click.command()
+@click.option("--release", default=None, metavar="URI", help="models:/NAME/VERSION. Default: the challenger of the registry.")
+@click.option("--arm", type=click.Choice([CONTROL, TREATMENT]), default=TREATMENT, show_default=True,
+              help="control: everybody gets it; treatment: who is in an experiment.")  # fmt: skip
+@click.option("--withdraw", is_flag=True, help="Take the arm's release out of the manifest instead.")
+@click.option("--registry", "registry_uri", default=None, help="MLflow tracking URI. Default: SQLite in ./mlruns.")
+@config_option
+def deploy(release: str | None, arm: str, withdraw: bool, registry_uri: str | None, config: Config) -> None:
+    """Put a registered release into service and wait until every gateway serves it.
+
+    Its encoder goes to Triton, its files to the folder that gateways read, its name into the manifest by compare-and-set: who
+    was faster is kept. A gateway that refuses it (checksum, fingerprint, index) goes on with what it had, and this ends with
+    its reason. The section `deploy` of the config says where all of that is.
+    """
+    from crops.stages import deploy as stage
+
+    started_s = time.monotonic()
+    section, uri = config.section("deploy"), registry_uri or registry.uri_of(Path("mlruns"))
+    if section.manifest is None:
+        raise ConfigError("deploy.manifest is null: say in the config where the release manifest is")
+    if withdraw:
+        generation = stage.withdraw(arm, section)
+        show(
+            "deploy",
+            started_s,
+            StageReport(numbers={"generation": generation}, notes=(f"{arm} is empty",)),
+            Path(section.manifest),
+        )
+        return
+    name, version = _version(release, uri)
+    about = stage.release(name, version, arm, section, registry_uri=uri)
+    notes = (f"{about['uri']} is {arm}, as {about['model']} at Triton",)
+    show("deploy", started_s, StageReport(numbers={"generation": about["generation"]}, notes=notes), Path(section.manifest))
+
+
+def _version(wanted: str | None, uri: str) -> tuple[str, str]:
+    if wanted is None:
+        version = registry.holder(uri, "challenger")
+        if version is None:
+            raise ConfigError(f"{uri}: no challenger is registered; `crops run` registers one")
+        return registry.NAME, version
+    if not wanted.startswith("models:/") or wanted.count("/") != 2:
+        raise InputError("--release", f"{wanted!r} is neither a folder nor models:/NAME/VERSION")
+    name, version = wanted.removeprefix("models:/").split("/")
+    return name, version
 
 
 @click.command()

@@ -15,7 +15,7 @@ from crops.errors import ConfigError
 # In the order of the pipeline. The class of section `augment` is AugmentConfig in crops/config/augment.py.
 PIPELINE = (
     "validate", "augment", "knowledge", "discriminate", "label", "train", "export", "index", "evaluate", "gate",
-    "register", "report",
+    "register", "report", "deploy",
 )  # fmt: skip
 SECTIONS = (*PIPELINE, "ablate", "judge", "experiment", "rollout")
 

@@ -1,0 +1,25 @@
+"""Settings of `crops deploy`."""
+
+from pydantic import Field
+
+from crops.config.base import StageConfig
+
+
+class DeployConfig(StageConfig):
+    """Where a registered release goes: Triton's model repository, a folder that gateways read, the release manifest."""
+
+    manifest: str | None = Field(
+        None, description="fsspec URL of the release manifest; null: the pipeline deploys nothing. Source: the deployment."
+    )
+    triton: str = Field("http://127.0.0.1:8000", description="Triton's HTTP address, to load models by. Source: Triton.")
+    repository: str = Field(
+        "models", description="Triton's model repository, a folder that this process writes. Source: the deployment."
+    )
+    releases: str = Field(
+        "releases", description="Folder that gateways read releases from, under the same path. Source: the deployment."
+    )
+    gateways: tuple[str, ...] = Field(
+        (), description="Addresses of the gateways that must report the new generation, http://host:port. Source: the deployment."
+    )
+    instances: int = Field(0, ge=0, description="Instances of the encoder at Triton; 0: one per core. Source: ours.")
+    timeout_s: float = Field(180.0, gt=0, description="Longest wait for Triton and for the gateways, seconds. Source: ours.")

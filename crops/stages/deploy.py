@@ -1,0 +1,87 @@
+"""A registered release into service: its encoder to Triton, its files to the gateways, its name into the manifest."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from crops import index, manifest
+from crops.config.deploy import DeployConfig
+from crops.errors import ServiceError
+from crops.io import artifacts, registry
+from crops.manifest import Conflict, Release
+from crops.stages.base import StageReport
+from serving.triton import control, repository
+
+TRIES = 10
+ARM_OF = {"champion": manifest.CONTROL, "challenger": manifest.TREATMENT}
+
+
+def run(register: Path, out: Path, cfg: DeployConfig, *, registry_uri: str) -> StageReport:
+    """Deploys what `register` (that stage's out) registered; writes deploy.json. Nothing to do is said, and no error."""
+    made = artifacts.read_json(register / "release.json")
+    why = "no manifest is configured" if cfg.manifest is None else made.get("reason", "") if made["uri"] is None else ""
+    if why:
+        with artifacts.replacing(out) as folder:
+            artifacts.write_json(folder / "deploy.json", {"generation": None, "reason": why})
+        return StageReport(numbers={"deployed": 0}, notes=(f"not deployed: {why}",))
+    about = release(made["name"], made["version"], ARM_OF[made["alias"]], cfg, registry_uri=registry_uri)
+    with artifacts.replacing(out) as folder:
+        artifacts.write_json(folder / "deploy.json", about)
+    return StageReport(numbers={"deployed": 1, "generation": about["generation"]})
+
+
+def release(name: str, version: str, arm: str, cfg: DeployConfig, *, registry_uri: str) -> dict[str, Any]:
+    """Puts one model version into `arm` and returns once every gateway serves it; a ServiceError where one refuses it."""
+    assert cfg.manifest is not None
+    folder = Path(cfg.releases) / f"{name}-{version}"
+    if not (folder / registry.CHECKSUMS).is_file():
+        with artifacts.replacing(folder) as partial:
+            registry.download(registry_uri, version, partial, name=name)
+    uri = f"models:/{name}/{version}"
+    checksum = index.sha256(folder / registry.CHECKSUMS)
+    found = Release(uri=uri, model=repository.model_name(uri, checksum), files=str(folder.resolve()), checksum=checksum)
+    repository.write(folder, Path(cfg.repository), found.model, repository.Instances(count=cfg.instances))
+    control.load(cfg.triton, found.model, timeout_s=cfg.timeout_s)
+    generation = _put(cfg.manifest, arm, found)
+    for gateway in cfg.gateways:
+        _wait(gateway, generation, cfg.timeout_s)
+    return {"uri": uri, "arm": arm, "model": found.model, "generation": generation, "manifest": cfg.manifest}
+
+
+def withdraw(arm: str, cfg: DeployConfig) -> int:
+    """Takes an arm's release out of the manifest and returns the generation in which it is gone."""
+    assert cfg.manifest is not None
+    return _put(cfg.manifest, arm, None)
+
+
+def _put(url: str, arm: str, found: Release | None) -> int:
+    """By compare-and-set: what another writer changed meanwhile is kept."""
+    for _ in range(TRIES):
+        held = manifest.read(url)
+        if held.arms.get(arm) == found:
+            return held.generation
+        changed = held.with_arm(arm, found)
+        try:
+            manifest.write(url, changed)
+            return changed.generation
+        except Conflict:
+            time.sleep(0.1)
+    raise ServiceError(f"{url}: {TRIES} other writers were faster; try again")
+
+
+def _wait(gateway: str, generation: int, timeout_s: float) -> None:
+    deadline, said = time.monotonic() + timeout_s, "no answer"
+    while time.monotonic() < deadline:
+        try:
+            state = httpx.get(f"{gateway}/v1/release", timeout=5.0).json()
+            if state["generation"] >= generation:
+                return
+            if state.get("problem"):
+                raise ServiceError(f"{gateway} refuses generation {generation}: {state['problem']}")
+            said = f"it serves generation {state['generation']}"
+        except (httpx.HTTPError, ValueError, KeyError) as error:
+            said = type(error).__name__
+        time.sleep(0.2)
+    raise ServiceError(f"{gateway} does not serve generation {generation} after {timeout_s:.0f} s ({said})")
