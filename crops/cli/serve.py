@@ -5,7 +5,8 @@ from pathlib import Path
 
 import click
 
-from crops.cli.support import EXISTING, out_option, show
+from crops.cli.support import EXISTING, config_option, out_option, show
+from crops.config.all import Config
 from crops.errors import ConfigError, InputError
 from crops.io import artifacts, registry
 from crops.stages.base import StageReport
@@ -92,12 +93,8 @@ def deploy(release: str | None, arm: str, withdraw: bool, registry_uri: str | No
         raise ConfigError("deploy.manifest is null: say in the config where the release manifest is")
     if withdraw:
         generation = stage.withdraw(arm, section)
-        show(
-            "deploy",
-            started_s,
-            StageReport(numbers={"generation": generation}, notes=(f"{arm} is empty",)),
-            Path(section.manifest),
-        )
+        report = StageReport(numbers={"generation": generation}, notes=(f"{arm} is empty",))
+        show("deploy", started_s, report, Path(section.manifest))
         return
     name, version = _version(release, uri)
     about = stage.release(name, version, arm, section, registry_uri=uri)

@@ -36,7 +36,7 @@ def runs(folder: Path) -> list[list[str]]:
 
 
 EACH_ONCE = sorted(
-    [[s, ""] for s in ("validate", "augment", "knowledge", "theta", "discriminate", "label", "evaluate", "gate")]
+    [[s, ""] for s in ("validate", "augment", "knowledge", "theta", "discriminate", "label", "evaluate", "gate", "deploy")]
     + [["score", ""], ["score", ""]]
     + [["train", s] for s in ("clicks", "crops", "crops_paper", "crops_no_knowledge")]
     + [["export", ""], ["export", ""], ["index", ""], ["index", ""], ["register", "champion"], ["register", "challenger"]]

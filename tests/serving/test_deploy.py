@@ -60,7 +60,7 @@ def stack(tmp_path_factory):
 
 
 def test_the_challenger_goes_into_treatment_and_is_withdrawn(stack, tmp_path):
-    root, uri, cfg, _ = stack
+    _root, uri, cfg, _ = stack
     register = tmp_path / "register"
     register.mkdir()
     artifacts.write_json(
@@ -114,7 +114,7 @@ def test_two_that_deploy_at_once_both_get_in(tmp_path):
 
 @pytest.mark.parametrize(("made", "cfg", "why"), [
     ({"uri": None, "reason": "the gate says reject"}, DeployConfig(manifest="m"), "the gate says reject"),
-    ({"uri": "models:/crops/1", "name": "crops", "version": "1", "alias": "challenger"}, DeployConfig(), "no manifest is configured"),
+    ({"uri": "models:/crops/1", "name": "crops", "version": "1"}, DeployConfig(), "no manifest is configured"),
 ])  # fmt: skip
 def test_nothing_to_deploy_is_said(tmp_path, made, cfg, why):
     (tmp_path / "register").mkdir()

@@ -26,6 +26,7 @@ STAGES = (
     "evaluate",
     "gate",
     "register",
+    "deploy",
 )
 TABLE = {s: {"clicks": 0.4, "crops": 0.5} for s in ("ct", "qr")}
 FILES = {
