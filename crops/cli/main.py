@@ -24,6 +24,7 @@ VERBS = {
     "deploy": ("crops.cli.serve", "a registered release to Triton and into the manifest that gateways follow"),
     "serve": ("crops.cli.serve", "Triton and the gateway on this machine: searches answered, events logged"),
     "compact": ("crops.cli.serve", "event logs to the tables that the next training reads"),
+    "rollout": ("crops.cli.rollout", "canary and A/B of a challenger: start, status, step, abort"),
     "ablate": ("crops.cli.fit", "the paper's tables 3 and 4 and its open questions, re-run on a log"),
     "judge": ("crops.cli.judge", "ask people about a blinded sample of pairs, and read their grades back"),
     "experiment": ("crops.cli.experiment", "the A/B readout of an experiment: lifts, intervals, verdict"),

@@ -190,7 +190,7 @@ class Service:
 
     async def _count(self, label: str, query: str, user_id: str, k: int, found: Found, took_s: float) -> None:
         metrics, shown = self.metrics, min(k, len(found.rows))
-        metrics.requests.labels(label, "ok").inc()
+        metrics.requests.labels(label, "ok" if shown else "empty").inc()
         metrics.searches.labels(label).inc()
         metrics.impressions.labels(label).inc(shown)
         metrics.query_chars.labels(label).observe(len(query))

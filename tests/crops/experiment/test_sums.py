@@ -4,7 +4,6 @@ from datetime import timedelta
 
 import ibis
 import pandas as pd
-import pytest
 
 from crops import records
 from crops.experiment import readout, stats, sums, totals
@@ -83,8 +82,24 @@ def test_recall_paths_by_hand(house):
     }}  # fmt: skip
 
 
-@pytest.mark.parametrize("metric", METRICS)
-def test_sums_on_an_engine_agree_with_rows_in_memory(house, metric):
+def events_of(metric, searches, results, videos):
+    """What `compare` is given for that metric, put together without any engine."""
+    by_id, length = {s["search_id"]: s for s in searches}, {v["video_id"]: v["duration_s"] for v in videos}
+    if metric != "rqr":
+        shown = [r for r in results if r["stage"] == "exposed"]
+        return pd.DataFrame([by_id[r["search_id"]] | r | {"duration_s": length.get(r["video_id"])} for r in shown])
+    of_user = {}
+    for s in searches:
+        of_user.setdefault(s["user_id"], []).append((s["ts"], s["query"]))
+    settled = max(s["ts"] for s in searches) - timedelta(seconds=90)
+
+    def again(s):
+        return any(q != s["query"] and 0 < (ts - s["ts"]).total_seconds() <= 90 for ts, q in of_user[s["user_id"]])
+
+    return pd.DataFrame([s | {"reformulated": again(s)} for s in searches if s["ts"] <= settled])
+
+
+def test_sums_on_an_engine_agree_with_rows_in_memory(house):
     """Both ways from the same log, pre-period and a user in both arms included: the same moments, hence the same answer."""
     searches, results, videos = logs.experiment(users=60, days=2, lift=0.3)
     searches.append(search("both", "u1", START + 47 * HOUR, "bread", "control"))
@@ -93,24 +108,10 @@ def test_sums_on_an_engine_agree_with_rows_in_memory(house, metric):
     people = house.keep(sums.people(days), "people")
     in_both = house.fetch(people.agg(n=(people.arms > 1).sum()))[0]["n"]
     rows = house.fetch(sums.moments(days, people.filter(people.arms == 1)))
-    found = sums.arms_of(rows, METRICS[metric], in_both=in_both)
-
-    by_id, length = {s["search_id"]: s for s in searches}, {v["video_id"]: v["duration_s"] for v in videos}
-    if metric == "rqr":
-        settled = max(s["ts"] for s in searches) - timedelta(seconds=90)
-        again = {
-            s["search_id"]
-            for s in searches
-            for o in searches
-            if s["user_id"] == o["user_id"] and s["query"] != o["query"] and 0 < (o["ts"] - s["ts"]).total_seconds() <= 90
-        }
-        events = [s | {"reformulated": s["search_id"] in again} for s in searches if s["ts"] <= settled]  # fmt: skip
-    else:
-        events = [
-            by_id[r["search_id"]] | r | {"duration_s": length.get(r["video_id"])} for r in results if r["stage"] == "exposed"
-        ]
-    expected = totals.of_events(pd.DataFrame(events), METRICS[metric])
-    assert expected.in_both == found.in_both == 1
-    # A user of the arm without an impression at all counts as a user on the engine; here every search shows something.
-    assert (found.control, found.treatment) == (expected.control, expected.treatment)
-    assert stats.decide(found, METRICS[metric]) == stats.decide(expected, METRICS[metric])
+    for name, metric in METRICS.items():
+        found = sums.arms_of(rows, metric, in_both=in_both)
+        expected = totals.of_events(events_of(name, searches, results, videos), metric)
+        assert expected.in_both == found.in_both == 1
+        # A user of the arm without a single impression is a user on the engine only; here every search shows something.
+        assert (found.control, found.treatment) == (expected.control, expected.treatment), name
+        assert stats.decide(found, metric) == stats.decide(expected, metric)

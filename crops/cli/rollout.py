@@ -1,0 +1,115 @@
+"""The verb rollout: canary and A/B of a challenger."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from crops.cli.support import config_option
+from crops.config.all import Config
+from crops.errors import ConfigError
+from crops.io import registry
+
+FOLDER = click.Path(path_type=Path, file_okay=False)
+FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+def _common(command: Callable[..., Any]) -> Callable[..., Any]:
+    options = (
+        click.option("--state", type=FOLDER, default=Path("rollout"), show_default=True, help="State and audit trail."),
+        click.option("--prometheus", default="http://127.0.0.1:9090", show_default=True, help="Address of Prometheus."),
+        click.option("--registry", "registry_uri", default=None, help="MLflow tracking URI. Default: SQLite in ./mlruns."),
+        click.option("--features", type=FILE, default=None, help="Features file of the gateways. Default: STATE/features.json."),
+        click.option("--readout", type=FILE, default=None, help="readout.json of `crops experiment`, made anew beside."),
+        config_option,
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@click.group()
+def rollout() -> None:
+    """Canary, then A/B of the registry's challenger, by guardrails and readout; every move is written down with its reason.
+
+    \b
+    crops rollout start --name autumn --config rollout.yaml --readout exp/readout.json --follow
+    crops rollout status
+    crops rollout abort --reason "a better one is coming"
+
+    The sections `rollout` (steps, guardrails, A/B) and `deploy` (manifest, Triton, gateways) of the config say how and where.
+    Killed at any point, the same command or `crops rollout step` goes on.
+    """
+
+
+@rollout.command()
+@_common
+@click.option("--name", required=True, help="What readout, metrics and audit trail call the experiment.")
+@click.option("--follow", is_flag=True, help="Stay and look every rollout.poll_s until it is over.")
+def start(name: str, follow: bool, config: Config, **where: Any) -> None:
+    """Begin with the first step of the canary."""
+    from crops.stages import rollout as stage
+
+    place, plan = _place(config, where), config.section("rollout")
+    if not (follow and (place.folder / stage.STATE).exists() and stage.load(place).experiment == name):
+        state = stage.start(place, plan, name=name)
+        click.echo(f"{state.experiment}: {state.treatment} against {state.control}, step 1 of {len(plan.steps)}")
+    while follow:
+        state, verdict = stage.step(place, plan)
+        click.echo(f"{time.strftime('%H:%M:%S')} {state.phase} {state.step + 1}: {verdict.kind}: {verdict.reason}")
+        if state.phase not in ("canary", "ab"):
+            return
+        time.sleep(plan.poll_s)
+
+
+@rollout.command()
+@_common
+def step(config: Config, **where: Any) -> None:
+    """One look: measure, decide, act."""
+    from crops.stages import rollout as stage
+
+    state, verdict = stage.step(_place(config, where), config.section("rollout"))
+    click.echo(f"{state.phase} {state.step + 1}: {verdict.kind}: {verdict.reason}")
+
+
+@rollout.command()
+@_common
+def status(config: Config, **where: Any) -> None:
+    """Where it stands, and the last moves with their reasons. Changes nothing."""
+    from crops.experiment import rollout as rules
+    from crops.stages import rollout as stage
+
+    place, plan = _place(config, where), config.section("rollout")
+    state = stage.load(place)
+    covered = rules.coverage(plan, state)
+    click.echo(f"{state.experiment}: {state.phase}, step {state.step + 1} of {len(plan.steps)}, coverage {covered:.0%}")
+    click.echo(f"{state.treatment} against {state.control}")
+    trail = place.folder / stage.AUDIT
+    for line in trail.read_text(encoding="utf-8").splitlines()[-10:] if trail.exists() else []:
+        click.echo(f"  {line}")
+
+
+@rollout.command()
+@_common
+@click.option("--reason", required=True, help="Goes into the audit trail.")
+def abort(reason: str, config: Config, **where: Any) -> None:
+    """End it now: everybody gets the champion."""
+    from crops.stages import rollout as stage
+
+    state = stage.abort(_place(config, where), config.section("rollout"), reason=reason)
+    click.echo(f"{state.experiment}: {state.phase}")
+
+
+def _place(config: Config, where: dict[str, Any]) -> Any:
+    from crops.stages.rollout import Place
+
+    section = config.section("deploy")
+    if section.manifest is None:
+        raise ConfigError("deploy.manifest is null: say in the config where the release manifest is")
+    state = where["state"]
+    return Place(
+        folder=state, prometheus=where["prometheus"].rstrip("/"), readout=where["readout"], deploy=section,
+        registry=where["registry_uri"] or registry.uri_of(Path("mlruns")), features=where["features"] or state / "features.json",
+    )  # fmt: skip

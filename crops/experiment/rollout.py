@@ -1,0 +1,225 @@
+"""What a rollout does next: plan, state and measurements in, a verdict with its reason out. crops.stages.rollout acts on it.
+
+canary step 0 .. n -> A/B -> promoted          wait: nothing; advance: the next step, or the A/B
+          any of them -> rolled back           promote: the challenger becomes champion; roll back: it leaves
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from crops.config.rollout import Guardrail, RolloutConfig
+from crops.experiment import sequential
+
+WAIT, ADVANCE, ROLL_BACK, PROMOTE = "wait", "advance", "roll back", "promote"
+Phase = Literal["canary", "ab", "promoted", "rolled back", "aborted"]
+RUNNING: tuple[Phase, ...] = ("canary", "ab")
+Sides = Mapping[str, float | None]  # by arm
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """wait | advance | roll back | promote, and why."""
+
+    kind: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """Where the rollout of `experiment` stands; times are Unix seconds."""
+
+    experiment: str
+    control: str
+    treatment: str
+    started_s: float
+    entered_s: float  # this step, or the A/B
+    phase: Phase = "canary"
+    step: int = 0
+    blind_since_s: float | None = None  # first look that got no answer from Prometheus
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Readout:
+    """Of readout.json: verdict on the primary metric with the guardrails, why, and users of both arms."""
+
+    verdict: str
+    reason: str
+    users: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurements:
+    """What was seen at one look. None is "not known", never 0.
+
+    at_s      Prometheus's own clock
+    problem   why nothing was seen; the rest is empty then
+    values    guardrail -> arm -> value; of a rate the numerator
+    events    guardrail -> arm -> events behind it; of a rate the denominator
+    served    arm -> releases that gateways report for it
+    rejected  releases that gateways refused (fingerprint) since the start
+    users     of both arms since the start
+    """
+
+    at_s: float | None = None
+    problem: str | None = None
+    values: Mapping[str, Sides] | None = None
+    events: Mapping[str, Sides] | None = None
+    served: Mapping[str, frozenset[str]] | None = None
+    rejected: float | None = None
+    users: int | None = None
+    readout: Readout | None = None
+
+
+def coverage(plan: RolloutConfig, state: State) -> float:
+    """Share of all users in the experiment; 0 once it is over."""
+    if state.phase not in RUNNING:
+        return 0.0
+    return plan.steps[state.step].coverage if state.phase == "canary" else plan.ab.coverage
+
+
+def decide(plan: RolloutConfig, state: State, seen: Measurements, *, now_s: float) -> Verdict:
+    """The next move. A guardrail beats everything; what is not known never advances."""
+    if state.phase not in RUNNING:
+        return Verdict(WAIT, f"{state.experiment} is over: {state.phase}")
+    if (blind := _blind(plan, state, seen, now_s=now_s)) is not None:
+        return blind
+    if broken := _broken(plan, state, seen):
+        return Verdict(ROLL_BACK, "; ".join(broken))
+    if (reason := _not_yet(plan, state, seen, now_s=now_s)) is not None:
+        return _too_long(plan, state, reason, now_s=now_s)
+    if state.phase == "canary":
+        last = state.step + 1 == len(plan.steps)
+        following = (
+            f"A/B at {plan.ab.coverage:.0%}" if last else f"step {state.step + 2} at {plan.steps[state.step + 1].coverage:.0%}"
+        )
+        return Verdict(ADVANCE, f"guardrails hold, dwell and users reached; next: {following}")
+    return _too_long(plan, state, _ab(seen.readout), now_s=now_s)
+
+
+def after(state: State, verdict: Verdict, seen: Measurements, *, steps: int, now_s: float) -> State:
+    """The state that `verdict` leads to, of a plan with `steps` canary steps."""
+    if verdict.kind == WAIT:
+        blind = (state.blind_since_s if state.blind_since_s is not None else now_s) if seen.problem else None
+        return replace(state, blind_since_s=blind)
+    if verdict.kind == ROLL_BACK:
+        return replace(state, phase="rolled back", blind_since_s=None)
+    if verdict.kind == PROMOTE:
+        return replace(state, phase="promoted", blind_since_s=None)
+    if state.step + 1 < steps:
+        return replace(state, step=state.step + 1, entered_s=now_s, blind_since_s=None)
+    return replace(state, phase="ab", entered_s=now_s, blind_since_s=None)
+
+
+def _blind(plan: RolloutConfig, state: State, seen: Measurements, *, now_s: float) -> Verdict | None:
+    """No measurements, or clocks that cannot both be right: wait and say so; roll back when it lasts."""
+    if seen.problem is not None:
+        since = state.blind_since_s if state.blind_since_s is not None else now_s
+        left = plan.blind_limit_s - (now_s - since)
+        if left <= 0:
+            return Verdict(
+                ROLL_BACK, f"no measurements for {now_s - since:.0f} s (limit {plan.blind_limit_s:.0f} s): {seen.problem}"
+            )
+        return Verdict(WAIT, f"no measurements: {seen.problem}; waiting, rolled back in {left:.0f} s")
+    if now_s < state.entered_s:
+        return Verdict(WAIT, f"the clock says {state.entered_s - now_s:.0f} s before this step began: clock skew")
+    if seen.at_s is not None and abs(seen.at_s - now_s) > plan.max_skew_s:
+        return Verdict(
+            WAIT, f"Prometheus's clock and this one are {abs(seen.at_s - now_s):.0f} s apart (limit {plan.max_skew_s:.0f} s)"
+        )
+    return None
+
+
+def _broken(plan: RolloutConfig, state: State, seen: Measurements) -> list[str]:
+    found = [reason for g in plan.guardrails if (reason := _check(plan, g, seen)[1]) is not None]
+    if seen.rejected:
+        found.append(f"fingerprint: {seen.rejected:.0f} release(s) refused by a gateway")
+    wrong = (seen.served or {}).get("treatment", frozenset()) - {state.treatment}
+    if wrong:
+        found.append(f"fingerprint: treatment is served by {', '.join(sorted(wrong))}, expected {state.treatment}")
+    if seen.readout is not None and seen.readout.verdict in ("worse", "blocked"):
+        found.append(f"readout: {seen.readout.verdict}: {seen.readout.reason}")
+    return found
+
+
+def _check(plan: RolloutConfig, g: Guardrail, seen: Measurements) -> tuple[bool, str | None]:
+    """(answered, reason why it is broken or None)."""
+    values, events = (seen.values or {}).get(g.name, {}), (seen.events or {}).get(g.name, {})
+    treatment, control = values.get("treatment"), values.get("control")
+    n, m = events.get("treatment") or 0.0, events.get("control") or 0.0
+    if treatment is None or n < g.min_events:
+        return False, None
+    if g.kind == "count":
+        return True, _over(g, treatment, f"{g.name}: {treatment:.4g} in treatment")
+    if control is None or m < g.min_events:
+        return False, None
+    if g.kind == "rate":
+        return True, _lost(plan, g, (control, m), (treatment, n))
+    if g.kind == "difference":
+        a, b = treatment / n, control / m
+        return True, _over(g, a - b, f"{g.name}: {a:.2%} in treatment against {b:.2%}")
+    if control <= 0:
+        return False, None
+    return True, _over(g, treatment / control, f"{g.name}: {treatment:.4g} in treatment against {control:.4g}")
+
+
+def _over(g: Guardrail, value: float, words: str) -> str | None:
+    return f"{words}, allowed {g.kind} {g.limit:g}" if value > g.limit else None
+
+
+def _lost(plan: RolloutConfig, g: Guardrail, control: tuple[float, float], treatment: tuple[float, float]) -> str | None:
+    """A rate that is worse by more than `limit` beyond the always-valid bound of its log ratio.
+
+    The standard error is that of independent events at the pooled rate, times `overdispersion`, so that a side without any event
+    can fail; the exact, per-user answer is the readout's.
+    """
+    (x, m), (y, n) = control, treatment
+    # Half an event keeps the logarithm of a side without any.
+    a, b = (x + 0.5) / (m + 1), (y + 0.5) / (n + 1)
+    pooled = min((x + y + 1) / (m + n + 2), 1.0)
+    se = plan.overdispersion * math.sqrt((1 - pooled) / pooled * (1 / m + 1 / n))
+    worse = math.log(a / b) if g.higher_is_better else math.log(b / a)
+    bound = worse - se * sequential.critical(max(1, int(n + m)), alpha=plan.alpha, planned_users=max(1, int(n + m)))
+    if bound <= math.log1p(g.limit):
+        return None
+    return f"{g.name}: {b:.2%} in treatment against {a:.2%}, worse by at least {math.expm1(bound):.1%}, allowed {g.limit:.1%}"
+
+
+def _not_yet(plan: RolloutConfig, state: State, seen: Measurements, *, now_s: float) -> str | None:
+    """What is still missing before this step can end; None: nothing."""
+    in_ab = state.phase == "ab"
+    dwell_s, users = (plan.ab.min_s, plan.ab.min_users) if in_ab else _needs(plan, state)
+    if state.treatment not in (seen.served or {}).get("treatment", frozenset()):
+        return f"no gateway reports {state.treatment} for treatment yet"
+    if now_s - state.entered_s < dwell_s:
+        return f"{now_s - state.entered_s:.0f} of {dwell_s:.0f} s in this step"
+    if seen.users is None:
+        return "the number of users is not known: no readout yet"
+    if seen.users < users:
+        return f"{seen.users} of {users} users seen"
+    if silent := [g.name for g in plan.guardrails if not _check(plan, g, seen)[0]]:
+        return f"too little traffic to judge {', '.join(silent)}"
+    return None
+
+
+def _needs(plan: RolloutConfig, state: State) -> tuple[float, int]:
+    step = plan.steps[state.step]
+    return step.dwell_s, step.min_users
+
+
+def _ab(found: Readout | None) -> Verdict | str:
+    if found is None:
+        return "no readout yet"
+    if found.verdict == "better":
+        return Verdict(PROMOTE, f"readout: better: {found.reason}")
+    return f"readout: {found.verdict}: {found.reason}"
+
+
+def _too_long(plan: RolloutConfig, state: State, found: Verdict | str, *, now_s: float) -> Verdict:
+    """An A/B that ran its time without being better ends; a canary waits as long as it must."""
+    if isinstance(found, Verdict):
+        return found
+    if state.phase == "ab" and now_s - state.entered_s >= plan.ab.max_s:
+        return Verdict(ROLL_BACK, f"not better after {now_s - state.entered_s:.0f} s of A/B: {found}")
+    return Verdict(WAIT, found)

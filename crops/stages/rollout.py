@@ -1,0 +1,210 @@
+"""The rollout controller: looks, decides, writes down, acts. Killed anywhere, the next look goes on from what is written down.
+
+The state is written before anything is done about it, and what it asks for is put in place anew at every look: doing it twice
+changes nothing. So there is no moment at which a kill could lose a step or leave two champions.
+"""
+
+import json
+import os
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from crops import manifest
+from crops.config.deploy import DeployConfig
+from crops.config.rollout import ARM, RolloutConfig
+from crops.errors import ConfigError, InputError, ServiceError
+from crops.experiment import features, rollout
+from crops.experiment.rollout import Measurements, Readout, State, Verdict
+from crops.io import artifacts, prometheus, registry
+from crops.stages import deploy
+
+STATE, AUDIT, FEATURES = "rollout.json", "audit.jsonl", "features.json"
+Clock = Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a rollout lives and what it speaks to. `readout`: readout.json of `crops experiment`, None where nobody makes one."""
+
+    folder: Path
+    prometheus: str
+    registry: str
+    features: Path
+    readout: Path | None
+    deploy: DeployConfig
+
+
+def start(place: Place, plan: RolloutConfig, *, name: str, salt: str | None = None, clock: Clock = time.time) -> State:
+    """Begins the canary of the registry's challenger; a ConfigError where one is running or there is nobody to try."""
+    place.folder.mkdir(parents=True, exist_ok=True)
+    if (place.folder / STATE).exists() and (held := load(place)).phase in rollout.RUNNING:
+        raise ConfigError(f"{place.folder}: {held.experiment} is running ({held.phase}); abort it first")
+    control, treatment = (registry.holder(place.registry, alias) for alias in ("champion", "challenger"))
+    if control is None or treatment is None:
+        raise ConfigError(f"{place.registry}: a rollout needs a champion and a challenger, found {control} and {treatment}")
+    if control == treatment:
+        raise ConfigError(f"{place.registry}: version {control} is champion and challenger")
+    now_s = clock()
+    made = State(experiment=name, control=_uri(control), treatment=_uri(treatment), started_s=now_s, entered_s=now_s)
+    extra = {"salt": salt or uuid.uuid4().hex, "control_version": control, "treatment_version": treatment}
+    artifacts.write_json(place.folder / "experiment.json", extra)
+    _save(place, made, Verdict(rollout.WAIT, f"started: {made.treatment} against {made.control}"), now_s)
+    reconcile(place, plan, made)
+    return made
+
+
+def step(place: Place, plan: RolloutConfig, *, clock: Clock = time.time) -> tuple[State, Verdict]:
+    """One look: puts in place what the state asks for, measures, decides, writes the decision down, acts on it."""
+    state, now_s = load(place), clock()
+    reconcile(place, plan, state)
+    seen = measure(place, plan, state, now_s=now_s)
+    verdict = rollout.decide(plan, state, seen, now_s=now_s)
+    changed = rollout.after(state, verdict, seen, steps=len(plan.steps), now_s=now_s)
+    if changed != state or verdict.kind != rollout.WAIT:
+        _save(place, changed, verdict, now_s)
+        reconcile(place, plan, changed)
+    return changed, verdict
+
+
+def abort(place: Place, plan: RolloutConfig, *, reason: str, clock: Clock = time.time) -> State:
+    """Ends a rollout by hand: the challenger leaves, everybody gets the champion."""
+    state = load(place)
+    if state.phase in rollout.RUNNING:
+        values = {**asdict(state), "phase": "aborted"}
+        state = State(**values)
+        _save(place, state, Verdict(rollout.ROLL_BACK, f"aborted by hand: {reason}"), clock())
+    reconcile(place, plan, state)
+    return state
+
+
+def load(place: Place) -> State:
+    """The state that was written last; an InputError where there is none."""
+    raw = artifacts.read_json(place.folder / STATE)
+    try:
+        return State(**raw)
+    except TypeError as error:
+        raise InputError(place.folder / STATE, f"not a rollout's state: {error}") from error
+
+
+def reconcile(place: Place, plan: RolloutConfig, state: State) -> None:
+    """Manifest, features file and aliases as `state` wants them. Again and again it changes nothing more."""
+    kept = artifacts.read_json(place.folder / "experiment.json")
+    if state.phase in rollout.RUNNING:
+        # The release first: the features file must name only what can be served.
+        if _held(place, manifest.TREATMENT) != state.treatment:
+            _release(place, kept["treatment_version"], manifest.TREATMENT)
+        _write_features(place, [_experiment(plan, state, kept)])
+        return
+    _write_features(place, [])
+    if state.phase == "promoted":
+        _promote(place, state, kept)
+    if _held(place, manifest.TREATMENT) is not None:
+        deploy.withdraw(manifest.TREATMENT, place.deploy)
+
+
+def measure(place: Place, plan: RolloutConfig, state: State, *, now_s: float) -> Measurements:
+    """What Prometheus and the readout say; `problem` where Prometheus does not answer."""
+    seconds = int(max(60.0, min(plan.window_s, now_s - state.entered_s)))
+    url = place.prometheus
+    try:
+        values: dict[str, dict[str, float | None]] = {}
+        events: dict[str, dict[str, float | None]] = {}
+        for rail in plan.guardrails:
+            for found, query in ((values, rail.query), (events, rail.events)):
+                found[rail.name] = {arm: prometheus.one(url, _of(query, arm, seconds)) for arm in manifest.ARMS}
+        served: dict[str, set[str]] = {}
+        for labels, value in prometheus.ask(url, "crops_release_info"):
+            if value == 1:
+                served.setdefault(labels.get("arm", ""), set()).add(labels.get("release", ""))
+        since = int(max(60.0, now_s - state.started_s))
+        rejected = prometheus.one(url, f"sum(increase(crops_release_rejected_total[{since}s]))")
+        at_s = prometheus.one(url, "time()")
+    except ServiceError as error:
+        return Measurements(problem=str(error))
+    users, read = _readout(place.readout)
+    return Measurements(
+        at_s=at_s, values=values, events=events, served={arm: frozenset(names) for arm, names in served.items()},
+        rejected=round(rejected) if rejected is not None else None, users=users, readout=read,
+    )  # fmt: skip
+
+
+def _of(query: str, arm: str, seconds: int) -> str:
+    return query.replace("$in", f'{ARM}="{arm}"').replace("$window", f"{seconds}s")
+
+
+def _readout(path: Path | None) -> tuple[int | None, Readout | None]:
+    if path is None or not path.exists():
+        return None, None
+    found = artifacts.read_json(path)
+    users = int(found["users"]["control"]) + int(found["users"]["treatment"])
+    return users, Readout(verdict=found["verdict"], reason=" ".join(found["reasons"]), users=users)
+
+
+def _experiment(plan: RolloutConfig, state: State, kept: dict[str, Any]) -> features.Experiment:
+    return features.Experiment.parse({
+        "name": state.experiment, "salt": kept["salt"], "coverage": rollout.coverage(plan, state), "control": state.control,
+        "treatment": state.treatment, "start": datetime.fromtimestamp(state.started_s, UTC),
+    })  # fmt: skip
+
+
+def _write_features(place: Place, experiments: list[features.Experiment]) -> None:
+    before = {one.name: one for one in features.parse(features.load(place.features), source=str(place.features))}
+    for one in experiments:
+        if one.name in before:
+            features.check_change(before[one.name], one)
+    text = json.dumps(features.render(experiments), indent=2, sort_keys=True) + "\n"
+    if not place.features.exists() or place.features.read_text(encoding="utf-8") != text:
+        _write(place.features, text)
+
+
+def _promote(place: Place, state: State, kept: dict[str, Any]) -> None:
+    """The alias first, then what is served: one alias has one holder, and the manifest follows it."""
+    version = kept["treatment_version"]
+    registry.move(place.registry, "champion", version, expected=_champion(place, kept), reason=f"rollout {state.experiment}")
+    if _held(place, manifest.CONTROL) != state.treatment:
+        _release(place, version, manifest.CONTROL)
+
+
+def _champion(place: Place, kept: dict[str, Any]) -> str | None:
+    """Whom the alias may be taken from: the champion of the start, or the challenger itself where it was moved already."""
+    held = registry.holder(place.registry, "champion")
+    return held if held in (kept["control_version"], kept["treatment_version"]) else kept["control_version"]
+
+
+def _held(place: Place, arm: str) -> str | None:
+    assert place.deploy.manifest is not None
+    held = manifest.read(place.deploy.manifest).arms.get(arm)
+    return held.uri if held else None
+
+
+def _release(place: Place, version: str, arm: str) -> None:
+    deploy.release(registry.NAME, version, arm, place.deploy, registry_uri=place.registry)
+
+
+def _uri(version: str) -> str:
+    return f"models:/{registry.NAME}/{version}"
+
+
+def _save(place: Place, state: State, verdict: Verdict, now_s: float) -> None:
+    """The state, then its line in the audit trail: a kill between them is seen by the trail's gap, and loses no step."""
+    _write(place.folder / STATE, json.dumps(asdict(state), indent=2) + "\n")
+    at = datetime.fromtimestamp(now_s, UTC).isoformat()
+    line = {"at": at, "verdict": verdict.kind, "reason": verdict.reason, "phase": state.phase, "step": state.step}
+    with (place.folder / AUDIT).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _write(path: Path, text: str) -> None:
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
