@@ -78,7 +78,7 @@ def _wait(gateway: str, generation: int, timeout_s: float) -> None:
             state = httpx.get(f"{gateway}/v1/release", timeout=5.0).json()
             if state["generation"] >= generation:
                 return
-            if state.get("problem"):
+            if (state.get("refused_generation") or 0) >= generation:
                 raise ServiceError(f"{gateway} refuses generation {generation}: {state['problem']}")
             said = f"it serves generation {state['generation']}"
         except (httpx.HTTPError, ValueError, KeyError) as error:

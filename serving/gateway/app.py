@@ -192,7 +192,7 @@ def _state(app: FastAPI, token: str | None) -> None:
         """What is served per arm."""
         holder = _service(request).holder
         return {
-            "generation": holder.generation, "problem": holder.problem or None,
+            "generation": holder.generation, "refused_generation": holder.refused or None, "problem": holder.problem or None,
             "arms": {
                 arm: {"release": s.release.uri, "model": s.release.model, "fingerprint": s.fingerprint, "index": s.index_checksum,
                       "documents": len(s.index.ids)}

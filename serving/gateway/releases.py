@@ -64,6 +64,7 @@ class Holder:
         self.settings, self._encode, self._ensure = settings, encode, ensure
         self.arms: dict[str, Served] = {}
         self.generation = 0
+        self.refused = 0  # the newest generation that was refused
         self.problem = "no manifest has been read yet"
 
     async def look(self) -> str | None:
@@ -84,7 +85,7 @@ class Holder:
             for arm, release in found.arms.items():
                 arms[arm] = known.get(release.checksum) or await self._load(release)
         except Rejected as refused:
-            self.problem = f"{arm}: {release.uri}: {refused}"
+            self.problem, self.refused = f"{arm}: {release.uri}: {refused}", found.generation
             return refused.reason
         self.arms, self.generation, self.problem = arms, found.generation, ""
         return None

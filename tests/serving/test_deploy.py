@@ -1,62 +1,17 @@
 """From the registry into service: a running laptop stack takes a challenger, refuses a bad one, and one without it goes back."""
 
-import json
 import threading
-import time
-from pathlib import Path
 
 import httpx
 import pytest
-import releases as toys
 
 from crops import manifest
 from crops.config.deploy import DeployConfig
 from crops.errors import ServiceError
-from crops.io import artifacts, registry
+from crops.io import artifacts
 from crops.stages import deploy
-from serving import laptop
-from serving.triton import install, launch
 
 pytestmark = pytest.mark.triton
-
-
-@pytest.fixture(scope="module")
-def stack(tmp_path_factory):
-    """What `crops serve` starts, on the first of two registered releases, in a thread of this process."""
-    if not install.ready():
-        pytest.skip("no Triton server: make triton")
-    root = tmp_path_factory.mktemp("stack")
-    uri = registry.uri_of(root / "registry")
-    for release in toys.build(root / "made"):
-        registry.register(uri, Path(release.files), tags={"checksums": release.checksum})
-    first = registry.download(uri, "1", root / "first")
-    (port,) = launch.free_ports(1)
-    stop, said, failed = threading.Event(), [], []
-
-    def work():
-        try:
-            laptop.serve(
-                {"control": laptop.release_of(first, "models:/crops/1")}, root / "state", host="127.0.0.1", port=port,
-                events=root / "events", settings={"poll_s": 0.1}, say=said.append, stop=stop.is_set, handle_signals=False,
-            )  # fmt: skip
-        except Exception as error:
-            failed.append(error)
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    while not any("ready" in line for line in said) and not failed:
-        time.sleep(0.1)
-    assert not failed
-    triton = json.loads((root / "state/gateway.json").read_text())["triton"]
-    cfg = DeployConfig(
-        manifest=str(root / "state/manifest.json"), repository=str(root / "state/models"), releases=str(root / "releases"),
-        triton=next(line.split()[-1] for line in said if line.startswith("Triton: ")), gateways=(f"http://127.0.0.1:{port}",),
-        timeout_s=30,
-    )  # fmt: skip
-    yield root, uri, cfg, triton
-    stop.set()
-    thread.join(30)
-    assert said[-1] == "stopped"
 
 
 def test_the_challenger_goes_into_treatment_and_is_withdrawn(stack, tmp_path):
