@@ -8,7 +8,7 @@ SCALE ?= small
 SEED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup triton run test test-slow check bench lock clean
+.PHONY: help setup triton run test test-slow check bench monitoring lock clean
 
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -50,6 +50,9 @@ check: setup ## format, lint, types, import contracts, unit tests
 
 bench: setup ## side-by-side measurements, printed as ratios
 	for f in $(filter-out benchmarks/report.py benchmarks/synthetic_log.py,$(wildcard benchmarks/*.py)); do echo "== $$f"; $(BIN)/python $$f || exit 1; done
+
+monitoring: setup ## monitoring/rules from monitoring/slo and monitoring/alerts
+	$(BIN)/python monitoring/generate.py
 
 lock: ## write locks/dev.txt anew from pyproject.toml (exact versions, no addresses)
 	UV_FIND_LINKS="$${UV_FIND_LINKS:-$$PIP_FIND_LINKS}" $(BIN)/uv pip compile --quiet --python $(BIN)/python --all-extras --no-annotate --no-header --no-emit-index-url --no-emit-find-links --upgrade-package torch \

@@ -1,0 +1,205 @@
+"""Rules are what their sources say; every alert fires, and stays quiet on little and no data; every name is exported."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+MONITORING = ROOT / "monitoring"
+sys.path.insert(0, str(MONITORING))
+import generate  # noqa: E402
+
+from serving.gateway.metrics import Metrics  # noqa: E402
+
+# Signs that are read in a run's report, not in Prometheus: they have a runbook and no alert.
+READ_IN_REPORTS = {"RecallHighNdcgDown", "LossPlateausEarly"}
+needs_promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="not run: promtool is not installed")
+
+
+def rules():
+    files = sorted((MONITORING / "rules").glob("*.yaml"))
+    assert files, "no rule file found"
+    return [rule for path in files for group in yaml.safe_load(path.read_text())["groups"] for rule in group["rules"]]
+
+
+def alerts():
+    return {rule["alert"]: rule for rule in rules() if "alert" in rule}
+
+
+def test_what_is_committed_is_what_the_sources_give():
+    made = generate.made()
+    assert made
+    assert {path.name: path.read_text() for path in (MONITORING / "rules").glob("*.yaml")} == {p.name: t for p, t in made.items()}
+
+
+def test_the_burn_rates_by_hand():
+    """Objective 99.9 %: a page where an error ratio of 0.0144 holds over 5 min and 1 h; half of it is none."""
+    document = yaml.safe_load((MONITORING / "slo/search.yaml").read_text())
+    (page,) = [r for r in generate.slo_rules(document)["groups"][0]["rules"] if r.get("labels", {}).get("severity") == "page"]
+    assert "> 14.4 * 0.001" in page["expr"]
+    assert "ratio_rate5m" in page["expr"]
+    assert "ratio_rate1h" in page["expr"]
+
+
+def test_every_alert_has_a_runbook_and_every_runbook_an_alert():
+    books = {path.stem for path in (MONITORING / "runbooks").glob("*.md")}
+    assert books == alerts().keys() | READ_IN_REPORTS
+    for path in (MONITORING / "runbooks").glob("*.md"):
+        parts = re.findall(r"^## (\w+)$", path.read_text(), flags=re.M)
+        assert parts == ["Meaning", "Impact", "Diagnosis", "Mitigation"], path.name
+    for name, rule in alerts().items():
+        assert rule["annotations"]["runbook_url"].endswith(f"/{name}.md")
+        assert rule["labels"]["severity"] in ("page", "ticket")
+
+
+def test_every_series_in_a_rule_is_exported_by_the_gateway_or_recorded():
+    families = list(Metrics().registry.collect())
+    exported = {s.name for family in families for s in family.samples}
+    exported |= {f"{m.name}{suffix}" for m in families for suffix in ("", "_total", "_bucket", "_count", "_sum")}
+    recorded = {rule["record"] for rule in rules() if "record" in rule}
+    for rule in rules():
+        used = set(re.findall(r"\b(?:crops|slo)[_:][a-z0-9_:A-Z]*", re.sub(r'"[^"]*"', "", rule["expr"])))
+        unknown = used - exported - recorded - {"crops-gateway"}
+        assert used or "up{" in rule["expr"], rule
+        assert not unknown, f"rules on unknown series: {sorted(unknown)}"
+
+
+STEP = 60  # seconds between two samples of the cases
+UP = 'up{job="crops-gateway",instance="a"}'
+
+
+def steady(name, per_minute, minutes, start=0):
+    """A counter that grows evenly."""
+    return {"series": name, "values": f"{start}+{per_minute}x{minutes}"}
+
+
+def traffic(arm, *, minutes=90, impressions=600, clicks=60, searches=60, rephrased=6, empty=0, start=0):
+    names = {"impressions": impressions, "clicks": clicks, "long_plays": clicks, "searches": searches,
+             "reformulations": rephrased, "empty_results": empty}  # fmt: skip
+    return [steady(f'crops_{name}_total{{arm="{arm}"}}', rate, minutes) for name, rate in names.items()]
+
+
+def outcomes(ok, bad, minutes=90):
+    return [steady('crops_search_requests_total{arm="none",outcome="ok"}', ok, minutes),
+            steady('crops_search_requests_total{arm="none",outcome="deadline"}', bad, minutes)]  # fmt: skip
+
+
+def latency(fast, slow, minutes=90):
+    of = 'crops_search_seconds_{}{{arm="none",phase="total"{}}}'
+    return [steady(of.format("count", ""), fast + slow, minutes), steady(of.format("bucket", ',le="0.2"'), fast, minutes)]
+
+
+WEEK = 7 * 24 * 60  # minutes
+TEN = 10  # minutes between two samples where a case spans a week
+
+
+def weeks(before, now):
+    """Two hours of traffic a week apart, a sample every ten minutes; between them nothing grows. Rates are per minute."""
+    found = []
+    for name, then, later in (("searches", 60, 60), ("reformulations", before, now)):
+        idle = (WEEK - 120) // TEN - 1
+        values = f"0+{then * TEN}x12 {then * 120}+0x{idle} {then * 120 + later * TEN}+{later * TEN}x14"
+        found.append({"series": f'crops_{name}_total{{arm="none"}}', "values": values})
+    return found
+
+
+# alert -> [(what, series, at minute, fires)]
+CASES = {
+    "SearchErrorBudgetBurns": [
+        ("fires", outcomes(950, 50), 75, True), ("quiet", outcomes(1000, 0.1), 75, False), ("no data", [], 75, False),
+    ],
+    "SearchLatencyBudgetBurns": [
+        ("fires", latency(700, 300), 75, True), ("quiet", latency(995, 5), 75, False), ("no data", [], 75, False),
+    ],
+    "GatewayDown": [
+        ("fires", [{"series": UP, "values": "0x10"}], 5, True), ("quiet", [{"series": UP, "values": "1x10"}], 5, False),
+        ("no data", [], 5, True),
+    ],
+    "EncoderUnavailable": [
+        ("fires", [{"series": "crops_encoder_breaker_open", "values": "1x10"}], 5, True),
+        ("quiet", [{"series": "crops_encoder_breaker_open", "values": "1 0x10"}], 5, False), ("no data", [], 5, False),
+    ],
+    "EventsLost": [
+        ("fires", [{"series": "crops_events_lost_total", "values": "0 0 5x10"}], 4, True),
+        ("quiet", [{"series": "crops_events_lost_total", "values": "7x10"}], 5, False), ("no data", [], 5, False),
+    ],
+    "EventLogLags": [
+        ("fires", [{"series": "crops_event_log_lag_seconds", "values": "3x10"}], 5, True),
+        ("quiet", [{"series": "crops_event_log_lag_seconds", "values": "0 3 0x10"}], 5, False), ("no data", [], 5, False),
+    ],
+    "ReleaseRejected": [
+        ("fires", [{"series": 'crops_release_rejected_total{reason="index"}', "values": "0 0 1x10"}], 5, True),
+        ("quiet", [{"series": 'crops_release_rejected_total{reason="index"}', "values": "1x30"}], 25, False),
+        ("no data", [], 5, False),
+    ],
+    "GatewaysDisagree": [
+        ("fires", [{"series": f'crops_manifest_generation{{instance="{n}"}}', "values": f"{n}x20"} for n in (3, 4)], 10, True),
+        ("quiet", [{"series": f'crops_manifest_generation{{instance="{n}"}}', "values": "4x20"} for n in (3, 4)], 10, False),
+        ("no data", [], 10, False),
+    ],
+    "IndexOld": [
+        ("fires", [{"series": 'crops_index_built_timestamp_seconds{arm="none"}', "values": "-300000x80"}], 70, True),
+        ("quiet", [{"series": 'crops_index_built_timestamp_seconds{arm="none"}', "values": "-1000x80"}], 70, False),
+        ("no data", [], 70, False),
+    ],
+    "TreatmentClicksLess": [
+        ("fires", traffic("control") + traffic("treatment", clicks=48), 80, True),
+        ("quiet", traffic("control") + traffic("treatment", clicks=57), 80, False),
+        ("low traffic", traffic("control", impressions=60, clicks=6) + traffic("treatment", impressions=60, clicks=3), 80, False),
+        ("no data", traffic("control"), 80, False),
+    ],
+    "TreatmentReformulatesMore": [
+        ("fires", traffic("control") + traffic("treatment", rephrased=8), 80, True),
+        ("quiet", traffic("control") + traffic("treatment"), 80, False),
+        ("low traffic", traffic("control", searches=10, rephrased=1) + traffic("treatment", searches=10, rephrased=5), 80, False),
+        ("no data", [], 80, False),
+    ],
+    "ReformulationsUp": [
+        ("fires", weeks(6, 9), WEEK + 110, True), ("quiet", weeks(6, 6), WEEK + 110, False),
+        ("no data", traffic("none"), 80, False),
+    ],
+    "EmptyResultsUp": [
+        ("fires", traffic("none", empty=3), 85, True), ("quiet", traffic("none", empty=0), 85, False),
+        ("low traffic", traffic("none", searches=3, empty=1), 85, False), ("no data", [], 85, False),
+    ],
+}  # fmt: skip
+
+
+@needs_promtool
+@pytest.mark.prometheus
+@pytest.mark.parametrize("minutes", [1, TEN])
+def test_each_alert_fires_and_stays_quiet(tmp_path, minutes):
+    """Those that span a week are looked at every ten minutes, the others every minute."""
+    assert CASES.keys() == alerts().keys()
+    tests = []
+    for name, cases in CASES.items():
+        assert {what for what, *_ in cases} >= {"fires", "quiet", "no data"}, name
+        if (name == "ReformulationsUp") == (minutes == TEN):
+            tests += [_case(f"{name}: {what}", name, *case, minutes) for what, *case in cases]
+    files = [str(path) for path in sorted((MONITORING / "rules").glob("*.yaml"))]
+    document = {"rule_files": files, "evaluation_interval": f"{minutes}m", "tests": tests}
+    (tmp_path / "cases.yaml").write_text(yaml.safe_dump(document))
+    done = subprocess.run(["promtool", "test", "rules", str(tmp_path / "cases.yaml")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+
+
+def _case(title, name, series, minute, fires, minutes):
+    """How many series fire is not asked, only whether any does."""
+    firing = f'clamp_max(count(ALERTS{{alertname="{name}",alertstate="firing"}}), 1) or vector(0)'
+    samples = [{"labels": "{}", "value": int(fires)}]
+    asked = [{"expr": firing, "eval_time": f"{minute}m", "exp_samples": samples}]
+    return {"name": title, "interval": f"{minutes}m", "input_series": series, "promql_expr_test": asked}
+
+
+@needs_promtool
+@pytest.mark.prometheus
+def test_the_rules_are_sound_to_promtool_and_a_planted_fault_is_found(tmp_path):
+    files = [str(p) for p in (MONITORING / "rules").glob("*.yaml")]
+    assert subprocess.run(["promtool", "check", "rules", *files], capture_output=True).returncode == 0
+    (tmp_path / "bad.yaml").write_text((MONITORING / "rules/alerts-search.yaml").read_text().replace("max(", "maximum("))
+    assert subprocess.run(["promtool", "check", "rules", str(tmp_path / "bad.yaml")], capture_output=True).returncode != 0
