@@ -120,8 +120,14 @@ def _version(wanted: str | None, uri: str) -> tuple[str, str]:
 )
 @click.option("--videos", type=EXISTING, default=None, help="The table videos, copied beside, so that validate has all it needs.")
 @click.option("--feed", type=EXISTING, default=None, help="The table feed, copied beside.")
+@click.option(
+    "--kafka", default=None, metavar="SERVERS", help="First copy what Kafka holds and was not copied yet into --events."
+)
+@click.option("--topic", default="crops-events", show_default=True, help="Topic of the events, with --kafka.")
 @out_option
-def compact(events: tuple[Path, ...], videos: Path | None, feed: Path | None, out: Path) -> None:
+def compact(
+    events: tuple[Path, ...], videos: Path | None, feed: Path | None, kafka: str | None, topic: str, out: Path
+) -> None:  # fmt: skip
     """Event logs of all replicas to the tables searches and results, as `crops validate` reads them.
 
     Repeated events count once, of plays the longest; events that belong to nothing that was logged go to orphans/ with a reason.
@@ -132,6 +138,8 @@ def compact(events: tuple[Path, ...], videos: Path | None, feed: Path | None, ou
     from serving.events import compact as compaction
 
     started_s = time.monotonic()
+    if kafka is not None:
+        _from_kafka(kafka, topic, events[0])
     with artifacts.replacing(out) as folder:
         tally = compaction.compact(events, folder)
         for name, source in (("videos", videos), ("feed", feed)):
@@ -146,3 +154,14 @@ def compact(events: tuple[Path, ...], videos: Path | None, feed: Path | None, ou
         raise InputError(events[0], "no search in any segment here: nothing to compact")
     notes = tuple(f"{n} orphans: {why}" for why, n in tally.orphans.items())
     show("compact", started_s, StageReport(numbers=numbers, notes=notes), out)
+
+
+def _from_kafka(servers: str, topic: str, folder: Path) -> None:
+    from serving.events import kafka
+    from serving.events.log import SegmentLog
+
+    log = SegmentLog(folder, replica="kafka")
+    try:
+        click.echo(f"{kafka.drain(servers, topic, 'crops-compact', log):,} records from Kafka")
+    finally:
+        log.stop()

@@ -10,7 +10,7 @@ from pathlib import Path
 import uvicorn
 
 from serving import reformulation
-from serving.events.log import SegmentLog
+from serving.events.log import EventLog, SegmentLog
 from serving.gateway import app as http
 from serving.gateway.service import JsonLines, Service
 from serving.gateway.settings import Settings
@@ -40,7 +40,7 @@ def main(path: Path) -> None:
 async def service(settings: Settings) -> Service:
     """The service with its log and its state, inside the running loop."""
     secret = _kept(settings.secret_file, SECRET_VARIABLE) or secrets.token_bytes(32)
-    log = SegmentLog(settings.events, replica=settings.replica) if settings.events else None
+    log = _log(settings)
     state: reformulation.Reformulations = reformulation.InProcess(window_s=settings.window_s)
     if settings.redis:
         import redis.asyncio
@@ -50,6 +50,14 @@ async def service(settings: Settings) -> Service:
     made = Service(settings, secret=secret, log=log, reformulations=state)
     await made.look()
     return made
+
+
+def _log(settings: Settings) -> EventLog | None:
+    if settings.kafka:
+        from serving.events.kafka import KafkaLog  # the extra `cluster`, for those who ask for it
+
+        return KafkaLog(settings.kafka, settings.kafka_topic)
+    return SegmentLog(settings.events, replica=settings.replica) if settings.events else None
 
 
 def _kept(path: Path | None, variable: str) -> bytes | None:

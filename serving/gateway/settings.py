@@ -17,6 +17,8 @@ class Settings(StageConfig):
     port: int = Field(8080, ge=0, le=65535, description="Port to listen on.")
     state: Path = Field(Path("state"), description="Folder for downloaded releases.")
     events: Path | None = Field(None, description="Folder of the event log; none: no event is taken.")
+    kafka: str | None = Field(None, description="Bootstrap servers of Kafka: events go there instead of to a folder.")
+    kafka_topic: str = Field("crops-events", min_length=1, description="Topic of the events.")
     features: Path | None = Field(None, description="GrowthBook features file of the running experiments.")
     secret_file: Path | None = Field(None, description="File with the secret that signs search ids; all replicas share it.")
     admin_token_file: Path | None = Field(None, description="File with the token of administrative calls; none: they are open.")

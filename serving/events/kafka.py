@@ -1,0 +1,124 @@
+"""Events to Kafka and back: delivered to all in-sync replicas means acknowledged. The same interface as the segments."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+
+from serving.events.log import EventLogError, EventLogFull, SegmentLog
+from serving.events.records import Record, decode, encode
+
+# acks=all and idempotence: a record is on every in-sync replica, once, in order, however often it was sent.
+SAFE = {"enable.idempotence": True, "acks": "all"}
+
+
+class KafkaLog:
+    """One topic; the key is the search, so that a search and what followed it lie in one partition, in order."""
+
+    def __init__(self, servers: str, topic: str, *, timeout_s: float = 5.0, settings: dict[str, Any] | None = None) -> None:
+        """timeout_s: after which a record that no broker took is given up and not acknowledged."""
+        self._topic, self._timeout_s = topic, timeout_s
+        own = {"bootstrap.servers": servers, "delivery.timeout.ms": int(timeout_s * 1000), "linger.ms": 2}
+        self._producer = Producer({**own, **SAFE, **(settings or {})})
+        self._pending: dict[int, float] = {}
+        self._number, self._closing = 0, False
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._poll, name="kafka-events", daemon=True)
+        self._thread.start()
+
+    async def append(self, records: Sequence[Record]) -> None:
+        """See EventLog.append."""
+        if self._closing:
+            raise EventLogError("the event log is closed")
+        loop = asyncio.get_running_loop()
+        await asyncio.gather(*[self._one(loop, record) for record in records])
+
+    def _one(self, loop: asyncio.AbstractEventLoop, record: Record) -> "asyncio.Future[None]":
+        future: asyncio.Future[None] = loop.create_future()
+        with self._lock:
+            self._number += 1
+            number = self._number
+            self._pending[number] = time.monotonic()
+
+        def delivered(error: KafkaError | None, _message: Any) -> None:
+            with self._lock:
+                self._pending.pop(number, None)
+            loop.call_soon_threadsafe(_settle, future, error)
+
+        try:
+            self._producer.produce(self._topic, key=record.search_id.encode(), value=encode(record), on_delivery=delivered)
+        except BufferError:
+            with self._lock:
+                self._pending.pop(number, None)
+            future.set_exception(EventLogFull("the producer's queue is full: brokers take less than arrives"))
+        return future
+
+    async def close(self) -> None:
+        """See EventLog.close."""
+        await asyncio.to_thread(self.stop)
+
+    def stop(self) -> None:
+        """Waits for what is on its way."""
+        self._closing = True
+        self._producer.flush(self._timeout_s)
+        self._thread.join()
+
+    def lag_s(self) -> float:
+        """See EventLog.lag_s."""
+        with self._lock:
+            return time.monotonic() - next(iter(self._pending.values())) if self._pending else 0.0
+
+    def _poll(self) -> None:
+        while not self._closing:
+            self._producer.poll(0.05)
+
+
+def _settle(future: "asyncio.Future[None]", error: KafkaError | None) -> None:
+    if future.done():
+        return
+    if error is None:
+        future.set_result(None)
+    else:
+        future.set_exception(EventLogError(f"Kafka did not take it: {error.str()}"))
+
+
+JOIN_S = 60.0  # a group takes seconds to hand its partitions out
+
+
+def drain(
+    servers: str, topic: str, group: str, log: SegmentLog, *, idle_s: float = 5.0, settings: dict[str, Any] | None = None
+) -> int:
+    """Copies what the group has not seen yet into segments, for `crops compact`; returns how many records.
+
+    An offset is committed once its records are durable: a kill between the two brings them again, and compaction counts a
+    repeated event once. Ends after `idle_s` without a new record.
+    """
+    own = {"bootstrap.servers": servers, "group.id": group, "enable.auto.commit": False, "auto.offset.reset": "earliest"}
+    consumer = Consumer({**own, **(settings or {})})
+    consumer.subscribe([topic])
+    count, began_s = 0, time.monotonic()
+    last_s = began_s
+    try:
+        while time.monotonic() - last_s < idle_s:
+            messages = consumer.consume(1000, timeout=0.5)
+            if not messages:
+                if not consumer.assignment() and time.monotonic() - began_s < JOIN_S:
+                    last_s = time.monotonic()
+                continue
+            _copy(consumer, messages, log)
+            count, last_s = count + len(messages), time.monotonic()
+    finally:
+        consumer.close()
+    return count
+
+
+def _copy(consumer: Consumer, messages: Sequence[Any], log: SegmentLog) -> None:
+    for message in messages:
+        if (error := message.error()) is not None:
+            raise KafkaException(error)
+    log.submit([decode(message.value()) for message in messages]).result()
+    ends = {(message.topic(), message.partition()): int(message.offset()) + 1 for message in messages}
+    consumer.commit(offsets=[TopicPartition(t, p, o) for (t, p), o in ends.items()], asynchronous=False)
