@@ -121,7 +121,7 @@ def _version(wanted: str | None, uri: str) -> tuple[str, str]:
 @click.option("--videos", type=EXISTING, default=None, help="The table videos, copied beside, so that validate has all it needs.")
 @click.option("--feed", type=EXISTING, default=None, help="The table feed, copied beside.")
 @click.option(
-    "--kafka", default=None, metavar="SERVERS", help="First copy what Kafka holds and was not copied yet into --events."
+    "--kafka", default=None, metavar="SERVERS", help="First copy into --events what Kafka holds and was not copied yet."
 )
 @click.option("--topic", default="crops-events", show_default=True, help="Topic of the events, with --kafka.")
 @out_option
