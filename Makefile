@@ -8,7 +8,7 @@ SCALE ?= small
 SEED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup triton run test test-slow check bench monitoring lock clean
+.PHONY: help setup triton run test test-slow check bench rehearsal monitoring lock clean
 
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -50,6 +50,10 @@ check: setup ## format, lint, types, import contracts, unit tests
 
 bench: setup ## side-by-side measurements, printed as ratios
 	for f in $(filter-out benchmarks/report.py benchmarks/synthetic_log.py,$(wildcard benchmarks/*.py)); do echo "== $$f"; $(BIN)/python $$f || exit 1; done
+
+rehearsal: setup triton ## canary, A/B, verdict and two bad releases on this machine, after `make run` (about 15 minutes)
+	bash tests/install_system_parts
+	$(BIN)/python tests/end_to_end/rehearsal.py --run $(OUT)
 
 monitoring: setup ## monitoring/rules from monitoring/slo and monitoring/alerts
 	$(BIN)/python monitoring/generate.py

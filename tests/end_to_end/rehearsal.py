@@ -1,0 +1,270 @@
+"""The closed loop on one machine: `make rehearsal`. Simulated, and it says so.
+
+The release of `make run`'s baseline (clicks) is the champion, its crops release the challenger. The world's people search before
+a live stack (Triton, gateway, event log, a real Prometheus); the rollout controller widens the canary, the A/B is read from the
+compacted events, and the verdict is acted on. Then two bad releases are tried: an index of another encoder, which every gateway
+must refuse, and an untrained encoder that is sound in itself, which the guardrails must roll back. Ends in rehearsal.html.
+"""
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests/load")]
+
+from people import People  # noqa: E402
+
+from crops.config.deploy import DeployConfig  # noqa: E402
+from crops.config.experiment import ExperimentConfig  # noqa: E402
+from crops.config.export import ExportConfig  # noqa: E402
+from crops.config.index import IndexConfig  # noqa: E402
+from crops.config.rollout import GUARDRAILS, RolloutConfig  # noqa: E402
+from crops.errors import ServiceError  # noqa: E402
+from crops.experiment import rollout as rules  # noqa: E402
+from crops.index import sha256  # noqa: E402
+from crops.io import artifacts, registry  # noqa: E402
+from crops.retriever import encoder as encoders  # noqa: E402
+from crops.stages import experiment, export, index, register, rollout  # noqa: E402
+from serving import laptop  # noqa: E402
+from serving.events import compact  # noqa: E402
+from serving.triton import launch  # noqa: E402
+
+PAPER = {"ctr": 0.00869, "lpr": 0.00483, "rqr": -0.00646}
+
+
+@dataclass
+class Stage:
+    """What runs beside the rehearsal, and where it writes."""
+
+    out: Path
+    compression: float
+    url: str
+    prometheus: str
+    registry: str
+    place: rollout.Place
+
+
+def plan(seconds: float) -> RolloutConfig:
+    """A canary of two steps and an A/B; `seconds` for each step's dwell."""
+    steps = ({"coverage": 0.2, "dwell_s": seconds, "min_users": 20}, {"coverage": 0.5, "dwell_s": seconds, "min_users": 50})
+    ab = {"min_s": 3 * seconds, "max_s": 20 * seconds, "min_users": 200}
+    # A day of a platform in a minute of a laptop: a fifth of the events must do.
+    rails = [rail.model_dump() | {"min_events": rail.min_events / 5} for rail in GUARDRAILS]
+    return RolloutConfig.parse({"steps": list(steps), "ab": ab, "window_s": 300, "max_skew_s": 60, "guardrails": rails})
+
+
+def walk(stage: Stage, name: str, settings: RolloutConfig) -> dict[str, Any]:
+    """Starts a rollout of the registry's challenger and looks until it is over; its trail and the last readout."""
+    shutil.rmtree(stage.place.folder, ignore_errors=True)
+    began = rollout.start(stage.place, settings, name=name)
+    print(f"== {name}: {began.treatment} against {began.control}", flush=True)
+    reason = ""
+    for look in range(2000):
+        time.sleep(5)
+        if look % 3 == 0:
+            read(stage, began.started_s)
+        state, verdict = rollout.step(stage.place, settings)
+        if verdict.reason.split(" ")[0] != reason:
+            print(f"   {state.phase} {state.step + 1}: {verdict.kind}: {verdict.reason[:150]}", flush=True)
+            reason = verdict.reason.split(" ")[0]
+        if state.phase not in rules.RUNNING:
+            break
+    read(stage, began.started_s)
+    trail = [json.loads(line) for line in (stage.place.folder / rollout.AUDIT).read_text().splitlines()]
+    widest = max(rules.coverage(settings, s) for s in [began]) if state.phase == "rolled back" and len(trail) == 2 else None
+    return {"name": name, "control": began.control, "treatment": began.treatment, "phase": state.phase, "trail": trail,
+            "rolled_back_at_coverage": widest}  # fmt: skip
+
+
+def read(stage: Stage, since_s: float) -> None:
+    """Events so far to tables, and their readout."""
+    folder = stage.out / "tables"
+    with artifacts.replacing(folder) as partial:
+        compact.compact([stage.out / "events"], partial)
+    since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(since_s))
+    cfg = ExperimentConfig.parse({"since": since, "window_s": max(1, round(90 / stage.compression)), "planned_users": 1000})
+    experiment.run(folder, stage.out / "readout", cfg, videos=stage.out / "world")
+
+
+def bad_index(stage: Stage, control: Path, challenger: Path) -> str:
+    """The champion's encoder with the challenger's index, registered as if it were whole: what a gateway says to it."""
+    folder = stage.out / "bad-index"
+    shutil.copytree(control, folder)
+    for name in ("index.faiss", "index.json"):
+        shutil.copyfile(challenger / name, folder / name)
+    version = enlist(stage, folder)
+    try:
+        rollout.deploy.release(registry.NAME, version, "treatment", stage.place.deploy, registry_uri=stage.registry)
+    except ServiceError as error:
+        rollout.deploy.withdraw("treatment", stage.place.deploy)
+        return str(error)
+    return "SERVED: this must not happen"
+
+
+def untrained(stage: Stage, control: Path) -> str:
+    """A release that is sound in itself and knows nothing: its version in the registry."""
+    documents = artifacts.read(control, artifacts_table()).to_pydict()
+    made = stage.out / "untrained"
+    (made / "encoder").mkdir(parents=True)
+    encoders.from_base("small", documents["text"]).save(made / "encoder", system="untrained")
+    export.run(made, stage.out / "untrained-onnx", ExportConfig())
+    index.run(stage.out / "untrained-onnx", control, stage.out / "untrained-index", IndexConfig())
+    folder = stage.out / "untrained-release"
+    shutil.copytree(control, folder)
+    for source in (*(stage.out / "untrained-onnx").iterdir(), *(stage.out / "untrained-index").iterdir()):
+        if source.is_file():
+            shutil.copyfile(source, folder / source.name)
+    from crops.retriever.onnx_encoder import OnnxEncoder
+
+    probes = artifacts.read_json(folder / "fingerprint.json")["queries"]
+    vectors = OnnxEncoder(folder).encode(probes)
+    rounded = [[round(float(x), 6) for x in row] for row in vectors]
+    artifacts.write_json(folder / "fingerprint.json", {"queries": probes, "vectors": rounded})
+    return enlist(stage, folder)
+
+
+def artifacts_table() -> Any:
+    from crops import records
+
+    return records.DOCUMENTS
+
+
+def enlist(stage: Stage, folder: Path) -> str:
+    (folder / registry.CHECKSUMS).unlink()
+    register._seal(folder)
+    return registry.register(stage.registry, folder, tags={"checksums": sha256(folder / registry.CHECKSUMS)})
+
+
+def page(stage: Stage, report: dict[str, Any]) -> None:
+    import html
+
+    def rows(found: dict[str, Any]) -> str:
+        return "".join(f"<tr><td>{line['at'][11:19]}</td><td>{line['phase']} {line['step'] + 1}</td><td>{line['verdict']}</td>"
+                       f"<td>{html.escape(line['reason'])}</td></tr>" for line in found["trail"])  # fmt: skip
+
+    lifts = "".join(
+        f"<tr><td>{name.upper()}</td><td>{_percent(m['lift'])}</td><td>{_percent(m['low'])} to {_percent(m['high'])}</td>"
+        f"<td>{m['verdict']}</td><td>{100 * PAPER[name]:+.3f} %</td></tr>" for name, m in report["lifts"].items()
+    )  # fmt: skip
+    trails = "".join(f"<h3>{r['name']}: {r['treatment']} against {r['control']}: {r['phase']}</h3><table>{rows(r)}</table>"
+                     for r in report["rollouts"])  # fmt: skip
+    style = (ROOT / "crops/io/report/style.html.j2").read_text()
+    text = f"""<!doctype html><html lang="en"><head><meta charset="utf-8"><title>CroPS rehearsal</title>{style}</head><body>
+<h1>CroPS rehearsal</h1>
+<p class="box unknown"><b>Simulated people.</b> {report["searches"]:,} searches in {report["minutes"]:.0f} minutes. Delays between
+searches and the window of reformulations are compressed {stage.compression:.0f} times; dwell times of the rollout are seconds.
+What is measured here says that the machinery works, not what users would do.</p>
+<h2>Measured lifts of crops over clicks</h2><table>
+<tr><th>Metric</th><th>Lift</th><th>always-valid 95 % interval</th><th></th><th>the paper, on people</th></tr>{lifts}</table><p><a href="readout-crops/readout.html">The readout</a></p>
+<h2>Rollouts</h2>{trails}
+<h2>An index of another encoder</h2><p class="box">{html.escape(report["bad_index"])}</p></body></html>"""
+    (stage.out / "rehearsal.html").write_text(text, encoding="utf-8")
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:+.1f} %"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--run", type=Path, default=Path("runs/quickstart"), help="what `make run` wrote")
+    parser.add_argument("--out", type=Path, default=Path("runs/rehearsal"))
+    parser.add_argument("--compression", type=float, default=30.0, help="of delays between searches and of the 90 s window")
+    parser.add_argument("--step-seconds", type=float, default=30.0, help="dwell of a canary step; the A/B takes 3 to 20 times it")
+    parser.add_argument("--sessions-per-second", type=float, default=20.0)
+    given = parser.parse_args()
+    out = given.out.resolve()
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    world = given.run.with_name(f"{given.run.name}-logs").resolve()
+    shutil.copytree(given.run / "registry", out / "registry")
+    uri = _own_registry(given.run, out)
+    shutil.copytree(world / "videos", out / "world/videos")
+    control = registry.download(uri, registry.holder(uri, "champion") or "1", out / "control")
+    challenger = registry.download(uri, registry.holder(uri, "challenger") or "2", out / "challenger")
+    (port,), stop, said, began_s = launch.free_ports(1), threading.Event(), [], time.monotonic()
+    url = f"http://127.0.0.1:{port}"
+    settings = {"poll_s": 0.2, "window_s": 90 / given.compression, "features": str(out / "features.json")}
+    champion = laptop.release_of(control, f"models:/{registry.NAME}/{registry.holder(uri, 'champion')}")
+    stack = threading.Thread(target=lambda: laptop.serve(
+        {"control": champion}, out / "state", host="127.0.0.1", port=port, events=out / "events", settings=settings,
+        say=lambda line: (said.append(line), print(f"   {line}", flush=True)), stop=stop.is_set, handle_signals=False,
+    ))  # fmt: skip
+    stack.start()
+    while not any(line.startswith("ready") for line in said):
+        time.sleep(0.2)
+        if not stack.is_alive():
+            return 1
+    triton = next(line.split()[-1] for line in said if line.startswith("Triton: "))
+    monitor, asked = _prometheus(out, port)
+    deploy = DeployConfig(manifest=str(out / "state/manifest.json"), triton=triton, repository=str(out / "state/models"),
+                          releases=str(out / "releases"), gateways=(url,))  # fmt: skip
+    place = rollout.Place(folder=out / "rollout", prometheus=asked, registry=uri, features=out / "features.json",
+                          readout=out / "readout/readout.json", deploy=deploy)  # fmt: skip
+    stage = Stage(out=out, compression=given.compression, url=url, prometheus=asked, registry=uri, place=place)
+    people = People(world, url, compression=given.compression, sessions_per_s=given.sessions_per_second, seed=0)
+    crowd = threading.Thread(target=people.run, args=(stop.is_set,))
+    crowd.start()
+    try:
+        report = _rehearse(stage, control, challenger, plan(given.step_seconds))
+    finally:
+        stop.set()
+        crowd.join(30)
+        stack.join(30)
+        monitor.terminate()
+    report |= {"searches": people.searches, "failed": people.failed, "minutes": (time.monotonic() - began_s) / 60}
+    artifacts.write_json(out / "rehearsal.json", report)
+    page(stage, report)
+    print(f"{report['searches']:,} searches, {report['failed']} not answered, {report['minutes']:.1f} min: {out}/rehearsal.html")
+    return 0 if report["as_expected"] else 1
+
+
+def _rehearse(stage: Stage, control: Path, challenger: Path, settings: RolloutConfig) -> dict[str, Any]:
+    first = walk(stage, "crops", settings)
+    shutil.copytree(stage.out / "readout", stage.out / "readout-crops")
+    found = artifacts.read_json(stage.out / "readout-crops/readout.json")
+    lifts = {name: {k: m[k] for k in ("lift", "low", "high", "p", "verdict", "control", "treatment")}
+             for name, m in found["metrics"].items()}  # fmt: skip
+    refused = bad_index(stage, control, challenger)
+    print(f"== index of another encoder: {refused[:160]}", flush=True)
+    registry.move(stage.registry, "challenger", untrained(stage, control), expected=registry.holder(stage.registry, "challenger"),
+                  reason="rehearsal: a bad release")  # fmt: skip
+    second = walk(stage, "untrained", settings)
+    good = first["phase"] == "promoted" and second["phase"] == "rolled back" and "refuses generation" in refused
+    return {"rollouts": [first, second], "lifts": lifts, "users": found["users"], "bad_index": refused, "as_expected": good}
+
+
+def _own_registry(run: Path, out: Path) -> str:
+    """A copy of the run's registry, so that the rehearsal promotes nothing of the run's own."""
+    shutil.rmtree(out / "registry")
+    source, uri = registry.uri_of((run / "registry").resolve()), registry.uri_of(out / "registry")
+    for alias in ("champion", "challenger"):
+        version = registry.holder(source, alias)
+        assert version is not None, f"{source}: no {alias}; run `make run` first"
+        folder = registry.download(source, version, out / f"from-run-{alias}")
+        made = registry.register(uri, folder, tags={"checksums": sha256(folder / registry.CHECKSUMS)})
+        registry.move(uri, alias, made, expected=None, reason="rehearsal")
+    return uri
+
+
+def _prometheus(out: Path, gateway: int) -> tuple[subprocess.Popen[bytes], str]:
+    (port,) = launch.free_ports(1)
+    scraped = {"job_name": "crops-gateway", "static_configs": [{"targets": [f"127.0.0.1:{gateway}"]}]}
+    rules_files = [str(path) for path in (ROOT / "monitoring/rules").glob("*.yaml")]
+    config = {"global": {"scrape_interval": "1s"}, "scrape_configs": [scraped], "rule_files": rules_files}
+    (out / "prometheus.yml").write_text(json.dumps(config))
+    command = ["prometheus", f"--config.file={out}/prometheus.yml", f"--storage.tsdb.path={out}/tsdb",
+               f"--web.listen-address=127.0.0.1:{port}"]  # fmt: skip
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL), f"http://127.0.0.1:{port}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
