@@ -163,7 +163,8 @@ def page(stage: Stage, report: dict[str, Any]) -> None:
 searches and the window of reformulations are compressed {stage.compression:.0f} times; dwell times of the rollout are seconds.
 What is measured here says that the machinery works, not what users would do.</p>
 <h2>Measured lifts of crops over clicks</h2><table>
-<tr><th>Metric</th><th>Lift</th><th>always-valid 95 % interval</th><th></th><th>the paper, on people</th></tr>{lifts}</table><p><a href="readout-crops/readout.html">The readout</a></p>
+<tr><th>Metric</th><th>Lift</th><th>always-valid 95 % interval</th><th></th><th>the paper, on people</th></tr>{lifts}</table>
+<p><a href="readout-crops/readout.html">The readout</a></p>
 <h2>Rollouts</h2>{trails}
 <h2>An index of another encoder</h2><p class="box">{html.escape(report["bad_index"])}</p></body></html>"""
     (stage.out / "rehearsal.html").write_text(text, encoding="utf-8")
