@@ -66,11 +66,12 @@ def walk(stage: Stage, name: str, settings: RolloutConfig) -> dict[str, Any]:
     shutil.rmtree(stage.place.folder, ignore_errors=True)
     began = rollout.start(stage.place, settings, name=name)
     print(f"== {name}: {began.treatment} against {began.control}", flush=True)
-    reason = ""
+    reason, state = "", began
     for look in range(2000):
         time.sleep(5)
         if look % 3 == 0:
             read(stage, began.started_s)
+        covered = rules.coverage(settings, state)
         state, verdict = rollout.step(stage.place, settings)
         if verdict.reason.split(" ")[0] != reason:
             print(f"   {state.phase} {state.step + 1}: {verdict.kind}: {verdict.reason[:150]}", flush=True)
@@ -79,9 +80,10 @@ def walk(stage: Stage, name: str, settings: RolloutConfig) -> dict[str, Any]:
             break
     read(stage, began.started_s)
     trail = [json.loads(line) for line in (stage.place.folder / rollout.AUDIT).read_text().splitlines()]
-    widest = max(rules.coverage(settings, s) for s in [began]) if state.phase == "rolled back" and len(trail) == 2 else None
-    return {"name": name, "control": began.control, "treatment": began.treatment, "phase": state.phase, "trail": trail,
-            "rolled_back_at_coverage": widest}  # fmt: skip
+    return {
+        "name": name, "control": began.control, "treatment": began.treatment, "phase": state.phase, "trail": trail,
+        "coverage_at_the_end": covered,
+    }  # fmt: skip
 
 
 def read(stage: Stage, since_s: float) -> None:
@@ -154,8 +156,10 @@ def page(stage: Stage, report: dict[str, Any]) -> None:
         f"<tr><td>{name.upper()}</td><td>{_percent(m['lift'])}</td><td>{_percent(m['low'])} to {_percent(m['high'])}</td>"
         f"<td>{m['verdict']}</td><td>{100 * PAPER[name]:+.3f} %</td></tr>" for name, m in report["lifts"].items()
     )  # fmt: skip
-    trails = "".join(f"<h3>{r['name']}: {r['treatment']} against {r['control']}: {r['phase']}</h3><table>{rows(r)}</table>"
-                     for r in report["rollouts"])  # fmt: skip
+    trails = ""
+    for r in report["rollouts"]:
+        end = f"{r['phase']} at a coverage of {r['coverage_at_the_end']:.0%}"
+        trails += f"<h3>{r['name']}: {r['treatment']} against {r['control']}: {end}</h3><table>{rows(r)}</table>"
     style = (ROOT / "crops/io/report/style.html.j2").read_text()
     text = f"""<!doctype html><html lang="en"><head><meta charset="utf-8"><title>CroPS rehearsal</title>{style}</head><body>
 <h1>CroPS rehearsal</h1>
