@@ -58,6 +58,11 @@ class Index:
     inner: faiss.Index
     ids: tuple[str, ...]
 
+    @property
+    def width(self) -> int:
+        """H of its vectors."""
+        return int(self.inner.d)
+
     def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Scores float32 and rows int64, both [Q, k], best first; row -1 where fewer were found."""
         if queries.ndim != 2 or queries.shape[1] != self.inner.d:

@@ -21,5 +21,8 @@ class DeployConfig(StageConfig):
     gateways: tuple[str, ...] = Field(
         (), description="Addresses of the gateways that must report the new generation, http://host:port. Source: the deployment."
     )
+    milvus: str | None = Field(
+        None, description="Milvus to search in, a server's address or a .db path for milvus-lite; null: FAISS. Source: ours."
+    )
     instances: int = Field(0, ge=0, description="Instances of the encoder at Triton; 0: one per core. Source: ours.")
     timeout_s: float = Field(180.0, gt=0, description="Longest wait for Triton and for the gateways, seconds. Source: ours.")

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pyarrow.parquet as pq
 
-from crops import index, manifest
+from crops import index, manifest, milvus
 from crops.config.deploy import DeployConfig
 from crops.errors import ServiceError
 from crops.io import artifacts, registry
@@ -44,10 +45,24 @@ def release(name: str, version: str, arm: str, cfg: DeployConfig, *, registry_ur
     found = Release(uri=uri, model=repository.model_name(uri, checksum), files=str(folder.resolve()), checksum=checksum)
     repository.write(folder, Path(cfg.repository), found.model, repository.Instances(count=cfg.instances))
     control.load(cfg.triton, found.model, timeout_s=cfg.timeout_s)
+    if cfg.milvus is not None:
+        _fill(cfg.milvus, folder, checksum)
     generation = _put(cfg.manifest, arm, found)
     for gateway in cfg.gateways:
         _wait(gateway, generation, cfg.timeout_s)
+    if cfg.milvus is not None:  # last, for readers of the alias alone: gateways go by the manifest
+        milvus.swap(cfg.milvus, f"crops_{arm}", milvus.name_of(checksum))
     return {"uri": uri, "arm": arm, "model": found.model, "generation": generation, "manifest": cfg.manifest}
+
+
+def _fill(uri: str, folder: Path, checksum: str) -> None:
+    """The release's vectors from its FAISS file into a collection of their own."""
+    about, width = artifacts.read_json(folder / "index.json"), int(artifacts.read_json(folder / "encoder.json")["width"])
+    ids = tuple(pq.read_table(folder / "doc_ids.parquet")["doc_id"].to_pylist())
+    inner = index.load(folder / "index.faiss", ids, checksum=about["sha256"], width=width).inner
+    starts = range(0, len(ids), milvus.ROWS_AT_ONCE)
+    vectors = (inner.reconstruct_n(start, min(milvus.ROWS_AT_ONCE, len(ids) - start)) for start in starts)
+    milvus.build(uri, milvus.name_of(checksum), vectors, width=width)
 
 
 def withdraw(arm: str, cfg: DeployConfig) -> int:

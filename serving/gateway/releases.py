@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from crops import index as indexes
-from crops import manifest
-from crops.errors import CropsError, InputError
+from crops import manifest, milvus
+from crops.errors import CropsError, InputError, ServiceError
 from crops.manifest import Manifest, Release
 from serving.gateway.cache import EmbeddingCache
 from serving.gateway.errors import Unavailable
@@ -43,7 +43,7 @@ class Served:
     """One release in memory; everything that belongs together is found through it."""
 
     release: Release
-    index: indexes.Index
+    index: indexes.Index | milvus.MilvusIndex
     captions: tuple[str, ...]  # by row of the index
     index_checksum: str
     built_s: float
@@ -54,7 +54,7 @@ class Served:
     @property
     def width(self) -> int:
         """H of its vectors."""
-        return int(self.index.inner.d)
+        return self.index.width
 
 
 class Holder:
@@ -160,12 +160,14 @@ def _opened(release: Release, folder: Path, settings: Settings) -> Served:
         about = json.loads((folder / "index.json").read_text(encoding="utf-8"))
         width = int(json.loads((folder / "encoder.json").read_text(encoding="utf-8"))["width"])
         ids = tuple(pq.read_table(folder / "doc_ids.parquet")["doc_id"].to_pylist())
-        found = indexes.load(folder / "index.faiss", ids, checksum=about["sha256"], width=width)
+        found = _index(release, folder, ids, about["sha256"], width, settings)
         documents = pq.read_table(folder / "documents", columns=["doc_id", "text"])
         texts = dict(zip(documents["doc_id"].to_pylist(), documents["text"].to_pylist(), strict=True))
         probes = (folder / "fingerprint.json").read_bytes()
     except InputError as error:
         raise Rejected("dimension" if "width" in str(error) else "index", str(error)) from error
+    except ServiceError as error:
+        raise Rejected("index", str(error)) from error
     except (OSError, KeyError, ValueError, CropsError) as error:
         raise Rejected("files", f"{folder}: {error}") from error
     return Served(
@@ -173,6 +175,14 @@ def _opened(release: Release, folder: Path, settings: Settings) -> Served:
         index_checksum=about["sha256"], built_s=(folder / "index.faiss").stat().st_mtime,
         fingerprint=hashlib.sha256(probes).hexdigest(), cache=EmbeddingCache(settings.cache_queries), pairs=_pairs(folder),
     )  # fmt: skip
+
+
+def _index(
+    release: Release, folder: Path, ids: tuple[str, ...], checksum: str, width: int, settings: Settings
+) -> indexes.Index | milvus.MilvusIndex:
+    if settings.milvus is not None:
+        return milvus.load(settings.milvus, milvus.name_of(release.checksum), ids, width=width)
+    return indexes.load(folder / "index.faiss", ids, checksum=checksum, width=width)
 
 
 def _pairs(folder: Path) -> dict[str, tuple[Pair, ...]]:

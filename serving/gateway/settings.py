@@ -22,6 +22,7 @@ class Settings(StageConfig):
     features: Path | None = Field(None, description="GrowthBook features file of the running experiments.")
     secret_file: Path | None = Field(None, description="File with the secret that signs search ids; all replicas share it.")
     admin_token_file: Path | None = Field(None, description="File with the token of administrative calls; none: they are open.")
+    milvus: str | None = Field(None, description="Milvus that holds the indexes (crops deploy fills it); none: FAISS, in memory.")
     videos: Path | None = Field(None, description="Folder with the table videos: durations, for long plays of short videos.")
     replica: str = Field("gateway-0", min_length=1, pattern=r"^[A-Za-z0-9_.-]+$", description="Name of this replica in the log.")
     hash_users: bool = Field(False, description="Log keyed hashes instead of user ids; hash the feed's ids by the same secret.")

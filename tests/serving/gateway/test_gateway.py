@@ -365,3 +365,25 @@ def test_a_triton_that_dies_is_503_within_a_second_and_found_again(tmp_path, rel
         run(work())
     finally:
         server.stop()
+
+
+def test_with_its_index_in_milvus_it_answers_the_same(tmp_path, triton, releases):
+    """milvus-lite; a release whose collection is not there is refused."""
+    from crops.stages import deploy
+
+    uri = str(tmp_path / "milvus.db")
+    deploy._fill(uri, Path(releases[0].files), releases[0].checksum)
+    url = str(tmp_path / "manifest.json")
+    manifest.write(url, Manifest(generation=1, arms={"control": releases[0]}))
+
+    async def work():
+        async with Gateway(settings_for(tmp_path, triton)) as plain:
+            expected = (await plain.search(k=5)).json()["results"]
+        async with Gateway(settings_for(tmp_path, triton, milvus=uri), log=False) as gateway:
+            found = (await gateway.search(k=5)).json()["results"]
+            assert [r["score"] for r in found] == pytest.approx([r["score"] for r in expected], abs=1e-4)
+            manifest.write(url, Manifest(generation=2, arms={"control": releases[1]}))
+            await gateway.service.look()
+            assert "no whole collection" in (await gateway.client.get("/v1/release")).json()["problem"]
+
+    run(work())
