@@ -11,6 +11,7 @@ LOAD_WORLD names the folder that `crops world` wrote (queries as often as people
 
 import os
 import random
+import sys
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -93,6 +94,9 @@ class EncoderUser(User):
         self.channel = triton.InferenceServerClient(os.environ["LOAD_TRITON"])
         self.model = os.environ["LOAD_MODEL"]
 
+    def on_stop(self) -> None:
+        self.channel.close()
+
     @task
     def encode(self) -> None:
         import time
@@ -132,3 +136,12 @@ def verdict(environment, **_more) -> None:
     found = f"p99 {p99:.0f} ms (at most {P99_MS:.0f}), errors {ratio:.4f} (at most {ERRORS})"
     print(f"SLO {'holds' if good else 'does not hold'}: {found}")
     environment.process_exit_code = 0 if good else 1
+
+
+@events.quit.add_listener
+def leave(exit_code: int, **_more) -> None:
+    """gRPC's threads under gevent sometimes do not end by themselves; everything has been printed by now."""
+    if "LOAD_TRITON" in os.environ:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(exit_code)
