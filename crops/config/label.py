@@ -24,8 +24,8 @@ class LabelConfig(StageConfig):
     min_anchor_share: float = Field(
         0.15, gt=0, lt=1,
         description="A label is an anchor when at least this share of the relevance of label 4 is left in it. Source: ours: on "
-        "three simulated worlds (0.11 to 0.5 of label 3 relevant) anchors >= 3 was within 0.7 points of the best on reformulations, "
-        "and lost nothing on CT; against >= 4 it costs up to 1.1 points of truth, and more at 20.",
+        "three simulated worlds (0.11 to 0.5 of label 3 relevant) anchors >= 3 was within 0.7 points of the best on "
+        "reformulations, and lost nothing on CT; against >= 4 it costs up to 1.1 points of truth, and more at 20.",
     )  # fmt: skip
     uncertain_share: float = Field(
         0.05, ge=0, lt=1,

@@ -183,7 +183,7 @@ def main() -> int:
     parser.add_argument("--run", type=Path, default=Path("runs/quickstart"), help="what `make run` wrote")
     parser.add_argument("--out", type=Path, default=Path("runs/rehearsal"))
     parser.add_argument("--compression", type=float, default=30.0, help="of delays between searches and of the 90 s window")
-    parser.add_argument("--step-seconds", type=float, default=30.0, help="dwell of a canary step; the A/B takes 3 to 20 times it")
+    parser.add_argument("--step-seconds", type=float, default=20.0, help="dwell of a canary step; the A/B takes 3 to 20 times it")
     parser.add_argument("--sessions-per-second", type=float, default=20.0)
     given = parser.parse_args()
     out = given.out.resolve()
