@@ -34,13 +34,13 @@ class Verdict:
     checks: tuple[Check, ...]
 
 
-def gain(found: Difference | None, name: str, *, min_queries: int) -> Check:
+def gain(found: Difference | None, name: str, *, min_queries: int, of: str = "recall@100") -> Check:
     """The challenger is better beyond the interval: passed; worse beyond it or level: not; too few queries: unanswered."""
     if found is None or found.queries < min_queries:
         seen = 0 if found is None else found.queries
         return Check(f"better on {name}", None, f"{name}: {seen} queries, {min_queries} are needed to tell")
     interval = f"{found.difference:+.4f} [{found.low:+.4f}, {found.high:+.4f}] on {found.queries} queries"
-    return Check(f"better on {name}", found.low > 0, f"recall@100 on {name}: {interval}")
+    return Check(f"better on {name}", found.low > 0, f"{of} on {name}: {interval}")
 
 
 def no_loss(found: Difference | None, name: str, *, max_loss: float, min_queries: int) -> Check:

@@ -15,16 +15,20 @@ from crops.stages import gate
 CFG = GateConfig()
 
 
-def planted(folder, **gains):
-    """per_query.parquet of two systems: `a` has recall 0.5 ± noise, `b` as much plus the gain of the set. 40 queries a set."""
+def planted(folder, *, at_20=0.0, **gains):
+    """per_query.parquet of two systems: `a` has recall 0.5 ± noise, `b` as much plus the gain of the set. 40 queries a set.
+
+    at_20: what `b` gains more among the first twenty.
+    """
     folder.mkdir(parents=True)
     rows = []
     for name, gain in gains.items():
         noise = np.random.default_rng(len(name)).uniform(-0.1, 0.1, (2, 40))
         for n in range(40):
             for system, value in (("a", 0.5), ("b", 0.5 + gain)):
-                rows.append({"set": name, "system": system, "query": f"q{n}",
-                             "recall_at_100": value + noise[0, n] + 0.1 * noise[1, n] * (system == "b")})  # fmt: skip
+                found = value + noise[0, n] + 0.1 * noise[1, n] * (system == "b")
+                first = found + at_20 * (system == "b")
+                rows.append({"set": name, "system": system, "query": f"q{n}", "recall_at_20": first, "recall_at_100": found})
     pq.write_table(pa.Table.from_pylist(rows), folder / "per_query.parquet")
     return folder
 
@@ -49,6 +53,13 @@ def test_the_same_data_swapped_flips_the_verdict(tmp_path):
     back = verdict(tmp_path, metrics, challenger="a", champion="b")
     assert (there["verdict"], back["verdict"]) == ("promote", "reject")
     assert (there["champion"], back["champion"]) == ("a", "b")
+
+
+@pytest.mark.parametrize(("at_100", "at_20", "said"), [(0.0, 0.1, "promote"), (0.1, -0.2, "reject"), (0.0, 0.0, "reject")])
+def test_the_gain_is_that_of_the_mean_of_20_and_100(tmp_path, at_100, at_20, said):
+    """0 and +0.1: mean +0.05. +0.1 and -0.1: nothing."""
+    metrics = planted(tmp_path / "m", at_20=at_20, qr_raw=at_100, qr=0.0, qr_tail=0.0, ct=0.0)
+    assert verdict(tmp_path, metrics)["verdict"] == said
 
 
 @pytest.mark.parametrize("guard", ["ct", "qr", "qr_tail"])
@@ -117,7 +128,7 @@ def test_the_verb_holds_against_the_champion_where_it_was_measured(tmp_path):
     folder = tmp_path / "m"
     folder.mkdir()
     rows = [
-        {"set": "qr_raw", "system": system, "query": f"q{n}", "recall_at_100": value + n / 1000}
+        {"set": "qr_raw", "system": system, "query": f"q{n}", "recall_at_20": value, "recall_at_100": value + n / 1000}
         for n in range(40) for system, value in (("clicks", 0.4), ("crops", 0.5), ("champion", 0.6))
     ]  # fmt: skip
     pq.write_table(pa.Table.from_pylist(rows), folder / "per_query.parquet")
