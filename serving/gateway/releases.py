@@ -20,6 +20,8 @@ from serving.gateway.settings import Settings
 
 Encode = Callable[[str, list[str]], Awaitable[np.ndarray]]
 CHECKSUMS = "checksums.json"
+# Least product of a document's vector, encoded anew, with the one in the index: 1 but for float16, less in a coarse index.
+OWN_SCORE, OWN_SCORE_COARSE = 0.99, 0.9
 
 
 class Rejected(Exception):
@@ -115,9 +117,13 @@ class Holder:
             raise Rejected("dimension", f"the encoder gives width {found.shape[1]}, the index has {served.width}")
 
     async def _same_space(self, release: Release, folder: Path, served: Served) -> None:
-        """Documents encoded anew and looked up: an index of another encoder does not find them. One tower only."""
+        """Documents encoded anew and looked up: each must meet itself. One tower only.
+
+        Near is not enough: two encoders that began with the same weights find most of each other's documents.
+        """
         if not json.loads((folder / "encoder.json").read_text(encoding="utf-8")).get("shared"):
             return
+        factory = json.loads((folder / "index.json").read_text(encoding="utf-8"))["factory"]
         texts = pq.read_table(folder / "documents", columns=["doc_id", "text"])
         rows = np.linspace(0, texts.num_rows - 1, min(self.settings.index_probes, texts.num_rows)).astype(int).tolist()
         if not rows:
@@ -125,12 +131,13 @@ class Holder:
         wanted = [texts["doc_id"][r].as_py() for r in rows]
         vectors = await self._encode(release.model, [texts["text"][r].as_py() for r in rows])
         scores, found = await asyncio.to_thread(served.index.search, vectors, 10)
+        least = OWN_SCORE_COARSE if any(mark in factory for mark in ("PQ", "SQ", "LSH")) else OWN_SCORE
         hits = sum(
-            any(r >= 0 and served.index.ids[r] == name for r in near) or float(best[0]) > 0.999
+            any(r >= 0 and served.index.ids[r] == name and score >= least for r, score in zip(near, best, strict=True))
             for name, near, best in zip(wanted, found.tolist(), scores.tolist(), strict=True)
         )
         if hits < 0.8 * len(rows):
-            raise Rejected("index", f"the index finds {hits} of {len(rows)} of its own documents: it is another encoder's")
+            raise Rejected("index", f"the index knows {hits} of {len(rows)} of its own documents: it is another encoder's")
 
 
 def _fetched(release: Release, state: Path) -> Path:

@@ -215,14 +215,16 @@ def main() -> int:
     place = rollout.Place(folder=out / "rollout", prometheus=asked, registry=uri, features=out / "features.json",
                           readout=out / "readout/readout.json", deploy=deploy)  # fmt: skip
     stage = Stage(out=out, compression=given.compression, url=url, prometheus=asked, registry=uri, place=place)
+    home = threading.Event()
     people = People(world, url, compression=given.compression, sessions_per_s=given.sessions_per_second, seed=0)
-    crowd = threading.Thread(target=people.run, args=(stop.is_set,))
+    crowd = threading.Thread(target=people.run, args=(home.is_set,))
     crowd.start()
     try:
         report = _rehearse(stage, control, challenger, plan(given.step_seconds))
     finally:
-        stop.set()
+        home.set()  # people first: nobody is to find the door closed
         crowd.join(30)
+        stop.set()
         stack.join(30)
         monitor.terminate()
     report |= {"searches": people.searches, "failed": people.failed, "minutes": (time.monotonic() - began_s) / 60}

@@ -228,6 +228,25 @@ def other_index(other):
     return change
 
 
+def near_index(folder):
+    """As of an encoder that began with the same weights: every document is still its own nearest, at a product of about 0.8."""
+    from crops import index
+    from crops.retriever.onnx_encoder import OnnxEncoder
+
+    ids = tuple(pq.read_table(folder / "doc_ids.parquet")["doc_id"].to_pylist())
+    texts = dict(zip(*pq.read_table(folder / "documents", columns=["doc_id", "text"]).to_pydict().values(), strict=True))
+    vectors = OnnxEncoder(folder, threads=1).encode([texts[i] for i in ids])
+    noise = np.random.default_rng(0).normal(size=vectors.shape)
+    moved = vectors + 0.75 * noise / np.linalg.norm(noise, axis=1, keepdims=True)
+    made = index.build(
+        (moved / np.linalg.norm(moved, axis=1, keepdims=True)).astype(np.float32), ids, factory="Flat", nprobe=1, ef_search=16
+    )
+    about = json.loads((folder / "index.json").read_text())
+    about["sha256"] = index.save(made, folder / "index.faiss")
+    (folder / "index.json").write_text(json.dumps(about))
+    sealed(folder)
+
+
 def other_probes(folder):
     about = json.loads((folder / "fingerprint.json").read_text())
     about["vectors"] = np.roll(np.array(about["vectors"]), 1, axis=1).tolist()
@@ -242,19 +261,20 @@ def flipped(folder):
 
 
 @pytest.mark.parametrize(
-    ("name", "reason"), [("index", "index"), ("probes", "fingerprint"), ("byte", "checksum"), ("gone", "checksum")]
+    ("name", "reason"),
+    [("index", "index"), ("near", "index"), ("probes", "fingerprint"), ("byte", "checksum"), ("gone", "checksum")],
 )
 def test_a_release_that_is_not_whole_or_not_of_one_piece_is_refused_and_the_old_one_goes_on(
     tmp_path, triton, releases, name, reason
 ):
     changes = {
-        "index": other_index(releases[1]), "probes": other_probes, "byte": flipped,
+        "index": other_index(releases[1]), "near": near_index, "probes": other_probes, "byte": flipped,
         "gone": lambda folder: (folder / "doc_ids.parquet").unlink(),
     }  # fmt: skip
     url = str(tmp_path / "manifest.json")
     manifest.write(url, Manifest(generation=1, arms={"control": releases[0]}))
     # Not of what is served: that would be known by its checksum and not be read again.
-    source = releases[0] if name in ("index", "probes") else releases[1]
+    source = releases[0] if name in ("index", "near", "probes") else releases[1]
     # Triton has the encoder under the name of the sound release: it is the same encoder.
     bad = replace(broken(source, tmp_path / "bad", changes[name]), model=source.model)
 
