@@ -1,4 +1,4 @@
-"""Settings of `crops rollout`: canary steps, guardrails, then the A/B. The chart's AnalysisTemplates come from the same file."""
+"""Settings of `crops rollout`: canary steps, guardrails, then the A/B."""
 
 import itertools
 from typing import Literal, Self
