@@ -244,6 +244,7 @@ def _rehearse(stage: Stage, control: Path, challenger: Path, settings: RolloutCo
     print(f"== index of another encoder: {refused[:160]}", flush=True)
     registry.move(stage.registry, "challenger", untrained(stage, control), expected=registry.holder(stage.registry, "challenger"),
                   reason="rehearsal: a bad release")  # fmt: skip
+    time.sleep(65)  # a rollout counts refusals of at least its last minute, and that one was not its own
     second = walk(stage, "untrained", settings)
     good = first["phase"] == "promoted" and second["phase"] == "rolled back" and "refuses generation" in refused
     return {"rollouts": [first, second], "lifts": lifts, "users": found["users"], "bad_index": refused, "as_expected": good}
