@@ -58,10 +58,19 @@ rehearsal: setup triton ## canary, A/B, verdict and two bad releases on this mac
 monitoring: setup ## monitoring/rules from monitoring/slo and monitoring/alerts
 	$(BIN)/python monitoring/generate.py
 
-lock: ## write locks/dev.txt anew from pyproject.toml (exact versions, no addresses)
-	UV_FIND_LINKS="$${UV_FIND_LINKS:-$$PIP_FIND_LINKS}" $(BIN)/uv pip compile --quiet --python $(BIN)/python --all-extras --no-annotate --no-header --no-emit-index-url --no-emit-find-links --upgrade-package torch \
-	  pyproject.toml -o locks/dev.txt
+# One lock for whoever works on the project, and one for each image, at the same versions and with hashes. The local build of torch
+# has hashes of its own, so its are left out of the lock of training.
+COMPILE = UV_FIND_LINKS="$${UV_FIND_LINKS:-$$PIP_FIND_LINKS}" $(BIN)/uv pip compile --quiet --python $(BIN)/python --no-annotate --no-header \
+  --no-emit-index-url --no-emit-find-links
+MINE_EXTRAS := mine,registry,experiment,pipeline,cluster,store
+lock: ## write locks/*.txt anew from pyproject.toml (exact versions, no addresses)
+	$(COMPILE) --all-extras --upgrade-package torch pyproject.toml -o locks/dev.txt
 	sed -i 's/+cpu$$//' locks/dev.txt
+	set -e; for role in mine:$(MINE_EXTRAS) train:$(MINE_EXTRAS),train,kubeflow gateway:serve,cluster,store; do \
+	  $(COMPILE) --generate-hashes -c locks/dev.txt $$(tr ',' '\n' <<< "$${role#*:}" | sed 's/^/--extra /') pyproject.toml -o locks/$${role%%:*}.txt; done
+	$(COMPILE) --generate-hashes -c locks/dev.txt --group follow -o locks/follow.txt
+	$(BIN)/python -c "import re; p = 'locks/train.txt'; t = open(p).read(); \
+	  open(p, 'w').write(re.sub(r'^(torch==[^+ ]+)\S*( \\\\\n    --hash=\S+)+', r'\1', t, flags=re.M))"
 
 clean: ## remove what runs and builds left (not .venv)
 	rm -rf runs build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -2,5 +2,5 @@
 
 VERSION = "0.1.0"
 # kfp's subprocess runner ignores the image; on a cluster it is the whole environment of the step.
-MINING = f"crops/python-mining:{VERSION}"
-TRAINING = f"crops/python-training:{VERSION}"
+MINING = f"crops/mine:{VERSION}"
+TRAINING = f"crops/train:{VERSION}"

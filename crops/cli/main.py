@@ -22,6 +22,7 @@ VERBS = {
     "register": ("crops.cli.release", "register encoder and index as one MLflow model version"),
     "run": ("crops.cli.release", "all of the above as one pipeline on this machine, ending in a report"),
     "deploy": ("crops.cli.serve", "a registered release to Triton and into the manifest that gateways follow"),
+    "pull": ("crops.cli.serve", "a pinned release as the first champion of a new installation"),
     "serve": ("crops.cli.serve", "Triton and the gateway on this machine: searches answered, events logged"),
     "compact": ("crops.cli.serve", "event logs to the tables that the next training reads"),
     "rollout": ("crops.cli.rollout", "canary and A/B of a challenger: start, status, step, abort"),

@@ -1,5 +1,7 @@
 """The verb rollout: canary and A/B of a challenger."""
 
+import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +11,7 @@ import click
 
 from crops.cli.support import config_option
 from crops.config.all import Config
-from crops.errors import ConfigError
+from crops.errors import ConfigError, ServiceError
 from crops.io import registry
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -66,12 +68,37 @@ def start(name: str, follow: bool, config: Config, **where: Any) -> None:
 
 @rollout.command()
 @_common
-def step(config: Config, **where: Any) -> None:
+@click.option("--follow", is_flag=True, help="Stay for good: a look every rollout.poll_s, whatever is started. For a cluster.")
+def step(follow: bool, config: Config, **where: Any) -> None:
     """One look: measure, decide, act."""
     from crops.stages import rollout as stage
 
-    state, verdict = stage.step(_place(config, where), config.section("rollout"))
-    click.echo(f"{state.phase} {state.step + 1}: {verdict.kind}: {verdict.reason}")
+    place, plan = _place(config, where), config.section("rollout")
+    ended, said = _listen() if follow else threading.Event(), ""
+    while True:
+        try:
+            if follow and not (place.folder / stage.STATE).exists():
+                line = "no rollout was started yet"
+            else:
+                state, verdict = stage.step(place, plan)
+                line = f"{state.phase} {state.step + 1}: {verdict.kind}: {verdict.reason}"
+        except ServiceError as error:  # the registry or a gateway is away for a while; the next look goes on
+            if not follow:
+                raise
+            line = str(error)
+        if line != said:
+            click.echo(line if not follow else f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}")
+            said = line
+        if not follow or ended.wait(plan.poll_s):
+            return
+
+
+def _listen() -> threading.Event:
+    """Set by SIGTERM or Ctrl-C, so that a look in progress is finished."""
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
+    return ended
 
 
 @rollout.command()

@@ -102,6 +102,30 @@ def deploy(release: str | None, arm: str, withdraw: bool, registry_uri: str | No
     show("deploy", started_s, StageReport(numbers={"generation": about["generation"]}, notes=notes), Path(section.manifest))
 
 
+@click.command()
+@click.option("--release", required=True, metavar="URI", help="models:/NAME/VERSION.")
+@click.option("--sha256", "checksum", required=True, help="Of the release's checksums.json: pins its content, not only its name.")
+@click.option("--releases", required=True, metavar="PLACE", help="Folder or fsspec URL that gateways and Tritons read from.")
+@click.option("--manifest", required=True, metavar="URL", help="The release manifest.")
+@click.option("--registry", "registry_uri", default=None, help="MLflow tracking URI. Default: SQLite in ./mlruns.")
+def pull(release: str, checksum: str, releases: str, manifest: str, registry_uri: str | None) -> None:
+    """Start a new installation with a pinned release; what serves already is left alone.
+
+    Where the manifest names no champion yet, the release is fetched from the registry, checked and named; otherwise nothing
+    happens, so that it may run before every start of a gateway.
+    """
+    from crops.config.deploy import DeployConfig
+    from crops.stages import deploy as stage
+
+    started_s, uri = time.monotonic(), registry_uri or registry.uri_of(Path("mlruns"))
+    name, version = _version(release, uri)
+    values = {"manifest": manifest, "releases": releases, "triton": None}
+    cfg = DeployConfig.parse(values, source="command line")
+    about = stage.bootstrap(name, version, checksum, cfg, registry_uri=uri)
+    note = f"{about['uri']} {'is served already' if about.get('kept') else 'is control now'}"
+    show("pull", started_s, StageReport(numbers={"generation": about["generation"]}, notes=(note,)), Path(manifest))
+
+
 def _version(wanted: str | None, uri: str) -> tuple[str, str]:
     if wanted is None:
         version = registry.holder(uri, "challenger")

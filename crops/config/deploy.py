@@ -11,12 +11,15 @@ class DeployConfig(StageConfig):
     manifest: str | None = Field(
         None, description="fsspec URL of the release manifest; null: the pipeline deploys nothing. Source: the deployment."
     )
-    triton: str = Field("http://127.0.0.1:8000", description="Triton's HTTP address, to load models by. Source: Triton.")
+    triton: str | None = Field(
+        "http://127.0.0.1:8000", description="Triton's HTTP address, to load models by; null: Tritons follow the manifest by "
+        "themselves (serving.triton.follow). Source: Triton."
+    )  # fmt: skip
     repository: str = Field(
         "models", description="Triton's model repository, a folder that this process writes. Source: the deployment."
     )
     releases: str = Field(
-        "releases", description="Folder that gateways read releases from, under the same path. Source: the deployment."
+        "releases", description="Folder or fsspec URL that gateways read releases from, under that name. Source: the deployment."
     )
     gateways: tuple[str, ...] = Field(
         (), description="Addresses of the gateways that must report the new generation, http://host:port. Source: the deployment."

@@ -1,5 +1,6 @@
 """A registered release into service: its encoder to Triton, its files to the gateways, its name into the manifest."""
 
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -36,15 +37,13 @@ def run(register: Path, out: Path, cfg: DeployConfig, *, registry_uri: str) -> S
 def release(name: str, version: str, arm: str, cfg: DeployConfig, *, registry_uri: str) -> dict[str, Any]:
     """Puts one model version into `arm` and returns once every gateway serves it; a ServiceError where one refuses it."""
     assert cfg.manifest is not None
-    folder = Path(cfg.releases) / f"{name}-{version}"
-    if not (folder / registry.CHECKSUMS).is_file():
-        with artifacts.replacing(folder) as partial:
-            registry.download(registry_uri, version, partial, name=name)
+    folder, files = _placed(name, version, cfg.releases, registry_uri)
     uri = f"models:/{name}/{version}"
     checksum = index.sha256(folder / registry.CHECKSUMS)
-    found = Release(uri=uri, model=repository.model_name(uri, checksum), files=str(folder.resolve()), checksum=checksum)
-    repository.write(folder, Path(cfg.repository), found.model, repository.Instances(count=cfg.instances))
-    control.load(cfg.triton, found.model, timeout_s=cfg.timeout_s)
+    found = Release(uri=uri, model=repository.model_name(uri, checksum), files=files, checksum=checksum)
+    if cfg.triton is not None:
+        repository.write(folder, Path(cfg.repository), found.model, repository.Instances(count=cfg.instances))
+        control.load(cfg.triton, found.model, timeout_s=cfg.timeout_s)
     if cfg.milvus is not None:
         _fill(cfg.milvus, folder, checksum)
     generation = _put(cfg.manifest, arm, found)
@@ -53,6 +52,43 @@ def release(name: str, version: str, arm: str, cfg: DeployConfig, *, registry_ur
     if cfg.milvus is not None:  # last, for readers of the alias alone: gateways go by the manifest
         milvus.swap(cfg.milvus, f"crops_{arm}", milvus.name_of(checksum))
     return {"uri": uri, "arm": arm, "model": found.model, "generation": generation, "manifest": cfg.manifest}
+
+
+def bootstrap(name: str, version: str, checksum: str, cfg: DeployConfig, *, registry_uri: str) -> dict[str, Any]:
+    """Where nothing is served yet, the pinned release is, as the champion. Otherwise nothing happens: later releases stay.
+
+    checksum: sha256 of the release's checksums.json; a ServiceError where the registry holds another.
+    """
+    assert cfg.manifest is not None
+    held = manifest.read(cfg.manifest)
+    if manifest.CONTROL not in held.arms:
+        with tempfile.TemporaryDirectory(prefix="crops-pull-") as place:
+            found = index.sha256(registry.download(registry_uri, version, Path(place), name=name) / registry.CHECKSUMS)
+        if found != checksum:
+            raise ServiceError(f"models:/{name}/{version} has the checksum {found}, pinned is {checksum}: not what was chosen")
+        return release(name, version, manifest.CONTROL, cfg, registry_uri=registry_uri)
+    serving = held.arms[manifest.CONTROL]
+    return {"uri": serving.uri, "arm": manifest.CONTROL, "model": serving.model, "generation": held.generation,
+            "manifest": cfg.manifest, "kept": True}  # fmt: skip
+
+
+def _placed(name: str, version: str, releases: str, registry_uri: str) -> tuple[Path, str]:
+    """The release's folder on this machine, and the path or URL under which gateways find it. Whole or not there."""
+    import fsspec
+
+    filesystem, where = fsspec.core.url_to_fs(f"{releases.rstrip('/')}/{name}-{version}")
+    local = "file" in ([filesystem.protocol] if isinstance(filesystem.protocol, str) else filesystem.protocol)
+    folder = Path(where) if local else Path(tempfile.gettempdir()) / "crops-releases" / f"{name}-{version}"
+    if not (folder / registry.CHECKSUMS).is_file():
+        with artifacts.replacing(folder) as partial:
+            registry.download(registry_uri, version, partial, name=name)
+    if local:
+        return folder, str(folder.resolve())
+    if not filesystem.exists(f"{where}/{registry.CHECKSUMS}"):
+        for file in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != registry.CHECKSUMS):
+            filesystem.put_file(str(file), f"{where}/{file.relative_to(folder)}")
+        filesystem.put_file(str(folder / registry.CHECKSUMS), f"{where}/{registry.CHECKSUMS}")  # last: it says that all are there
+    return folder, filesystem.unstrip_protocol(where)
 
 
 def _fill(uri: str, folder: Path, checksum: str) -> None:

@@ -16,12 +16,15 @@ from serving.gateway.service import JsonLines, Service
 from serving.gateway.settings import Settings
 
 TOKEN_VARIABLE = "CROPS_ADMIN_TOKEN"  # noqa: S105  a name
+REPLICA_VARIABLE = "CROPS_REPLICA"
 SECRET_VARIABLE = "CROPS_SEARCH_SECRET"  # noqa: S105  a name
 
 
 def main(path: Path) -> None:
     """Serves by the settings in the JSON file `path`."""
     settings = Settings.from_json(path.read_text(encoding="utf-8"))
+    if name := os.environ.get(REPLICA_VARIABLE):  # replicas share their settings, and no two may share a log
+        settings = Settings.parse({**settings.model_dump(), "replica": name}, source=REPLICA_VARIABLE)
     handler = logging.StreamHandler()
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)

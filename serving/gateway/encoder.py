@@ -1,5 +1,6 @@
 """Queries to vectors at Triton over gRPC: a deadline on every call, one retry, a breaker, and micro-batches per model."""
 
+import asyncio
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -16,15 +17,17 @@ from serving.gateway.settings import Settings
 # A channel that lost its server tries again at once, not after gRPC's default of one second and up to two minutes.
 CHANNEL = [
     ("grpc.initial_reconnect_backoff_ms", 100), ("grpc.min_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 500),
-    ("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1),
+    ("grpc.lb_policy_name", "round_robin"), ("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1),
 ]  # fmt: skip
+
+IN_A_ROW = 8
 
 
 class TritonEncoder:
     """Calls of one Triton. Make it inside the running event loop; every model has the breaker in common."""
 
     def __init__(self, settings: Settings) -> None:
-        self._timeout_s = settings.encode_timeout_s
+        self._timeout_s, self._follows = settings.encode_timeout_s, settings.triton_follows
         self._client = triton.InferenceServerClient(settings.triton, channel_args=CHANNEL)
         self.breaker = Breaker(failures=settings.breaker_failures, pause_s=settings.breaker_pause_s, clock=time.monotonic)
 
@@ -56,11 +59,24 @@ class TritonEncoder:
 
     async def ensure(self, model: str, *, timeout_s: float) -> None:
         """Loads `model` where Triton lost it (a restarted one has none); Unavailable with its reason where it refuses."""
+        if self._follows:
+            await self._wait(model, timeout_s)
+            return
         try:
             if not await self._client.is_model_ready(model, client_timeout=timeout_s):
                 await self._client.load_model(model, client_timeout=timeout_s)
         except (InferenceServerException, grpc.RpcError, OSError) as error:
             raise Unavailable(f"model {model}: {_reason(error)}", code="encoder_unavailable") from error
+
+    async def _wait(self, model: str, timeout_s: float) -> None:
+        """Returns once `model` was ready IN_A_ROW times: calls take turns among Tritons, so that each has been asked."""
+        until_s, seen = time.monotonic() + timeout_s, 0
+        while seen < IN_A_ROW:
+            seen = seen + 1 if await self.ready(model) else 0
+            if seen == 0:
+                if time.monotonic() > until_s:
+                    raise Unavailable(f"model {model} is not ready after {timeout_s:.0f} s", code="encoder_unavailable")
+                await asyncio.sleep(0.2)
 
     async def ready(self, model: str, *, timeout_s: float = 0.5) -> bool:
         """Whether Triton would encode with `model` now."""

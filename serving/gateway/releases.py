@@ -14,22 +14,15 @@ from crops import index as indexes
 from crops import manifest, milvus
 from crops.errors import CropsError, InputError, ServiceError
 from crops.manifest import Manifest, Release
+from serving.fetch import BadRelease as Rejected
+from serving.fetch import fetch
 from serving.gateway.cache import EmbeddingCache
 from serving.gateway.errors import Unavailable
 from serving.gateway.settings import Settings
 
 Encode = Callable[[str, list[str]], Awaitable[np.ndarray]]
-CHECKSUMS = "checksums.json"
 # Least product of a document's vector, encoded anew, with the one in the index: 1 but for float16, less in a coarse index.
 OWN_SCORE, OWN_SCORE_COARSE = 0.99, 0.9
-
-
-class Rejected(Exception):
-    """A release that must not be served. `reason` is a label of crops_release_rejected_total."""
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +86,7 @@ class Holder:
         return None
 
     async def _load(self, release: Release) -> Served:
-        folder = await asyncio.to_thread(_fetched, release, self.settings.state / "releases")
+        folder = await asyncio.to_thread(fetch, release, self.settings.state / "releases")
         served = await asyncio.to_thread(_opened, release, folder, self.settings)
         try:
             await self._ensure(release.model)
@@ -138,28 +131,6 @@ class Holder:
         )
         if hits < 0.8 * len(rows):
             raise Rejected("index", f"the index knows {hits} of {len(rows)} of its own documents: it is another encoder's")
-
-
-def _fetched(release: Release, state: Path) -> Path:
-    """The release's folder on this machine, every file what its checksum says."""
-    import fsspec
-
-    try:
-        filesystem, path = fsspec.core.url_to_fs(release.files)
-        local = "file" in ([filesystem.protocol] if isinstance(filesystem.protocol, str) else filesystem.protocol)
-        folder = Path(path) if local else state / release.checksum
-        if not local and not (folder / CHECKSUMS).is_file():
-            filesystem.get(path, str(folder), recursive=True)
-    except (OSError, ValueError, ImportError) as error:
-        raise Rejected("files", f"{release.files}: {error}") from error
-    listing = folder / CHECKSUMS
-    if not listing.is_file() or indexes.sha256(listing) != release.checksum:
-        raise Rejected("checksum", f"{CHECKSUMS} is not the one that the manifest names")
-    for name, expected in json.loads(listing.read_text(encoding="utf-8")).items():
-        file = folder / name
-        if not file.resolve().is_relative_to(folder.resolve()) or not file.is_file() or indexes.sha256(file) != expected:
-            raise Rejected("checksum", f"{name} is not what was registered")
-    return folder
 
 
 def _opened(release: Release, folder: Path, settings: Settings) -> Served:

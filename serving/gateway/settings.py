@@ -12,7 +12,12 @@ class Settings(StageConfig):
     """What a gateway needs to know; each limit says what it protects."""
 
     manifest: str = Field(min_length=1, description="fsspec URL of the release manifest.")
-    triton: str = Field("127.0.0.1:8001", description="host:port of Triton's gRPC API.")
+    triton: str = Field(
+        "127.0.0.1:8001", description="Address of Triton's gRPC API, host:port; dns:///NAME:PORT takes turns among all of a name."
+    )
+    triton_follows: bool = Field(
+        False, description="Triton loads what the manifest says by itself (serving.triton.follow): wait for it, ask for nothing."
+    )
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8080, ge=0, le=65535, description="Port to listen on.")
     state: Path = Field(Path("state"), description="Folder for downloaded releases.")

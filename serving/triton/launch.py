@@ -1,4 +1,4 @@
-"""Runs the `tritonserver` binary of the nvidia-pytriton wheel as a child process: explicit model control, loopback only."""
+"""Runs `tritonserver` as a child process, the nvidia-pytriton wheel's or that of NVIDIA's container: explicit model control."""
 
 import os
 import shutil
@@ -15,6 +15,8 @@ from serving.triton import control
 
 PYTHON = sysconfig.get_python_version()
 START_S = 60.0
+LOOPBACK = "127.0.0.1"
+NVIDIA = Path("/opt/tritonserver")  # where NVIDIA's container keeps its server and backends
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,31 +86,42 @@ def backends(venv: Path, folder: Path) -> Path:
     return folder
 
 
-def start(venv: Path, repository: Path, state: Path, ports: Ports, *, extra: tuple[str, ...] = ()) -> Server:
+def start(
+    venv: Path | None, repository: Path, state: Path, ports: Ports, *, host: str = LOOPBACK, extra: tuple[str, ...] = ()
+) -> Server:
     """Starts Triton on `repository` without any model loaded; `state` gets its log and its backend folder.
 
-    It dies with the process that started it, however that one ends.
+    venv: with the wheel's server; None: NVIDIA's container. It dies with the process that started it, however that one ends.
     """
     state.mkdir(parents=True, exist_ok=True)
     repository.mkdir(parents=True, exist_ok=True)
     log = state / "triton.log"
+    binary, folder, environment = _of_nvidia() if venv is None else _of_wheel(venv, state)
     command = [
-        str(_wheel(venv) / "pytriton/tritonserver/bin/tritonserver"),
-        f"--model-repository={repository.resolve()}", f"--backend-directory={backends(venv, state / 'backends').resolve()}",
+        str(binary), f"--model-repository={repository.resolve()}", f"--backend-directory={folder.resolve()}",
         "--model-control-mode=explicit", "--strict-readiness=true", "--exit-timeout-secs=5",
-        "--http-address=127.0.0.1", f"--http-port={ports.http}", "--grpc-address=127.0.0.1", f"--grpc-port={ports.grpc}",
-        f"--metrics-port={ports.metrics}", "--allow-gpu-metrics=false", *extra,
+        f"--http-address={host}", f"--http-port={ports.http}", f"--grpc-address={host}", f"--grpc-port={ports.grpc}",
+        f"--metrics-address={host}", f"--metrics-port={ports.metrics}",
+        f"--allow-gpu-metrics={str(venv is None).lower()}", *extra,
     ]  # fmt: skip
+    # ONNX Runtime alone uses threads here, as many as an instance is given.
+    environment |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    return Server(process=children.start(command, log=log, environment=environment), ports=ports, log=log)
+
+
+def _of_nvidia() -> tuple[Path, Path, dict[str, str]]:
+    return NVIDIA / "bin/tritonserver", NVIDIA / "backends", dict(os.environ)
+
+
+def _of_wheel(venv: Path, state: Path) -> tuple[Path, Path, dict[str, str]]:
     libraries = [str(_wheel(venv) / "nvidia_pytriton.libs"), str(sysconfig.get_config_var("LIBDIR"))]
     environment = {k: v for k, v in os.environ.items() if k not in {"PYTHONPATH", "PYTHONHOME"}} | {
         "LD_LIBRARY_PATH": os.pathsep.join(libraries),
         # The stub is an embedded Python: it finds its packages by the `python3` that comes first on the path.
         "PATH": os.pathsep.join([str(venv.resolve() / "bin"), os.environ.get("PATH", "")]),
         "VIRTUAL_ENV": str(venv.resolve()), "PYTHONPATH": str(_wheel(venv)),
-        # ONNX Runtime alone uses threads here, as many as an instance is given.
-        "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false",
     }  # fmt: skip
-    return Server(process=children.start(command, log=log, environment=environment), ports=ports, log=log)
+    return _wheel(venv) / "pytriton/tritonserver/bin/tritonserver", backends(venv, state / "backends"), environment
 
 
 def _wheel(venv: Path) -> Path:
