@@ -62,6 +62,7 @@ monitoring: setup ## monitoring/rules from monitoring/slo and monitoring/alerts
 # has hashes of its own, so its are left out of the lock of training.
 COMPILE = UV_FIND_LINKS="$${UV_FIND_LINKS:-$$PIP_FIND_LINKS}" $(BIN)/uv pip compile --quiet --python $(BIN)/python --no-annotate --no-header \
   --no-emit-index-url --no-emit-find-links
+CUDA = --quiet --no-annotate --no-header --no-emit-index-url --no-emit-find-links
 MINE_EXTRAS := mine,registry,experiment,pipeline,cluster,store
 lock: ## write locks/*.txt anew from pyproject.toml (exact versions, no addresses)
 	$(COMPILE) --all-extras --upgrade-package torch pyproject.toml -o locks/dev.txt
@@ -69,6 +70,10 @@ lock: ## write locks/*.txt anew from pyproject.toml (exact versions, no addresse
 	set -e; for role in mine:$(MINE_EXTRAS) train:$(MINE_EXTRAS),train,kubeflow gateway:serve,cluster,store; do \
 	  $(COMPILE) --generate-hashes -c locks/dev.txt $$(tr ',' '\n' <<< "$${role#*:}" | sed 's/^/--extra /') pyproject.toml -o locks/$${role%%:*}.txt; done
 	$(COMPILE) --generate-hashes -c locks/dev.txt --group follow -o locks/follow.txt
+	UV_FIND_LINKS= $(BIN)/uv pip compile $(CUDA) --generate-hashes --python $(BIN)/python -c <(grep -v -e ^faiss -e ^triton locks/dev.txt) \
+	  --override <(echo "faiss-cpu; python_version < '3'") $$(tr ',' '\n' <<< "$(MINE_EXTRAS),train,kubeflow" | sed 's/^/--extra /') \
+	  --group gpu pyproject.toml -o locks/train-cuda.txt
+	UV_FIND_LINKS= $(BIN)/uv pip compile $(CUDA) --generate-hashes --python-version 3.12 --group triton-cuda -o locks/triton-cuda.txt
 	$(BIN)/python -c "import re; p = 'locks/train.txt'; t = open(p).read(); \
 	  open(p, 'w').write(re.sub(r'^(torch==[^+ ]+)\S*( \\\\\n    --hash=\S+)+', r'\1', t, flags=re.M))"
 
