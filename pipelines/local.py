@@ -21,10 +21,11 @@ NUMBERS_SHOWN = 4
 
 def run(
     logs: Path, out: Path, config: Config, *, llm: str | None = None, registry: str | None = None, shards: int = 1,
-    verbose: bool = False,
+    runner: str = "subprocess", verbose: bool = False,
 ) -> str:  # fmt: skip
     """Runs the pipeline and copies report.json and report.html to `out`; returns promote, reject or unknown.
 
+    runner: `subprocess`, or `docker`: every task in its own image at the Docker engine of DOCKER_HOST, as on a cluster.
     `shards`: how many tasks share the LLM's work and θ's; here one after the other, each restartable.
 
     Everything that a restart needs lies under out/.cache. A CropsError of a stage comes out of here as CropsError.
@@ -41,7 +42,7 @@ def run(
             "logs": str(logs), "fingerprint": fingerprint.of(logs), "llm": url or "", "registry": registry,
             "checkpoints": str(cache / "checkpoints"), "shards": [f"{n}/{shards}" for n in range(shards)],
         }  # fmt: skip
-        _execute(cache, arguments, verbose=verbose)
+        _execute(cache, arguments, _runner(runner, [logs, out]), verbose=verbose)
     return _collect(cache, out)
 
 
@@ -80,13 +81,28 @@ class _Screen:
         self.console.print(f"[bold]{entry['stage']:<26}[/bold] {entry['seconds']:7.1f} s  {numbers}", soft_wrap=True)
 
 
-def _execute(cache: Path, arguments: dict[str, Any], *, verbose: bool) -> None:
+def _runner(name: str, folders: list[Path]) -> Any:
+    """KFP's runner; in containers `folders` have the same paths as here, and what is written there belongs to who runs this."""
+    from kfp import local
+
+    if name == "subprocess":
+        return local.SubprocessRunner(use_venv=False)
+    from docker.types import Mount
+
+    kept = [folder for folder in folders if not any(folder.is_relative_to(other) for other in folders if other != folder)]
+    return local.DockerRunner(
+        entrypoint="", user=f"{os.getuid()}:{os.getgid()}", network_mode="host",
+        mounts=[Mount(str(folder), str(folder), type="bind") for folder in kept],
+    )  # fmt: skip
+
+
+def _execute(cache: Path, arguments: dict[str, Any], runner: Any, *, verbose: bool) -> None:
     from kfp import local
 
     from pipelines.training import training
 
     local.init(
-        runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(cache / "artifacts"), raise_on_error=True,
+        runner=runner, pipeline_root=str(cache / "artifacts"), raise_on_error=True,
         enable_caching=True, cache_root=str(cache / "tasks"),
     )  # fmt: skip
     with (cache / "run.log").open("a", encoding="utf-8") as log, _interpreter_first():

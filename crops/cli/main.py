@@ -21,6 +21,7 @@ VERBS = {
     "gate": ("crops.cli.release", "challenger against champion: promote, reject or unknown"),
     "register": ("crops.cli.release", "register encoder and index as one MLflow model version"),
     "run": ("crops.cli.release", "all of the above as one pipeline on this machine, ending in a report"),
+    "submit": ("crops.cli.release", "the same pipeline on Kubeflow: compile, upload, run, wait for the verdict"),
     "deploy": ("crops.cli.serve", "a registered release to Triton and into the manifest that gateways follow"),
     "pull": ("crops.cli.serve", "a pinned release as the first champion of a new installation"),
     "serve": ("crops.cli.serve", "Triton and the gateway on this machine: searches answered, events logged"),

@@ -71,9 +71,13 @@ def register(
 @click.option("--registry", default=None, help="MLflow tracking URI. Default: SQLite and a folder inside --out.")
 @click.option("--shards", type=click.IntRange(1), default=1, show_default=True,
               help="Parts that the LLM's work and θ's are split into, each restarted alone.")  # fmt: skip
+@click.option("--runner", type=click.Choice(["subprocess", "docker"]), default="subprocess", show_default=True,
+              help="docker: every task in its image (docker/build), as on a cluster, at the engine of DOCKER_HOST.")  # fmt: skip
 @click.option("--verbose", is_flag=True, help="Show every task's output.")
 @config_option
-def run(logs: Path, out: Path, llm: str | None, registry: str | None, shards: int, verbose: bool, config: Config) -> None:
+def run(
+    logs: Path, out: Path, llm: str | None, registry: str | None, shards: int, runner: str, verbose: bool, config: Config
+) -> None:  # fmt: skip
     """Logs to a gated, registered release, as the KFP training pipeline on this machine's local runner.
 
     Ends in report.html and report.json. Interrupted or killed, the same command goes on where it was. Exit code 0
@@ -81,4 +85,46 @@ def run(logs: Path, out: Path, llm: str | None, registry: str | None, shards: in
     """
     from pipelines import local
 
-    sys.exit(EXIT_BY_VERDICT[local.run(logs, out, config, llm=llm, registry=registry, shards=shards, verbose=verbose)])
+    verdict = local.run(logs, out, config, llm=llm, registry=registry, shards=shards, runner=runner, verbose=verbose)
+    sys.exit(EXIT_BY_VERDICT[verdict])
+
+
+@click.command()
+@click.option("--host", required=True, metavar="URL", envvar="KFP_HOST", help="Address of the KFP API; or KFP_HOST.")
+@click.option("--logs", required=True, metavar="URI", help="Your tables as the tasks see them: s3://..., or a path of a volume.")
+@click.option("--llm", default="", help="URL of an OpenAI-compatible LLM that the tasks reach; none: no knowledge.")
+@click.option("--registry", required=True, metavar="URI", help="MLflow tracking URI that the tasks reach.")
+@click.option("--checkpoints", default="", metavar="DIR", help="A volume's path to resume from: without it a retry starts anew.")
+@click.option("--shards", type=click.IntRange(1), default=1, show_default=True, help="Pods that share the LLM's work and θ's.")
+@click.option("--version", default=None, help="Name of the uploaded version. Default: the commit of this checkout.")
+@click.option("--token-file", type=click.Path(path_type=Path, exists=True, dir_okay=False), default=None,
+              help="File with the bearer token of the API.")  # fmt: skip
+@click.option("--every", "cron", default=None, metavar="CRON", help='A recurring run instead, e.g. "0 3 * * 1": Mondays at 3.')
+@click.option("--wait/--no-wait", default=True, show_default=True, help="Stay until it ends; stopped, the run is ended too.")
+@click.option("--compile-only", type=click.Path(path_type=Path, dir_okay=False), default=None, metavar="FILE",
+              help="Write the pipeline with the cluster's settings there, and do no more.")  # fmt: skip
+@config_option
+def submit(
+    host: str, logs: str, llm: str, registry: str, checkpoints: str, shards: int, version: str | None, token_file: Path | None,
+    cron: str | None, wait: bool, compile_only: Path | None, config: Config,
+) -> None:  # fmt: skip
+    """The training pipeline on Kubeflow: compile, upload as a version of this commit, run, wait.
+
+    \b
+    crops submit --host https://kfp.example/pipeline --logs s3://logs/search --registry http://mlflow:5000 --config cluster.yaml
+
+    Resources, nodes, secrets, volumes and images are in the config's section `kubeflow`. Exit code 0 promote, 3 reject,
+    4 unknown, 2 where the run fails.
+    """
+    from pipelines import submit as submission
+
+    if compile_only is not None:
+        submission.compiled(compile_only, config.section("kubeflow"))
+        click.echo(f"compiled: {compile_only}")
+        return
+    verdict = submission.submit(
+        host, config, logs=logs, llm=llm, registry=registry, checkpoints=checkpoints, shards=shards, version=version,
+        token=token_file.read_text(encoding="utf-8").strip() if token_file else None, cron=cron, wait=wait, say=click.echo,
+    )  # fmt: skip
+    if verdict is not None:
+        sys.exit(EXIT_BY_VERDICT[verdict])

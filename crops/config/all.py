@@ -17,7 +17,7 @@ PIPELINE = (
     "validate", "augment", "knowledge", "discriminate", "label", "train", "export", "index", "evaluate", "gate",
     "register", "report", "deploy",
 )  # fmt: skip
-SECTIONS = (*PIPELINE, "ablate", "judge", "experiment", "rollout")
+SECTIONS = (*PIPELINE, "ablate", "judge", "experiment", "rollout", "kubeflow")
 
 
 def section_class(name: str) -> type[StageConfig]:

@@ -12,3 +12,7 @@ class ReportConfig(StageConfig):
     examples: int = Field(
         3, ge=0, description="Examples shown per perspective, pairs. Source: ours, because a phone shows three."
     )
+    publish: str | None = Field(
+        None, description="fsspec URL that gets report.json and report.html too, for who cannot see the run's artifacts; "
+        "null: nowhere. Source: ours."
+    )  # fmt: skip

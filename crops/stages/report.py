@@ -46,6 +46,8 @@ def run(
     with artifacts.replacing(out) as folder:
         artifacts.write_json(folder / "report.json", report)
         (folder / "report.html").write_text(html, encoding="utf-8")
+    if cfg.publish:
+        artifacts.publish([out / "report.html", out / "report.json"], cfg.publish)
     return StageReport(numbers={"stages": len(measured), "seconds": sum(entry["seconds"] for entry in measured)})
 
 

@@ -1,0 +1,251 @@
+"""The training pipeline on a Kubeflow Pipelines server: compile, upload as a version, run, wait, read the verdict."""
+
+import json
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from crops.config.all import PIPELINE, Config
+from crops.config.kubeflow import KubeflowConfig
+from crops.errors import ConfigError, ServiceError
+
+SUCCEEDED, ENDED_BADLY, SKIPPED = "SUCCEEDED", ("FAILED", "CANCELED"), ("SKIPPED", "CACHED")
+CONFLICT = 409
+CRON_FIELDS = 5
+Say = Callable[[str], None]
+
+
+def compiled(path: Path, cfg: KubeflowConfig) -> None:
+    """Writes the pipeline with the cluster's settings to `path`."""
+    from kfp import compiler
+
+    from components import images, train, train_job
+    from pipelines import cluster, training
+
+    fit: Callable[..., Any] = train.train
+    if cfg.train_job is not None:
+        image = cfg.images.get("train", images.TRAINING)
+        job = cfg.train_job.model_dump_json()
+
+        def fit(*, checkpoints: Any, **given: Any) -> Any:  # the job keeps its own beside its samples
+            return train_job.train_job(**given, job=job, image=image, user=cfg.run_as_user)
+
+        claim = {"claim": cfg.train_job.claim, "path": cfg.train_job.path}
+        if claim not in [{"claim": v.claim, "path": v.path} for v in cfg.volumes]:
+            raise ConfigError(f"kubeflow.train_job: {cfg.train_job.claim} at {cfg.train_job.path} is not among kubeflow.volumes")
+    compiler.Compiler().compile(training.build(fit, partial(cluster.tune, cfg=cfg)), str(path))
+
+
+def arguments(
+    config: Config, *, logs: str, llm: str, registry: str, checkpoints: str, shards: int, results: str | None, fingerprint: str
+) -> dict[str, Any]:
+    """The run's parameters."""
+    if results is not None:
+        config = config.with_value("report", "publish", results)
+    found: dict[str, Any] = {f"{name}_config": config.section_json(name) for name in PIPELINE}
+    return found | {
+        "logs": logs, "fingerprint": fingerprint, "llm": llm, "registry": registry, "checkpoints": checkpoints,
+        "shards": [f"{n}/{shards}" for n in range(shards)],
+    }  # fmt: skip
+
+
+def revision() -> str:
+    """The commit of the code here, with -dirty where it was changed: a version's name must say what it is."""
+    here = Path(__file__).resolve().parent
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"], cwd=here, capture_output=True, text=True
+        )
+    except FileNotFoundError:
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+class Server:
+    """One KFP server."""
+
+    def __init__(self, host: str, cfg: KubeflowConfig, *, token: str | None = None, say: Say = print) -> None:
+        import kfp
+
+        self.host, self.cfg, self.say = host.rstrip("/"), cfg, say
+        self._client = self._call(lambda: kfp.Client(host=host, existing_token=token, namespace=cfg.namespace or "kubeflow"))
+
+    def upload(self, package: Path, version: str) -> tuple[str, str]:
+        """Ids of the pipeline and of its version named `version`; one of that name that is there already is taken as it is."""
+        pipeline = self._call(lambda: self._client.get_pipeline_id(self.cfg.pipeline))
+        if pipeline is None:
+            made = self._call(lambda: self._client.upload_pipeline(
+                str(package), pipeline_name=self.cfg.pipeline, namespace=self.cfg.namespace
+            ))  # fmt: skip
+            pipeline = made.pipeline_id
+            self.say(f"pipeline {self.cfg.pipeline} is new here")
+        if (held := self._version(pipeline, version)) is not None:
+            self.say(f"version {version} is there already")
+            return pipeline, held
+        uploaded = self._call(lambda: self._client.upload_pipeline_version(
+            str(package), pipeline_version_name=version, pipeline_id=pipeline
+        ))  # fmt: skip
+        self.say(f"version {version} uploaded")
+        return pipeline, uploaded.pipeline_version_id
+
+    def start(self, name: str, pipeline: str, version: str, given: dict[str, Any], *, caching: bool) -> str:
+        """Starts a run and returns its id."""
+        run = self._call(lambda: self._client.run_pipeline(
+            self._experiment(), name, pipeline_id=pipeline, version_id=version, params=given, enable_caching=caching,
+            service_account=self.cfg.service_account,
+        ))  # fmt: skip
+        self.say(f"run {run.run_id}: {self.host}/#/runs/details/{run.run_id}")
+        return str(run.run_id)
+
+    def schedule(self, name: str, cron: str, pipeline: str, version: str, given: dict[str, Any]) -> str:
+        """A recurring run in place of one of the same name: one at a time, never catching up, nothing from the cache."""
+        experiment = self._experiment()
+        listed = self._call(lambda: self._client.list_recurring_runs(experiment_id=experiment, page_size=100))
+        old = [r.recurring_run_id for r in listed.recurring_runs or [] if r.display_name == name]
+        fields = cron.split()
+        # KFP's cron begins with seconds.
+        made = self._call(lambda: self._client.create_recurring_run(
+            experiment, name, cron_expression=f"0 {cron}" if len(fields) == CRON_FIELDS else cron, max_concurrency=1,
+            no_catchup=True, pipeline_id=pipeline, version_id=version, params=given, enable_caching=False,
+            service_account=self.cfg.service_account,
+        ))  # fmt: skip
+        for one in old:
+            self._call(partial(self._client.delete_recurring_run, one))
+        self.say(f"recurring run {name}: {cron}" + (f" (in place of {len(old)})" if old else ""))
+        return str(made.recurring_run_id)
+
+    def wait(self, run: str, stopped: threading.Event) -> None:
+        """Returns when the run has succeeded; a ServiceError that names the failed task. `stopped` ends the run."""
+        said, silent = "", 0
+        while not stopped.is_set():
+            try:
+                found = self._client.get_run(run)
+                silent = 0
+            except Exception as error:  # whatever a server that restarts answers with; the run goes on without us
+                silent += 1
+                if silent > 20:
+                    raise ServiceError(
+                        f"{self.host}: no answer for {silent} looks: {_short(error)}; the run may go on"
+                    ) from error
+                stopped.wait(self.cfg.poll_s)
+                continue
+            if (line := _progress(found)) != said:
+                self.say(line)
+                said = line
+            if found.state == SUCCEEDED:
+                return
+            if found.state in ENDED_BADLY:
+                raise ServiceError(f"run {run} {str(found.state).lower()}: {_why(found)}")
+            stopped.wait(self.cfg.poll_s)
+        self._call(lambda: self._client.terminate_run(run))
+        raise ServiceError(f"run {run} was ended, because its submission was stopped")
+
+    def _version(self, pipeline: str, name: str) -> str | None:
+        page = ""
+        while True:
+            token = page
+            listed = self._call(lambda: self._client.list_pipeline_versions(pipeline, page_token=token, page_size=100))  # noqa: B023
+            for version in listed.pipeline_versions or []:
+                if version.display_name == name:
+                    return str(version.pipeline_version_id)
+            page = listed.next_page_token or ""
+            if not page:
+                return None
+
+    def _experiment(self) -> str:
+        made = self._call(lambda: self._client.create_experiment(self.cfg.experiment, namespace=self.cfg.namespace))
+        return str(made.experiment_id)
+
+    def _call(self, ask: Callable[[], Any]) -> Any:
+        from kfp_server_api.exceptions import ApiException
+        from urllib3.exceptions import HTTPError
+
+        try:
+            return ask()
+        except (ApiException, HTTPError, OSError) as error:
+            raise ServiceError(f"{self.host}: {_short(error)}") from error
+
+
+def submit(
+    host: str, config: Config, *, logs: str, llm: str = "", registry: str = "", checkpoints: str = "", shards: int = 1,
+    version: str | None = None, token: str | None = None, cron: str | None = None, wait: bool = True, say: Say = print,
+) -> str | None:  # fmt: skip
+    """Returns promote, reject or unknown; None where nobody waited. cron: a recurring run instead of one now."""
+    cfg: KubeflowConfig = config.section("kubeflow")
+    named = version or revision()
+    if not named:
+        raise ConfigError("no git here to name the version by; say --version")
+    now = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
+    results = None if cfg.results is None else f"{cfg.results.rstrip('/')}/{'latest' if cron else f'{named}-{now}'}"
+    if wait and cron is None and results is None:
+        raise ConfigError("kubeflow.results is null: say where the run publishes its report, or --no-wait")
+    given = arguments(
+        config, logs=logs, llm=llm, registry=registry, checkpoints=checkpoints, shards=shards, results=results,
+        fingerprint=f"{named} {logs}",
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory(prefix="crops-submit-") as place:
+        package = Path(place) / "training.yaml"
+        compiled(package, cfg)
+        server = Server(host, cfg, token=token, say=say)
+        pipeline, uploaded = server.upload(package, named)
+    if cron is not None:
+        server.schedule(f"{cfg.pipeline} {logs}", cron, pipeline, uploaded, given)
+        return None
+    run = server.start(f"{cfg.pipeline} {named} {now}", pipeline, uploaded, given, caching=True)
+    if not wait:
+        return None
+    server.wait(run, _stopped())
+    assert results is not None
+    return verdict(results, say=say)
+
+
+def verdict(results: str, *, say: Say = print) -> str:
+    """What the run's report says; a ServiceError where it published none."""
+    import fsspec
+
+    try:
+        with fsspec.open(f"{results}/report.json", "rb") as file:
+            gate = json.load(file)["gate"]
+    except (OSError, KeyError, ValueError) as error:
+        raise ServiceError(f"{results}/report.json: the run succeeded but published no report: {_short(error)}") from error
+    for reason in gate["reasons"]:
+        say(f"  {gate['verdict']}: {reason}")
+    say(f"report: {results}/report.html")
+    return str(gate["verdict"])
+
+
+def _stopped() -> threading.Event:
+    found = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: found.set())
+    return found
+
+
+def _progress(run: Any) -> str:
+    tasks = _tasks(run)
+    ended = sum(t.state in (SUCCEEDED, *SKIPPED) for t in tasks)
+    running = sorted({t.display_name for t in tasks if t.state == "RUNNING"})
+    return f"{time.strftime('%H:%M:%S')} {run.state or 'PENDING'}: {ended} of {len(tasks)} tasks done" + (
+        f", now {', '.join(running)}" if running else ""
+    )
+
+
+def _why(run: Any) -> str:
+    failed = [t for t in _tasks(run) if t.state == "FAILED"]
+    said = "; ".join(f"{t.display_name}: {t.error.message}" if t.error else str(t.display_name) for t in failed)
+    return said or (run.error.message if run.error else "no task says why")
+
+
+def _tasks(run: Any) -> list[Any]:
+    return [t for t in (run.run_details.task_details if run.run_details else None) or [] if t.display_name != "root"]
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__

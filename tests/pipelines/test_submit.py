@@ -1,0 +1,194 @@
+"""`crops submit` against a stand-in of the KFP server, and what the settings of a cluster become in the compiled pipeline."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from kfp_server import KfpServer
+
+from crops.config.all import Config
+from crops.errors import ConfigError
+from pipelines import submit
+
+ROOT = Path(__file__).resolve().parents[2]
+CLUSTER = {
+    "service_account": "crops-pipeline",
+    "images": {"mine": "registry.example/crops/mine:0.1.0", "train": "registry.example/crops/train@sha256:" + "a" * 64},
+    "pull_secrets": ["registry"],
+    "pod": {"cpu": "2", "memory": "8G", "retries": 2, "timeout_s": 3600},
+    "tasks": {
+        "train": {
+            "gpus": 1, "memory": "64G", "node_selector": {"gpu": "a100"}, "timeout_s": 86400,
+            "tolerations": [{"key": "nvidia.com/gpu", "effect": "NoSchedule"}],
+        },
+    },
+    "secrets": [{"name": "mlflow", "keys": {"password": "MLFLOW_TRACKING_PASSWORD"}}],
+    "volumes": [{"claim": "crops", "path": "/shared"}],
+    "poll_s": 0.05,
+}  # fmt: skip
+
+
+def config(tmp_path: Path, **more: object) -> Path:
+    path = tmp_path / "cluster.yaml"
+    path.write_text(yaml.safe_dump({"kubeflow": {**CLUSTER, "results": f"file://{tmp_path}/results", **more}}))
+    return path
+
+
+def report(verdict: str):
+    """What the last task of a run publishes, under the place that the run was told."""
+
+    def publish(parameters):
+        folder = Path(json.loads(parameters["report_config"])["publish"].removeprefix("file://"))
+        folder.mkdir(parents=True)
+        (folder / "report.json").write_text(json.dumps({"gate": {"verdict": verdict, "reasons": ["recall rose by 2 points"]}}))
+
+    return publish
+
+
+def crops(server: KfpServer, path: Path, *more: str, wait: bool = True):
+    command = [
+        sys.executable, "-m", "crops", "submit", "--host", server.url, "--logs", "s3://logs/search", "--registry", "http://mlflow",
+        "--config", str(path), *more,
+    ]  # fmt: skip
+    if not wait:
+        return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize(("verdict", "code"), [("promote", 0), ("reject", 3), ("unknown", 4)])
+def test_it_uploads_runs_waits_and_ends_with_the_verdict(tmp_path, verdict, code):
+    server = KfpServer(publish=report(verdict), token="secret")
+    (tmp_path / "token").write_text("secret\n")
+    done = crops(server, config(tmp_path), "--version", "abc123", "--token-file", str(tmp_path / "token"))
+    assert done.returncode == code, done.stdout + done.stderr
+    assert f"{verdict}: recall rose by 2 points" in done.stdout
+    assert "now train" in done.stdout, "progress is shown"
+    (run,) = server.runs.values()
+    assert run.service_account == "crops-pipeline"
+    assert [v.display_name for v in server.versions.values()] == ["abc123"]
+
+
+def test_a_version_that_is_there_is_run_again_not_uploaded_again(tmp_path):
+    server = KfpServer(publish=report("promote"))
+    for _ in range(2):
+        assert crops(server, config(tmp_path), "--version", "abc123", "--no-wait").returncode == 0
+    assert len(server.versions) == 1
+    assert len(server.runs) == 2
+
+
+def test_a_run_that_fails_names_the_task_and_why(tmp_path):
+    done = crops(KfpServer("FAILED"), config(tmp_path), "--version", "v")
+    assert done.returncode == 2
+    assert "failed: train: no GPU left" in done.stderr
+
+
+def test_a_run_without_a_report_is_an_error_not_a_verdict(tmp_path):
+    done = crops(KfpServer(), config(tmp_path), "--version", "v")
+    assert done.returncode == 2
+    assert "published no report" in done.stderr
+
+
+def test_a_server_that_restarts_meanwhile_is_waited_for(tmp_path):
+    server = KfpServer(publish=report("promote"))
+    process = crops(server, config(tmp_path, poll_s=0.3), "--version", "v", wait=False)
+    end = time.monotonic() + 60
+    while not server.runs and time.monotonic() < end:
+        time.sleep(0.05)
+    server.down = 3
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, out
+
+
+def test_a_submission_that_is_stopped_ends_its_run(tmp_path):
+    server = KfpServer(publish=report("promote"))
+    process = crops(server, config(tmp_path, poll_s=30.0), "--version", "v", wait=False)
+    end = time.monotonic() + 60
+    while not (server.runs and next(iter(server.runs.values())).run_details) and time.monotonic() < end:
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGTERM)
+    out, _ = process.communicate(timeout=30)
+    assert process.returncode == 2, out
+    assert server.terminated == list(server.runs)
+
+
+def test_a_recurring_run_replaces_the_one_before_and_never_catches_up(tmp_path):
+    server = KfpServer()
+    for cron in ("0 3 * * 1", "0 4 * * 1"):
+        done = crops(server, config(tmp_path), "--version", "v", "--every", cron)
+        assert done.returncode == 0, done.stdout + done.stderr
+    (held,) = server.recurring.values()
+    assert [held.trigger.cron_schedule.cron, held.no_catchup, held.max_concurrency] == ["0 0 4 * * 1", True, 1]
+    assert not server.runs
+
+
+def test_nobody_there_is_one_line(tmp_path):
+    server = KfpServer()
+    server.server.shutdown()
+    server.server.server_close()
+    done = crops(server, config(tmp_path), "--version", "v")
+    assert done.returncode == 2
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory):
+    """The pipeline and its platform settings, as compiled for CLUSTER."""
+    path = tmp_path_factory.mktemp("compiled") / "training.yaml"
+    submit.compiled(path, Config(raw={"kubeflow": CLUSTER}).section("kubeflow"))
+    pipeline, platform = yaml.safe_load_all(path.read_text())
+    return pipeline["deploymentSpec"]["executors"], platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+
+
+def test_every_task_has_the_clusters_user_secrets_and_volumes(package):
+    executors, platform = package
+    pods = {name for name, about in executors.items() if "container" in about}
+    assert set(platform) == pods
+    for name, about in platform.items():
+        assert about["securityContext"] == {"runAsUser": "10001", "runAsGroup": "10001", "runAsNonRoot": True}, name
+        assert about["secretAsEnv"][0]["secretName"] == "mlflow"
+        assert about["pvcMount"][0]["mountPath"] == "/shared"
+        assert about["imagePullSecret"][0]["secretName"] == "registry"
+    assert {about["container"]["image"] for name, about in executors.items() if name in pods} == set(CLUSTER["images"].values())
+
+
+def test_training_gets_its_gpu_and_nothing_else_does(package):
+    executors, platform = package
+    for name, about in executors.items():
+        resources = about.get("container", {}).get("resources", {})
+        trains = name.startswith("exec-train")
+        assert ("accelerator" in resources) == trains, name
+        if trains:
+            assert platform[name]["nodeSelector"]["labels"] == {"gpu": "a100"}
+            assert platform[name]["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
+            assert platform[name]["activeDeadlineSeconds"] == "86400"
+        elif "container" in about:
+            assert resources["resourceCpuLimit"] == "2"
+
+
+@pytest.mark.parametrize(("values", "why"), [
+    ({"tasks": {"trian": {}}}, "no component 'trian'"),
+    ({"images": {"mine": "registry.example/crops/mine:latest"}}, "no fixed tag"),
+    ({"run_as_user": 0}, "greater than or equal to 1"),
+    ({"nodes": 3}, "knows no key 'nodes'"),
+])  # fmt: skip
+def test_settings_that_cannot_be_meant_are_refused(values, why):
+    with pytest.raises(ConfigError, match=why):
+        Config(raw={"kubeflow": values}).section("kubeflow")
+
+
+def test_a_train_job_needs_the_volume_that_its_samples_pass_through(tmp_path):
+    job = {"namespace": "crops", "claim": "crops", "path": "/shared"}
+    cfg = Config(raw={"kubeflow": {"train_job": job}}).section("kubeflow")
+    with pytest.raises(ConfigError, match="not among kubeflow"):
+        submit.compiled(tmp_path / "p.yaml", cfg)
+    cfg = Config(raw={"kubeflow": {**CLUSTER, "train_job": job, "tasks": {}}}).section("kubeflow")
+    submit.compiled(tmp_path / "p.yaml", cfg)
+    executors = next(yaml.safe_load_all((tmp_path / "p.yaml").read_text()))["deploymentSpec"]["executors"]
+    assert "exec-train-job" in executors
+    assert "exec-train" not in executors
