@@ -6,6 +6,7 @@ import subprocess
 import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
@@ -75,7 +76,8 @@ class Server:
         import kfp
 
         self.host, self.cfg, self.say = host.rstrip("/"), cfg, say
-        self._client = self._call(lambda: kfp.Client(host=host, existing_token=token, namespace=cfg.namespace or "kubeflow"))
+        with warnings.catch_warnings(action="ignore", category=FutureWarning):  # of KFP 1 servers
+            self._client = self._call(lambda: kfp.Client(host=host, existing_token=token, namespace=cfg.namespace or "kubeflow"))
 
     def upload(self, package: Path, version: str) -> tuple[str, str]:
         """Ids of the pipeline and of its version named `version`; one of that name that is there already is taken as it is."""

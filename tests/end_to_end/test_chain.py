@@ -176,3 +176,31 @@ def test_without_reformulations_feed_and_llm_it_still_ends_with_a_report(logs, t
     page = (tmp_path / "run/report.html").read_text()
     assert "reformulation: none within 90 s" in page
     assert "feed: no such table" in page
+
+
+@pytest.mark.docker
+def test_in_its_images_the_pipeline_makes_the_same(logs, whole, images, tmp_path):
+    """KFP's DockerRunner on a real engine: every task in the image that a cluster would run, with nothing of this checkout."""
+    out = tmp_path / "run"
+    done = subprocess.run([*command(logs, out), "--runner", "docker"], cwd=ROOT, capture_output=True, text=True, timeout=1_500)
+    assert done.returncode == whole[1], done.stdout[-3000:] + done.stderr[-3000:]
+    report, expected = (json.loads((folder / "report.json").read_text()) for folder in (out, whole[0]))
+    for key in ("ladder", "hierarchy", "counts"):
+        assert report[key] == expected[key]
+    assert list(tables(out)) == list(tables(whole[0]))
+    mined = [name for name in tables(out) if name.startswith(("validate", "augment", "label"))]
+    assert {n: tables(out)[n] for n in mined} == {n: tables(whole[0])[n] for n in mined}
+
+
+@pytest.mark.docker
+def test_in_images_a_task_that_fails_is_seen_to_fail(logs, images, tmp_path):
+    broken = tmp_path / "logs"
+    shutil.copytree(logs, broken)
+    shutil.rmtree(broken / "results")
+    done = subprocess.run(
+        [*command(broken, tmp_path / "run"), "--runner", "docker"], cwd=ROOT, capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 2, done.stdout[-3000:] + done.stderr[-3000:]
+    assert "validate" in done.stderr
+    assert "results" in done.stderr
+    assert not (tmp_path / "run/report.json").exists()

@@ -23,7 +23,8 @@ class KfpServer:
     def __init__(self, outcome: str = "SUCCEEDED", publish=lambda _parameters: None, *, token: str | None = None) -> None:
         self.outcome, self.publish, self.token = outcome, publish, token
         self.pipelines, self.versions, self.packages, self.experiments, self.runs, self.recurring = {}, {}, {}, {}, {}, {}
-        self.terminated, self.looks, self.down = [], itertools.count(), 0
+        self.terminated, self.looks = [], itertools.count()
+        self.silent, self.asked = range(0), itertools.count()  # looks at runs that get no answer
         self.lock = threading.Lock()
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
@@ -39,8 +40,7 @@ class KfpServer:
                 body = self.rfile.read(int(self.headers.get("content-length") or 0))
                 query = {k: v[0] for k, v in parse_qs(parsed.query).items()}
                 with server.lock:
-                    if server.down > 0:
-                        server.down -= 1
+                    if server.restarting(self.command, parsed.path):
                         code, answer = 503, {"error": "restarting"}
                     elif server.token and self.headers.get("authorization") != f"Bearer {server.token}":
                         code, answer = 401, {"error": "no token"}
@@ -61,6 +61,10 @@ class KfpServer:
                 pass
 
         return Handler
+
+    def restarting(self, method, path):
+        """Whether this is a look at a run that comes while the server restarts."""
+        return method == "GET" and "/runs/" in path and next(self.asked) in self.silent
 
     def answer(self, method, path, query, body, kind):
         """(status, model) of one call."""

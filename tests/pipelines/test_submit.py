@@ -12,8 +12,9 @@ import pytest
 import yaml
 from kfp_server import KfpServer
 
+from crops.config import all as configs
 from crops.config.all import Config
-from crops.errors import ConfigError
+from crops.errors import ConfigError, ServiceError
 from pipelines import submit
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,24 +52,30 @@ def report(verdict: str):
     return publish
 
 
-def crops(server: KfpServer, path: Path, *more: str, wait: bool = True):
+def crops(server: KfpServer, path: Path, *more: str) -> subprocess.Popen[str]:
     command = [
         sys.executable, "-m", "crops", "submit", "--host", server.url, "--logs", "s3://logs/search", "--registry", "http://mlflow",
-        "--config", str(path), *more,
+        "--config", str(path), "--version", "abc123", *more,
     ]  # fmt: skip
-    if not wait:
-        return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-@pytest.mark.parametrize(("verdict", "code"), [("promote", 0), ("reject", 3), ("unknown", 4)])
+def here(server: KfpServer, path: Path, **more) -> tuple[str | None, list[str]]:
+    """The same inside this process: the verdict and what was said."""
+    said: list[str] = []
+    given = {"logs": "s3://logs/search", "registry": "http://mlflow", "version": "abc123", "say": said.append, **more}
+    return submit.submit(server.url, configs.load(path), **given), said
+
+
+@pytest.mark.parametrize(("verdict", "code"), [("promote", 0), ("reject", 3)])
 def test_it_uploads_runs_waits_and_ends_with_the_verdict(tmp_path, verdict, code):
     server = KfpServer(publish=report(verdict), token="secret")
     (tmp_path / "token").write_text("secret\n")
-    done = crops(server, config(tmp_path), "--version", "abc123", "--token-file", str(tmp_path / "token"))
-    assert done.returncode == code, done.stdout + done.stderr
-    assert f"{verdict}: recall rose by 2 points" in done.stdout
-    assert "now train" in done.stdout, "progress is shown"
+    process = crops(server, config(tmp_path), "--token-file", str(tmp_path / "token"))
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode == code, out
+    assert f"{verdict}: recall rose by 2 points" in out
+    assert "now train" in out, "progress is shown"
     (run,) = server.runs.values()
     assert run.service_account == "crops-pipeline"
     assert [v.display_name for v in server.versions.values()] == ["abc123"]
@@ -77,37 +84,31 @@ def test_it_uploads_runs_waits_and_ends_with_the_verdict(tmp_path, verdict, code
 def test_a_version_that_is_there_is_run_again_not_uploaded_again(tmp_path):
     server = KfpServer(publish=report("promote"))
     for _ in range(2):
-        assert crops(server, config(tmp_path), "--version", "abc123", "--no-wait").returncode == 0
+        assert here(server, config(tmp_path), wait=False)[0] is None
     assert len(server.versions) == 1
     assert len(server.runs) == 2
 
 
 def test_a_run_that_fails_names_the_task_and_why(tmp_path):
-    done = crops(KfpServer("FAILED"), config(tmp_path), "--version", "v")
-    assert done.returncode == 2
-    assert "failed: train: no GPU left" in done.stderr
+    with pytest.raises(ServiceError, match="failed: train: no GPU left"):
+        here(KfpServer("FAILED"), config(tmp_path))
 
 
 def test_a_run_without_a_report_is_an_error_not_a_verdict(tmp_path):
-    done = crops(KfpServer(), config(tmp_path), "--version", "v")
-    assert done.returncode == 2
-    assert "published no report" in done.stderr
+    with pytest.raises(ServiceError, match="published no report"):
+        here(KfpServer(), config(tmp_path))
 
 
 def test_a_server_that_restarts_meanwhile_is_waited_for(tmp_path):
-    server = KfpServer(publish=report("promote"))
-    process = crops(server, config(tmp_path, poll_s=0.3), "--version", "v", wait=False)
-    end = time.monotonic() + 60
-    while not server.runs and time.monotonic() < end:
-        time.sleep(0.05)
-    server.down = 3
-    out, _ = process.communicate(timeout=60)
-    assert process.returncode == 0, out
+    server = KfpServer(publish=report("unknown"))
+    server.silent = range(2, 5)
+    assert here(server, config(tmp_path))[0] == "unknown"
+    assert next(server.asked) > 5
 
 
 def test_a_submission_that_is_stopped_ends_its_run(tmp_path):
     server = KfpServer(publish=report("promote"))
-    process = crops(server, config(tmp_path, poll_s=30.0), "--version", "v", wait=False)
+    process = crops(server, config(tmp_path, poll_s=30.0))
     end = time.monotonic() + 60
     while not (server.runs and next(iter(server.runs.values())).run_details) and time.monotonic() < end:
         time.sleep(0.05)
@@ -120,8 +121,7 @@ def test_a_submission_that_is_stopped_ends_its_run(tmp_path):
 def test_a_recurring_run_replaces_the_one_before_and_never_catches_up(tmp_path):
     server = KfpServer()
     for cron in ("0 3 * * 1", "0 4 * * 1"):
-        done = crops(server, config(tmp_path), "--version", "v", "--every", cron)
-        assert done.returncode == 0, done.stdout + done.stderr
+        here(server, config(tmp_path), cron=cron)
     (held,) = server.recurring.values()
     assert [held.trigger.cron_schedule.cron, held.no_catchup, held.max_concurrency] == ["0 0 4 * * 1", True, 1]
     assert not server.runs
@@ -131,9 +131,10 @@ def test_nobody_there_is_one_line(tmp_path):
     server = KfpServer()
     server.server.shutdown()
     server.server.server_close()
-    done = crops(server, config(tmp_path), "--version", "v")
-    assert done.returncode == 2
-    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    process = crops(server, config(tmp_path))
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert len(out.strip().splitlines()) == 1, out
 
 
 @pytest.fixture(scope="module")
