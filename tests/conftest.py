@@ -1,8 +1,15 @@
 """What several tests of the tree share."""
 
+import os
 import shutil
+import subprocess
+import time
+from pathlib import Path
 
 import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+NAMES = ("mine", "train", "gateway", "triton")
 
 
 @pytest.fixture
@@ -17,3 +24,58 @@ def chromium():
         browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-background-networking"])
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="session")
+def engine(tmp_path_factory):
+    """DOCKER_HOST of a real engine: the one that is said, or a dockerd of this session's own."""
+    import docker
+
+    if os.environ.get("DOCKER_HOST"):
+        yield docker.from_env()
+        return
+    if os.geteuid() != 0 or shutil.which("dockerd") is None:
+        pytest.skip("no Docker engine: DOCKER_HOST is not set, and dockerd needs root")
+    place = tmp_path_factory.mktemp("dockerd")
+    socket = f"unix://{place}/docker.sock"
+    command = [
+        "dockerd", "--default-ulimit", "nofile=20000:20000", "-H", socket, "--data-root", str(place / "data"),
+        "--exec-root", str(place / "exec"), "-p", str(place / "pid"),
+    ]  # fmt: skip
+    with (place / "log").open("wb") as log:
+        daemon = subprocess.Popen(command, stdout=log, stderr=log)
+    os.environ["DOCKER_HOST"] = socket
+    try:
+        yield _answering(docker, daemon, place / "log")
+    finally:
+        del os.environ["DOCKER_HOST"]
+        daemon.terminate()
+        daemon.wait(60)
+        shutil.rmtree(place / "data", ignore_errors=True)
+
+
+def _answering(docker, daemon, log):
+    end = time.monotonic() + 60
+    while time.monotonic() < end and daemon.poll() is None:
+        try:
+            client = docker.from_env()
+            client.ping()
+            return client
+        except docker.errors.DockerException:
+            time.sleep(0.3)
+    pytest.fail(f"dockerd does not answer: {log.read_text()[-1000:]}")
+
+
+@pytest.fixture(scope="session")
+def images(engine):
+    """Name -> image. Built on the public base where BASE_IMAGE says so, else on the stand-in of Debian's packages."""
+    environment = {**os.environ, "BASE_IMAGE": os.environ.get("BASE_IMAGE", "standin"), "PATH": f"/usr/bin:{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["bash", "docker/build", *NAMES], cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert done.returncode == 0, done.stdout[-4000:]
+    print(done.stdout)
+    version = next(
+        line.split('"')[1] for line in (ROOT / "pyproject.toml").read_text().splitlines() if line.startswith("version")
+    )
+    return {name: engine.images.get(f"crops/{name}:{version}") for name in NAMES}
