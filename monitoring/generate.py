@@ -1,4 +1,4 @@
-"""slo/ and alerts/ to Prometheus rules: `python monitoring/generate.py` (make monitoring). A test compares what is committed.
+"""slo/ and alerts/ to Prometheus rules, and what the chart has of them: `python monitoring/generate.py` (make monitoring). A test compares what is committed.
 
 Burn rates as in the SRE workbook, chapter 5, for a budget of 30 days: two windows each, so that an alert comes and goes soon.
 """
@@ -8,7 +8,10 @@ from typing import Any
 
 import yaml
 
+from crops.experiment import argo
+
 HERE = Path(__file__).parent
+CHART = HERE.parent / "helm/crops/files"
 RUNBOOKS = "monitoring/runbooks"  # a path in this repository; put your own address before it
 WINDOWS = ("5m", "30m", "1h", "2h", "6h", "1d", "3d")
 # (short window, long window, burn rate, severity): 14.4 spends 2 % of the budget in an hour, 6 spends 5 % in six hours;
@@ -67,7 +70,12 @@ def made() -> dict[Path, str]:
         for source in sorted((HERE / folder).glob("*.yaml")):
             text = yaml.safe_dump(rules(yaml.safe_load(source.read_text(encoding="utf-8"))), sort_keys=False, width=130)
             header = f"# Made by `make monitoring` from {folder}/{source.name}.\n"
-            files[HERE / "rules" / f"{folder}-{source.name}"] = header + text
+            for place in (HERE / "rules", CHART / "rules"):  # Helm reads nothing outside a chart
+                files[place / f"{folder}-{source.name}"] = header + text
+    templates = yaml.safe_dump_all(argo.templates(), sort_keys=False, width=130)
+    files[CHART / "analysis-templates.yaml"] = (
+        "# Made by `make monitoring` from the guardrails in crops/config/rollout.py.\n" + templates
+    )
     return files
 
 

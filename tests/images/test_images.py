@@ -93,7 +93,7 @@ def test_gateway_and_triton_answer_a_search_in_locked_down_containers(engine, im
         "state": "/var/lib/crops", "events": "/var/lib/crops-events", "poll_s": 0.2,
     }))  # fmt: skip
     volumes = {str(shared): {"bind": str(shared), "mode": "ro"}}
-    writable = {"tmpfs": {"/tmp": "mode=1777", "/var/lib/crops": "mode=0777,exec"}}
+    writable = {"tmpfs": {"/tmp": "mode=1777", "/var/lib/crops": "uid=10001,gid=10001,exec"}}
     triton = engine.containers.run(
         images["triton"], detach=True, name="triton", network=network.name, shm_size="256m", **(LOCKED_DOWN | writable),
         volumes=volumes | {str(tmp_path / "triton.json"): {"bind": "/etc/crops/triton.json", "mode": "ro"}},
