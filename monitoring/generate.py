@@ -1,4 +1,4 @@
-"""slo/ and alerts/ to Prometheus rules, and what the chart has of them: `python monitoring/generate.py` (make monitoring). A test compares what is committed.
+"""slo/ and alerts/ to Prometheus rules, and what the chart has of them: `make monitoring`. A test compares what is committed.
 
 Burn rates as in the SRE workbook, chapter 5, for a budget of 30 days: two windows each, so that an alert comes and goes soon.
 """

@@ -1,7 +1,7 @@
 """The rollout's guardrails as Argo Rollouts AnalysisTemplates: the same questions and limits, for a change of an image.
 
-`crops rollout` compares arms, which serve different releases; a new image of the gateway or of Triton serves the same one, so here
-the new pods are compared with the old, told apart by the pod hash that Argo writes on them.
+`crops rollout` compares arms, which serve different releases; a new image of the gateway or of Triton serves the same one, so
+here the new pods are compared with the old, told apart by the pod hash that Argo writes on them.
 """
 
 from collections.abc import Iterable
@@ -75,7 +75,7 @@ def _question(rail: Guardrail) -> tuple[str, str]:
         return f"({canary}) / ({stable})", f"result[0] <= {rail.limit:g}"
     if rail.kind == "difference":
         return f"{shares[0]} - {shares[1]}", f"result[0] <= {rail.limit:g}"
-    # A rate: without the controller's always-valid bound a chance of few events must not decide, so the limit is five times as wide.
+    # A rate: without the controller's always-valid bound, chance must not decide, so the limit is five times as wide (ours).
     wide = 5 * rail.limit
     relative = f"{shares[0]} / {shares[1]} - 1"
     return relative, f"result[0] >= {-wide:g}" if rail.higher_is_better else f"result[0] <= {wide:g}"
