@@ -39,8 +39,25 @@ class Metrics:
                                      buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 1024), registry=own)  # fmt: skip
         self.top_score = Histogram("crops_top_score", "Best score of a search: how near the query is to the catalogue", ["arm"],
                                    buckets=tuple(x / 20 for x in range(-4, 21)), registry=own)  # fmt: skip
+        self.words = Counter("crops_query_words_total", "Words of queries", ["arm"], registry=own)
+        self.unknown_words = Counter(
+            "crops_query_words_unknown_total",
+            "Words of queries that no document and no training query has",
+            ["arm"],
+            registry=own,
+        )
+        self.vector_norm = Histogram("crops_query_vector_norm", "Length of query vectors; anything but 1 is a broken encoder",
+                                     ["arm"], buckets=(0.5, 0.9, 0.99, 1.01, 1.1, 2.0), registry=own)  # fmt: skip
+        self.centroid = Gauge(
+            "crops_query_centroid_cosine", "Cosine of the mean query vector with that of the release's own queries", ["arm"],
+            registry=own,
+        )  # fmt: skip
+        self.probe_recall = Gauge(
+            "crops_probe_recall", "Share of what the index found for its probes at load that it finds now", ["arm"], registry=own
+        )
         for arm in (NONE, "control", "treatment"):  # there from the start: a rate needs a first 0
-            for counter in (self.impressions, self.clicks, self.long_plays, self.searches, self.reformulations, self.empty):
+            for counter in (self.impressions, self.clicks, self.long_plays, self.searches, self.reformulations, self.empty,
+                            self.words, self.unknown_words):  # fmt: skip
                 counter.labels(arm)
 
     def serve(self, served: dict[str, tuple[str, str, float]], generation: int) -> None:

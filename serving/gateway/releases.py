@@ -5,6 +5,7 @@ import hashlib
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from crops.manifest import Manifest, Release
 from serving.fetch import BadRelease as Rejected
 from serving.fetch import fetch
 from serving.gateway.cache import EmbeddingCache
+from serving.gateway.drift import DEPTH, Drift, vocabulary
 from serving.gateway.errors import Unavailable
 from serving.gateway.settings import Settings
 
@@ -44,6 +46,7 @@ class Served:
     built_s: float
     fingerprint: str
     cache: EmbeddingCache
+    drift: Drift
     pairs: Mapping[str, tuple[Pair, ...]] = field(default_factory=dict)  # doc_id -> pairs
 
     @property
@@ -148,10 +151,16 @@ def _opened(release: Release, folder: Path, settings: Settings) -> Served:
         raise Rejected("index", str(error)) from error
     except (OSError, KeyError, ValueError, CropsError) as error:
         raise Rejected("files", f"{folder}: {error}") from error
+    pairs = _pairs(folder)
+    words = vocabulary(chain(texts.values(), (pair.query for found in pairs.values() for pair in found)))
+    vectors = np.array(json.loads(probes)["vectors"], dtype=np.float32)
+    # Vectors of another width are refused later, with the reason.
+    near = found.search(vectors, DEPTH)[1] if vectors.ndim == 2 and vectors.shape[1] == width else np.empty((0, DEPTH), dtype=int)
+    drift = Drift(words=words, probes=vectors, found=near)
     return Served(
         release=release, index=found, captions=tuple(texts.get(i, "").split(" | ")[0] for i in ids),
         index_checksum=about["sha256"], built_s=(folder / "index.faiss").stat().st_mtime,
-        fingerprint=hashlib.sha256(probes).hexdigest(), cache=EmbeddingCache(settings.cache_queries), pairs=_pairs(folder),
+        fingerprint=hashlib.sha256(probes).hexdigest(), cache=EmbeddingCache(settings.cache_queries), drift=drift, pairs=pairs,
     )  # fmt: skip
 
 

@@ -21,6 +21,7 @@ class Found:
 
     rows: tuple[int, ...]
     scores: tuple[float, ...]
+    vector: np.ndarray  # float32 [H], of the query
     encode_s: float
     retrieve_s: float
     cached: bool
@@ -49,9 +50,15 @@ class Searcher:
         scores, rows = await retrieve.submit((vector, k))
         kept = [(int(r), float(s)) for r, s in zip(rows, scores, strict=True) if r >= 0]
         return Found(
-            rows=tuple(r for r, _ in kept), scores=tuple(s for _, s in kept), encode_s=encoded_s - started_s,
+            rows=tuple(r for r, _ in kept), scores=tuple(s for _, s in kept), vector=vector, encode_s=encoded_s - started_s,
             retrieve_s=time.perf_counter() - encoded_s, cached=cached,
         )  # fmt: skip
+
+    async def nearest(self, served: Served, vectors: np.ndarray, k: int) -> np.ndarray:
+        """int [N, k], the rows nearest to float32 [N, H], in the index threads."""
+        loop = asyncio.get_running_loop()
+        _, rows = await loop.run_in_executor(self._pool, served.index.search, vectors, k)
+        return rows
 
     def forget(self, kept: Sequence[str]) -> None:
         """Lets go of all releases but those with these checksums."""

@@ -19,6 +19,7 @@ from serving import reformulation
 from serving.events import ids
 from serving.events.log import EventLog, EventLogError
 from serving.events.records import Interaction, Record, Result, Search, pseudonym
+from serving.gateway.drift import DEPTH
 from serving.gateway.encoder import TritonEncoder
 from serving.gateway.errors import ApiError, Overloaded, Unavailable, UnknownSearch
 from serving.gateway.metrics import NONE, Metrics
@@ -29,6 +30,7 @@ from serving.gateway.settings import Settings
 LOG = logging.getLogger("crops.gateway")
 CONTROL, TREATMENT = "control", "treatment"
 LONG_PLAY_S = 18.0  # KuaiRand's long view
+PROBE_EVERY_S = 60.0
 PATH = "crops"  # the recall path that this service is, in `paths` of the event log
 
 
@@ -60,7 +62,7 @@ class Service:
         self._assigner: assign.Assigner | None = None
         self._features_at: float | None = None
         self._durations = _durations(settings.videos)
-        self._in_flight = 0
+        self._in_flight, self._probe_at = 0, 0.0
         self.draining = False
 
     async def search(self, query: str, user_id: str, k: int) -> Answer:
@@ -86,7 +88,7 @@ class Service:
             self._in_flight -= 1
             self.metrics.in_flight.dec()
         took_s = time.perf_counter() - started_s
-        await self._count(label, query, user_id, k, found, took_s)
+        await self._count(label, query, user_id, k, served, found, took_s)
         return Answer(search_id=search_id, arm=arm, served=served, found=found, k=k, took_s=took_s)
 
     async def compare(self, query: str, k: int) -> dict[str, tuple[Served, Found]]:
@@ -120,7 +122,24 @@ class Service:
             await self.look()
             self.metrics.event_lag.set(self._log.lag_s() if self._log else 0.0)
             self.metrics.breaker.set(self.encoder.breaker.open)
+            await self._watch()
             await asyncio.sleep(self.settings.poll_s)
+
+    async def _watch(self) -> None:
+        """Where the queries lie, and once a minute whether the index still finds what it found when it was loaded."""
+        arms = {NONE: self.holder.arms[CONTROL], **self.holder.arms} if CONTROL in self.holder.arms else {}
+        for arm, served in arms.items():
+            served.drift.report(self.metrics, arm)
+        if time.monotonic() < self._probe_at:
+            return
+        self._probe_at = time.monotonic() + PROBE_EVERY_S
+        for arm, served in arms.items():
+            try:
+                rows = await self.searcher.nearest(served, served.drift.probes, DEPTH)
+                self.metrics.probe_recall.labels(arm).set(served.drift.recall(rows))
+            except (CropsError, OSError, RuntimeError) as error:  # an index that does not answer finds nothing
+                self.metrics.probe_recall.labels(arm).set(0.0)
+                LOG.warning("the index does not answer its probes", extra={"why": str(error)})
 
     async def look(self) -> None:
         """One look at manifest and features."""
@@ -188,7 +207,9 @@ class Service:
             self.metrics.events_lost.inc(len(records))
             raise Unavailable(f"the event log does not take it: {error}", code="event_log") from error
 
-    async def _count(self, label: str, query: str, user_id: str, k: int, found: Found, took_s: float) -> None:
+    async def _count(
+        self, label: str, query: str, user_id: str, k: int, served: Served, found: Found, took_s: float
+    ) -> None:  # fmt: skip
         metrics, shown = self.metrics, min(k, len(found.rows))
         metrics.requests.labels(label, "ok" if shown else "empty").inc()
         metrics.searches.labels(label).inc()
@@ -200,6 +221,7 @@ class Service:
             metrics.top_score.labels(label).observe(found.scores[0])
         else:
             metrics.empty.labels(label).inc()
+        served.drift.query(metrics, label, normalise_query(query), found.vector)
         for phase, seconds in (("encode", found.encode_s), ("retrieve", found.retrieve_s), ("total", took_s)):
             metrics.seconds.labels(label, phase).observe(seconds)
         try:

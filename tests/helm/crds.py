@@ -1,5 +1,5 @@
-"""What custom resources may look like: published models where PyPI has them, and where it has none a schema written by hand of the
-fields that the chart uses (Gateway API v1, Argo Rollouts v1alpha1): it knows no other field, so a misspelt one fails."""
+"""What custom resources may look like: published models where PyPI has them, else a schema written by hand of the fields that the
+chart uses (Gateway API v1, Argo Rollouts v1alpha1). It knows no other field, so a misspelt one fails."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import jsonschema
 from cloudcoil.models.keda import v1alpha1 as keda
 from cloudcoil.models.prometheus_operator import v1 as operator
 
-TEXT, NUMBER, LABELS = {"type": "string"}, {"type": "integer"}, {"type": "object", "additionalProperties": {"type": "string"}}
+TEXT, NUMBER, ADDRESS = {"type": "string"}, {"type": "integer"}, {"type": "string", "pattern": "^https?://"}
 
 
 def _object(required: tuple[str, ...] = (), **properties: Any) -> dict[str, Any]:
@@ -41,7 +41,7 @@ ANALYSIS_TEMPLATE = _object(
     metrics=_list(_object(
         ("name", "provider"), name=TEXT, initialDelay=TEXT, interval=TEXT, failureLimit=NUMBER, consecutiveErrorLimit=NUMBER,
         successCondition=TEXT,
-        provider=_object(prometheus=_object(("address", "query"), address={"type": "string", "pattern": "^https?://"}, query=TEXT)),
+        provider=_object(prometheus=_object(("address", "query"), address=ADDRESS, query=TEXT)),
     )),
 )  # fmt: skip
 BY_HAND = {
