@@ -55,8 +55,8 @@ rehearsal: setup triton ## canary, A/B, verdict and two bad releases on this mac
 	bash tests/install_system_parts
 	$(BIN)/python tests/end_to_end/rehearsal.py --run $(OUT)
 
-monitoring: setup ## monitoring/rules from monitoring/slo and monitoring/alerts
-	$(BIN)/python monitoring/generate.py
+monitoring: setup ## rules and dashboards from monitoring/slo, alerts and dashboards.py, here and in the chart
+	$(BIN)/python -m monitoring.generate
 
 # One lock for whoever works on the project, and one for each image, at the same versions and with hashes. The local build of torch
 # has hashes of its own, so its are left out of the lock of training.

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from crops.experiment import argo
+from monitoring import dashboards
 
 HERE = Path(__file__).parent
 CHART = HERE.parent / "helm/crops/files"
@@ -21,7 +22,7 @@ BURNS = (("5m", "1h", 14.4, "page"), ("30m", "6h", 6.0, "page"), ("2h", "1d", 3.
 Json = dict[str, Any]
 
 
-def slo_rules(document: Json) -> Json:
+def slo_rules(document: Json, _name: str = "") -> Json:
     """The rules of one sloth document: an error ratio per window, and a page and a ticket per SLO."""
     groups = []
     for slo in document["slos"]:
@@ -51,16 +52,18 @@ def _burn(name: str, severity: str, budget: float, labels: Json, description: st
     return {"alert": name, "expr": " or ".join(parts), "labels": {"severity": severity, **labels}, "annotations": said}
 
 
-def alert_rules(document: Json) -> Json:
+def alert_rules(document: Json, name: str) -> Json:
     """The recorded shares and the alerts of one table."""
     alerts = [
         {
-            "alert": one["name"], "expr": one["expr"], "for": one["for"], "labels": {"severity": one["severity"]},
+            "alert": one["name"], "expr": one["expr"], "for": one["for"],
+            "labels": {"severity": one["severity"], **({"retrain": "true"} if one.get("retrain") else {})},
             "annotations": {"summary": one["summary"], "runbook_url": f"{RUNBOOKS}/{one['name']}.md"},
         }
         for one in document["alerts"]
     ]  # fmt: skip
-    return {"groups": [{"name": "crops-recorded", "rules": document["recorded"]}, {"name": "crops-alerts", "rules": alerts}]}
+    groups = {f"crops-{name}-recorded": document["recorded"], f"crops-{name}-alerts": alerts}
+    return {"groups": [{"name": group, "rules": rules} for group, rules in groups.items()]}
 
 
 def made() -> dict[Path, str]:
@@ -68,10 +71,14 @@ def made() -> dict[Path, str]:
     files = {}
     for folder, rules in (("slo", slo_rules), ("alerts", alert_rules)):
         for source in sorted((HERE / folder).glob("*.yaml")):
-            text = yaml.safe_dump(rules(yaml.safe_load(source.read_text(encoding="utf-8"))), sort_keys=False, width=130)
+            text = yaml.safe_dump(
+                rules(yaml.safe_load(source.read_text(encoding="utf-8")), source.stem), sort_keys=False, width=130
+            )
             header = f"# Made by `make monitoring` from {folder}/{source.name}.\n"
             for place in (HERE / "rules", CHART / "rules"):  # Helm reads nothing outside a chart
                 files[place / f"{folder}-{source.name}"] = header + text
+    for name, text in dashboards.made().items():
+        files[HERE / "dashboards" / name] = files[CHART / "dashboards" / name] = text
     templates = yaml.safe_dump_all(argo.templates(), sort_keys=False, width=130)
     files[CHART / "analysis-templates.yaml"] = (
         "# Made by `make monitoring` from the guardrails in crops/config/rollout.py.\n" + templates
@@ -81,6 +88,6 @@ def made() -> dict[Path, str]:
 
 if __name__ == "__main__":
     for path, text in made().items():
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(exist_ok=True, parents=True)
         path.write_text(text, encoding="utf-8")
         print(path.relative_to(HERE.parent))
