@@ -70,7 +70,7 @@ def containers(pod: dict) -> list[dict]:
 
 
 def named(documents: list[dict], kind: str, ending: str) -> dict:
-    (found,) = [d for d in documents if d["kind"] == kind and d["metadata"]["name"].endswith(ending)]
+    (found,) = [d for d in documents if (d["kind"], d["metadata"]["name"]) == (kind, f"shop-crops{ending}")]
     return found
 
 
