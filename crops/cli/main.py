@@ -26,6 +26,7 @@ VERBS = {
     "pull": ("crops.cli.serve", "a pinned release as the first champion of a new installation"),
     "serve": ("crops.cli.serve", "Triton and the gateway on this machine: searches answered, events logged"),
     "compact": ("crops.cli.serve", "event logs to the tables that the next training reads"),
+    "retrain-hook": ("crops.cli.serve", "a drift alert of Alertmanager starts a training in your CI"),
     "rollout": ("crops.cli.rollout", "canary and A/B of a challenger: start, status, step, abort"),
     "ablate": ("crops.cli.fit", "the paper's tables 3 and 4 and its open questions, re-run on a log"),
     "judge": ("crops.cli.judge", "ask people about a blinded sample of pairs, and read their grades back"),

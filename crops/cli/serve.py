@@ -189,3 +189,40 @@ def _from_kafka(servers: str, topic: str, folder: Path) -> None:
         click.echo(f"{kafka.drain(servers, topic, 'crops-compact', log):,} records from Kafka")
     finally:
         log.stop()
+
+
+@click.command("retrain-hook")
+@click.option("--url", required=True, metavar="URL", help="Where a POST starts the workflow, e.g. GitHub's .../dispatches.")
+@click.option("--body", default='{"ref": "main", "inputs": {"reason": "drift"}}', show_default=True, help="JSON of that call.")
+@click.option("--token-file", type=click.Path(path_type=Path, exists=True, dir_okay=False), required=True,
+              help="File with the CI's bearer token.")  # fmt: skip
+@click.option("--hook-token-file", type=click.Path(path_type=Path, exists=True, dir_okay=False), required=True,
+              help="File with the token that Alertmanager sends.")  # fmt: skip
+@click.option("--state", type=click.Path(path_type=Path, dir_okay=False), default=Path("retrain.json"), show_default=True,
+              help="File that remembers the last start.")  # fmt: skip
+@click.option("--every", "every_s", type=click.FloatRange(0), default=86_400.0, show_default=True,
+              help="Least seconds between two starts.")  # fmt: skip
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", type=click.IntRange(1, 65535), default=8090, show_default=True)
+def retrain_hook(
+    url: str, body: str, token_file: Path, hook_token_file: Path, state: Path, every_s: float, host: str, port: int
+) -> None:  # fmt: skip
+    """Let a drift alert start a training: Alertmanager's webhook to your CI's workflow, until Ctrl-C.
+
+    monitoring/alertmanager.yaml has the route. Repeated and flapping alerts start one training in --every seconds.
+    """
+    import json
+    import logging
+
+    from serving import retrain_hook as hooks
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    try:
+        given = json.loads(body)
+    except ValueError as error:
+        raise InputError("--body", f"not JSON: {error}") from error
+    headers = {"authorization": f"Bearer {token_file.read_text(encoding='utf-8').strip()}"}
+    hook = hooks.Hook(url, headers=headers, body=given, state=state, every_s=every_s)
+    token = hook_token_file.read_text(encoding="utf-8").strip()
+    click.echo(f"listening on {host}:{port}")
+    hooks.server(hook, host, port, token=token).serve_forever()

@@ -1,0 +1,136 @@
+"""Alerts start trainings once, also past restarts, refusals and repetition; and a real Alertmanager's call is understood."""
+
+import contextlib
+import json
+import shutil
+import subprocess
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+
+from serving.retrain_hook import Hook, server
+from serving.triton.launch import free_ports
+
+FIRING = [{"status": "firing", "labels": {"alertname": "QueryCentroidMoves"}}]
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Ci:
+    """Takes calls; answers with `status`."""
+
+    def __init__(self):
+        self.status, self.calls = 204, []
+        ci = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self):
+                body = self.rfile.read(int(self.headers["content-length"]))
+                ci.calls.append((self.headers["authorization"], json.loads(body)))
+                self.send_response(ci.status)
+                self.send_header("content-length", "0")
+                self.end_headers()
+
+            def log_message(self, *_):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.url = f"http://127.0.0.1:{self.server.server_port}/dispatches"
+
+
+@pytest.fixture
+def ci():
+    made = Ci()
+    yield made
+    made.server.shutdown()
+
+
+def hook(ci: Ci, tmp_path: Path, clock=lambda: 1000.0) -> Hook:
+    return Hook(
+        ci.url,
+        headers={"authorization": "Bearer ci"},
+        body={"ref": "main"},
+        state=tmp_path / "last.json",
+        every_s=60,
+        clock=clock,
+    )
+
+
+def test_repeated_alerts_start_one_training_also_past_a_restart(ci, tmp_path):
+    assert hook(ci, tmp_path).take(FIRING)[0] == 202
+    assert hook(ci, tmp_path, lambda: 1059.0).take(FIRING)[0] == 200
+    assert ci.calls == [("Bearer ci", {"ref": "main"})]
+    assert hook(ci, tmp_path, lambda: 1061.0).take(FIRING)[0] == 202
+    assert len(ci.calls) == 2
+
+
+def test_what_is_resolved_starts_nothing(ci, tmp_path):
+    assert hook(ci, tmp_path).take([{"status": "resolved", "labels": {"alertname": "QueryCentroidMoves"}}])[0] == 200
+    assert not ci.calls
+
+
+def test_a_ci_that_refuses_is_asked_again(ci, tmp_path):
+    ci.status = 500
+    made = hook(ci, tmp_path)
+    assert made.take(FIRING)[0] == 502
+    ci.status = 204
+    assert made.take(FIRING)[0] == 202
+
+
+@pytest.fixture
+def listening(ci, tmp_path):
+    made = server(hook(ci, tmp_path, time.time), "127.0.0.1", 0, token="secret")
+    threading.Thread(target=made.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{made.server_port}/"
+    made.shutdown()
+
+
+def test_only_who_has_the_token_and_speaks_alertmanager_starts_anything(ci, listening):
+    assert httpx.post(listening, json={"alerts": FIRING}).status_code == 401
+    right = {"authorization": "Bearer secret"}
+    for body in (b"", b"[]", b"{", b'{"alerts": [1]}', b'{"alerts": 3}'):
+        assert httpx.post(listening, content=body, headers=right).status_code == 400
+    assert not ci.calls
+    assert httpx.post(listening, json={"alerts": FIRING}, headers=right).status_code == 202
+
+
+@pytest.mark.prometheus
+def test_a_real_alertmanager_with_our_routes_starts_a_training(ci, listening, tmp_path):
+    if shutil.which("prometheus-alertmanager") is None:
+        pytest.skip("no prometheus-alertmanager on this machine")
+    config = yaml.safe_load((ROOT / "monitoring/alertmanager.yaml").read_text())
+    (tmp_path / "token").write_text("secret")
+    for receiver in config["receivers"]:
+        receiver.pop("pagerduty_configs", None)
+        if receiver["name"] == "retraining":
+            receiver["webhook_configs"][0] |= {
+                "url": listening, "http_config": {"authorization": {"credentials_file": str(tmp_path / "token")}},
+            }  # fmt: skip
+        else:
+            receiver.pop("webhook_configs", None)
+    config["route"]["group_wait"] = "0s"
+    (tmp_path / "am.yaml").write_text(yaml.safe_dump(config))
+    (port,) = free_ports(1)
+    process = subprocess.Popen([
+        "prometheus-alertmanager", f"--config.file={tmp_path}/am.yaml", f"--storage.path={tmp_path}/am",
+        "--cluster.listen-address=", f"--web.listen-address=127.0.0.1:{port}",
+    ], stderr=subprocess.DEVNULL)  # fmt: skip
+    try:
+        alerts = [
+            {"labels": {"alertname": "QueryCentroidMoves", "severity": "ticket", "retrain": "true"}},
+            {"labels": {"alertname": "IndexOld", "severity": "ticket"}},
+        ]
+        end = time.monotonic() + 30
+        while time.monotonic() < end and not ci.calls:
+            with contextlib.suppress(httpx.TransportError):
+                httpx.post(f"http://127.0.0.1:{port}/api/v2/alerts", json=alerts)
+            time.sleep(0.5)
+        assert len(ci.calls) == 1
+    finally:
+        process.terminate()
+        process.wait(20)
