@@ -96,7 +96,11 @@ def read(url: str) -> Manifest:
 
 
 def write(url: str, manifest: Manifest) -> None:
-    """Makes `manifest` the newest if its generation follows the newest one; a Conflict otherwise."""
+    """Makes `manifest` the newest if its generation follows the newest one; a Conflict otherwise.
+
+    What no reader could read is an InputError, and nothing is written.
+    """
+    parse(manifest.to_json(), source=url)
     newest = read(url).generation
     if manifest.generation != newest + 1:
         raise Conflict(f"{url}: generation is {newest}, expected {manifest.generation - 1}: another writer changed it")

@@ -49,6 +49,8 @@ def start(place: Place, plan: RolloutConfig, *, name: str, salt: str | None = No
         raise ConfigError(f"{place.registry}: a rollout needs a champion and a challenger, found {control} and {treatment}")
     if control == treatment:
         raise ConfigError(f"{place.registry}: version {control} is champion and challenger")
+    if manifest.CONTROL not in manifest.read(str(place.deploy.manifest)).arms:
+        raise ConfigError(f"{place.deploy.manifest} names no champion; `crops deploy --arm control` puts it into service first")
     now_s = clock()
     made = State(experiment=name, control=_uri(control), treatment=_uri(treatment), started_s=now_s, entered_s=now_s)
     extra = {"salt": salt or uuid.uuid4().hex, "control_version": control, "treatment_version": treatment}

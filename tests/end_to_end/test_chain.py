@@ -194,7 +194,7 @@ def test_in_its_images_the_pipeline_makes_the_same(logs, whole, images, tmp_path
 
 @pytest.mark.docker
 def test_in_images_a_task_that_fails_is_seen_to_fail(logs, images, tmp_path):
-    broken = tmp_path / "logs"
+    broken = logs.parent / "broken"  # beside the config that `command` names
     shutil.copytree(logs, broken)
     shutil.rmtree(broken / "results")
     done = subprocess.run(
