@@ -51,6 +51,7 @@ def engine(tmp_path_factory):
         del os.environ["DOCKER_HOST"]
         daemon.terminate()
         daemon.wait(60)
+        subprocess.run(["umount", str(place / "exec/netns/default")], check=False, stderr=subprocess.DEVNULL)
         shutil.rmtree(place / "data", ignore_errors=True)
 
 

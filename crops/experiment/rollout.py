@@ -47,6 +47,7 @@ class Readout:
     verdict: str
     reason: str
     users: int
+    primary: str = "ctr"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +96,7 @@ def decide(plan: RolloutConfig, state: State, seen: Measurements, *, now_s: floa
             f"A/B at {plan.ab.coverage:.0%}" if last else f"step {state.step + 2} at {plan.steps[state.step + 1].coverage:.0%}"
         )
         return Verdict(ADVANCE, f"guardrails hold, dwell and users reached; next: {following}")
-    return _too_long(plan, state, _ab(seen.readout), now_s=now_s)
+    return _too_long(plan, state, _ab(seen.readout, plan.ab.primary), now_s=now_s)
 
 
 def after(state: State, verdict: Verdict, seen: Measurements, *, steps: int, now_s: float) -> State:
@@ -208,9 +209,11 @@ def _needs(plan: RolloutConfig, state: State) -> tuple[float, int]:
     return step.dwell_s, step.min_users
 
 
-def _ab(found: Readout | None) -> Verdict | str:
+def _ab(found: Readout | None, primary: str) -> Verdict | str:
     if found is None:
         return "no readout yet"
+    if found.primary != primary:
+        return f"the readout decides by {found.primary}, the plan by {primary}: `crops experiment --metric {primary}`"
     if found.verdict == "better":
         return Verdict(PROMOTE, f"readout: better: {found.reason}")
     return f"readout: {found.verdict}: {found.reason}"

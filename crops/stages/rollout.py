@@ -4,11 +4,13 @@ The state is written before anything is done about it, and what it asks for is p
 changes nothing. So there is no moment at which a kill could lose a step or leave two champions.
 """
 
+import contextlib
+import fcntl
 import json
 import os
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,7 +43,11 @@ class Place:
 
 def start(place: Place, plan: RolloutConfig, *, name: str, salt: str | None = None, clock: Clock = time.time) -> State:
     """Begins the canary of the registry's challenger; a ConfigError where one is running or there is nobody to try."""
-    place.folder.mkdir(parents=True, exist_ok=True)
+    with _alone(place):
+        return _start(place, plan, name=name, salt=salt, clock=clock)
+
+
+def _start(place: Place, plan: RolloutConfig, *, name: str, salt: str | None, clock: Clock) -> State:
     if (place.folder / STATE).exists() and (held := load(place)).phase in rollout.RUNNING:
         raise ConfigError(f"{place.folder}: {held.experiment} is running ({held.phase}); abort it first")
     control, treatment = (registry.holder(place.registry, alias) for alias in ("champion", "challenger"))
@@ -62,7 +68,12 @@ def start(place: Place, plan: RolloutConfig, *, name: str, salt: str | None = No
 
 def step(place: Place, plan: RolloutConfig, *, clock: Clock = time.time) -> tuple[State, Verdict]:
     """One look: puts in place what the state asks for, measures, decides, writes the decision down, acts on it."""
-    state, now_s = load(place), clock()
+    with _alone(place):
+        return _step(place, plan, clock=clock)
+
+
+def _step(place: Place, plan: RolloutConfig, *, clock: Clock) -> tuple[State, Verdict]:
+    state, now_s = load(place, repair=True), clock()
     reconcile(place, plan, state)
     seen = measure(place, plan, state, now_s=now_s)
     verdict = rollout.decide(plan, state, seen, now_s=now_s)
@@ -75,7 +86,12 @@ def step(place: Place, plan: RolloutConfig, *, clock: Clock = time.time) -> tupl
 
 def abort(place: Place, plan: RolloutConfig, *, reason: str, clock: Clock = time.time) -> State:
     """Ends a rollout by hand: the challenger leaves, everybody gets the champion."""
-    state = load(place)
+    with _alone(place):
+        return _abort(place, plan, reason=reason, clock=clock)
+
+
+def _abort(place: Place, plan: RolloutConfig, *, reason: str, clock: Clock) -> State:
+    state = load(place, repair=True)
     if state.phase in rollout.RUNNING:
         values = {**asdict(state), "phase": "aborted"}
         state = State(**values)
@@ -84,9 +100,12 @@ def abort(place: Place, plan: RolloutConfig, *, reason: str, clock: Clock = time
     return state
 
 
-def load(place: Place) -> State:
-    """The state that was written last; an InputError where there is none."""
+def load(place: Place, *, repair: bool = False) -> State:
+    """The state that was written last; an InputError where there is none. repair: its line in the trail, where it lacks."""
     raw = artifacts.read_json(place.folder / STATE)
+    last = raw.pop("last", None) if isinstance(raw, dict) else None
+    if last is not None and repair:
+        _audit(place, last)
     try:
         return State(**raw)
     except TypeError as error:
@@ -144,7 +163,7 @@ def _readout(path: Path | None) -> tuple[int | None, Readout | None]:
         return None, None
     found = artifacts.read_json(path)
     users = int(found["users"]["control"]) + int(found["users"]["treatment"])
-    return users, Readout(verdict=found["verdict"], reason=" ".join(found["reasons"]), users=users)
+    return users, Readout(verdict=found["verdict"], reason=" ".join(found["reasons"]), users=users, primary=found["primary"])
 
 
 def _experiment(plan: RolloutConfig, state: State, kept: dict[str, Any]) -> features.Experiment:
@@ -193,14 +212,40 @@ def _uri(version: str) -> str:
 
 
 def _save(place: Place, state: State, verdict: Verdict, now_s: float) -> None:
-    """The state, then its line in the audit trail: a kill between them is seen by the trail's gap, and loses no step."""
-    _write(place.folder / STATE, json.dumps(asdict(state), indent=2) + "\n")
+    """The state with the line of the audit trail that belongs to it, then the trail: a kill between them loses neither."""
     at = datetime.fromtimestamp(now_s, UTC).isoformat()
     line = {"at": at, "verdict": verdict.kind, "reason": verdict.reason, "phase": state.phase, "step": state.step}
-    with (place.folder / AUDIT).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    _write(place.folder / STATE, json.dumps({**asdict(state), "last": line}, indent=2, ensure_ascii=False) + "\n")
+    _audit(place, line)
+
+
+def _audit(place: Place, line: dict[str, Any]) -> None:
+    """Puts the state's line behind the trail where a kill kept it from it; a torn last line is cut off."""
+    path = place.folder / AUDIT
+    kept = path.read_bytes() if path.exists() else b""
+    whole = kept[: kept.rfind(b"\n") + 1]
+    text = (json.dumps(line, ensure_ascii=False) + "\n").encode()
+    if whole.endswith(text) and len(whole) == len(kept):
+        return
+    with path.open("r+b" if path.exists() else "wb") as file:
+        file.truncate(len(whole))
+        file.seek(len(whole))
+        if not whole.endswith(text):
+            file.write(text)
         file.flush()
         os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def _alone(place: Place) -> Iterator[None]:
+    """One controller per folder: a second one is told so instead of deciding on the same state."""
+    place.folder.mkdir(parents=True, exist_ok=True)
+    with (place.folder / ".lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ServiceError(f"{place.folder}: another controller is at work here") from error
+        yield
 
 
 def _write(path: Path, text: str) -> None:

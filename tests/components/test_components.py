@@ -11,13 +11,16 @@ from types import SimpleNamespace
 import pytest
 
 import components
+from crops.config.kubeflow import COMPONENTS
 from crops.stages.base import StageReport
 
 FILES = sorted(p for p in Path(components.__file__).parent.glob("*.py") if p.stem not in {"__init__", "images"})
+JOB = '{"namespace": "a-job", "claim": "shared", "path": "/shared"}'
+SEEN_AS = {"shard": "index=1, count=3", "job": "namespace='a-job'", "user": "10001"}
 
 
 def test_each_component_is_short_and_imports_only_stages_and_configs_inside():
-    assert len(FILES) == 18, "one per stage, and the champion, the baseline and the exit handler"
+    assert len(FILES) == len(COMPONENTS) + 1, "those of the pipeline, and train_job in place of train"
     for path in FILES:
         tree = ast.parse(path.read_text())
         function = next(node for node in tree.body if isinstance(node, ast.FunctionDef))
@@ -56,6 +59,7 @@ def test_champion_without_a_registry_is_an_empty_folder(tmp_path):
 def test_each_component_calls_its_stage_with_what_it_was_given(name, tmp_path, monkeypatch):
     """`python_func` as KFP calls it, the stage recorded instead of run: folders and config arrive, its numbers are kept."""
     function = getattr(importlib.import_module(f"components.{name}"), name).python_func
+    texts = {"config": "{}", "shard": "1/3", "job": JOB, "user": "10001"}
     stage, seen, logged = importlib.import_module(f"crops.stages.{name}"), {}, {}
 
     def recorded(*args, **kwargs):
@@ -70,18 +74,18 @@ def test_each_component_calls_its_stage_with_what_it_was_given(name, tmp_path, m
         (place / "truth/some.json").write_text("{}")
         (place / "some.json").write_text("{}")
         artifact = SimpleNamespace(path=str(place))
-        text = {"config": "{}", "shard": "1/3"}.get(parameter, f"a-{parameter}")
+        text = texts.get(parameter, f"a-{parameter}")
         many = typing.get_origin(typing.get_args(kind)[0]) is list if typing.get_args(kind) else False
-        given[parameter] = text if kind is str else [artifact] if many else artifact
+        given[parameter] = kind(text) if kind in {str, int} else [artifact] if many else artifact
     given["metrics"].log_metric = logged.__setitem__
     given["metrics"].path = str(tmp_path / "metrics.json")
     function(**given)
     assert logged == {"rows": 3.0}
     kept = json.loads((tmp_path / "out/stage.json").read_text())
     assert kept["numbers"] == {"rows": 3}
-    assert kept["stage"].startswith(name)
+    assert kept["stage"].startswith(name.removesuffix("_job"))
     values = [kept["stage"], *(str(v) for v in (*seen["args"], *seen["kwargs"].values()))]
     for parameter in given.keys() - {"out", "metrics", "config", "fingerprint", "baseline"}:
-        passed = (str(tmp_path / parameter), f"a-{parameter}", "index=1, count=3" if parameter == "shard" else "\0")
+        passed = (str(tmp_path / parameter), f"a-{parameter}", SEEN_AS.get(parameter, "\0"))
         assert any(each in value for value in values for each in passed), f"{name} drops {parameter}"
     assert str(tmp_path / "out") in values

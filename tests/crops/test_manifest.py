@@ -96,3 +96,11 @@ def test_text_and_value_say_the_same(generation, arms):
     held = {CONTROL: release(1)} | {arm: release(2) for arm in arms}
     value = Manifest(generation=generation, arms=held)
     assert manifest.parse(value.to_json()) == value
+
+
+def test_what_no_reader_could_read_is_never_written(tmp_path):
+    url = str(tmp_path / "manifest.json")
+    lonely = Manifest(generation=1, arms={TREATMENT: release(2)})
+    with pytest.raises(InputError, match="control has none"):
+        manifest.write(url, lonely)
+    assert manifest.read(url).generation == 0

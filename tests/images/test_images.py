@@ -83,7 +83,8 @@ def test_gateway_and_triton_answer_a_search_in_locked_down_containers(engine, im
     manifest.write(str(shared / "manifest.json"), Manifest(generation=1, arms={"control": release}))
     events.mkdir(mode=0o777)
     events.chmod(0o777)
-    subprocess.run(["chmod", "-R", "a+rX", str(tmp_path), *map(str, tmp_path.parents[:2])], check=True)
+    subprocess.run(["chmod", "-R", "a+rX", str(tmp_path)], check=True)
+    subprocess.run(["chmod", "a+rx", *map(str, tmp_path.parents[:2])], check=True)
     (tmp_path / "triton.json").write_text(json.dumps({
         "manifest": str(shared / "manifest.json"), "venv": "/opt/triton", "repository": "/var/lib/crops/models",
         "state": "/var/lib/crops", "instances": 1,

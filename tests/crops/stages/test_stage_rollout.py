@@ -13,7 +13,7 @@ import pytest
 from crops import manifest
 from crops.config.deploy import DeployConfig
 from crops.config.rollout import AB, RolloutConfig, Step
-from crops.errors import ConfigError
+from crops.errors import ConfigError, ServiceError
 from crops.experiment import features
 from crops.experiment import rollout as rules
 from crops.experiment.rollout import Measurements, Readout
@@ -225,7 +225,7 @@ def prometheus(tmp_path):
 
 @pytest.mark.prometheus
 def test_a_real_prometheus_answers_every_guardrail_and_lost_clicks_roll_back(place, prometheus, tmp_path):
-    readout = {"verdict": "unknown", "reasons": ["too few"], "users": {"control": 50, "treatment": 50}}
+    readout = {"verdict": "unknown", "reasons": ["too few"], "primary": "ctr", "users": {"control": 50, "treatment": 50}}
     artifacts.write_json(tmp_path / "readout.json", readout)
     asked = replace(place, prometheus=prometheus, readout=tmp_path / "readout.json")
     began_s = time.time() - 60
@@ -248,3 +248,50 @@ def test_a_real_prometheus_answers_every_guardrail_and_lost_clicks_roll_back(pla
         time.sleep(0.5)
     assert state.phase == "rolled back"
     assert verdict.reason.startswith("ctr: "), verdict
+
+
+@pytest.mark.parametrize("left", ["", '{"at": "2026-01-01T0'])
+def test_a_kill_between_state_and_trail_loses_no_line(place, monkeypatch, left):
+    """The state is there, its line is not or is torn: the next look writes it, once."""
+    rollout.start(place, PLAN, name="one")
+    trail = place.folder / rollout.AUDIT
+    whole = trail.read_text()
+    trail.write_text(left)
+    monkeypatch.setattr(rollout, "measure", lambda *_a, **_k: seen())
+    for _ in range(3):
+        rollout.step(place, PLAN)
+    assert trail.read_text() == whole
+
+
+def test_a_second_controller_is_told_so(place, monkeypatch):
+    rollout.start(place, PLAN, name="one")
+    refused = []
+
+    def meanwhile(*_a, **_k):
+        try:
+            rollout.step(place, PLAN)
+        except ServiceError as error:
+            refused.append(str(error))
+        return seen()
+
+    monkeypatch.setattr(rollout, "measure", meanwhile)
+    rollout.step(place, PLAN)
+    assert "another controller" in refused[0]
+
+
+def test_a_rollout_without_a_champion_in_service_is_refused(place):
+    empty = replace(place, deploy=place.deploy.model_copy(update={"manifest": str(place.folder.parent / "other.json")}))
+    with pytest.raises(ConfigError, match="crops deploy --arm control"):
+        rollout.start(empty, PLAN, name="one")
+    assert not manifest.read(empty.deploy.manifest).arms
+
+
+def test_a_readout_on_another_metric_decides_nothing():
+    state = rules.State(
+        experiment="e", control="models:/crops/1", treatment="models:/crops/2", started_s=0, entered_s=0, phase="ab"
+    )
+    found = seen("better")
+    found = replace(found, readout=replace(found.readout, primary="lpr"))
+    verdict = rules.decide(PLAN, state, found, now_s=100)
+    assert verdict.kind == rules.WAIT
+    assert "--metric ctr" in verdict.reason
