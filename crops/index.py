@@ -89,6 +89,13 @@ def build(
     return Index(inner, ids)
 
 
+def extended(path: Path, ids: tuple[str, ...], vectors: np.ndarray, new: tuple[str, ...]) -> Index:
+    """The index at `path`, whose documents are `ids`, with `vectors` float32 [N, H] of `new` behind them; read into memory."""
+    inner = faiss.read_index(str(path))
+    inner.add(np.ascontiguousarray(vectors, dtype=np.float32))
+    return Index(inner, (*ids, *new))
+
+
 def save(index: Index, path: Path) -> str:
     """Writes the index; returns its sha256."""
     faiss.write_index(index.inner, str(path))

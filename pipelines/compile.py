@@ -1,5 +1,6 @@
 """`python -m pipelines.compile`: writes the pipelines as YAML beside their source; a test compares them."""
 
+import importlib
 from pathlib import Path
 
 from kfp import compiler
@@ -7,12 +8,15 @@ from kfp import compiler
 HERE = Path(__file__).parent
 
 
-def compile_training(path: Path) -> None:
-    """Writes the training pipeline's YAML to `path`."""
-    from pipelines.training import training
+NAMES = ("training", "refresh_index", "rollout")
 
-    compiler.Compiler().compile(training, str(path))
+
+def write(name: str, path: Path) -> None:
+    """Writes the YAML of one of NAMES to `path`, without a cluster's settings."""
+    module = importlib.import_module(f"pipelines.{name}")
+    compiler.Compiler().compile(module.build(), str(path))
 
 
 if __name__ == "__main__":
-    compile_training(HERE / "training.yaml")
+    for each in NAMES:
+        write(each, HERE / f"{each}.yaml")

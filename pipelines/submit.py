@@ -1,5 +1,6 @@
-"""The training pipeline on a Kubeflow Pipelines server: compile, upload as a version, run, wait, read the verdict."""
+"""A pipeline on a Kubeflow Pipelines server: compile, upload as a version, run, wait, read the verdict."""
 
+import importlib
 import json
 import signal
 import subprocess
@@ -23,12 +24,21 @@ CRON_FIELDS = 5
 Say = Callable[[str], None]
 
 
-def compiled(path: Path, cfg: KubeflowConfig) -> None:
-    """Writes the pipeline with the cluster's settings to `path`."""
+def compiled(path: Path, cfg: KubeflowConfig, pipeline: str = "training") -> None:
+    """Writes `pipeline`, a module of this package, with the cluster's settings to `path`."""
     from kfp import compiler
 
+    from pipelines import cluster
+
+    tune = partial(cluster.tune, cfg=cfg)
+    module = importlib.import_module(f"pipelines.{pipeline}")
+    built = module.build(_fit(cfg), tune) if pipeline == "training" else module.build(tune)
+    compiler.Compiler().compile(built, str(path))
+
+
+def _fit(cfg: KubeflowConfig) -> Callable[..., Any]:
+    """The component that trains a system: one task, or a TrainJob that the task waits for."""
     from components import images, train, train_job
-    from pipelines import cluster, training
 
     fit: Callable[..., Any] = train.train
     if cfg.train_job is not None:
@@ -41,7 +51,7 @@ def compiled(path: Path, cfg: KubeflowConfig) -> None:
         claim = {"claim": cfg.train_job.claim, "path": cfg.train_job.path}
         if claim not in [{"claim": v.claim, "path": v.path} for v in cfg.volumes]:
             raise ConfigError(f"kubeflow.train_job: {cfg.train_job.claim} at {cfg.train_job.path} is not among kubeflow.volumes")
-    compiler.Compiler().compile(training.build(fit, partial(cluster.tune, cfg=cfg)), str(path))
+    return fit
 
 
 def arguments(
@@ -79,15 +89,15 @@ class Server:
         with warnings.catch_warnings(action="ignore", category=FutureWarning):  # of KFP 1 servers
             self._client = self._call(lambda: kfp.Client(host=host, existing_token=token, namespace=cfg.namespace or "kubeflow"))
 
-    def upload(self, package: Path, version: str) -> tuple[str, str]:
+    def upload(self, package: Path, name: str, version: str) -> tuple[str, str]:
         """Ids of the pipeline and of its version named `version`; one of that name that is there already is taken as it is."""
-        pipeline = self._call(lambda: self._client.get_pipeline_id(self.cfg.pipeline))
+        pipeline = self._call(lambda: self._client.get_pipeline_id(name))
         if pipeline is None:
             made = self._call(lambda: self._client.upload_pipeline(
-                str(package), pipeline_name=self.cfg.pipeline, namespace=self.cfg.namespace
+                str(package), pipeline_name=name, namespace=self.cfg.namespace
             ))  # fmt: skip
             pipeline = made.pipeline_id
-            self.say(f"pipeline {self.cfg.pipeline} is new here")
+            self.say(f"pipeline {name} is new here")
         if (held := self._version(pipeline, version)) is not None:
             self.say(f"version {version} is there already")
             return pipeline, held
@@ -181,10 +191,7 @@ def submit(
 ) -> str | None:  # fmt: skip
     """Returns promote, reject or unknown; None where nobody waited. cron: a recurring run instead of one now."""
     cfg: KubeflowConfig = config.section("kubeflow")
-    named = version or revision()
-    if not named:
-        raise ConfigError("no git here to name the version by; say --version")
-    now = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
+    named, now = _named(version), datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
     results = None if cfg.results is None else f"{cfg.results.rstrip('/')}/{'latest' if cron else f'{named}-{now}'}"
     if wait and cron is None and results is None:
         raise ConfigError("kubeflow.results is null: say where the run publishes its report, or --no-wait")
@@ -192,20 +199,53 @@ def submit(
         config, logs=logs, llm=llm, registry=registry, checkpoints=checkpoints, shards=shards, results=results,
         fingerprint=f"{named} {logs}",
     )  # fmt: skip
-    with tempfile.TemporaryDirectory(prefix="crops-submit-") as place:
-        package = Path(place) / "training.yaml"
-        compiled(package, cfg)
-        server = Server(host, cfg, token=token, say=say)
-        pipeline, uploaded = server.upload(package, named)
-    if cron is not None:
-        server.schedule(f"{cfg.pipeline} {logs}", cron, pipeline, uploaded, given)
+    ended = send(host, cfg, "training", given, about=logs, version=named, token=token, cron=cron, wait=wait, say=say)
+    if not ended:
         return None
-    run = server.start(f"{cfg.pipeline} {named} {now}", pipeline, uploaded, given, caching=True)
-    if not wait:
-        return None
-    server.wait(run, _stopped())
     assert results is not None
     return verdict(results, say=say)
+
+
+def refresh(config: Config, *, logs: str, registry: str) -> dict[str, Any]:
+    """Parameters of a run of `refresh_index`."""
+    found = {f"{name}_config": config.section_json(name) for name in ("index", "register", "deploy")}
+    served = config.section("deploy").manifest or ""
+    return found | {"logs": logs, "fingerprint": "", "registry": registry, "served": served}
+
+
+def rollout(config: Config, *, name: str, state: str, prometheus: str, readout: str, registry: str) -> dict[str, Any]:
+    """Parameters of a run of `rollout`."""
+    found = {f"{section}_config": config.section_json(section) for section in ("rollout", "deploy")}
+    return found | {"name": name, "state": state, "prometheus": prometheus, "readout": readout, "registry": registry}
+
+
+def send(
+    host: str, cfg: KubeflowConfig, pipeline: str, given: dict[str, Any], *, about: str, version: str | None = None,
+    token: str | None = None, cron: str | None = None, wait: bool = True, say: Say = print,
+) -> bool:  # fmt: skip
+    """Compiles and uploads `pipeline`, runs it with `given` or schedules that; True once the run has succeeded."""
+    named = _named(version)
+    title = cfg.pipeline if pipeline == "training" else f"crops-{pipeline.replace('_', '-')}"
+    with tempfile.TemporaryDirectory(prefix="crops-submit-") as place:
+        package = Path(place) / f"{pipeline}.yaml"
+        compiled(package, cfg, pipeline)
+        server = Server(host, cfg, token=token, say=say)
+        ids = server.upload(package, title, named)
+    if cron is not None:
+        server.schedule(f"{title} {about}", cron, *ids, given)
+        return False
+    now = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
+    run = server.start(f"{title} {named} {now}", *ids, given, caching=pipeline == "training")
+    if wait:
+        server.wait(run, _stopped())
+    return wait
+
+
+def _named(version: str | None) -> str:
+    found = version or revision()
+    if not found:
+        raise ConfigError("no git here to name the version by; say --version")
+    return found
 
 
 def verdict(results: str, *, say: Say = print) -> str:

@@ -3,6 +3,7 @@
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -91,7 +92,13 @@ def run(
 
 @click.command()
 @click.option("--host", required=True, metavar="URL", envvar="KFP_HOST", help="Address of the KFP API; or KFP_HOST.")
-@click.option("--logs", required=True, metavar="URI", help="Your tables as the tasks see them: s3://..., or a path of a volume.")
+@click.option("--pipeline", type=click.Choice(["training", "refresh_index", "rollout"]), default="training", show_default=True,
+              help="refresh_index: new videos into the champion's index; rollout: canary and A/B of the challenger.")  # fmt: skip
+@click.option("--logs", default=None, metavar="URI", help="Your tables as the tasks see them: s3://..., or a path of a volume.")
+@click.option("--name", default=None, help="rollout: what metrics and audit trail call it.")
+@click.option("--state", default=None, metavar="DIR", help="rollout: folder of a volume that the gateways see too.")
+@click.option("--prometheus", default=None, metavar="URL", help="rollout: Prometheus as the task reaches it.")
+@click.option("--readout", default="", metavar="FILE", help="rollout: readout.json on that volume, made anew beside.")
 @click.option("--llm", default="", help="URL of an OpenAI-compatible LLM that the tasks reach; none: no knowledge.")
 @click.option("--registry", required=True, metavar="URI", help="MLflow tracking URI that the tasks reach.")
 @click.option("--checkpoints", default="", metavar="DIR", help="A volume's path to resume from: without it a retry starts anew.")
@@ -105,26 +112,76 @@ def run(
               help="Write the pipeline with the cluster's settings there, and do no more.")  # fmt: skip
 @config_option
 def submit(
-    host: str, logs: str, llm: str, registry: str, checkpoints: str, shards: int, version: str | None, token_file: Path | None,
+    host: str, pipeline: str, logs: str | None, name: str | None, state: str | None, prometheus: str | None, readout: str,
+    llm: str, registry: str, checkpoints: str, shards: int, version: str | None, token_file: Path | None,
     cron: str | None, wait: bool, compile_only: Path | None, config: Config,
 ) -> None:  # fmt: skip
-    """The training pipeline on Kubeflow: compile, upload as a version of this commit, run, wait.
+    """A pipeline on Kubeflow: compile, upload as a version of this commit, run, wait.
 
     \b
     crops submit --host https://kfp.example/pipeline --logs s3://logs/search --registry http://mlflow:5000 --config cluster.yaml
+    crops submit --pipeline refresh_index --host ... --logs s3://catalogue --registry ... --every "0 * * * *"
+    crops submit --pipeline rollout --host ... --name autumn --state /shared/rollout --prometheus http://... --registry ...
 
     Resources, nodes, secrets, volumes and images are in the config's section `kubeflow`. Exit code 0 promote, 3 reject,
-    4 unknown, 2 where the run fails.
+    4 unknown, 2 where the run fails; a rollout's run fails where the challenger is not promoted.
     """
     from pipelines import submit as submission
 
     if compile_only is not None:
-        submission.compiled(compile_only, config.section("kubeflow"))
+        submission.compiled(compile_only, config.section("kubeflow"), pipeline)
         click.echo(f"compiled: {compile_only}")
         return
+    token = token_file.read_text(encoding="utf-8").strip() if token_file else None
+    sending: dict[str, Any] = {"version": version, "token": token, "cron": cron, "wait": wait, "say": click.echo}
+    if pipeline == "rollout":
+        name, state, prometheus = _said(pipeline, name=name, state=state, prometheus=prometheus)
+        given = submission.rollout(
+            config, name=name, state=state, prometheus=prometheus, readout=readout, registry=registry
+        )  # fmt: skip
+        submission.send(host, config.section("kubeflow"), pipeline, given, about=name, **sending)
+        return
+    (logs,) = _said(pipeline, logs=logs)
+    if pipeline == "refresh_index":
+        given = submission.refresh(config, logs=logs, registry=registry)
+        submission.send(host, config.section("kubeflow"), pipeline, given, about=logs, **sending)
+        return
     verdict = submission.submit(
-        host, config, logs=logs, llm=llm, registry=registry, checkpoints=checkpoints, shards=shards, version=version,
-        token=token_file.read_text(encoding="utf-8").strip() if token_file else None, cron=cron, wait=wait, say=click.echo,
+        host, config, logs=logs, llm=llm, registry=registry, checkpoints=checkpoints, shards=shards, **sending
     )  # fmt: skip
     if verdict is not None:
         sys.exit(EXIT_BY_VERDICT[verdict])
+
+
+def _said(pipeline: str, **given: str | None) -> tuple[str, ...]:
+    """Options that this pipeline cannot do without."""
+    if missing := [f"--{name}" for name, value in given.items() if not value]:
+        raise click.UsageError(f"--pipeline {pipeline} needs {' and '.join(missing)}")
+    return tuple(value for value in given.values() if value)
+
+
+@click.command()
+@click.option("--logs", type=EXISTING, required=True, help="Folder that holds `videos`: the whole catalogue as it is now.")
+@click.option("--registry", "uri", default=None, help="MLflow tracking URI. Default: SQLite in ./mlruns.")
+@out_option
+@config_option
+def refresh(logs: Path, uri: str | None, out: Path, config: Config) -> None:
+    """New videos into the champion's index: encode them, extend or rebuild it, register, and swap it in.
+
+    The encoder stays the same. Where the config's `deploy.manifest` is set, gateways follow. On a cluster:
+    `crops submit --pipeline refresh_index`.
+    """
+    from crops.io import registry
+    from crops.stages import adopt, champion, deploy
+    from crops.stages import refresh as stage
+
+    uri, where = uri or registry.uri_of(Path("mlruns")), config.section("deploy")
+    steps = {
+        "champion": lambda folder: champion.run(folder, registry=uri),
+        "refresh": lambda folder: stage.run(out / "champion", logs, folder, config.section("index")),
+        "adopt": lambda folder: adopt.run(out / "refresh", folder, config.section("register"), uri=uri, served=where.manifest),
+        "deploy": lambda folder: deploy.run(out / "adopt", folder, where, registry_uri=uri),
+    }  # fmt: skip
+    for name, step in steps.items():
+        started_s = time.monotonic()
+        show(name, started_s, step(out / name), out / name)

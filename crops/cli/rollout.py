@@ -52,18 +52,21 @@ def rollout() -> None:
 @click.option("--follow", is_flag=True, help="Stay and look every rollout.poll_s until it is over.")
 def start(name: str, follow: bool, config: Config, **where: Any) -> None:
     """Begin with the first step of the canary."""
+    from crops.stages import follow as stage_of_all
     from crops.stages import rollout as stage
 
     place, plan = _place(config, where), config.section("rollout")
-    if not (follow and (place.folder / stage.STATE).exists() and stage.load(place).experiment == name):
-        state = stage.start(place, plan, name=name)
-        click.echo(f"{state.experiment}: {state.treatment} against {state.control}, step 1 of {len(plan.steps)}")
-    while follow:
-        state, verdict = stage.step(place, plan)
-        click.echo(f"{time.strftime('%H:%M:%S')} {state.phase} {state.step + 1}: {verdict.kind}: {verdict.reason}")
-        if state.phase not in ("canary", "ab"):
+
+    def seen(state: Any, verdict: Any) -> None:
+        if verdict is None:
+            click.echo(f"{state.experiment}: {state.treatment} against {state.control}, {state.step + 1} of {len(plan.steps)}")
             return
-        time.sleep(plan.poll_s)
+        click.echo(f"{time.strftime('%H:%M:%S')} {state.phase} {state.step + 1}: {verdict.kind}: {verdict.reason}")
+
+    if follow:
+        stage_of_all.until_over(place, plan, name=name, seen=seen)
+    else:
+        seen(stage.start(place, plan, name=name), None)
 
 
 @rollout.command()

@@ -20,4 +20,8 @@ class IndexConfig(StageConfig):
         "0.63 at 1, 0.87 at 8 and 0.93 at 16.",
     )  # fmt: skip
     batch: int = Field(1024, ge=1, description="Documents encoded at once.")
+    rebuild_above: float = Field(
+        0.2, ge=0, le=1, description="`crops refresh`: with more than this share of new documents the index is built anew "
+        "instead of extended. Source: ours; lists and codes were trained on the old ones.",
+    )  # fmt: skip
     probes: int = Field(200, ge=1, description="Document vectors that recall against exact search is measured with.")

@@ -8,7 +8,7 @@ from crops.config.base import StageConfig
 
 COMPONENTS = (
     "validate", "champion", "augment", "theta", "knowledge", "score", "discriminate", "label", "train", "export", "index",
-    "evaluate", "baseline", "gate", "register", "deploy", "report", "finish",
+    "evaluate", "baseline", "gate", "register", "deploy", "report", "finish", "refresh", "adopt", "follow",
 )  # fmt: skip
 
 

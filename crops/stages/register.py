@@ -39,7 +39,7 @@ def run(
         release.mkdir()
         _collect(release, export, index, documents, samples, cfg)
         _card(release / "MODEL_CARD.md", alias, measured, decided)
-        _seal(release)
+        seal(release)
         about = _register(release, registry, alias, cfg, measured, decided["reasons"], first)
         artifacts.write_json(folder / "release.json", about)
     return StageReport(numbers={"registered": 1, "version": int(about["version"])})
@@ -69,7 +69,7 @@ def _capped(pairs: pa.Table, queries: Sequence[str], most: int) -> pa.Table:
     return ordered.slice(0, most).drop_columns("rank")
 
 
-def _seal(release: Path) -> None:
+def seal(release: Path) -> None:
     """Checksums of every file, the tables' too."""
     files = sorted(p for p in release.rglob("*") if p.is_file())
     artifacts.write_json(release / registry.CHECKSUMS, {p.relative_to(release).as_posix(): index.sha256(p) for p in files})

@@ -20,7 +20,7 @@ SEEN_AS = {"shard": "index=1, count=3", "job": "namespace='a-job'", "user": "100
 
 
 def test_each_component_is_short_and_imports_only_stages_and_configs_inside():
-    assert len(FILES) == len(COMPONENTS) + 1, "those of the pipeline, and train_job in place of train"
+    assert len(FILES) == len(COMPONENTS) + 1, "those of the pipelines, and train_job in place of train"
     for path in FILES:
         tree = ast.parse(path.read_text())
         function = next(node for node in tree.body if isinstance(node, ast.FunctionDef))
@@ -59,7 +59,7 @@ def test_champion_without_a_registry_is_an_empty_folder(tmp_path):
 def test_each_component_calls_its_stage_with_what_it_was_given(name, tmp_path, monkeypatch):
     """`python_func` as KFP calls it, the stage recorded instead of run: folders and config arrive, its numbers are kept."""
     function = getattr(importlib.import_module(f"components.{name}"), name).python_func
-    texts = {"config": "{}", "shard": "1/3", "job": JOB, "user": "10001"}
+    texts = {"config": "{}", "deploy_config": "{}", "shard": "1/3", "job": JOB, "user": "10001"}
     stage, seen, logged = importlib.import_module(f"crops.stages.{name}"), {}, {}
 
     def recorded(*args, **kwargs):
@@ -85,7 +85,7 @@ def test_each_component_calls_its_stage_with_what_it_was_given(name, tmp_path, m
     assert kept["numbers"] == {"rows": 3}
     assert kept["stage"].startswith(name.removesuffix("_job"))
     values = [kept["stage"], *(str(v) for v in (*seen["args"], *seen["kwargs"].values()))]
-    for parameter in given.keys() - {"out", "metrics", "config", "fingerprint", "baseline"}:
+    for parameter in given.keys() - {"out", "metrics", "config", "deploy_config", "fingerprint", "baseline"}:
         passed = (str(tmp_path / parameter), f"a-{parameter}", SEEN_AS.get(parameter, "\0"))
         assert any(each in value for value in values for each in passed), f"{name} drops {parameter}"
     assert str(tmp_path / "out") in values

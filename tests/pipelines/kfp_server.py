@@ -76,7 +76,7 @@ class KfpServer:
             self.pipelines[made.pipeline_id] = made
             return 200, made
         if path == "pipelines/upload_version":
-            if any(v.display_name == query["name"] for v in self.versions.values()):
+            if any((v.display_name, v.pipeline_id) == (query["name"], query["pipelineid"]) for v in self.versions.values()):
                 return 409, {"error": "already exists"}
             made = api.V2beta1PipelineVersion(
                 pipeline_id=query["pipelineid"], pipeline_version_id=str(uuid.uuid4()), display_name=query["name"]

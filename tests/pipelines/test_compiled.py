@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 import yaml
 
 from pipelines import compile as compiling
@@ -14,7 +15,8 @@ def without_version(path: Path) -> list[dict]:
     return documents
 
 
-def test_training_yaml_is_up_to_date(tmp_path):
-    compiling.compile_training(tmp_path / "new.yaml")
-    committed = Path(compiling.__file__).with_name("training.yaml")
+@pytest.mark.parametrize("name", compiling.NAMES)
+def test_the_yaml_is_up_to_date(name, tmp_path):
+    compiling.write(name, tmp_path / "new.yaml")
+    committed = Path(compiling.__file__).with_name(f"{name}.yaml")
     assert without_version(tmp_path / "new.yaml") == without_version(committed), "run python -m pipelines.compile"

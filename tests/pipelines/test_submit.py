@@ -137,6 +137,31 @@ def test_nobody_there_is_one_line(tmp_path):
     assert len(out.strip().splitlines()) == 1, out
 
 
+def submitted(server: KfpServer, path: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    common = ["--host", server.url, "--registry", "http://mlflow", "--config", str(path), "--version", "abc123"]
+    command = [sys.executable, "-m", "crops", "submit", *common, *more]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+
+def test_the_other_pipelines_go_the_same_way_under_their_own_names(tmp_path):
+    server, path = KfpServer(), config(tmp_path)
+    hourly = submitted(server, path, "--pipeline", "refresh_index", "--logs", "s3://catalogue", "--every", "0 * * * *")
+    assert hourly.returncode == 0, hourly.stderr
+    rolled = submitted(server, path, "--pipeline", "rollout", "--name", "autumn", "--state", "/shared/rollout",
+                       "--prometheus", "http://prometheus:9090")  # fmt: skip
+    assert rolled.returncode == 0, rolled.stderr
+    assert [p.display_name for p in server.pipelines.values()] == ["crops-refresh-index", "crops-rollout"]
+    assert [r.display_name for r in server.recurring.values()] == ["crops-refresh-index s3://catalogue"]
+    (run,) = server.runs.values()
+    assert run.runtime_config.parameters["state"] == "/shared/rollout"
+
+
+def test_a_pipeline_says_which_option_it_misses(tmp_path):
+    done = submitted(KfpServer(), config(tmp_path), "--pipeline", "rollout", "--name", "autumn")
+    assert done.returncode == 2
+    assert "--pipeline rollout needs --state and --prometheus" in done.stderr
+
+
 @pytest.fixture(scope="module")
 def package(tmp_path_factory):
     """The pipeline and its platform settings, as compiled for CLUSTER."""

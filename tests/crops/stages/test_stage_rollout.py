@@ -13,13 +13,13 @@ import pytest
 from crops import manifest
 from crops.config.deploy import DeployConfig
 from crops.config.rollout import AB, RolloutConfig, Step
-from crops.errors import ConfigError, ServiceError
+from crops.errors import ConfigError, CropsError, ServiceError
 from crops.experiment import features
 from crops.experiment import rollout as rules
 from crops.experiment.rollout import Measurements, Readout
 from crops.index import sha256
 from crops.io import artifacts, registry
-from crops.stages import deploy, rollout
+from crops.stages import deploy, follow, rollout
 from crops.stages.rollout import Place
 
 PLAN = RolloutConfig(
@@ -295,3 +295,40 @@ def test_a_readout_on_another_metric_decides_nothing():
     verdict = rules.decide(PLAN, state, found, now_s=100)
     assert verdict.kind == rules.WAIT
     assert "--metric ctr" in verdict.reason
+
+
+def quick():
+    steps = tuple(step.model_copy(update={"dwell_s": 0.01}) for step in PLAN.steps)
+    ab = PLAN.ab.model_copy(update={"min_s": 0.01})
+    return PLAN.model_copy(update={"steps": steps, "ab": ab, "poll_s": 0.02})
+
+
+def followed(place, out):
+    asked = {"prometheus": place.prometheus, "registry": place.registry, "readout": None}
+    return follow.run(place.folder, out, quick(), place.deploy, name="e", **asked)
+
+
+def test_one_task_follows_it_to_the_end_and_a_second_one_goes_on_where_the_first_was_killed(place, monkeypatch, tmp_path):
+    looks = []
+
+    def killed(*_a, **_k):
+        looks.append(1)
+        if len(looks) == 2:
+            raise Killed
+        return seen("better")
+
+    monkeypatch.setattr(rollout, "measure", killed)
+    with pytest.raises(Killed):
+        followed(place, tmp_path / "out")
+    report = followed(place, tmp_path / "out")
+    assert report.numbers["promoted"] == 1
+    assert artifacts.read_json(tmp_path / "out/rollout.json")["phase"] == "promoted"
+    trail = [json.loads(line)["verdict"] for line in (place.folder / rollout.AUDIT).read_text().splitlines()]
+    assert [v for v in trail if v != "wait"] == ["advance", "advance", "promote"]
+
+
+def test_a_challenger_that_is_not_promoted_fails_its_run_with_the_reason(place, monkeypatch, tmp_path):
+    monkeypatch.setattr(rollout, "measure", lambda *_a, **_k: seen("worse"))
+    with pytest.raises(CropsError, match=r"e was not promoted: rolled back .*worse"):
+        followed(place, tmp_path / "out")
+    assert artifacts.read_json(tmp_path / "out/rollout.json")["phase"] == "rolled back"

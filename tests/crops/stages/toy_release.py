@@ -4,8 +4,12 @@ training. No test in here."""
 import pyarrow as pa
 
 from crops import records
-from crops.io import artifacts
+from crops.config.export import ExportConfig
+from crops.config.index import IndexConfig
+from crops.config.register import RegisterConfig
+from crops.io import artifacts, registry
 from crops.retriever import encoder as encoders
+from crops.stages import export, index, register
 
 TOPICS, PER_TOPIC = 12, 15
 DOCUMENTS = [
@@ -82,3 +86,22 @@ def trained(folder, *, seed=0, pooling=None, shared=True, system="crops"):
     (folder / "encoder").mkdir(parents=True)
     encoder.save(folder / "encoder", system=system)
     return folder
+
+
+def catalogue(folder, texts):
+    """A `videos` table whose documents have exactly these texts."""
+    rest = {"keywords": [], "cover_text": "", "related_queries": [], "author_id": None, "duration_s": None, "uploaded_at": None}
+    return write(folder, VIDEOS=[{"video_id": i, "caption": text, **rest} for i, text in texts.items()])
+
+
+def champion(root, texts):
+    """Registers a release of these documents as the first champion; the registry's URI. `root`/onnx holds its encoder."""
+    mined = write(root / "mined", DOCUMENTS=[{"doc_id": i, "text": text} for i, text in texts.items()], QUERIES=queries())
+    write(root / "samples", ORIGINS=[{"query": "subject0", "doc_id": doc(0, 0), "perspective": "click"}])
+    trained(root / "crops")
+    export.run(root / "crops", root / "onnx", ExportConfig())
+    index.run(root / "onnx", mined, root / "index", IndexConfig())
+    uri = registry.uri_of(root / "registry")
+    parts = (root / "onnx", root / "index", mined, root / "samples")
+    register.run(*parts, root / "registered", RegisterConfig(probes=8), registry=uri, alias="champion")
+    return uri

@@ -1,0 +1,30 @@
+"""KFP component of the stage `follow`."""
+
+from kfp import dsl
+
+from components import images
+
+
+@dsl.component(base_image=images.TRAINING, install_kfp_package=False)
+def follow(
+    name: str,
+    state: str,
+    prometheus: str,
+    readout: str,
+    registry: str,
+    config: str,
+    deploy_config: str,
+    out: dsl.Output[dsl.Artifact],
+    metrics: dsl.Output[dsl.Metrics],
+):
+    """Canary and A/B of the registry's challenger until it is over; see crops.stages.follow.run."""
+    from pathlib import Path
+
+    from crops.config.deploy import DeployConfig
+    from crops.config.rollout import RolloutConfig
+    from crops.stages import follow as stage
+    from crops.stages import plug
+
+    plan, where = RolloutConfig.from_json(config), DeployConfig.from_json(deploy_config)
+    asked = {"prometheus": prometheus, "registry": registry, "readout": Path(readout) if readout else None}
+    plug.timed("follow", out.path, metrics, lambda folder: stage.run(Path(state), folder, plan, where, name=name, **asked))

@@ -1,0 +1,49 @@
+"""A refreshed release to the registry: a version of its own, which takes the champion's place by compare-and-set."""
+
+from pathlib import Path
+
+from crops import index, manifest
+from crops.config.register import RegisterConfig
+from crops.errors import ServiceError
+from crops.io import artifacts, registry
+from crops.stages.base import StageReport
+
+ALIAS = "champion"
+
+
+def run(refreshed: Path, out: Path, cfg: RegisterConfig, *, uri: str, served: str | None = None) -> StageReport:
+    """Writes release.json as `register` does. A ServiceError where the champion is no longer the one that was refreshed.
+
+    served: URL of the release manifest. While a rollout is running there it is refused: the rollout compares two releases, and
+    neither may change under it.
+    """
+    about = artifacts.read_json(refreshed / "refresh.json")
+    before = _source(uri, about["source"], cfg.name)
+    if about["how"] == "nothing changed":
+        # Named all the same: a run that was killed after the registry and before the manifest is made good by the next one.
+        _write(out, cfg.name, before, uri)
+        return StageReport(numbers={"registered": 0}, notes=("nothing changed: the champion stays",))
+    if served is not None and manifest.TREATMENT in manifest.read(served).arms:
+        raise ServiceError(f"{served}: a rollout is running; refresh after it, or abort it first")
+    release = refreshed / "release"
+    tags = {"checksums": index.sha256(release / registry.CHECKSUMS), "refreshed_from": before, "index": about["how"]}
+    version = registry.register(uri, release, name=cfg.name, tags=tags)
+    reason = f"refreshed: {about['added']} new, {about['changed']} changed, {about['removed']} gone, index {about['how']}"
+    registry.move(uri, ALIAS, version, expected=before, reason=reason, name=cfg.name)
+    _write(out, cfg.name, version, uri)
+    return StageReport(numbers={"registered": 1, "version": int(version)}, notes=(reason,))
+
+
+def _write(out: Path, name: str, version: str, uri: str) -> None:
+    found = {"uri": f"models:/{name}/{version}", "name": name, "version": version, "alias": ALIAS, "registry": uri}
+    with artifacts.replacing(out) as folder:
+        artifacts.write_json(folder / "release.json", found)
+
+
+def _source(uri: str, checksum: str, name: str) -> str:
+    """The version that was refreshed, by the checksum of its checksums.json."""
+    with registry.client_of(uri) as client:
+        found = [str(v.version) for v in client.search_model_versions(f"name='{name}'") if v.tags.get("checksums") == checksum]
+    if not found:
+        raise ServiceError(f"{uri}: no version of {name} is the release that was refreshed")
+    return found[0]
