@@ -8,7 +8,7 @@ SCALE ?= small
 SEED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup triton run test test-slow check bench rehearsal monitoring lock clean
+.PHONY: help setup triton run test test-slow check secrets images bench rehearsal monitoring lock clean
 
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -46,7 +46,18 @@ check: setup ## format, lint, types, import contracts, unit tests
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(MAKE) --no-print-directory secrets
 	$(BIN)/pytest -q -m "not slow" -n 2 tests/crops
+
+# Lines that name a Secret, and digests, hold none.
+secrets: setup ## no password, key or token in any file of the tree
+	git ls-files -z -- ':!locks' ':!*.svg' | xargs -0 $(BIN)/detect-secrets-hook \
+	  --exclude-lines '(secretName|secretAsEnv|imagePullSecret|SECRET_VARIABLE|"secrets"|sha256|model_name\()' \
+	  --exclude-secrets '^(registry|search-bucket|search-tls|AWS_SECRET_ACCESS_KEY|MLFLOW_TRACKING_PASSWORD)$$'
+
+images: setup ## the images, their sizes, a bill of materials of each, and their smoke tests (needs Docker; as root it starts its own)
+	bash tests/install_system_parts
+	$(BIN)/pytest -q -s -m docker tests/images
 
 bench: setup ## side-by-side measurements, printed as ratios
 	for f in $(filter-out benchmarks/report.py benchmarks/synthetic_log.py,$(wildcard benchmarks/*.py)); do echo "== $$f"; $(BIN)/python $$f || exit 1; done

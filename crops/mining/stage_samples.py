@@ -13,17 +13,20 @@ def stage_samples(searches: ir.Table, results: ir.Table) -> ir.Table:
     return searches.join(idle, "search_id").select("query", "video_id", "perspective", "ts", event_id="search_id")
 
 
-def add_up(events: ir.Table, *, perspective: str | None = None) -> ir.Table:
+def add_up(events: ir.Table, *, perspective: str | None = None, once: bool = False) -> ir.Table:
     """in: (query, video_id, event_id, ts[, perspective][, later_query]).
 
     out: (query, video_id, perspective, later_query, first_ts, support): first time and number of distinct events.
+
+    once: no event occurs twice for a query and video, so that rows are counted; a distinct count holds every id in memory.
     """
     if perspective is not None:
         events = events.mutate(perspective=ibis.literal(perspective))
     if "later_query" not in events.columns:
         events = events.mutate(later_query=ibis.null("string"))
     grouped = events.group_by("query", "video_id", "perspective", "later_query")
-    return grouped.agg(first_ts=lambda t: t.ts.min(), support=lambda t: t.event_id.nunique().cast("int64"))
+    number = (lambda t: t.count()) if once else (lambda t: t.event_id.nunique())
+    return grouped.agg(first_ts=lambda t: t.ts.min(), support=lambda t: number(t).cast("int64"))
 
 
 def add_up_stages(samples: ir.Table, *, max_videos: int) -> ir.Table:

@@ -129,7 +129,7 @@ def _candidates(mined: Mined, results: ir.Table, days: Days, cfg: AugmentConfig)
         stage_samples.add_up_stages(stages, max_videos=cfg.stage_videos_per_query),
     ]
     if mined.feed is not None:
-        parts.append(stage_samples.add_up(mined.feed, perspective="feed"))
+        parts.append(stage_samples.add_up(mined.feed, perspective="feed", once=True))
     return ibis.union(*[part.select(records.CANDIDATES.schema.names) for part in parts])
 
 

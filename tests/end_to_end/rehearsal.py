@@ -141,7 +141,7 @@ def artifacts_table() -> Any:
 
 def enlist(stage: Stage, folder: Path) -> str:
     (folder / registry.CHECKSUMS).unlink()
-    register._seal(folder)
+    register.seal(folder)
     return registry.register(stage.registry, folder, tags={"checksums": sha256(folder / registry.CHECKSUMS)})
 
 

@@ -1,6 +1,8 @@
 """The four images: what is in them and what is not, and that they serve a search with nothing but what a cluster allows."""
 
+import importlib.util
 import json
+import re
 import subprocess
 import sys
 import time
@@ -21,6 +23,8 @@ pytestmark = [pytest.mark.docker, pytest.mark.timeout(1_800)]
 ROOT = Path(__file__).resolve().parents[2]
 # What the "restricted" profile of Kubernetes asks for.
 LOCKED_DOWN = {"read_only": True, "cap_drop": ["ALL"], "security_opt": ["no-new-privileges"], "tmpfs": {"/tmp": "mode=1777"}}
+LOCKS = {"mine": ["mine"], "train": ["train"], "gateway": ["gateway"], "triton": ["follow", "triton"]}
+NAMES = tuple(LOCKS)
 LARGEST_MB = {"mine": 1900, "train": 3500, "gateway": 900, "triton": 900}
 
 
@@ -28,7 +32,7 @@ def said(engine, image, *command, **more) -> str:
     return engine.containers.run(image, list(command), entrypoint="", remove=True, **LOCKED_DOWN, **more).decode()
 
 
-@pytest.mark.parametrize("name", ["mine", "train", "gateway", "triton"])
+@pytest.mark.parametrize("name", NAMES)
 def test_an_image_is_locked_down_labelled_and_small(engine, images, name):
     image = images[name]
     config = image.attrs["Config"]
@@ -144,3 +148,35 @@ def until_healthy(container):
             return
         time.sleep(0.5)
     pytest.fail(f"{container.name}: {container.attrs['State']['Health']}")
+
+
+@pytest.fixture(scope="module")
+def bills(engine, images, tmp_path_factory):
+    """What docker/sbom.py writes of the images."""
+    out = tmp_path_factory.mktemp("sbom")
+    command = [sys.executable, "docker/sbom.py", "--out", str(out)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return out
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_bill_of_materials_names_what_the_lock_names(bills, name):
+    """Two ways to the same packages: what the image itself says, and the lock that it was built from."""
+    found = json.loads((bills / f"{name}.cdx.json").read_text())
+    packages = {c["purl"] for c in found["components"]}
+    text = "\n".join((ROOT / f"locks/{lock}.txt").read_text() for lock in LOCKS[name])
+    locked = re.findall(r"^([A-Za-z0-9._-]+)(?:\[.*\])?==([^ \\+;\n]+)", text, re.M)
+    assert len(locked) > 20
+    assert not [(n, v) for n, v in locked if not any(p.startswith(f"pkg:pypi/{n}@{v}") for p in packages)]
+    assert any(p.startswith("pkg:deb/debian/libc6@") for p in packages)
+
+
+def test_a_licence_that_cannot_be_shipped_ends_it(bills):
+    spec = importlib.util.spec_from_file_location("sbom", ROOT / "docker/sbom.py")
+    sbom = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sbom)
+    licences = ["AGPL-3.0", "GPL-3.0-only", "GNU General Public License v3", "LGPL-2.1", "MIT OR GPL-2.0", "MIT",
+                "GNU Library or Lesser General Public License (LGPL)"]  # fmt: skip
+    found = sbom.forbidden({"python": [["p", "1", licence] for licence in licences]})
+    assert [line.split(": ")[1] for line in found] == licences[:3]

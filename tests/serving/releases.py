@@ -39,7 +39,7 @@ def _one(root: Path, mined: Path, seed: int) -> Release:
     folder.mkdir()
     register._collect(folder, made["onnx"], made["index"], mined, root / "samples", RegisterConfig(probes=8))
     register._card(folder / "MODEL_CARD.md", "challenger", {}, {"verdict": "promote", "reasons": []})
-    register._seal(folder)
+    register.seal(folder)
     return named(folder, seed + 1)
 
 
