@@ -1,12 +1,16 @@
 """The config file: strict, self-describing, and its printed form reads back as the defaults."""
 
 import json
+from pathlib import Path
 
 import pytest
 import yaml
 
 from crops.config import all as configs
+from crops.config.rollout import RolloutConfig
 from crops.errors import ConfigError
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def test_the_printed_config_is_the_defaults_and_every_key_is_explained():
@@ -51,3 +55,16 @@ def test_every_shipped_config_is_valid(request):
     for path in shipped:
         for name in configs.SECTIONS:
             configs.load(path).section(name)
+
+
+def test_the_example_of_a_rollout_is_the_defaults_written_out():
+    found = configs.load(ROOT / "configs/rollout.yaml")
+    assert found.section("rollout") == RolloutConfig()
+    assert found.section("deploy").triton is None
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_config_that_we_give_can_be_read(path):
+    found = configs.load(path)
+    for name in found.raw:
+        found.section(name)
