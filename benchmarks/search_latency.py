@@ -4,17 +4,19 @@
 
 Requests come at random times (Poisson) at a given rate whether or not earlier ones were answered, as users do; a closed loop
 would slow down with the server and hide its queue. The bound calls the release's ONNX encoder and FAISS index in one process on
-the same cores. Embedding cache off: every query is new. Without --release a toy release is made.
+the same cores. Embedding cache off: every query is new. Without --release an encoder of MiniLM's
+size is made, with random weights.
 """
 
 import asyncio
 import os
 import resource
-import socket
 import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -22,14 +24,29 @@ import numpy as np
 import pyarrow.parquet as pq
 import report
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[1] / part) for part in ("tests/crops/stages", "tests/serving")]
+sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
 
 from crops import index
 from crops.retriever.onnx_encoder import OnnxEncoder
 from serving import laptop
-from serving.triton import install
+from serving.triton import install, launch, repository
 
 K = 20
+HEADER = ("of the bound", "offered/s", "answered/s", "refused", "p50 ms", "p99 ms", "p99/p50", "load generator, cores",
+          "answered of the bound on the other cores")  # fmt: skip
+DOCUMENTS = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """share of the bound that was offered; answered per second; load: cores that the load generator took."""
+
+    share: float
+    answered: float
+    lost: int
+    p50_ms: float
+    p99_ms: float
+    load: float
 
 
 def queries(count: int, seed: int) -> list[str]:
@@ -85,51 +102,81 @@ def own_cpu_s() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def main() -> None:
-    parser = report.arguments(__doc__ or "")
-    parser.add_argument("--release", type=Path, default=None, help="a release's folder")
-    parser.add_argument("--seconds", type=float, default=6.0, help="of each rate")
-    given = parser.parse_args()
-    if not install.ready():
-        print("not run: no Triton server; make triton")
-        return
+def measured(release: Path, most: float, seconds: float, instances: repository.Instances, shares: Sequence[float]) -> list[Row]:
+    """One row per share of the bound, by a stack of its own; the load generator's CPU time is measured, not guessed."""
+    (port,), rows = launch.free_ports(1), []
+    ready, stop = threading.Event(), threading.Event()
+    arms = {"control": laptop.release_of(release, "models:/bench/1")}
     with tempfile.TemporaryDirectory() as place:
-        release = given.release or _toy(Path(place))
-        most = bound(release, given.seconds)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        ready, stop = threading.Event(), threading.Event()
-        arms = {"control": laptop.release_of(release, "models:/bench/1")}
         stack = threading.Thread(target=lambda: laptop.serve(
-            arms, Path(place) / "state", host="127.0.0.1", port=port, events=Path(place) / "events",
+            arms, Path(place) / "state", host="127.0.0.1", port=port, events=Path(place) / "events", instances=instances,
             settings={"cache_queries": 0}, say=lambda line: ready.set() if line.startswith("ready") else None,
             stop=stop.is_set, handle_signals=False,
         ))  # fmt: skip
         stack.start()
         ready.wait(120)
-        rows = []
-        for number, share in enumerate((0.1, 0.2, 0.3, 0.4, 0.5, 0.7)):
+        for number, share in enumerate(shares):
             cpu_s, started_s = own_cpu_s(), time.perf_counter()
-            took, lost = asyncio.run(offered(f"http://127.0.0.1:{port}", most * share, given.seconds, number))
+            took, lost = asyncio.run(offered(f"http://127.0.0.1:{port}", most * share, seconds, number))
             wall_s = time.perf_counter() - started_s
             p50, p99 = np.quantile(took, [0.5, 0.99]) * 1000 if took else (np.nan, np.nan)
-            load = (own_cpu_s() - cpu_s) / wall_s
-            numbers = (f"{share:.1f}", f"{most * share:.0f}", f"{len(took) / wall_s:.0f}", f"{lost}", f"{p50:.1f}", f"{p99:.1f}")
-            rows.append([*numbers, f"{p99 / p50:.1f}", f"{load:.2f}"])
+            rows.append(Row(share, len(took) / wall_s, lost, p50, p99, (own_cpu_s() - cpu_s) / wall_s))
         stop.set()
         stack.join()
-    header = ("of the bound", "offered/s", "answered/s", "refused", "p50 ms", "p99 ms", "p99/p50", "load generator, cores")
+    return rows
+
+
+def lines(rows: Sequence[Row], most: float) -> list[list[str]]:
+    """As the table prints them; the last column takes the generator's cores out of the bound."""
+    cores = len(os.sched_getaffinity(0))
+    return [
+        [f"{r.share:.1f}", f"{most * r.share:.0f}", f"{r.answered:.0f}", f"{r.lost}", f"{r.p50_ms:.1f}", f"{r.p99_ms:.1f}",
+         f"{r.p99_ms / r.p50_ms:.1f}", f"{r.load:.2f}", f"{r.answered / (most * (cores - r.load) / cores):.2f}"]
+        for r in rows
+    ]  # fmt: skip
+
+
+def sweep(release: Path, most: float, seconds: float) -> str:
+    """Rows over instances and batching delay, and the plot of them."""
+    from crops.io.report import charts
+
+    series, rows = {}, []
+    for count, delay_us in ((1, 0), (2, 0), (1, 3000), (2, 3000)):
+        name = f"{count} instance{'s' if count > 1 else ''}, delay {delay_us / 1000:.0f} ms"
+        found = measured(release, most, seconds, repository.Instances(count=count, delay_us=delay_us), (0.2, 0.4, 0.5, 0.6))
+        rows += [[name, *line] for line in lines(found, most)]
+        for quantile in ("p50", "p99"):
+            series[f"{name}: {quantile}"] = ([r.answered for r in found], [getattr(r, f"{quantile}_ms") for r in found])
+    report.RESULTS.mkdir(exist_ok=True)
+    (report.RESULTS / "search_latency.svg").write_text(charts.lines(series, x="answered per second", y="ms"), encoding="utf-8")
+    return report.table(("Triton", *HEADER), rows)
+
+
+def main() -> None:
+    parser = report.arguments(__doc__ or "")
+    parser.add_argument("--release", type=Path, default=None, help="a release's folder")
+    parser.add_argument("--seconds", type=float, default=6.0, help="of each rate")
+    parser.add_argument("--sweep", action="store_true", help="also over Triton's instances and batching delay, with a plot")
+    given = parser.parse_args()
+    if not install.ready():
+        print("not run: no Triton server; make triton")
+        return
+    with tempfile.TemporaryDirectory() as place:
+        release = given.release or _made(Path(place))
+        most = bound(release, given.seconds)
+        rows = measured(release, most, given.seconds, repository.Instances(), (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7))
+        swept = f"\n\n{sweep(release, most, given.seconds)}\n\n![latency](search_latency.svg)" if given.sweep else ""
     text = "# Serving: offered load against latency\n\n"
     text += f"Bound: {most:.0f} searches/s of encoder and index in one process. Stack: gateway, Triton, event log with fsync.\n\n"
-    text += report.table(header, rows) + "\n\n" + report.machine(["tritonclient", "fastapi", "onnxruntime", "faiss-cpu"])
+    text += report.table(HEADER, lines(rows, most)) + swept
+    text += "\n\n" + report.machine(["tritonclient", "fastapi", "onnxruntime", "faiss-cpu"])
     report.out("search_latency", text, write=given.write)
 
 
-def _toy(root: Path) -> Path:
-    import releases
+def _made(root: Path) -> Path:
+    import minilm
 
-    return Path(releases.build(root, 1)[0].files)
+    return minilm.release(root, DOCUMENTS)
 
 
 if __name__ == "__main__":

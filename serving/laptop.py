@@ -33,6 +33,7 @@ def release_of(folder: Path, uri: str) -> Release:
 def serve(
     arms: dict[str, Release], state: Path, *, host: str, port: int, events: Path | None, settings: Mapping[str, object],
     say: Callable[[str], None], stop: Callable[[], bool] = lambda: False, handle_signals: bool = True,
+    instances: repository.Instances = repository.Instances(),  # noqa: B008  a value
 ) -> None:  # fmt: skip
     """Serves `arms` until SIGTERM, Ctrl-C or `stop`. A child that ends by itself is started again. `state` keeps everything.
 
@@ -44,7 +45,7 @@ def serve(
     http, grpc, metrics = launch.free_ports(3)
     ports, ended = launch.Ports(http=http, grpc=grpc, metrics=metrics), _Ended(listen=handle_signals)
     restarts = _Restarts()
-    triton, gateway = _triton(venv, state, ports, arms), None
+    triton, gateway = _triton(venv, state, ports, arms, instances), None
     try:
         url, address = _manifest(state, arms), f"http://{host}:{port}"
         checked = _checked(state, triton, url, host=host, port=port, events=events, settings=settings)
@@ -55,7 +56,7 @@ def serve(
         while not ended.asked and not stop():
             if triton.process.poll() is not None:
                 restarts.count("Triton", triton.process.returncode, triton.log, say)
-                triton = _triton(venv, state, ports, arms)
+                triton = _triton(venv, state, ports, arms, instances)
             if gateway.poll() is not None:
                 restarts.count("the gateway", gateway.returncode, state / "gateway.log", say)
                 gateway = _gateway(state, checked)
@@ -68,13 +69,15 @@ def serve(
     say("stopped")
 
 
-def _triton(venv: Path, state: Path, ports: launch.Ports, arms: dict[str, Release]) -> launch.Server:
+def _triton(
+    venv: Path, state: Path, ports: launch.Ports, arms: dict[str, Release], instances: repository.Instances
+) -> launch.Server:  # fmt: skip
     """A Triton with every arm's encoder loaded and warm."""
     server = launch.start(venv, state / "models", state / "triton", ports)
     try:
         server.wait_live()
         for release in arms.values():
-            repository.write(Path(release.files), state / "models", release.model, repository.Instances())
+            repository.write(Path(release.files), state / "models", release.model, instances)
             control.load(server.http, release.model)
     except BaseException:
         server.stop()
