@@ -137,18 +137,21 @@ def lines(rows: Sequence[Row], most: float) -> list[list[str]]:
 
 
 def sweep(release: Path, most: float, seconds: float) -> str:
-    """Rows over instances and batching delay, and the plot of them."""
+    """Rows over instances and batching delay, and a plot of p50 and one of p99 over what was offered."""
     from crops.io.report import charts
 
-    series, rows = {}, []
+    series: dict[str, dict[str, tuple[list[float], list[float]]]] = {"p50": {}, "p99": {}}
+    rows = []
     for count, delay_us in ((1, 0), (2, 0), (1, 3000), (2, 3000)):
         name = f"{count} instance{'s' if count > 1 else ''}, delay {delay_us / 1000:.0f} ms"
         found = measured(release, most, seconds, repository.Instances(count=count, delay_us=delay_us), (0.2, 0.4, 0.5, 0.6))
         rows += [[name, *line] for line in lines(found, most)]
-        for quantile in ("p50", "p99"):
-            series[f"{name}: {quantile}"] = ([r.answered for r in found], [getattr(r, f"{quantile}_ms") for r in found])
+        for quantile, drawn in series.items():
+            drawn[name] = ([most * r.share for r in found], [getattr(r, f"{quantile}_ms") for r in found])
     report.RESULTS.mkdir(exist_ok=True)
-    (report.RESULTS / "search_latency.svg").write_text(charts.lines(series, x="answered per second", y="ms"), encoding="utf-8")
+    for quantile, drawn in series.items():
+        plot = charts.lines(drawn, x="searches offered per second", y=f"{quantile}, ms")
+        (report.RESULTS / f"search_latency_{quantile}.svg").write_text(plot, encoding="utf-8")
     return report.table(("Triton", *HEADER), rows)
 
 
@@ -165,7 +168,11 @@ def main() -> None:
         release = given.release or _made(Path(place))
         most = bound(release, given.seconds)
         rows = measured(release, most, given.seconds, repository.Instances(), (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7))
-        swept = f"\n\n{sweep(release, most, given.seconds)}\n\n![latency](search_latency.svg)" if given.sweep else ""
+        swept = (
+            f"\n\n{sweep(release, most, given.seconds)}\n\n![p50](search_latency_p50.svg) ![p99](search_latency_p99.svg)"
+            if given.sweep
+            else ""
+        )
     text = "# Serving: offered load against latency\n\n"
     text += f"Bound: {most:.0f} searches/s of encoder and index in one process. Stack: gateway, Triton, event log with fsync.\n\n"
     text += report.table(HEADER, lines(rows, most)) + swept
