@@ -1,14 +1,19 @@
 """A whole stack as `crops serve` starts it: load with a verdict, hostile requests by the OpenAPI document, SIGKILL under load."""
 
+import json
 import os
+import random
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from pathlib import Path
+from urllib.parse import quote
 
 import httpx
+import psutil
 import pyarrow as pa
 import pytest
 import schemathesis
@@ -90,6 +95,76 @@ def _attack(cases):
             assert set(answer.json()) == {"error"}, answer.text
 
     attack()
+
+
+GONE = (httpx.RemoteProtocolError, httpx.WriteError, httpx.ReadError)  # it closes on what is no HTTP, or too large
+
+
+def hostile(rng: random.Random) -> tuple[str, str, bytes, dict[str, str]]:
+    """Method, path, body and headers that somebody with bad intent, or a bug, would send."""
+    text = rng.choice(["subject1", "\x00", "\ud83d\ude00" * 40, "'; drop table", "a" * 5000, "\u202e<script>", "%00%ff", " "])
+    value = rng.choice([text, None, -1, 2**63, 1e308, [], {}, [[]] * 50, True])
+    search = {"query": rng.choice([text, text, value]), "user_id": rng.choice(["u", "u", value]), "k": rng.choice([3, 3, value])}
+    event = {"search_id": rng.choice([text, value]), "video_id": text, "type": rng.choice(["click", "buy", value]), "ts": value}
+    body = rng.choice([
+        *[json.dumps(search).encode()] * 4, json.dumps([event] * rng.choice([1, 30, 2000])).encode(), json.dumps(value).encode(),
+        rng.randbytes(rng.choice([0, 1, 900])), b"[" * 20_000, b'{"query": NaN}', b'{"query": "a", "query": "b"}',
+        b"x" * 1_200_000,
+    ])  # fmt: skip
+    kind = rng.choice([*["application/json"] * 4, "text/plain", "application/json; charset=utf-16", "multipart/form-data", ""])
+    path = rng.choice(
+        [
+            "/v1/search",
+            "/v1/search",
+            "/v1/events",
+            "/v1/compare",
+            "/v1/admin/look",
+            "/v1/search/../../etc/passwd",
+            f"/{value}"[:200],
+        ]
+    )
+    headers = {"content-type": kind, "x-request-id": rng.choice(["r", "y" * 3000, "a\tb"]), "authorization": "Bearer wrong"}
+    return rng.choice(["POST", "POST", "POST", "GET", "PUT", "DELETE"]), path, body, headers
+
+
+def test_ten_thousand_hostile_requests_end_in_no_5xx_and_leave_no_memory_behind(stack):
+    root, _uri, cfg, _ = stack
+    pattern = f"serving.gateway {root}/state/gateway.json"
+    gateway = int(subprocess.run(["pgrep", "-f", pattern], capture_output=True, text=True).stdout.split()[0])
+    resident = lambda: psutil.Process(gateway).memory_info().rss / 1e6  # noqa: E731
+    answers, broken = Counter(), []
+
+    def attacker(seed, count):
+        rng = random.Random(seed)
+        with httpx.Client(base_url=cfg.gateways[0], timeout=20) as client:
+            for _ in range(count):
+                method, path, body, headers = hostile(rng)
+                try:
+                    answer = client.request(method, quote(path, safe="/%", errors="replace"), content=body, headers=headers)
+                except GONE as error:
+                    answers[type(error).__name__] += 1
+                    continue
+                answers[answer.status_code] += 1
+                if answer.status_code >= 500 and answer.status_code != 503:
+                    broken.append((method, path, body[:80], answer.text[:200]))
+
+    def attacks(first, count, total):
+        threads = [threading.Thread(target=attacker, args=(first + n, count // 4)) for n in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sum(answers.values()) == total, "an attacker fell over"
+
+    attacks(0, 3000, 3000)
+    before = resident()
+    attacks(100, 7000, 10_000)
+    after = resident()
+    assert not broken, broken[:3]
+    assert answers[200] > 50, "some of it is what anybody may ask"
+    assert after - before < 30, f"{before:.0f} -> {after:.0f} MB; {answers}"
+    assert psutil.pid_exists(gateway)
+    print(f"{before:.0f} -> {after:.0f} MB; {dict(answers)}")
 
 
 @pytest.mark.parametrize("rounds", [2, pytest.param(50, marks=pytest.mark.slow)])
