@@ -34,6 +34,7 @@ def serve(
     arms: dict[str, Release], state: Path, *, host: str, port: int, events: Path | None, settings: Mapping[str, object],
     say: Callable[[str], None], stop: Callable[[], bool] = lambda: False, handle_signals: bool = True,
     instances: repository.Instances = repository.Instances(),  # noqa: B008  a value
+    restarts_a_minute: int = 5,
 ) -> None:  # fmt: skip
     """Serves `arms` until SIGTERM, Ctrl-C or `stop`. A child that ends by itself is started again. `state` keeps everything.
 
@@ -44,7 +45,7 @@ def serve(
     venv = install.ensure(say=say)
     http, grpc, metrics = launch.free_ports(3)
     ports, ended = launch.Ports(http=http, grpc=grpc, metrics=metrics), _Ended(listen=handle_signals)
-    restarts = _Restarts()
+    restarts = _Restarts(restarts_a_minute)
     triton, gateway = _triton(venv, state, ports, arms, instances), None
     try:
         url, address = _manifest(state, arms), f"http://{host}:{port}"
@@ -88,7 +89,7 @@ def _triton(
 class _Restarts:
     """A child that ends by itself is started again; one that ends again and again is a ServiceError."""
 
-    def __init__(self, most: int = 5, within_s: float = 60.0) -> None:
+    def __init__(self, most: int, within_s: float = 60.0) -> None:
         self._most, self._within_s = most, within_s
         self._at: list[float] = []
 

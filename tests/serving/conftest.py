@@ -55,6 +55,7 @@ def stack(tmp_path_factory):
             laptop.serve(
                 {"control": laptop.release_of(first, "models:/crops/1")}, root / "state", host="127.0.0.1", port=port,
                 events=root / "events", settings={"poll_s": 0.1}, say=said.append, stop=stop.is_set, handle_signals=False,
+                restarts_a_minute=100,  # tests kill it again and again
             )  # fmt: skip
         except Exception as error:
             failed.append(error)
