@@ -74,13 +74,14 @@ def start(name: str, follow: bool, config: Config, **where: Any) -> None:
 @click.option("--follow", is_flag=True, help="Stay for good: a look every rollout.poll_s, whatever is started. For a cluster.")
 def step(follow: bool, config: Config, **where: Any) -> None:
     """One look: measure, decide, act."""
+    from crops.experiment import rollout as rules
     from crops.stages import rollout as stage
 
     place, plan = _place(config, where), config.section("rollout")
     ended, said = _listen() if follow else threading.Event(), ""
     while True:
         try:
-            if follow and not (place.folder / stage.STATE).exists():
+            if follow and not (place.folder / rules.STATE).exists():
                 line = "no rollout was started yet"
             else:
                 state, verdict = stage.step(place, plan)
@@ -116,7 +117,7 @@ def status(config: Config, **where: Any) -> None:
     covered = rules.coverage(plan, state)
     click.echo(f"{state.experiment}: {state.phase}, step {state.step + 1} of {len(plan.steps)}, coverage {covered:.0%}")
     click.echo(f"{state.treatment} against {state.control}")
-    trail = place.folder / stage.AUDIT
+    trail = place.folder / rules.AUDIT
     for line in trail.read_text(encoding="utf-8").splitlines()[-10:] if trail.exists() else []:
         click.echo(f"  {line}")
 

@@ -18,6 +18,10 @@ RUNNING: tuple[Phase, ...] = ("canary", "ab")
 Sides = Mapping[str, float | None]  # by arm
 
 
+# Files of a rollout's folder: its state, every move with its reason, the last look, and somebody's wish to end it.
+STATE, AUDIT, LOOK, ABORT = "rollout.json", "audit.jsonl", "look.json", "abort.json"
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """wait | advance | roll back | promote, and why."""

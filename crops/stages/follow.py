@@ -7,7 +7,7 @@ from pathlib import Path
 from crops.config.deploy import DeployConfig
 from crops.config.rollout import RolloutConfig
 from crops.errors import ConfigError, CropsError
-from crops.experiment.rollout import RUNNING, State, Verdict
+from crops.experiment.rollout import RUNNING, STATE, State, Verdict
 from crops.io import artifacts
 from crops.stages import rollout
 from crops.stages.base import StageReport
@@ -18,7 +18,7 @@ Seen = Callable[[State, Verdict | None], None]
 
 def until_over(place: Place, plan: RolloutConfig, *, name: str, seen: Seen, wait: Callable[[float], None] = time.sleep) -> State:
     """Starts the rollout `name`, or takes it up, and looks every plan.poll_s until it has ended; `seen` hears of every look."""
-    started = (place.folder / rollout.STATE).exists() and rollout.load(place).experiment == name
+    started = (place.folder / STATE).exists() and rollout.load(place).experiment == name
     state = rollout.load(place) if started else rollout.start(place, plan, name=name)
     seen(state, None)
     while True:

@@ -21,11 +21,10 @@ from crops.config.deploy import DeployConfig
 from crops.config.rollout import ARM, RolloutConfig
 from crops.errors import ConfigError, InputError, ServiceError
 from crops.experiment import features, rollout
-from crops.experiment.rollout import Measurements, Readout, State, Verdict
+from crops.experiment.rollout import ABORT, AUDIT, LOOK, STATE, Measurements, Readout, State, Verdict
 from crops.io import artifacts, prometheus, registry
 from crops.stages import deploy
 
-STATE, AUDIT, FEATURES = "rollout.json", "audit.jsonl", "features.json"
 Clock = Callable[[], float]
 
 
@@ -61,6 +60,8 @@ def _start(place: Place, plan: RolloutConfig, *, name: str, salt: str | None, cl
     made = State(experiment=name, control=_uri(control), treatment=_uri(treatment), started_s=now_s, entered_s=now_s)
     extra = {"salt": salt or uuid.uuid4().hex, "control_version": control, "treatment_version": treatment}
     artifacts.write_json(place.folder / "experiment.json", extra)
+    for left in (LOOK, ABORT):  # of the rollout before this one
+        (place.folder / left).unlink(missing_ok=True)
     _save(place, made, Verdict(rollout.WAIT, f"started: {made.treatment} against {made.control}"), now_s)
     reconcile(place, plan, made)
     return made
@@ -74,6 +75,8 @@ def step(place: Place, plan: RolloutConfig, *, clock: Clock = time.time) -> tupl
 
 def _step(place: Place, plan: RolloutConfig, *, clock: Clock) -> tuple[State, Verdict]:
     state, now_s = load(place, repair=True), clock()
+    if (wish := place.folder / ABORT).exists():
+        return _wished(place, plan, wish, clock)
     reconcile(place, plan, state)
     seen = measure(place, plan, state, now_s=now_s)
     verdict = rollout.decide(plan, state, seen, now_s=now_s)
@@ -81,7 +84,17 @@ def _step(place: Place, plan: RolloutConfig, *, clock: Clock) -> tuple[State, Ve
     if changed != state or verdict.kind != rollout.WAIT:
         _save(place, changed, verdict, now_s)
         reconcile(place, plan, changed)
+    look = {"at": datetime.fromtimestamp(now_s, UTC).isoformat(), "verdict": verdict.kind, "reason": verdict.reason}
+    _write(place.folder / LOOK, json.dumps(look, ensure_ascii=False) + "\n")
     return changed, verdict
+
+
+def _wished(place: Place, plan: RolloutConfig, wish: Path, clock: Clock) -> tuple[State, Verdict]:
+    """The console's abort: the file goes last, so that a kill loses no wish."""
+    reason = str(artifacts.read_json(wish).get("reason") or "no reason given")
+    state = _abort(place, plan, reason=f"console: {reason}", clock=clock)
+    wish.unlink()
+    return state, Verdict(rollout.ROLL_BACK, f"aborted from the console: {reason}")
 
 
 def abort(place: Place, plan: RolloutConfig, *, reason: str, clock: Clock = time.time) -> State:

@@ -20,12 +20,13 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.events.records import Interaction
-from serving.gateway.errors import ApiError, Malformed, TooLarge, Unauthorised
+from serving.gateway import experiment as experiments
+from serving.gateway.errors import ApiError, Malformed, TooLarge, Unauthorised, Unavailable
 from serving.gateway.service import Answer, Service
 from serving.gateway.settings import Settings
 
 LOG = logging.getLogger("crops.gateway")
-CONSOLE = Path(__file__).with_name("console.html")
+CONSOLE, EXPERIMENT = (Path(__file__).with_name(f"{name}.html") for name in ("console", "experiment"))
 LARGEST_PLAY_S = 86_400.0
 
 
@@ -64,6 +65,12 @@ class CompareBody(Body):
 
     query: str = Field(min_length=1)
     k: int = Field(10, ge=1)
+
+
+class AbortBody(Body):
+    """Why the experiment is to end."""
+
+    reason: str = Field(min_length=1, max_length=300, description="For the audit trail.")
 
 
 class Found(BaseModel):
@@ -118,6 +125,7 @@ def create(settings: Settings, make: Callable[[], Awaitable[Service]], *, token:
     _search(app, settings)
     _events(app, settings)
     _state(app, token)
+    _experiment(app, settings, token)
     return app
 
 
@@ -203,9 +211,7 @@ def _state(app: FastAPI, token: str | None) -> None:
     @app.post("/v1/admin/look", include_in_schema=False)
     async def look(request: Request) -> dict[str, Any]:
         """Reads the manifest now instead of at the next poll."""
-        given = request.headers.get("authorization", "").removeprefix("Bearer ")
-        if token is None or not hmac.compare_digest(given.encode(), token.encode()):
-            raise Unauthorised("this call needs the administrative token")
+        _administrative(request, token)
         service = _service(request)
         await service.look()
         return {"generation": service.holder.generation, "problem": service.holder.problem or None}
@@ -229,6 +235,50 @@ def _state(app: FastAPI, token: str | None) -> None:
     @app.get("/", include_in_schema=False)
     async def console() -> FileResponse:
         return FileResponse(CONSOLE, media_type="text/html")
+
+
+def _administrative(request: Request, token: str | None) -> None:
+    given = request.headers.get("authorization", "").removeprefix("Bearer ")
+    if token is None or not hmac.compare_digest(given.encode(), token.encode()):
+        raise Unauthorised("this call needs the administrative token")
+
+
+def _experiment(app: FastAPI, settings: Settings, token: str | None) -> None:
+    pages = {"readout": settings.readout / "readout.html" if settings.readout else None, "report": settings.report}
+
+    @app.get("/v1/experiment")
+    def experiment() -> dict[str, Any]:
+        """Where the rollout stands and what the readout says; null where there is none yet."""
+        links = {name: path is not None and path.is_file() for name, path in pages.items()}
+        return {**experiments.status(settings.rollout, settings.features, settings.readout), "links": links}
+
+    @app.post("/v1/admin/abort", include_in_schema=False)
+    def abort(body: AbortBody, request: Request) -> dict[str, str]:
+        """Asks the rollout controller to end the experiment at its next look."""
+        _administrative(request, token)
+        if settings.rollout is None:
+            raise Unavailable("this gateway knows no rollout (its setting `rollout`)", code="no_rollout")
+        try:
+            experiments.request_abort(settings.rollout, body.reason)
+        except OSError as error:
+            raise Unavailable(f"{error.strerror or error}: crops rollout abort does it", code="not_writable") from error
+        return {"requested": body.reason}
+
+    @app.get("/experiment", include_in_schema=False)
+    async def page() -> FileResponse:
+        return FileResponse(EXPERIMENT, media_type="text/html")
+
+    for route, name in (("/experiment/readout", "readout"), ("/report", "report")):
+        app.add_api_route(route, _page(pages[name]), include_in_schema=False)
+
+
+def _page(path: Path | None) -> Callable[[], Awaitable[FileResponse]]:
+    async def given() -> FileResponse:
+        if path is None or not path.is_file():
+            raise HTTPException(404, "not there yet")
+        return FileResponse(path, media_type="text/html")
+
+    return given
 
 
 def _errors(app: FastAPI) -> None:

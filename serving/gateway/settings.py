@@ -25,6 +25,11 @@ class Settings(StageConfig):
     kafka: str | None = Field(None, description="Bootstrap servers of Kafka: events go there instead of to a folder.")
     kafka_topic: str = Field("crops-events", min_length=1, description="Topic of the events.")
     features: Path | None = Field(None, description="GrowthBook features file of the running experiments.")
+    rollout: Path | None = Field(
+        None, description="Folder of the rollout's state, for the page /experiment and its abort request."
+    )
+    readout: Path | None = Field(None, description="Folder that `crops experiment` writes, for the page /experiment.")
+    report: Path | None = Field(None, description="report.html of the training, linked from the console.")
     secret_file: Path | None = Field(None, description="File with the secret that signs search ids; all replicas share it.")
     admin_token_file: Path | None = Field(None, description="File with the token of administrative calls; none: they are open.")
     milvus: str | None = Field(None, description="Milvus that holds the indexes (crops deploy fills it); none: FAISS, in memory.")

@@ -60,8 +60,10 @@ def plan(seconds: float) -> RolloutConfig:
     """A canary of two steps and an A/B; `seconds` for each step's dwell."""
     steps = ({"coverage": 0.2, "dwell_s": seconds, "min_users": 20}, {"coverage": 0.5, "dwell_s": seconds, "min_users": 50})
     ab = {"min_s": 3 * seconds, "max_s": 20 * seconds, "min_users": 200}
-    # A day of a platform in a minute of a laptop: a fifth of the events must do.
-    rails = [rail.model_dump() | {"min_events": rail.min_events / 5} for rail in GUARDRAILS]
+    # A day of a platform in a minute of a laptop: a fifth of the events must do. Not for p99, of which 40 searches say nothing,
+    # and which other work on the machine moves as much as a slow release would on a quiet one.
+    changed = {"p99": {"limit": 2.0}}
+    rails = [rail.model_dump() | changed.get(rail.name, {"min_events": rail.min_events / 5}) for rail in GUARDRAILS]
     return RolloutConfig.parse({"steps": list(steps), "ab": ab, "window_s": 300, "max_skew_s": 60, "guardrails": rails})
 
 
@@ -83,7 +85,7 @@ def walk(stage: Stage, name: str, settings: RolloutConfig) -> dict[str, Any]:
         if state.phase not in rules.RUNNING:
             break
     read(stage, began.started_s)
-    trail = [json.loads(line) for line in (stage.place.folder / rollout.AUDIT).read_text().splitlines()]
+    trail = [json.loads(line) for line in (stage.place.folder / rules.AUDIT).read_text().splitlines()]
     return {
         "name": name, "control": began.control, "treatment": began.treatment, "phase": state.phase, "trail": trail,
         "coverage_at_the_end": covered,

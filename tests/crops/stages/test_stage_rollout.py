@@ -84,7 +84,7 @@ def test_canary_ab_promotion(place, monkeypatch):
     assert walk(place, monkeypatch, "better", now) == [
         ("canary", both, [0.5], "1"), ("ab", both, [1.0], "1"), ("promoted", alone, [], "2"),
     ]  # fmt: skip
-    trail = [json.loads(line)["verdict"] for line in (place.folder / rollout.AUDIT).read_text().splitlines()]
+    trail = [json.loads(line)["verdict"] for line in (place.folder / rules.AUDIT).read_text().splitlines()]
     assert trail == ["wait", "advance", "advance", "promote"]
 
 
@@ -147,7 +147,7 @@ def test_killed_between_any_two_writes_it_ends_the_same_with_one_champion(place,
         killed = False
         for _ in range(12):
             try:
-                if not (place.folder / rollout.STATE).exists():
+                if not (place.folder / rules.STATE).exists():
                     rollout.start(place, PLAN, name="e", salt="s", clock=lambda: now[0])  # noqa: B023
                 now[0] += 20
                 state, _ = rollout.step(place, PLAN, clock=lambda: now[0])  # noqa: B023
@@ -254,7 +254,7 @@ def test_a_real_prometheus_answers_every_guardrail_and_lost_clicks_roll_back(pla
 def test_a_kill_between_state_and_trail_loses_no_line(place, monkeypatch, left):
     """The state is there, its line is not or is torn: the next look writes it, once."""
     rollout.start(place, PLAN, name="one")
-    trail = place.folder / rollout.AUDIT
+    trail = place.folder / rules.AUDIT
     whole = trail.read_text()
     trail.write_text(left)
     monkeypatch.setattr(rollout, "measure", lambda *_a, **_k: seen())
@@ -323,7 +323,7 @@ def test_one_task_follows_it_to_the_end_and_a_second_one_goes_on_where_the_first
     report = followed(place, tmp_path / "out")
     assert report.numbers["promoted"] == 1
     assert artifacts.read_json(tmp_path / "out/rollout.json")["phase"] == "promoted"
-    trail = [json.loads(line)["verdict"] for line in (place.folder / rollout.AUDIT).read_text().splitlines()]
+    trail = [json.loads(line)["verdict"] for line in (place.folder / rules.AUDIT).read_text().splitlines()]
     assert [v for v in trail if v != "wait"] == ["advance", "advance", "promote"]
 
 

@@ -1,0 +1,70 @@
+"""The running experiment as people look at it: where the rollout stands, what the readout says, and a request to abort it.
+
+The gateway decides nothing. It reads what the rollout controller and `crops experiment` wrote, and leaves an abort request beside
+the state, which the controller acts on at its next look. Half-written or missing files are "not there yet".
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from crops.experiment import features
+from crops.experiment.rollout import ABORT, AUDIT, LOOK, STATE
+
+SHOWN = ("control", "treatment", "lift", "low", "high", "verdict", "paper_lift", "higher_is_better", "means")
+TRAIL = 30
+
+
+def status(rollout: Path | None, features_file: Path | None, readout: Path | None) -> dict[str, Any]:
+    """`rollout`: the controller's folder; `features_file`: what gateways go by; `readout`: the folder of readout.json."""
+    state = _json(rollout / STATE) if rollout else None
+    found: dict[str, Any] = {"rollout": None, "readout": None, "coverage": _coverage(features_file)}
+    if rollout is not None and state:
+        found["rollout"] = {
+            **{key: state.get(key) for key in ("experiment", "control", "treatment", "phase", "step", "started_s", "entered_s")},
+            "next": _json(rollout / LOOK), "abort_requested": _json(rollout / ABORT), "trail": _trail(rollout / AUDIT),
+        }  # fmt: skip
+    measured = _json(readout / "readout.json") if readout else None
+    if measured:
+        metrics = {name: {key: m.get(key) for key in SHOWN} for name, m in (measured.get("metrics") or {}).items()}
+        found["readout"] = {
+            **{key: measured.get(key) for key in ("verdict", "reasons", "primary", "users", "srm", "period")}, "metrics": metrics,
+        }  # fmt: skip
+    return found
+
+
+def request_abort(rollout: Path, reason: str) -> None:
+    """Leaves the request; an OSError where the folder cannot be written from here."""
+    partial = rollout / f".{ABORT}.new"
+    partial.write_text(json.dumps({"reason": reason}, ensure_ascii=False), encoding="utf-8")
+    partial.replace(rollout / ABORT)
+
+
+def _coverage(path: Path | None) -> float | None:
+    try:
+        held = features.parse(features.load(path)) if path else []
+    except Exception:  # whatever is wrong with it is the follower's to say
+        return None
+    return held[0].coverage if held else 0.0
+
+
+def _trail(path: Path) -> list[dict[str, Any]]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()[-TRAIL:]
+    except OSError:
+        return []
+    found = []
+    for line in lines:
+        try:
+            found.append(json.loads(line))
+        except ValueError:  # torn; the controller mends it
+            continue
+    return found
+
+
+def _json(path: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None

@@ -1,0 +1,145 @@
+"""The pages of the console in a real Chromium, before a live gateway: search side by side; the experiment, and its abort."""
+
+import json
+import threading
+import time
+from datetime import UTC, datetime
+
+import httpx
+import pytest
+import uvicorn
+from test_gateway import settings_for
+
+from crops import manifest
+from crops.config.deploy import DeployConfig
+from crops.config.rollout import RolloutConfig
+from crops.experiment import features
+from crops.experiment.rollout import ABORT, AUDIT, LOOK, STATE, Measurements
+from crops.manifest import Manifest
+from crops.stages import rollout
+from serving.gateway import app as http
+from serving.gateway.__main__ import service
+from serving.triton import launch
+
+pytestmark = [pytest.mark.triton, pytest.mark.browser]
+METRIC = {"control": 0.31, "treatment": 0.33, "lift": 0.06, "low": 0.01, "high": 0.11, "verdict": "better",
+          "paper_lift": 0.00869, "higher_is_better": True, "means": "clicks / impressions"}  # fmt: skip
+
+
+def experiment(folder, releases):
+    """What the rollout controller and `crops experiment` leave, with a name that a page must not take for markup."""
+    (folder / "rollout").mkdir()
+    control, treatment = (release.uri for release in releases)
+    state = {"experiment": "<b>autumn</b>", "control": control, "treatment": treatment, "phase": "canary", "step": 1,
+             "started_s": 1.7e9, "entered_s": 1.7e9, "blind_since_s": None}  # fmt: skip
+    line = {"at": "2026-01-01T00:00:00+00:00", "verdict": "advance", "reason": "guardrails hold", "phase": "canary", "step": 1}
+    (folder / "rollout" / STATE).write_text(json.dumps({**state, "last": line}))
+    (folder / "rollout" / AUDIT).write_text(json.dumps(line) + "\n" + '{"torn')
+    (folder / "rollout" / LOOK).write_text(json.dumps({"at": line["at"], "verdict": "wait", "reason": "300 of 500 users seen"}))
+    kept = {"salt": "s", "control_version": "1", "treatment_version": "2"}
+    (folder / "rollout/experiment.json").write_text(json.dumps(kept))
+    one = features.Experiment.parse({
+        "name": "autumn", "salt": "s", "coverage": 0.05, "control": control, "treatment": treatment,
+        "start": datetime(2026, 1, 1, tzinfo=UTC),
+    })  # fmt: skip
+    (folder / "features.json").write_text(json.dumps(features.render([one])))
+    (folder / "readout").mkdir()
+    readout = {"verdict": "better", "primary": "ctr", "reasons": ["CTR: better."], "users": {"control": 300, "treatment": 290},
+               "metrics": {"ctr": METRIC, "lpr": {**METRIC, "lift": None, "low": None, "high": None, "verdict": "unknown"},
+                           "rqr": {**METRIC, "lift": -0.02, "low": -0.05, "high": 0.01, "verdict": "no difference"}}}  # fmt: skip
+    (folder / "readout/readout.json").write_text(json.dumps(readout))
+    (folder / "readout/readout.html").write_text("<h1>The readout</h1>")
+
+
+@pytest.fixture
+def address(tmp_path, triton, releases):
+    arms = {"control": releases[0], "treatment": releases[1]}
+    manifest.write(str(tmp_path / "manifest.json"), Manifest(generation=1, arms=arms))
+    experiment(tmp_path, releases)
+    places = {name: str(tmp_path / name) for name in ("rollout", "readout")}
+    settings = settings_for(tmp_path, triton, features=str(tmp_path / "features.json"), **places)
+    (port,) = launch.free_ports(1)
+    app = http.create(settings, lambda: service(settings), token="token")
+    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="error"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    url, end = f"http://127.0.0.1:{port}", time.monotonic() + 60
+    while time.monotonic() < end:
+        try:
+            if httpx.get(f"{url}/readyz").status_code == 200:
+                break
+        except httpx.HTTPError:
+            time.sleep(0.1)
+    yield url
+    server.should_exit = True
+    thread.join(20)
+
+
+@pytest.fixture
+def page(chromium):
+    """A tab that fails the test on any error of the page's script."""
+    tab, wrong = chromium.new_page(viewport={"width": 1100, "height": 900}), []
+    tab.on("pageerror", lambda error: wrong.append(str(error)))
+    yield tab
+    assert not wrong
+
+
+def test_champion_and_challenger_stand_side_by_side(address, page):
+    page.goto(address)
+    page.fill("#query", "subject1")
+    page.press("#query", "Enter")
+    page.wait_for_selector("#arms li")
+    assert [h.inner_text() for h in page.query_selector_all("#arms h2")] == ["control: the champion", "treatment: the challenger"]
+    assert len(page.query_selector_all("#arms li")) == 20
+    assert page.query_selector_all(".tag"), "what a release learnt about a result"
+    assert page.query_selector_all(".moved")
+    assert page.get_attribute("a[href='/experiment']", "href")
+    page.fill("#query", "x" * 1024)
+    page.press("#query", "Enter")
+
+
+def test_the_experiment_says_where_it_stands_and_what_comes_next(address, page, tmp_path):
+    page.goto(f"{address}/experiment")
+    page.wait_for_selector("#lifts table")
+    said = page.inner_text("#status")
+    assert "<b>autumn</b>: canary, step 2" in said, "a name is text, never markup"
+    assert "5.0 % of all users" in said
+    assert "Next: wait: 300 of 500 users seen" in said
+    rows = [row.inner_text() for row in page.query_selector_all("#lifts tr")]
+    assert "+6.00 %" in rows[1]
+    assert "+1.00 % to +11.00 %" in rows[1]
+    assert "+0.87 %" in rows[1], "beside the paper's"
+    assert "–" in rows[2], "unknown is not a number"
+    assert "guardrails hold" in page.inner_text("#trail")
+    page.click("#readout-link")
+    assert page.inner_text("h1") == "The readout"
+
+
+def test_an_abort_needs_the_token_and_ends_it_at_the_controllers_next_look(address, page, tmp_path, monkeypatch):
+    page.goto(f"{address}/experiment")
+    page.wait_for_selector("#abort:not([hidden])")
+    for token, said in (("wrong", "unauthorised"), ("token", "Requested")):
+        page.fill("#reason", "latency")
+        page.fill("#token", token)
+        page.click("#form button")
+        page.wait_for_function(f"document.getElementById('said').textContent.includes('{said}')")
+        assert (tmp_path / "rollout" / ABORT).exists() == (token == "token")
+    cfg = DeployConfig(manifest=str(tmp_path / "manifest.json"), releases=str(tmp_path / "releases"), triton=None)
+    place = rollout.Place(folder=tmp_path / "rollout", prometheus="http://127.0.0.1:1", registry="", readout=None, deploy=cfg,
+                          features=tmp_path / "features.json")  # fmt: skip
+    monkeypatch.setattr(rollout, "measure", lambda *_a, **_k: Measurements())
+    state, verdict = rollout.step(place, RolloutConfig())
+    assert (state.phase, verdict.reason) == ("aborted", "aborted from the console: latency")
+    assert set(manifest.read(cfg.manifest).arms) == {"control"}
+    page.reload()
+    page.wait_for_function("document.getElementById('status').innerText.includes('aborted')")
+    assert page.is_hidden("#abort")
+
+
+def test_without_a_rollout_it_says_how_one_begins(address, page, tmp_path):
+    (tmp_path / "rollout" / STATE).unlink()
+    page.goto(f"{address}/experiment")
+    page.wait_for_function("document.getElementById('status').innerText.includes('crops rollout start')")
+    found = httpx.get(f"{address}/v1/experiment").json()
+    assert found["rollout"] is None
+    assert httpx.get(f"{address}/report").status_code == 404
