@@ -62,7 +62,7 @@ images: setup ## the images, their sizes, a bill of materials of each, and their
 bench: setup ## side-by-side measurements, printed as ratios
 	for f in $(filter-out benchmarks/report.py benchmarks/synthetic_log.py benchmarks/minilm.py,$(wildcard benchmarks/*.py)); do echo "== $$f"; $(BIN)/python $$f || exit 1; done
 
-rehearsal: setup triton ## canary, A/B, verdict and two bad releases on this machine, after `make run` (about 15 minutes)
+rehearsal: setup triton ## canary, A/B, verdict, three bad releases, and a training on the result, after `make run` (at most 30 minutes)
 	bash tests/install_system_parts
 	$(BIN)/python tests/end_to_end/rehearsal.py --run $(OUT)
 
