@@ -27,11 +27,15 @@ CONTROL, TREATMENT = "control", "treatment"
               help="Folder of the event log. Default: STATE/events.")  # fmt: skip
 @click.option("--features", type=click.Path(path_type=Path, dir_okay=False), default=None, help="GrowthBook features file.")
 @click.option("--videos", type=EXISTING, default=None, help="The table videos: durations, for long plays of short videos.")
+@click.option("--rollout", type=click.Path(path_type=Path, file_okay=False), default=None,
+              help="State of `crops rollout`, for the page /experiment.")  # fmt: skip
+@click.option("--readout", type=click.Path(path_type=Path, file_okay=False), default=None,
+              help="What `crops experiment` writes, for the same page.")  # fmt: skip
 @click.option("--state", type=click.Path(path_type=Path, file_okay=False), default=Path(".crops-serve"), show_default=True,
               help="What is kept between two starts: releases, Triton's models, the manifest, logs.")  # fmt: skip
 def serve(
     release: str | None, challenger: str | None, registry_uri: str | None, port: int, host: str, events: Path | None,
-    features: Path | None, videos: Path | None, state: Path,
+    features: Path | None, videos: Path | None, rollout: Path | None, readout: Path | None, state: Path,
 ) -> None:  # fmt: skip
     """Serve a release on this machine: Triton and the gateway, until Ctrl-C.
 
@@ -49,8 +53,15 @@ def serve(
     if challenger is not None:
         arms[TREATMENT] = _folder(challenger, uri, "challenger", state)
     found = {arm: laptop.release_of(folder, name) for arm, (folder, name) in arms.items()}
-    settings = {"features": None if features is None else str(features), "videos": None if videos is None else str(videos)}
+    places = {"features": features, "videos": videos, "rollout": rollout, "readout": readout, "report": _report(uri)}
+    settings = {name: None if path is None else str(path.resolve()) for name, path in places.items()}
     laptop.serve(found, state, host=host, port=port, events=events or state / "events", settings=settings, say=click.echo)
+
+
+def _report(uri: str) -> Path | None:
+    """The page of the run that the registry lies in, where `crops run` made both."""
+    page = Path(uri.removeprefix("sqlite:///")).parent.parent / "report.html"
+    return page if uri.startswith("sqlite:///") and page.is_file() else None
 
 
 def _folder(wanted: str | None, uri: str, alias: str, state: Path) -> tuple[Path, str]:
