@@ -78,7 +78,7 @@ MINE_EXTRAS := mine,registry,experiment,pipeline,kubeflow,cluster,store
 lock: ## write locks/*.txt anew from pyproject.toml (exact versions, no addresses)
 	$(COMPILE) --all-extras --upgrade-package torch pyproject.toml -o locks/dev.txt
 	sed -i 's/+cpu$$//' locks/dev.txt
-	set -e; for role in mine:$(MINE_EXTRAS) train:$(MINE_EXTRAS),train gateway:serve,cluster,store; do \
+	set -e; for role in mine:$(MINE_EXTRAS) mine-spark:$(MINE_EXTRAS),spark train:$(MINE_EXTRAS),train gateway:serve,cluster,store; do \
 	  $(COMPILE) --generate-hashes --upgrade-package torch -c locks/dev.txt $$(tr ',' '\n' <<< "$${role#*:}" | sed 's/^/--extra /') pyproject.toml -o locks/$${role%%:*}.txt; done
 	$(COMPILE) --generate-hashes -c locks/dev.txt --group follow -o locks/follow.txt
 	UV_FIND_LINKS= $(BIN)/uv pip compile $(CUDA) --generate-hashes --python $(BIN)/python -c <(grep -v -e ^faiss -e ^triton locks/dev.txt) \

@@ -1,16 +1,18 @@
-# Logs to samples, the registry, the rollout: everything that needs no torch.
+# Logs to samples, the registry, the rollout: everything that needs no torch. LOCK=mine-spark adds the client of Spark and Spark
+# Connect, for `engine: spark` in the config; Java for local[*] is not in it.
 # syntax is plain: any builder that knows secret mounts (BuildKit, buildah) takes it.
 ARG BASE_IMAGE=python:3.11.14-slim-bookworm
 
 FROM ${BASE_IMAGE} AS build
 # FIND_LINKS: a page or folder with wheels beside the index, for instance torch's builds for the CPU.
 ARG FIND_LINKS=
+ARG LOCK=mine
 # The secret `ca` is a bundle of certificates, for builds behind a proxy that has one of its own. Nothing of it stays.
 WORKDIR /src
 RUN --mount=type=secret,id=ca,target=/run/secrets/ca.crt \
     if [ -s /run/secrets/ca.crt ]; then export PIP_CERT=/run/secrets/ca.crt; fi; \
     python3 -m venv /opt/build && /opt/build/bin/pip install --quiet --no-cache-dir --disable-pip-version-check uv==0.13.9
-COPY locks/mine.txt locks/mine.txt
+COPY locks/${LOCK}.txt locks/mine.txt
 RUN --mount=type=secret,id=ca,target=/run/secrets/ca.crt \
     if [ -s /run/secrets/ca.crt ]; then export SSL_CERT_FILE=/run/secrets/ca.crt; fi; \
     export UV_FIND_LINKS="$FIND_LINKS" UV_NO_CACHE=1 UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never; \

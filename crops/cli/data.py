@@ -8,6 +8,7 @@ import click
 
 from crops.cli.support import EXISTING, config_option, out_option, show
 from crops.config.all import Config, commented
+from crops.config.base import ENGINES
 from crops.io import artifacts
 from crops.stages.base import StageReport
 
@@ -75,9 +76,9 @@ def import_(dataset: str, src: Path, out: Path) -> None:
 @click.command()
 @click.option("--logs", type=EXISTING, required=True, help="Folder with searches/, results/, videos/, perhaps feed/.")
 @out_option
-@click.option("--engine", type=click.Choice(["duckdb", "spark"]), default="duckdb", show_default=True)
+@click.option("--engine", type=click.Choice(ENGINES), default=None, help="Default: the config's.")
 @config_option
-def validate(logs: Path, out: Path, engine: str, config: Config) -> None:
+def validate(logs: Path, out: Path, engine: str | None, config: Config) -> None:
     """Check the logs against the expectations and keep the rows that pass.
 
     Writes the accepted rows as the same tables, bad rows under quarantine/ with a reason, validation.json, and Data

@@ -7,7 +7,7 @@ import click
 
 from crops.cli.support import EXISTING, config_option, out_option, show
 from crops.config.all import Config
-from crops.io.warehouse import ENGINES
+from crops.config.base import ENGINES
 
 
 @click.command()
@@ -16,10 +16,11 @@ from crops.io.warehouse import ENGINES
 @out_option
 @click.option("--metric", type=click.Choice(["ctr", "lpr", "rqr"]), default=None, help="Primary metric. Default: the config's.")
 @click.option("--planned-lift", type=float, default=None, help="Relative effect to plan for, say 0.01. Default: the config's.")
-@click.option("--engine", type=click.Choice(list(ENGINES)), default="duckdb", show_default=True)
+@click.option("--engine", type=click.Choice(ENGINES), default=None, help="Default: the config's.")
 @config_option
 def experiment(
-    events: Path, videos: Path | None, out: Path, metric: str | None, planned_lift: float | None, engine: str, config: Config
+    events: Path, videos: Path | None, out: Path, metric: str | None, planned_lift: float | None, engine: str | None,
+    config: Config,
 ) -> None:  # fmt: skip
     """The A/B readout: lifts with intervals, sample ratio, segments, power, and what they mean.
 

@@ -7,6 +7,7 @@ import click
 
 from crops.cli.support import EXISTING, config_option, out_option, show
 from crops.config.all import Config
+from crops.config.base import ENGINES
 from crops.stages.base import Shard
 
 LOGS = click.option("--logs", type=EXISTING, required=True, help="The accepted tables: what `crops validate` wrote.")
@@ -20,9 +21,9 @@ TRUTH = click.option(
 @click.command()
 @LOGS
 @out_option
-@click.option("--engine", type=click.Choice(["duckdb", "spark"]), default="duckdb", show_default=True)
+@click.option("--engine", type=click.Choice(ENGINES), default=None, help="Default: the config's.")
 @config_option
-def augment(logs: Path, out: Path, engine: str, config: Config) -> None:
+def augment(logs: Path, out: Path, engine: str | None, config: Config) -> None:
     """Mine candidates from clicks, reformulations, the feed and the engine's stages; write documents and test sets.
 
     No model runs here: similarity and relevance thresholds are applied by `crops discriminate`.

@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from crops.config.base import StageConfig, spark_master
+from crops.config.base import Engine, StageConfig, engine, spark_master
 
 
 class AugmentConfig(StageConfig):
@@ -56,4 +56,5 @@ class AugmentConfig(StageConfig):
         description="Memory limit of the engine on this machine, GB; above it, it spills to disk; null: the engine's own "
         "(DuckDB: 80 % of RAM, Spark: 1 GB). Source: ours; changes speed only.",
     )  # fmt: skip
+    engine: Engine = engine()
     spark_master: str = spark_master()

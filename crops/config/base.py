@@ -1,10 +1,13 @@
 """What every stage's config shares: frozen, keyword-only, strict, and self-describing."""
 
-from typing import Any, Self
+from typing import Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from crops.errors import ConfigError
+
+Engine = Literal["duckdb", "spark"]
+ENGINES: tuple[str, ...] = get_args(Engine)
 
 
 class StageConfig(BaseModel):
@@ -31,6 +34,11 @@ class StageConfig(BaseModel):
         import json
 
         return cls.parse(json.loads(text))
+
+
+def engine() -> Any:
+    """The field `engine` of the stages that two engines can do."""
+    return Field("duckdb", description="duckdb, embedded, or spark (extra `spark`), at spark_master. Source: ours.")
 
 
 def spark_master() -> Any:

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from crops.config.base import StageConfig
+from crops.config.base import Engine, StageConfig, engine, spark_master
 
 
 class ExperimentConfig(StageConfig):
@@ -33,7 +33,8 @@ class ExperimentConfig(StageConfig):
     window_s: int = Field(90, ge=1, description="A later search within so many seconds is a reformulation. Source: paper.")
     threads: int | None = Field(None, ge=1, description="Threads of DuckDB or local Spark; null: all. Source: ours.")
     memory_gb: float | None = Field(None, gt=0, description="Memory of DuckDB or local Spark; null: their default. Source: ours.")
-    spark_master: str = Field("local[*]", description="Spark master or Spark Connect URL (sc://...). Source: ours.")
+    engine: Engine = engine()
+    spark_master: str = spark_master()
 
     @field_validator("since", "until")
     @classmethod

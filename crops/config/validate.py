@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from crops.config.base import StageConfig, spark_master
+from crops.config.base import Engine, StageConfig, engine, spark_master
 
 
 class ValidateConfig(StageConfig):
@@ -38,4 +38,5 @@ class ValidateConfig(StageConfig):
         "shares, accepted and quarantined are always of all rows. Source: ours.",
     )  # fmt: skip
     memory_gb: float = Field(2.0, gt=0, description="Memory of the engine, GB; above it, it spills to disk. Source: ours.")
+    engine: Engine = engine()
     spark_master: str = spark_master()

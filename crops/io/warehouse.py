@@ -11,11 +11,10 @@ import ibis.expr.types as ir
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from crops.config.base import ENGINES
 from crops.errors import ConfigError, InputError, StorageError
 from crops.io import artifacts
 from crops.records import TS, Table
-
-ENGINES = ("duckdb", "spark")
 
 
 class Warehouse(ABC):

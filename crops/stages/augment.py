@@ -38,13 +38,13 @@ class Mined:
     feed: ir.Table | None
 
 
-def run(logs: Path, out: Path, cfg: AugmentConfig, *, engine: str = "duckdb") -> StageReport:
+def run(logs: Path, out: Path, cfg: AugmentConfig, *, engine: str | None = None) -> StageReport:
     """Mines `logs` into candidates, documents, queries, test_ct, test_qr, valid_qr and augment.json under `out`."""
     with artifacts.replacing(out) as folder:
         scratch = folder / ".scratch"
         scratch.mkdir()
         with warehouse.opened(
-            engine, scratch=scratch, threads=cfg.threads, memory_gb=cfg.memory_gb, spark_master=cfg.spark_master
+            engine or cfg.engine, scratch=scratch, threads=cfg.threads, memory_gb=cfg.memory_gb, spark_master=cfg.spark_master
         ) as house:
             summary = _augment(house, logs, folder, cfg)
         shutil.rmtree(scratch)

@@ -35,7 +35,7 @@ class Period:
     log_end: datetime
 
 
-def run(events: Path, out: Path, cfg: ExperimentConfig, *, videos: Path | None = None, engine: str = "duckdb") -> StageReport:
+def run(events: Path, out: Path, cfg: ExperimentConfig, *, videos: Path | None = None, engine: str | None = None) -> StageReport:
     """Reads searches and results (with `arm`) under `events`, durations under `videos` (default: `events`); writes `out`.
 
     Days that are under `out` already and whose files did not change since are not read again.
@@ -45,7 +45,7 @@ def run(events: Path, out: Path, cfg: ExperimentConfig, *, videos: Path | None =
         scratch = folder / ".scratch"
         scratch.mkdir()
         with warehouse.opened(
-            engine, scratch=scratch, threads=cfg.threads, memory_gb=cfg.memory_gb, spark_master=cfg.spark_master
+            engine or cfg.engine, scratch=scratch, threads=cfg.threads, memory_gb=cfg.memory_gb, spark_master=cfg.spark_master
         ) as house:
             period = _period(house, events, cfg)
             keys = _keys(events, source, period, cfg)

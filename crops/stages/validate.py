@@ -36,14 +36,14 @@ class Checked:
     outcomes: list[Outcome]
 
 
-def run(logs: Path, out: Path, cfg: ValidateConfig, *, engine: str = "duckdb") -> StageReport:
+def run(logs: Path, out: Path, cfg: ValidateConfig, *, engine: str | None = None) -> StageReport:
     """Writes the accepted tables, quarantine/, validation.json ({"success": ...}) and data_docs/."""
     logs = Path(os.path.abspath(logs))
     # All footers first: a file of another shape ends it before a row is read.
     files = {t: artifacts.table_files(logs, t) for t in ORDER if t is not records.FEED or artifacts.exists(logs, t)}
     with artifacts.replacing(out) as folder:
         scratch = folder / ".scratch"
-        opened = warehouse.opened(engine, scratch=scratch, memory_gb=cfg.memory_gb, spark_master=cfg.spark_master)
+        opened = warehouse.opened(engine or cfg.engine, scratch=scratch, memory_gb=cfg.memory_gb, spark_master=cfg.spark_master)
         with opened as house, damage.named(files, out):
             runner = _runner(house, cfg)
             # Made when first asked for: importing Great Expectations takes longer than finding a damaged file.

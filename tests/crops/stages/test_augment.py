@@ -24,7 +24,8 @@ def engine(request):
 
 def run(folder, log, cfg=CAPPED, engine="duckdb"):
     shutil.rmtree(folder, ignore_errors=True)
-    report = augment.run(write(folder / "logs", **log), folder / "out", cfg, engine=engine)
+    cfg = cfg.model_copy(update={"engine": engine})
+    report = augment.run(write(folder / "logs", **log), folder / "out", cfg)
     return mined(folder / "out"), report
 
 
