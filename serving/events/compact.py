@@ -44,7 +44,7 @@ def compact(folders: Iterable[Path], out: Path) -> Tally:
     longest; an interaction with a video that was not exposed, or of an unknown search, becomes an orphan.
     """
     paths = [p for folder in folders for p in segments.listed(folder)]
-    buckets = max(1, -(-sum(p.stat().st_size for p in paths) // BUCKET_BYTES))
+    buckets = max(1, -(-sum(segments.size(p) for p in paths) // BUCKET_BYTES))
     tally, scratch = Tally(), out / ".buckets"
     scratch.mkdir()
     _scatter(paths, scratch, buckets, tally)
@@ -60,11 +60,11 @@ def _scatter(paths: list[Path], scratch: Path, buckets: int, tally: Tally) -> No
     files = [(scratch / f"{n:05d}").open("wb") for n in range(buckets)]
     try:
         for path in paths:
-            end = len(segments.MAGIC)
+            end, size = len(segments.MAGIC), segments.size(path)  # before it is read: what is appended meanwhile is not torn
             for end, payload in segments.read(path):  # noqa: B007  the last one is needed
                 record = decode(payload)
                 files[zlib.crc32(record.search_id.encode()) % buckets].write(payload + b"\n")
-            tally.torn_bytes += max(0, path.stat().st_size - end)
+            tally.torn_bytes += max(0, size - end)
     finally:
         for file in files:
             file.close()

@@ -4,11 +4,13 @@ NAME.open is being written, NAME.seg is finished and never changes again. A fram
 endian, 4 bytes each) and the payload.
 """
 
+import contextlib
 import os
 import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 MAGIC = b"CROPSEV1"
 HEADER = struct.Struct("<II")
@@ -22,8 +24,14 @@ def frame(payload: bytes) -> bytes:
 
 
 def read(path: Path) -> Iterator[tuple[int, bytes]]:
-    """(end of the record in the file, payload) of every whole record, up to the first that is torn or damaged."""
-    with path.open("rb") as file:
+    """(end of the record in the file, payload) of every whole record, up to the first that is torn or damaged.
+
+    An open segment may be finished and renamed by its writer after it was listed: it is read under its new name.
+    """
+    found = _now(path)
+    if found is None:
+        return
+    with found as file:
         if file.read(len(MAGIC)) != MAGIC:
             return
         end = len(MAGIC)
@@ -33,6 +41,23 @@ def read(path: Path) -> Iterator[tuple[int, bytes]]:
                 return
             end += HEADER.size + length
             yield end, payload
+
+
+def size(path: Path) -> int:
+    """Bytes of a segment, also where its writer finished it after it was listed; 0 where it held nothing and is gone."""
+    found = _now(path)
+    if found is None:
+        return 0
+    with found as file:
+        return os.fstat(file.fileno()).st_size
+
+
+def _now(path: Path) -> BinaryIO | None:
+    """Opened for reading under the name that it has now."""
+    for name in (path, path.with_suffix(FINISHED)):
+        with contextlib.suppress(FileNotFoundError):
+            return name.open("rb")
+    return None
 
 
 def whole(path: Path) -> tuple[int, int]:

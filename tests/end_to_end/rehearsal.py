@@ -39,7 +39,7 @@ from serving import laptop  # noqa: E402
 from serving.events import compact  # noqa: E402
 from serving.triton import launch  # noqa: E402
 
-BY_WHAT_IS_FOUND = ("ctr", "lpr", "rqr", "empty results")
+BY_WHAT_IS_FOUND = ("ctr", "lpr", "rqr", "empty results", "readout: worse")
 WASTE, TIMES = 2048, 16  # 16 MB of weights read again and again: some tens of milliseconds a query
 PAPER = {"ctr": 0.00869, "lpr": 0.00483, "rqr": -0.00646}
 

@@ -14,7 +14,7 @@ from crops.config.validate import ValidateConfig
 from crops.io import artifacts
 from crops.stages import augment, validate
 from crops.world import simulate
-from serving.events import compact, log
+from serving.events import compact, log, segments
 from serving.events.records import Interaction, Result, Search
 
 DAY = dt.datetime(2026, 1, 5, tzinfo=dt.UTC)
@@ -69,6 +69,28 @@ def test_two_replicas_late_and_repeated_events(tmp_path):
     assert sorted(r["reason"] for r in rows(out, "orphans")) == ["unknown search", *["video was not exposed in the search"] * 2]
     for table in (tables.SEARCHES, tables.RESULTS):
         assert artifacts.read(out, table).num_rows
+
+
+@pytest.mark.parametrize("after", ["listed", "sized", "gone"])
+def test_a_segment_that_its_writer_finishes_meanwhile_is_read_all_the_same(tmp_path, monkeypatch, after):
+    """Renamed between the listing and the reading, at two places; or empty and removed."""
+    folder = tmp_path / "events"
+    made = log.SegmentLog(folder, replica="a")
+    if after != "gone":
+        made.submit([search("s1", us(hours=1))]).result(timeout=10)
+    plain = {"listed": segments.listed, "sized": segments.size, "gone": segments.listed}[after]
+
+    def then_finished(*args):
+        found = plain(*args)
+        made.stop()
+        for path in folder.glob("*.open"):  # an empty one
+            path.unlink()
+        return found
+
+    monkeypatch.setattr(segments, "size" if after == "sized" else "listed", then_finished)
+    (tmp_path / "out").mkdir()
+    tally = compact.compact([folder], tmp_path / "out")
+    assert (tally.searches, tally.torn_bytes) == (0 if after == "gone" else 1, 0)
 
 
 def test_again_and_in_buckets_it_writes_the_same(tmp_path, monkeypatch):
