@@ -59,7 +59,9 @@ def out_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def show(verb: str, started_s: float, report: StageReport, out: Path) -> None:
-    """The stage's numbers on the terminal."""
+    """The stage's numbers on the terminal; of several ranks under torchrun the first speaks for all."""
+    if os.environ.get("RANK", "0") != "0":
+        return
     click.secho(f"{verb}: {time.monotonic() - started_s:.1f} s -> {out}", bold=True)
     for line in report.lines():
         click.echo(line)

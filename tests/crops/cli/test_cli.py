@@ -6,6 +6,8 @@ import sys
 import pytest
 
 from crops.cli.main import VERBS
+from crops.cli.support import show
+from crops.stages.base import StageReport
 
 
 def crops(*args: str) -> subprocess.CompletedProcess[str]:
@@ -53,3 +55,10 @@ def test_a_folder_without_tables_names_the_table(tmp_path):
     assert (done.returncode, len(done.stderr.strip().splitlines())) == (2, 1), done.stderr
     assert "searches" in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_of_several_ranks_the_first_speaks(monkeypatch, capsys, tmp_path):
+    for rank, lines in (("1", 0), ("0", 2)):
+        monkeypatch.setenv("RANK", rank)
+        show("train", 0.0, StageReport(numbers={"steps": 3}), tmp_path)
+        assert len(capsys.readouterr().out.splitlines()) == lines
