@@ -7,7 +7,8 @@ from pydantic import Field, model_validator
 
 from crops.config.base import StageConfig
 
-# $in stands for the label matcher of one side (an arm here, a pod hash in Argo Rollouts), $window for the range.
+# $in stands for the label matcher of one side (an arm here, a pod hash in Argo Rollouts), $window for the range, $quantile for a
+# quantile that leaves room for chance (experiment.rollout.quantile).
 ARM = "arm"
 
 
@@ -28,14 +29,24 @@ class Guardrail(StageConfig):
         "change is worse than limit beyond chance. count: treatment alone <= limit."
     )
     query: str = Field(
-        min_length=1, description="PromQL for one side, with $in and $window. Of a rate: the numerator's increase."
+        min_length=1,
+        description="PromQL for one side, with $in, $window, perhaps $quantile. Of a rate: the numerator's increase.",
     )
     events: str = Field(
         min_length=1, description="PromQL: how many events stand behind it. Of a rate: the denominator's increase."
     )
     min_events: float = Field(ge=0, description="Fewer on either side give no answer.")
     limit: float = Field(description="Most that is tolerated; see kind.")
+    quantile: float | None = Field(
+        None, gt=0, lt=1, description="Which quantile `query` compares, where it says $quantile: few events leave it uncertain."
+    )  # fmt: skip
     higher_is_better: bool = Field(False, description="Of a rate: whether more is better.")
+
+    @model_validator(mode="after")
+    def _asked(self) -> Self:
+        if (self.quantile is None) == ("$quantile" in self.query):
+            raise ValueError(f"guardrail {self.name}: quantile and $quantile in the query go together")
+        return self
 
 
 class AB(StageConfig):
@@ -67,8 +78,8 @@ GUARDRAILS = (
         query='sum(increase(crops_search_requests_total{$in,outcome!~"ok|empty"}[$window])) or vector(0)',
     ),
     Guardrail(
-        name="p99", kind="ratio", limit=1.25, min_events=200, events=_searches(),
-        query='histogram_quantile(0.99, sum by (le) (rate(crops_search_seconds_bucket{$in,phase="total"}[$window])))',
+        name="p99", kind="ratio", limit=1.25, min_events=200, events=_searches(), quantile=0.99,
+        query='histogram_quantile($quantile, sum by (le) (rate(crops_search_seconds_bucket{$in,phase="total"}[$window])))',
     ),
     Guardrail(
         name="empty results", kind="difference", limit=0.01, min_events=200, events=_searches(ANSWERED),

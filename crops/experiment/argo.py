@@ -67,7 +67,7 @@ def _metric(rail: Guardrail) -> dict[str, Any]:
 
 def _question(rail: Guardrail) -> tuple[str, str]:
     """PromQL of one number, and the condition on it under which the new pods are no worse than the limit."""
-    canary, stable = (_of(rail.query, side) for side in (CANARY, STABLE))
+    canary, stable = (_of(rail.query, side, rail.quantile) for side in (CANARY, STABLE))
     shares = [f"(({_of(rail.query, side)}) / ({_of(rail.events, side)}))" for side in (CANARY, STABLE)]
     if rail.kind == "count":
         return canary, f"result[0] <= {rail.limit:g}"
@@ -81,5 +81,6 @@ def _question(rail: Guardrail) -> tuple[str, str]:
     return relative, f"result[0] >= {-wide:g}" if rail.higher_is_better else f"result[0] <= {wide:g}"
 
 
-def _of(query: str, side: str) -> str:
-    return query.replace("$in", side).replace("$window", WINDOW)
+def _of(query: str, side: str, quantile: float | None = None) -> str:
+    # Argo does not know how many events there were: it asks for the plain quantile, and forgives two bad looks.
+    return query.replace("$in", side).replace("$window", WINDOW).replace("$quantile", f"{quantile or 0:g}")

@@ -84,6 +84,19 @@ def coverage(plan: RolloutConfig, state: State) -> float:
     return plan.steps[state.step].coverage if state.phase == "canary" else plan.ab.coverage
 
 
+def quantile(plan: RolloutConfig, rail: Guardrail, arm: str, events: float) -> float:
+    """Which quantile of an arm to ask for, so that chance alone breaks no rail: below its own in treatment, above it in control.
+
+    The share of n events under their true quantile q has the standard error sqrt(q (1 - q) / n). Each side moves by the
+    always-valid number of them, over the root of two because both move. 0 < result < 1.
+    """
+    q = rail.quantile or 0.5
+    n = max(1.0, events)
+    critical = sequential.critical(int(n), alpha=plan.alpha, planned_users=int(n))
+    step = critical / math.sqrt(2) * math.sqrt(q * (1 - q) / n)
+    return max(0.01, q - step) if arm == "treatment" else min(0.9999, q + step)
+
+
 def decide(plan: RolloutConfig, state: State, seen: Measurements, *, now_s: float) -> Verdict:
     """The next move. A guardrail beats everything; what is not known never advances."""
     if state.phase not in RUNNING:

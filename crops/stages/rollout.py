@@ -149,8 +149,11 @@ def measure(place: Place, plan: RolloutConfig, state: State, *, now_s: float) ->
         values: dict[str, dict[str, float | None]] = {}
         events: dict[str, dict[str, float | None]] = {}
         for rail in plan.guardrails:
-            for found, query in ((values, rail.query), (events, rail.events)):
-                found[rail.name] = {arm: prometheus.one(url, _of(query, arm, seconds)) for arm in manifest.ARMS}
+            counted = {arm: prometheus.one(url, _of(rail.events, arm, seconds)) for arm in manifest.ARMS}
+            at = {arm: rollout.quantile(plan, rail, arm, n or 0.0) for arm, n in counted.items()}
+            asked = {arm: _of(rail.query, arm, seconds).replace("$quantile", f"{at[arm]:.5f}") for arm in manifest.ARMS}
+            values[rail.name] = {arm: prometheus.one(url, query) for arm, query in asked.items()}
+            events[rail.name] = counted
         served: dict[str, set[str]] = {}
         for labels, value in prometheus.ask(url, "crops_release_info"):
             if value == 1:

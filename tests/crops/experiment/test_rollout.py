@@ -2,9 +2,11 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from crops.config.rollout import AB, Guardrail, RolloutConfig, Step
+from crops.errors import ConfigError
 from crops.experiment import rollout
 from crops.experiment.rollout import ADVANCE, PROMOTE, ROLL_BACK, WAIT, Measurements, Readout, State
 
@@ -98,3 +100,30 @@ def test_the_arms_can_be_swapped_and_the_answer_flips():
     values = {"values": {name: {"control": s["treatment"], "treatment": s["control"]} for name, s in worse["values"].items()}}
     assert verdict(**worse).kind == ROLL_BACK
     assert verdict(**values).kind == ADVANCE
+
+
+@pytest.mark.parametrize("events", [200, 2000])
+def test_chance_alone_does_not_break_a_quantile_and_a_slow_release_does(events):
+    """1000 pairs of arms with the same latencies (log-normal): plain p99s are 25 % apart far too often."""
+    plan = RolloutConfig()
+    rail = next(rail for rail in plan.guardrails if rail.name == "p99")
+    rng = np.random.default_rng(0)
+    control, treatment = (rng.lognormal(-3, 0.6, (1000, events)) for _ in range(2))
+
+    def broken(slower, low, high):
+        ratio = np.quantile(slower * treatment, low, axis=1) / np.quantile(control, high, axis=1)
+        return float((ratio > rail.limit).mean())
+
+    low, high = (rollout.quantile(plan, rail, arm, events) for arm in ("treatment", "control"))
+    assert low < 0.99 < high
+    if events == 200:
+        assert broken(1.0, 0.99, 0.99) > 0.1, "what it is for"
+    assert broken(1.0, low, high) <= plan.alpha / 5
+    assert broken(4.0, low, high) > 0.95
+
+
+def test_a_quantile_that_is_asked_for_must_be_named():
+    rail = {"name": "p", "kind": "ratio", "events": "e", "min_events": 1, "limit": 2}
+    for more in ({"query": "histogram_quantile($quantile, x)"}, {"query": "x", "quantile": 0.9}):
+        with pytest.raises(ConfigError, match="go together"):
+            Guardrail.parse(rail | more)
