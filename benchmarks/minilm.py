@@ -51,7 +51,5 @@ def release(folder: Path, count: int) -> Path:
     index.run(onnx, mined, folder / "index", IndexConfig())
     made = folder / "release"
     made.mkdir()
-    register._collect(made, onnx, folder / "index", mined, folder / "samples", RegisterConfig(probes=8))
-    register._card(made / "MODEL_CARD.md", "champion", {}, {"verdict": "promote", "reasons": []})
-    register.seal(made)
+    register.assemble(made, (onnx, folder / "index", mined, folder / "samples"), RegisterConfig(probes=8))
     return made

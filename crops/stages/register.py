@@ -37,12 +37,20 @@ def run(
     with artifacts.replacing(out) as folder:
         release = folder / "release"
         release.mkdir()
-        _collect(release, export, index, documents, samples, cfg)
-        _card(release / "MODEL_CARD.md", alias, measured, decided)
-        seal(release)
+        assemble(release, (export, index, documents, samples), cfg, alias=alias, measured=measured, decided=decided)
         about = _register(release, registry, alias, cfg, measured, decided["reasons"], first)
         artifacts.write_json(folder / "release.json", about)
     return StageReport(numbers={"registered": 1, "version": int(about["version"])})
+
+
+def assemble(
+    release: Path, parts: tuple[Path, Path, Path, Path], cfg: RegisterConfig, *, alias: str = "challenger",
+    measured: dict[str, Any] | None = None, decided: dict[str, Any] | None = None,
+) -> None:  # fmt: skip
+    """Fills the empty folder `release` with what a release is. parts: what export, index, augment and label wrote."""
+    _collect(release, *parts, cfg)
+    _card(release / "MODEL_CARD.md", alias, measured or {}, decided or {"verdict": "promote", "reasons": []})
+    seal(release)
 
 
 def _collect(release: Path, export: Path, built: Path, documents: Path, samples: Path, cfg: RegisterConfig) -> None:

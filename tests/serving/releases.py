@@ -37,9 +37,7 @@ def _one(root: Path, mined: Path, seed: int) -> Release:
     index.run(made["onnx"], mined, made["index"], IndexConfig())
     folder = root / f"release-{seed}"
     folder.mkdir()
-    register._collect(folder, made["onnx"], made["index"], mined, root / "samples", RegisterConfig(probes=8))
-    register._card(folder / "MODEL_CARD.md", "challenger", {}, {"verdict": "promote", "reasons": []})
-    register.seal(folder)
+    register.assemble(folder, (made["onnx"], made["index"], mined, root / "samples"), RegisterConfig(probes=8))
     return named(folder, seed + 1)
 
 
