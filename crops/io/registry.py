@@ -17,6 +17,11 @@ from filelock import FileLock, Timeout
 
 from crops.errors import ServiceError
 
+# MLflow reads both when it is imported, which is only below: it reports nothing to anybody, and gives a dead server up within
+# seconds.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+
 NAME = "crops"
 ALIASES = ("champion", "challenger")
 CHECKSUMS = "checksums.json"
@@ -33,9 +38,6 @@ def client_of(uri: str) -> Iterator[Any]:
     """An MlflowClient while the block lasts; what MLflow, its database or its lock say against it is a ServiceError."""
     import logging
 
-    # MLflow reads both when it is imported: it reports nothing to anybody, and gives a dead server up within seconds.
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     logging.getLogger("alembic").setLevel(logging.WARNING)
     import mlflow
     from mlflow.exceptions import MlflowException
