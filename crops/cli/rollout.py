@@ -11,7 +11,7 @@ import click
 
 from crops.cli.support import config_option
 from crops.config.all import Config
-from crops.errors import ConfigError, ServiceError
+from crops.errors import ServiceError
 from crops.io import registry
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -134,13 +134,9 @@ def abort(reason: str, config: Config, **where: Any) -> None:
 
 
 def _place(config: Config, where: dict[str, Any]) -> Any:
-    from crops.stages.rollout import Place
+    from crops.stages.rollout import place
 
-    section = config.section("deploy")
-    if section.manifest is None:
-        raise ConfigError("deploy.manifest is null: say in the config where the release manifest is")
-    state = where["state"]
-    return Place(
-        folder=state, prometheus=where["prometheus"].rstrip("/"), readout=where["readout"], deploy=section,
-        registry=where["registry_uri"] or registry.uri_of(Path("mlruns")), features=where["features"] or state / "features.json",
+    return place(
+        where["state"], config.section("deploy"), prometheus=where["prometheus"], readout=where["readout"],
+        registry=where["registry_uri"] or registry.uri_of(Path("mlruns")), features=where["features"],
     )  # fmt: skip

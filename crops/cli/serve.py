@@ -100,17 +100,16 @@ def deploy(release: str | None, arm: str, withdraw: bool, registry_uri: str | No
 
     started_s = time.monotonic()
     section, uri = config.section("deploy"), registry_uri or registry.uri_of(Path("mlruns"))
-    if section.manifest is None:
-        raise ConfigError("deploy.manifest is null: say in the config where the release manifest is")
+    place = Path(section.served())
     if withdraw:
         generation = stage.withdraw(arm, section)
         report = StageReport(numbers={"generation": generation}, notes=(f"{arm} is empty",))
-        show("deploy", started_s, report, Path(section.manifest))
+        show("deploy", started_s, report, place)
         return
     name, version = _version(release, uri)
     about = stage.release(name, version, arm, section, registry_uri=uri)
     notes = (f"{about['uri']} is {arm}, as {about['model']} at Triton",)
-    show("deploy", started_s, StageReport(numbers={"generation": about["generation"]}, notes=notes), Path(section.manifest))
+    show("deploy", started_s, StageReport(numbers={"generation": about["generation"]}, notes=notes), place)
 
 
 @click.command()

@@ -3,6 +3,7 @@
 from pydantic import Field
 
 from crops.config.base import StageConfig
+from crops.errors import ConfigError
 
 
 class DeployConfig(StageConfig):
@@ -29,3 +30,9 @@ class DeployConfig(StageConfig):
     )
     instances: int = Field(0, ge=0, description="Instances of the encoder at Triton; 0: one per core. Source: ours.")
     timeout_s: float = Field(180.0, gt=0, description="Longest wait for Triton and for the gateways, seconds. Source: ours.")
+
+    def served(self) -> str:
+        """The manifest's URL; a ConfigError where the config names none."""
+        if self.manifest is None:
+            raise ConfigError("deploy.manifest is null: say in the config where the release manifest is")
+        return self.manifest

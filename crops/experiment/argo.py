@@ -68,7 +68,8 @@ def _metric(rail: Guardrail) -> dict[str, Any]:
 def _question(rail: Guardrail) -> tuple[str, str]:
     """PromQL of one number, and the condition on it under which the new pods are no worse than the limit."""
     canary, stable = (_of(rail.query, side, rail.quantile) for side in (CANARY, STABLE))
-    shares = [f"(({_of(rail.query, side)}) / ({_of(rail.events, side)}))" for side in (CANARY, STABLE)]
+    counts = (_of(rail.events, side) for side in (CANARY, STABLE))
+    shares = [f"(({part}) / ({whole}))" for part, whole in zip((canary, stable), counts, strict=True)]
     if rail.kind == "count":
         return canary, f"result[0] <= {rail.limit:g}"
     if rail.kind == "ratio":

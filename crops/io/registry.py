@@ -71,9 +71,8 @@ def register(uri: str, folder: Path, *, name: str = NAME, metrics: dict[str, flo
     Where a version with the same tag `checksums` is there already (a run that was killed after it), it is that one.
     """
     with client_of(uri) as client, _lock(uri):
-        for known in client.search_model_versions(f"name='{name}'"):
-            if "checksums" in tags and known.tags.get("checksums") == tags["checksums"]:
-                return str(known.version)
+        if "checksums" in tags and (known := _version_of(client, tags["checksums"], name)) is not None:
+            return known
         run = client.create_run(experiment_of(client, uri, name))
         client.log_artifacts(run.info.run_id, str(folder), "release")
         for key, value in (metrics or {}).items():
@@ -84,6 +83,22 @@ def register(uri: str, folder: Path, *, name: str = NAME, metrics: dict[str, flo
         source = f"{run.info.artifact_uri}/release"
         made = client.create_model_version(name, source, run.info.run_id, tags=tags)
         return str(made.version)
+
+
+def version_of(uri: str, checksum: str, *, name: str = NAME) -> str | None:
+    """The version whose checksums.json has this sha256, or None."""
+    with client_of(uri) as client:
+        return _version_of(client, checksum, name)
+
+
+def _version_of(client: Any, checksum: str, name: str) -> str | None:
+    found = client.search_model_versions(f"name='{name}'")
+    return next((str(v.version) for v in found if v.tags.get("checksums") == checksum), None)
+
+
+def about(uri: str, version: str, alias: str, *, name: str = NAME) -> dict[str, str]:
+    """What release.json says of a version, for `deploy` and the report."""
+    return {"uri": f"models:/{name}/{version}", "name": name, "version": version, "alias": alias, "registry": uri}
 
 
 def experiment_of(client: Any, uri: str, name: str) -> str:

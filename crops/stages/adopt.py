@@ -18,7 +18,9 @@ def run(refreshed: Path, out: Path, cfg: RegisterConfig, *, uri: str, served: st
     neither may change under it.
     """
     about = artifacts.read_json(refreshed / "refresh.json")
-    before = _source(uri, about["source"], cfg.name)
+    before = registry.version_of(uri, about["source"], name=cfg.name)
+    if before is None:
+        raise ServiceError(f"{uri}: no version of {cfg.name} is the release that was refreshed")
     if about["how"] == "nothing changed":
         # Named all the same: a run that was killed after the registry and before the manifest is made good by the next one.
         _write(out, cfg.name, before, uri)
@@ -35,15 +37,5 @@ def run(refreshed: Path, out: Path, cfg: RegisterConfig, *, uri: str, served: st
 
 
 def _write(out: Path, name: str, version: str, uri: str) -> None:
-    found = {"uri": f"models:/{name}/{version}", "name": name, "version": version, "alias": ALIAS, "registry": uri}
     with artifacts.replacing(out) as folder:
-        artifacts.write_json(folder / "release.json", found)
-
-
-def _source(uri: str, checksum: str, name: str) -> str:
-    """The version that was refreshed, by the checksum of its checksums.json."""
-    with registry.client_of(uri) as client:
-        found = [str(v.version) for v in client.search_model_versions(f"name='{name}'") if v.tags.get("checksums") == checksum]
-    if not found:
-        raise ServiceError(f"{uri}: no version of {name} is the release that was refreshed")
-    return found[0]
+        artifacts.write_json(folder / "release.json", registry.about(uri, version, ALIAS, name=name))

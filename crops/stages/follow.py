@@ -6,7 +6,7 @@ from pathlib import Path
 
 from crops.config.deploy import DeployConfig
 from crops.config.rollout import RolloutConfig
-from crops.errors import ConfigError, CropsError
+from crops.errors import CropsError
 from crops.experiment.rollout import RUNNING, STATE, State, Verdict
 from crops.io import artifacts
 from crops.stages import rollout
@@ -37,12 +37,7 @@ def run(
 
     state: folder of the state, the audit trail and features.json, on a volume that gateways and a task started again see too.
     """
-    if deploy.manifest is None:
-        raise ConfigError("deploy.manifest is null: say in the config where the release manifest is")
-    place = Place(
-        folder=state, prometheus=prometheus.rstrip("/"), registry=registry, features=state / "features.json", readout=readout,
-        deploy=deploy,
-    )  # fmt: skip
+    place = rollout.place(state, deploy, prometheus=prometheus, registry=registry, readout=readout)
     said: list[str] = []
 
     def seen(now: State, verdict: Verdict | None) -> None:

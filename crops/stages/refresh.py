@@ -110,7 +110,7 @@ def _refreshed(release: Path, folder: Path, catalogue: dict[str, str], change: C
 
 
 def _same_encoder(release: Path, encoder: OnnxEncoder) -> None:
-    """The encoder gives the fingerprint, and the index holds what it makes of its own documents."""
+    """An InputError where the encoder does not give the release's fingerprint."""
     probes = artifacts.read_json(release / "fingerprint.json")
     off = np.abs(encoder.encode(probes["queries"]) - np.asarray(probes["vectors"], dtype=np.float32)).max(initial=0.0)
     if off > CLOSE:

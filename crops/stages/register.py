@@ -107,4 +107,4 @@ def _register(
     before = None if first else registry.holder(uri, alias, name=cfg.name)
     version = registry.register(uri, release, name=cfg.name, metrics=flat, tags=tags)
     registry.move(uri, alias, version, expected=before, reason="; ".join(reasons)[:400], name=cfg.name)
-    return {"uri": f"models:/{cfg.name}/{version}", "name": cfg.name, "version": version, "alias": alias, "registry": uri}
+    return registry.about(uri, version, alias, name=cfg.name)

@@ -40,6 +40,17 @@ class Place:
     deploy: DeployConfig
 
 
+def place(
+    folder: Path, deploy: DeployConfig, *, prometheus: str, registry: str, readout: Path | None, features: Path | None = None
+) -> Place:
+    """The Place of a rollout whose state is in `folder`; a ConfigError where `deploy` names no manifest."""
+    deploy.served()
+    return Place(
+        folder=folder, prometheus=prometheus.rstrip("/"), registry=registry, features=features or folder / "features.json",
+        readout=readout, deploy=deploy,
+    )  # fmt: skip
+
+
 def start(place: Place, plan: RolloutConfig, *, name: str, salt: str | None = None, clock: Clock = time.time) -> State:
     """Begins the canary of the registry's challenger; a ConfigError where one is running or there is nobody to try."""
     with _alone(place):

@@ -31,7 +31,9 @@ class Settings(StageConfig):
     readout: Path | None = Field(None, description="Folder that `crops experiment` writes, for the page /experiment.")
     report: Path | None = Field(None, description="report.html of the training, linked from the console.")
     secret_file: Path | None = Field(None, description="File with the secret that signs search ids; all replicas share it.")
-    admin_token_file: Path | None = Field(None, description="File with the token of administrative calls; none: they are open.")
+    admin_token_file: Path | None = Field(
+        None, description="File with the token of administrative calls; none: they are refused."
+    )
     milvus: str | None = Field(None, description="Milvus that holds the indexes (crops deploy fills it); none: FAISS, in memory.")
     videos: Path | None = Field(None, description="Folder with the table videos: durations, for long plays of short videos.")
     replica: str = Field("gateway-0", min_length=1, pattern=r"^[A-Za-z0-9_.-]+$", description="Name of this replica in the log.")
