@@ -15,6 +15,7 @@ import yaml
 sys.path.insert(0, str(Path(__file__).parents[1] / "crops/stages"))
 import toy_release as toy
 
+from crops.index import sha256
 from serving.triton import launch
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -94,6 +95,7 @@ def test_registry_release_triton_and_gateway_come_up_and_answer(up, tmp_path):
     until(alive(f"http://127.0.0.1:{mlflow}/health"), 90, lambda: compose("logs", "mlflow", **env))
     texts = {row["doc_id"]: row["text"] for row in toy.DOCUMENTS}
     assert toy.champion(tmp_path, texts, uri=f"http://127.0.0.1:{mlflow}")
+    env["CROPS_SHA256"] = sha256(tmp_path / "registered/release/checksums.json")
     compose("up", "-d", "--no-deps", "first-release", "triton", "gateway", **env)
     address = f"http://127.0.0.1:{gateway}"
     until(alive(f"{address}/readyz"), 120, lambda: compose("logs", "first-release", "triton", "gateway", **env))
