@@ -1,6 +1,7 @@
-"""What mining costs, in scans of the same Parquet, and what memory it takes at four times the rows.
+"""What mining costs, in scans of the same Parquet, and what time and memory it takes at several times the rows.
 
-    python benchmarks/mining.py [--rows 5000000] [--searches 100000] [--write]
+    python benchmarks/mining.py [--rows 5000000] [--searches 100000] [--times 4] [--write]
+    python benchmarks/mining.py --searches 500000 --times 10 --memory-gb 3.3 --write    # 50 M results, 50 M feed views
 
 Task A: searches with the ids of their clicked videos as a list; for every search the clicks of the same user's NEXT search where
 its text differs and it came within 90 s, by a window function. P1 is what CroPS mines: EVERY later search within 90 s, by a
@@ -95,7 +96,7 @@ from pathlib import Path
 from crops.config.augment import AugmentConfig
 from crops.stages import augment
 started_s = time.perf_counter()
-augment.run(Path(sys.argv[1]), Path(sys.argv[2]), AugmentConfig(memory_gb=1.0, examples=0))
+augment.run(Path(sys.argv[1]), Path(sys.argv[2]), AugmentConfig(memory_gb=float(sys.argv[3]), examples=0))
 seconds = time.perf_counter() - started_s
 # Not getrusage: its peak starts at that of the process that started this one.
 peak_kib = next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))
@@ -103,19 +104,20 @@ print(seconds, int(peak_kib) / 1024)
 """
 
 
-def whole(folder: Path, searches: int) -> list[list[str]]:
-    """`crops augment` with 1 GB for its engine at 1x and 4x the rows, each in a process of its own."""
+def whole(folder: Path, searches: int, *, most: int, memory_gb: float) -> list[list[str]]:
+    """`crops augment` at 1x and `most` times the rows, each in a process of its own."""
     rows, first = [], (0.0, 0.0)
-    for times in (1, 4):
+    for times in (1, most):
         logs = folder / f"logs-{times}"
         synthetic_log.generate(logs, searches=searches * times)
-        command = [sys.executable, "-c", AUGMENT, str(logs), str(folder / f"out-{times}")]
+        command = [sys.executable, "-c", AUGMENT, str(logs), str(folder / f"out-{times}"), str(memory_gb)]
         root = Path(__file__).resolve().parents[1]
         done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
         seconds, peak_mib = (float(x) for x in done.stdout.split()[-2:])
         first = first if first[0] else (seconds, peak_mib)
         count = f"{searches * times:,} searches, {searches * times * 10:,} results, {searches * times * 10:,} views"
-        rows.append([count, f"{seconds:.1f}", f"{seconds / first[0]:.2f}", f"{peak_mib:,.0f}", f"{peak_mib / first[1]:.2f}"])
+        linear = seconds / first[0] / times
+        rows.append([count, f"{seconds:.1f}", f"{linear:.2f}", f"{peak_mib:,.0f}", f"{peak_mib / first[1]:.2f}"])
     return rows
 
 
@@ -123,6 +125,8 @@ if __name__ == "__main__":
     parser = report.arguments(__doc__ or "")
     parser.add_argument("--rows", type=int, default=1_000_000, help="searches of the flat log for task A and P1")
     parser.add_argument("--searches", type=int, default=50_000, help="searches of the log for the whole of augment, at 1x")
+    parser.add_argument("--times", type=int, default=4, help="the larger log, in times of the smaller")
+    parser.add_argument("--memory-gb", type=float, default=1.0, help="memory_gb of augment")
     parser.add_argument("--repeats", type=int, default=5)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
@@ -133,7 +137,10 @@ if __name__ == "__main__":
             report.machine(["duckdb", "ibis-framework"]) + "\n",
             f"{arguments.rows:,} searches against scanning the same Parquet (prototype, task A at 5 M: {PROTOTYPE}).\n",
             report.table(["task", "seconds", "M rows/s", "scans"], counted),
-            "\nThe whole of `crops augment` with `memory_gb: 1`, each log in a process of its own.\n",
-            report.table(["log", "seconds", "x time", "peak MiB", "x memory"], whole(folder, arguments.searches)),
+            f"\nThe whole of `crops augment` with `memory_gb: {arguments.memory_gb}`, each log in a process of its own.\n",
+            report.table(
+                ["log", "seconds", "of linear", "peak MiB", "x memory"],
+                whole(folder, arguments.searches, most=arguments.times, memory_gb=arguments.memory_gb),
+            ),
         ])  # fmt: skip
     report.out("mining", text, write=arguments.write)

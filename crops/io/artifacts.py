@@ -97,6 +97,16 @@ def table_files(folder: Path, table: Table) -> list[Path]:
     return files
 
 
+def rows(folder: Path, table: Table) -> int:
+    """How many rows the table's files say they hold."""
+    return sum(int(pq.read_metadata(path).num_rows) for path in table_files(folder, table))
+
+
+def part(place: int) -> str:
+    """The name of a table's file number `place`, so that names sort as numbers do."""
+    return f"part-{place:05d}.parquet"
+
+
 def exists(folder: Path, table: Table) -> bool:
     """Whether the folder holds the table at all (a missing perspective is no error)."""
     return any((Path(folder) / table.name).rglob("*.parquet"))

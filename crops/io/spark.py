@@ -4,10 +4,12 @@ Tables stay in files that driver and executors both see: logs, `out` and the scr
 examples come to the driver.
 """
 
+import itertools
 import os
 import shutil
 import sys
 import uuid
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import ibis.expr.types as ir
 import pyarrow as pa
 
 from crops.errors import ConfigError, InputError, StorageError
+from crops.io import artifacts
 from crops.io.warehouse import Warehouse, full_disk
 
 try:
@@ -71,14 +74,29 @@ class SparkWarehouse(Warehouse):
         """See Warehouse.put; for small tables, they pass through the driver."""
         return self._named(self.session.createDataFrame(rows))
 
-    def save(self, expr: ir.Table, folder: Path) -> None:
-        """See Warehouse.save; one file per partition of the sort, part-00000.parquet and so on."""
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        self._frame(expr).write.parquet(os.path.abspath(folder))
-        for place, path in enumerate(sorted(folder.glob("part-*.parquet"))):
-            path.rename(folder / f"part-{place:05d}.parquet")
-        for rest in (*folder.glob("_*"), *folder.glob(".*.crc")):
-            rest.unlink()
+    def drop(self, table: ir.Table) -> None:
+        """See Warehouse.drop; the files go with the scratch folder, because an executor may still read them."""
+        self.session.catalog.dropTempView(table.get_name())
+
+    def parts(self, rows: int) -> int:
+        """See Warehouse.parts. Spark cuts its own stages into tasks that fit an executor."""
+        return 1
+
+    def split(self, exprs: list[ir.Table], name: str, *, parts: int) -> list[ir.Table]:
+        """See Warehouse.split."""
+        return [ibis.union(*[expr.drop("part") for expr in exprs])]
+
+    def save(self, exprs: Iterable[ir.Table], folder: Path) -> None:
+        """See Warehouse.save; one file per partition of the sort."""
+        folder.mkdir(parents=True)
+        place = itertools.count()
+        for expr in exprs:
+            # Hidden: a reader of `folder` takes no notice of it.
+            made = folder / ".making"
+            self._frame(expr).write.parquet(os.path.abspath(made))
+            for path in sorted(made.glob("part-*.parquet")):
+                path.rename(folder / artifacts.part(next(place)))
+            shutil.rmtree(made)
 
     def close(self) -> None:
         """See Warehouse.close; a session that was there before us is left running."""

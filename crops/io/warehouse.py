@@ -1,7 +1,7 @@
 """Where expressions run: DuckDB on one machine, Spark at scale (crops.io.spark). Stages see only `Warehouse`."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -9,12 +9,15 @@ import duckdb
 import ibis
 import ibis.expr.types as ir
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from crops.config.base import ENGINES
 from crops.errors import ConfigError, InputError, StorageError
 from crops.io import artifacts
 from crops.records import TS, Table
+
+# Rows of the largest tables (results, feed views) that are worked on at a time: joined, grouped and sorted they take
+# about 0.5 GB of DuckDB's memory.
+PART_ROWS = 4_000_000
 
 
 class Warehouse(ABC):
@@ -35,8 +38,26 @@ class Warehouse(ABC):
         """An Arrow table as a table of this session."""
 
     @abstractmethod
-    def save(self, expr: ir.Table, folder: Path) -> None:
-        """Runs `expr` and writes its rows into the new `folder`: Parquet (zstd), in its order from file to file by name."""
+    def drop(self, table: ir.Table) -> None:
+        """Gives back what a table of `keep` takes; it must not be used again."""
+
+    @abstractmethod
+    def parts(self, rows: int) -> int:
+        """Into how many parts work on `rows` rows is cut, so that each fits into memory; 1: the engine does that itself."""
+
+    @abstractmethod
+    def split(self, exprs: list[ir.Table], name: str, *, parts: int) -> list[ir.Table]:
+        """Runs `exprs` one after another and returns their rows as `parts` tables, by their column `part` (0 to parts - 1).
+
+        The column is gone from what is returned. `parts` is 1 or what `parts()` said; with 1 nothing has to run.
+        """
+
+    @abstractmethod
+    def save(self, exprs: Iterable[ir.Table], folder: Path) -> None:
+        """Runs `exprs` one after another and writes their rows into the new `folder`.
+
+        Parquet (zstd), part-00000.parquet and so on, in the order of the rows from file to file by name.
+        """
 
     @abstractmethod
     def close(self) -> None:
@@ -62,9 +83,12 @@ class Warehouse(ABC):
 
     def write(self, expr: ir.Table, folder: Path, table: Table) -> int:
         """Writes `expr` as an unpartitioned table, sorted by its key, and returns the number of rows."""
-        place = folder / table.name
-        self.save(conform(expr, table).order_by([*table.key]), place)
-        return sum(int(pq.read_metadata(path).num_rows) for path in artifacts.table_files(folder, table))
+        return self.write_parts([expr], folder, table)
+
+    def write_parts(self, exprs: Iterable[ir.Table], folder: Path, table: Table) -> int:
+        """As write, from parts whose keys ascend from one to the next; an iterator makes each when its turn comes."""
+        self.save((conform(expr, table).order_by([*table.key]) for expr in exprs), folder / table.name)
+        return artifacts.rows(folder, table)
 
 
 def conform(found: ir.Table, table: Table) -> ir.Table:
@@ -100,10 +124,35 @@ class DuckDBWarehouse(Warehouse):
         """See Warehouse.put."""
         return self.backend.create_table(name, ibis.memtable(rows), temp=True)
 
-    def save(self, expr: ir.Table, folder: Path) -> None:
-        """See Warehouse.save; one file, part-0.parquet."""
+    def drop(self, table: ir.Table) -> None:
+        """See Warehouse.drop."""
+        # Not drop_table of Ibis: with the SQLGlot that it is pinned to, it leaves out the name.
+        self.backend.raw_sql(f'DROP TABLE "{table.op().name}"')
+
+    def parts(self, rows: int) -> int:
+        """See Warehouse.parts. DuckDB can spill, but what spills takes a multiple of the time."""
+        return max(1, -(-rows // PART_ROWS))
+
+    def split(self, exprs: list[ir.Table], name: str, *, parts: int) -> list[ir.Table]:
+        """See Warehouse.split; the parts are files under `scratch`."""
+        if parts == 1:
+            return [ibis.union(*[expr.drop("part") for expr in exprs])]
+        folder = self.scratch / name
+        columns = exprs[0].drop("part").schema()
+        for place, expr in enumerate(exprs):
+            self.backend.to_parquet(
+                expr, folder, partition_by="part", filename_pattern=f"e{place}-{{i}}", overwrite_or_ignore=True,
+                compression="snappy", row_group_size=artifacts.ROW_GROUP,
+            )  # fmt: skip
+        found = [sorted(folder.glob(f"part={part}/*.parquet")) for part in range(parts)]
+        none = ibis.memtable([], schema=columns)
+        return [self.scan(files).cast(columns) if files else none for files in found]
+
+    def save(self, exprs: Iterable[ir.Table], folder: Path) -> None:
+        """See Warehouse.save; one file for each of `exprs`."""
         folder.mkdir(parents=True)
-        self.backend.to_parquet(expr, folder / "part-0.parquet", compression="zstd", row_group_size=artifacts.ROW_GROUP)
+        for place, expr in enumerate(exprs):
+            self.backend.to_parquet(expr, folder / artifacts.part(place), compression="zstd", row_group_size=artifacts.ROW_GROUP)
 
     def close(self) -> None:
         """See Warehouse.close."""

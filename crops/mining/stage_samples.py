@@ -5,12 +5,12 @@ import ibis.expr.types as ir
 
 
 def stage_samples(searches: ir.Table, results: ir.Table) -> ir.Table:
-    """in: searches(search_id, ts, query), results(search_id, video_id, stage, clicked, liked).
+    """in: searches(search_id, ts, query[, more]), results(search_id, video_id, stage, clicked, liked).
 
-    out: (query, video_id, perspective, event_id, ts); perspective = stage; exposed only where neither clicked nor liked.
+    out: (query, video_id, perspective, ts[, more]); perspective = stage; exposed only where neither clicked nor liked.
     """
     idle = results.filter(~(results.clicked | results.liked)).select("search_id", "video_id", perspective="stage")
-    return searches.join(idle, "search_id").select("query", "video_id", "perspective", "ts", event_id="search_id")
+    return searches.join(idle, "search_id").drop("search_id")
 
 
 def add_up(events: ir.Table, *, perspective: str | None = None, once: bool = False) -> ir.Table:

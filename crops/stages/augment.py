@@ -12,7 +12,8 @@ from crops.config.augment import AugmentConfig
 from crops.errors import InputError
 from crops.io import artifacts, warehouse
 from crops.io.warehouse import Warehouse
-from crops.mining import click, documents, feed, queries, reformulation, stage_samples, testsets
+from crops.mining import click, documents, queries, reformulation, testsets
+from crops.stages import candidates
 from crops.stages.base import StageReport
 
 GAP_EDGES_S = (30, 60, 90, 180, 600, 1800)
@@ -29,13 +30,13 @@ class Days:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mined:
-    """Tables of the session: normalised searches, the same without bots, interacted results, events per perspective."""
+    """Tables of the session: normalised searches, the same without bots, interacted results, clicks, reformulations."""
 
     searches: ir.Table
+    people: ir.Table
     touched: ir.Table
     clicks: ir.Table
     reformulations: ir.Table
-    feed: ir.Table | None
 
 
 def run(logs: Path, out: Path, cfg: AugmentConfig, *, engine: str | None = None) -> StageReport:
@@ -56,14 +57,14 @@ def run(logs: Path, out: Path, cfg: AugmentConfig, *, engine: str | None = None)
 def _augment(house: Warehouse, logs: Path, folder: Path, cfg: AugmentConfig) -> dict:
     searches = _searches(house, logs)
     days = _days(house, searches, logs, cfg)
-    mined = _mine(house, logs, searches, days, cfg)
+    mined = _mine(house, logs, searches, cfg)
+    events = _events(house, logs, mined, days, cfg)
     texts = house.keep(documents.documents(house.read(logs, records.VIDEOS)), "texts")
     catalogue = house.keep(texts.filter(texts.text != ""), "catalogue")
-    results = house.read(logs, records.RESULTS)
-    candidates = house.keep(_candidates(mined, results, days, cfg), "candidates")
-    known = catalogue.select(video_id="doc_id")
+    known, tally = catalogue.select(video_id="doc_id"), candidates.Tally()
+    found = candidates.candidates(house, events, known, tally, max_videos=cfg.stage_videos_per_query)
+    rows = {records.CANDIDATES.name: house.write_parts(found, folder, records.CANDIDATES)}
     tables = {
-        records.CANDIDATES: candidates.semi_join(known, "video_id"),
         records.DOCUMENTS: catalogue,
         records.QUERIES: queries.summary(mined.searches, mined.touched, first_test_day=days.test[0]),
         records.TEST_CT: testsets.clicked_pairs(mined.clicks, days=days.test).semi_join(known, "video_id"),
@@ -72,8 +73,11 @@ def _augment(house: Warehouse, logs: Path, folder: Path, cfg: AugmentConfig) -> 
             mined.reformulations.filter(lambda t: t.ts.date().cast("string") < days.test[0]), days=days.valid
         ).semi_join(known, "video_id"),
     }
-    rows = {table.name: house.write(expr, folder, table) for table, expr in tables.items()}
-    return _summary(house, cfg, days=days, mined=mined, texts=texts, candidates=candidates, rows=rows)
+    rows |= {table.name: house.write(expr, folder, table) for table, expr in tables.items()}
+    examples = {p: _examples(house, cfg, house.read(folder, records.CANDIDATES), catalogue, p) for p in candidates.PERSPECTIVES}
+    return _summary(
+        house, cfg, days=days, mined=mined, texts=texts, tally=tally, examples=examples, rows=rows, feed=events.feed is not None
+    )
 
 
 def _searches(house: Warehouse, logs: Path) -> ir.Table:
@@ -91,87 +95,67 @@ def _days(house: Warehouse, searches: ir.Table, logs: Path, cfg: AugmentConfig) 
     return Days(train=train, valid=train[-cfg.valid_days :], test=days[-cfg.test_days :])
 
 
-def _mine(house: Warehouse, logs: Path, searches: ir.Table, days: Days, cfg: AugmentConfig) -> Mined:
+def _mine(house: Warehouse, logs: Path, searches: ir.Table, cfg: AugmentConfig) -> Mined:
     results = house.read(logs, records.RESULTS)
     touched = house.keep(queries.interacted(results, min_play_s=cfg.min_play_s), "touched")
     people = house.keep(queries.ordinary(searches, max_per_user_day=cfg.max_searches_per_user_day), "people")
     reformulated = reformulation.reformulations(people, touched, window_s=cfg.window_s)
     return Mined(
         searches=searches,
+        people=people,
         touched=touched,
         clicks=house.keep(click.clicks(searches, touched), "clicks"),
         reformulations=house.keep(reformulated, "reformulations"),
-        feed=_feed(house, logs, people, days, cfg) if artifacts.exists(logs, records.FEED) else None,
     )
 
 
-def _feed(house: Warehouse, logs: Path, people: ir.Table, days: Days, cfg: AugmentConfig) -> ir.Table:
-    """Training days on both sides: a search late on the last one must not see views of a held-out day."""
-    asked = people.filter(people.date < days.test[0])
-    views = feed.feed_views(house.read(logs, records.FEED), min_play_s=cfg.min_play_s)
-    views = views.filter(views.ts.date().cast("string") < days.test[0])
-    users = feed.users_of_query(asked, max_users=cfg.feed_users_per_query)
-    found = feed.around_searches(
-        asked, users, views, half_window_s=cfg.feed_half_window_s, max_videos=cfg.feed_videos_per_user
-    )  # fmt: skip
-    return house.keep(found, "feed_events")
-
-
-def _candidates(mined: Mined, results: ir.Table, days: Days, cfg: AugmentConfig) -> ir.Table:
+def _events(house: Warehouse, logs: Path, mined: Mined, days: Days, cfg: AugmentConfig) -> candidates.Events:
     first = days.test[0]
+    cuts = candidates.ranges(house, logs, mined.searches)
+    asked = mined.people.filter(mined.people.date < first)
     clicked = mined.clicks.filter(mined.clicks.date < first)
     # Both ends of the pair: a first search late on the last training day may lead to a held-out one.
     reformulated = mined.reformulations.filter(mined.reformulations.ts.date().cast("string") < first)
-    stages = stage_samples.stage_samples(mined.searches.filter(mined.searches.date < first), results)
-    parts = [
-        stage_samples.add_up(clicked.drop("date"), perspective="click"),
-        stage_samples.add_up(reformulated.drop("date"), perspective="reformulation"),
-        stage_samples.add_up_stages(stages, max_videos=cfg.stage_videos_per_query),
-    ]
-    if mined.feed is not None:
-        parts.append(stage_samples.add_up(mined.feed, perspective="feed", once=True))
-    return ibis.union(*[part.select(records.CANDIDATES.schema.names) for part in parts])
+    past = mined.searches.filter(mined.searches.date < first)
+    has_feed = artifacts.exists(logs, records.FEED)
+    return candidates.Events(
+        cuts=cuts,
+        clicks=clicked.drop("date"),
+        reformulations=reformulated.drop("date"),
+        shown=candidates.shown(house, past, house.read(logs, records.RESULTS), cuts),
+        feed=candidates.watched(house, logs, asked, cfg, before=first, cuts=cuts) if has_feed else None,
+    )
 
 
 def _summary(
-    house: Warehouse, cfg: AugmentConfig, *, days: Days, mined: Mined, texts: ir.Table, candidates: ir.Table, rows: dict
-) -> dict:
-    counted = {row["perspective"]: row for row in house.fetch(_per_perspective(candidates))}
-    named = {p: counted.get(p, {"candidates": 0, "queries": 0, "support": 0}) for p in records.CANDIDATE_PERSPECTIVES}
-    lost = candidates.anti_join(texts.filter(texts.text != "").select(video_id="doc_id"), "video_id")
-    counts = {"without_text": texts.filter(texts.text == "").count(), "lost": lost.count(), "searches": mined.searches.count()}
+    house: Warehouse, cfg: AugmentConfig, *, days: Days, mined: Mined, texts: ir.Table, tally: candidates.Tally,
+    examples: dict[str, list[dict]], rows: dict, feed: bool,
+) -> dict:  # fmt: skip
+    named = {p: tally.of(p) for p in candidates.PERSPECTIVES}
+    counts = {"without_text": texts.filter(texts.text == "").count(), "searches": mined.searches.count()}
     counts["ordinary"] = queries.ordinary(mined.searches, max_per_user_day=cfg.max_searches_per_user_day).count()
     numbers = {name: int(house.backend.to_pyarrow(expr).as_py()) for name, expr in counts.items()}
+    numbers["lost"] = tally.lost
     numbers["crowded"] = numbers["searches"] - numbers["ordinary"]
     return {
-        "perspectives": {
-            p: {key: int(entry[key]) for key in ("candidates", "queries", "support")}
-            | {"examples": _examples(house, cfg, candidates, texts, p)}
-            for p, entry in named.items()
-        },
+        "perspectives": {p: entry | {"examples": examples[p]} for p, entry in named.items()},
         "rows": rows,
         "searches": numbers["searches"],
         "days": {"train": list(days.train), "valid": list(days.valid), "test": list(days.test)},
         "gaps": _gaps(house, mined.searches),
         "window_s": cfg.window_s,
-        "notes": _notes(cfg, days=days, mined=mined, named=named, rows=rows, numbers=numbers),
+        "notes": _notes(cfg, days=days, feed=feed, named=named, rows=rows, numbers=numbers),
     }
 
 
-def _per_perspective(candidates: ir.Table) -> ir.Table:
-    return candidates.group_by("perspective").agg(
-        candidates=candidates.count(), queries=candidates["query"].nunique(), support=candidates.support.sum()
-    )  # fmt: skip
-
-
-def _examples(house: Warehouse, cfg: AugmentConfig, candidates: ir.Table, texts: ir.Table, perspective: str) -> list[dict]:
+def _examples(house: Warehouse, cfg: AugmentConfig, pairs: ir.Table, catalogue: ir.Table, perspective: str) -> list[dict]:
     """A fixed random draw (by MD5), one pair per query, so that neither head queries nor one need fill the list."""
-    pairs = candidates.filter(candidates.perspective == perspective).mutate(
+    pairs = pairs.filter(pairs.perspective == perspective).mutate(
         draw=lambda t: (t["query"] + "\t" + t.video_id).hexdigest("md5")
     )  # fmt: skip
     order = ibis.window(group_by="query", order_by=["draw", "later_query"])
     single = pairs.mutate(rank=ibis.row_number().over(order)).filter(lambda t: t["rank"] == 0)
-    with_text = single.join(texts.filter(texts.text != "").select(video_id="doc_id", text="text"), "video_id")
+    with_text = single.join(catalogue.select(video_id="doc_id", text="text"), "video_id")
     drawn = with_text.order_by(["draw", "query", "video_id"]).limit(cfg.examples)
     return house.fetch(drawn.select("query", "later_query", "video_id", "text", "support"))
 
@@ -186,10 +170,10 @@ def _gaps(house: Warehouse, searches: ir.Table) -> dict | None:
     return {"count": row["gaps"], "median_s": row["median_s"], "within_s": within, "share_within_s": shares}
 
 
-def _notes(cfg: AugmentConfig, *, days: Days, mined: Mined, named: dict, rows: dict, numbers: dict[str, int]) -> list[str]:
+def _notes(cfg: AugmentConfig, *, days: Days, feed: bool, named: dict, rows: dict, numbers: dict[str, int]) -> list[str]:
     said = (
-        (mined.feed is None, "feed: no such table"),
-        (mined.feed is not None and not named["feed"]["candidates"], "feed: no view within the window of a search"),
+        (not feed, "feed: no such table"),
+        (feed and not named["feed"]["candidates"], "feed: no view within the window of a search"),
         (not named["reformulation"]["candidates"], f"reformulation: none within {cfg.window_s} s on the training days"),
         (not named["click"]["candidates"], "click: nobody clicked or liked anything on the training days"),
         (not rows["test_ct"], "test_ct is empty: no clicks on the held-out days"),

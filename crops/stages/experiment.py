@@ -146,7 +146,7 @@ def _sum_up(
         for row in house.fetch(kept.select("date").distinct().order_by("date")):
             rows = warehouse.conform(kept.filter(kept.date == row["date"]), table)
             (folder / table.name).mkdir(exist_ok=True)
-            house.save(rows.order_by([*table.key]), folder / table.name / row["date"])
+            house.save([rows.order_by([*table.key])], folder / table.name / row["date"])
 
 
 def _read(house: Warehouse, folder: Path, cfg: ExperimentConfig) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from crops.config.augment import AugmentConfig
 from crops.errors import InputError
+from crops.io import warehouse
 from crops.stages import augment
 from tests.crops.mining import brute_force, engines
 from tests.crops.mining.small_logs import CAPPED, at, mined, random_log, result, search, video, view, write
@@ -46,6 +47,20 @@ def test_agrees_with_brute_force_on_any_log(tmp_path, seed, searches):
     if len(oracle.days) <= CAPPED.test_days:
         return
     assert run(tmp_path / "a", log)[0] == oracle.tables()
+
+
+def test_parts_change_nothing(tmp_path, monkeypatch):
+    """Cut by users and by ranges of queries, a log gives the same rows in the same order, and the same report."""
+    log = random_log(5, searches=80)
+    whole, _ = run(tmp_path / "a", log)
+    monkeypatch.setattr(warehouse, "PART_ROWS", 40)
+    parts, _ = run(tmp_path / "b", log)
+    files = [p.name for p in sorted((tmp_path / "b/out/candidates").iterdir())]
+    assert len(files) > 3
+    assert files[:2] == ["part-00000.parquet", "part-00001.parquet"]
+    assert len(list((tmp_path / "a/out/candidates").iterdir())) == 1
+    assert parts == whole
+    assert (tmp_path / "a/out/augment.json").read_text() == (tmp_path / "b/out/augment.json").read_text()
 
 
 def test_order_of_the_rows_changes_nothing_and_bytes_are_the_same_twice(tmp_path):
