@@ -20,6 +20,7 @@ from crops.retriever.onnx_encoder import OnnxEncoder
 from crops.stages import index, register
 from crops.stages.base import StageReport
 
+ASKED = 16  # documents that are encoded again to see whether the index still has their vectors
 CLOSE = 1e-3  # largest difference of an element: another encoder is off by 0.1, another machine's arithmetic by 1e-6
 REPLACED = ("index.faiss", "index.json", "doc_ids.parquet", CHECKSUMS)
 
@@ -41,8 +42,10 @@ class Change:
 def run(release: Path, logs: Path, out: Path, cfg: IndexConfig) -> StageReport:
     """Reads the catalogue `logs`/videos; writes `out`/release, sealed, and refresh.json; no release where nothing changed.
 
-    What the release has vectors for and whose text is the same is not encoded again. An InputError where the release's encoder
-    does not give its own fingerprint: its index is of another encoder, and new vectors would not fit to the old.
+    What the release has vectors for and whose text is the same is not encoded again, unless its index keeps codes instead of
+    vectors: then all of it is, because a rebuild from codes would lose a little more every time.
+    An InputError where the release's encoder does not give its own fingerprint: its index is of another encoder, and new
+    vectors would not fit to the old.
     """
     if not (release / CHECKSUMS).is_file():
         raise InputError(release, "holds no release; the registry has no champion to refresh")
@@ -90,16 +93,18 @@ def _refreshed(release: Path, folder: Path, catalogue: dict[str, str], change: C
     before = artifacts.read_json(release / "index.json")
     ids = tuple(pq.read_table(release / "doc_ids.parquet")["doc_id"].to_pylist())
     held = indexes.load(release / "index.faiss", ids, checksum=before["sha256"], width=encoder.width)
-    fresh = (*change.added, *change.changed)
-    new = index.encoded(encoder, [catalogue[i] for i in fresh], batch=cfg.batch)
     kept = held.inner.reconstruct_n(0, len(ids))
+    exact = _holds_vectors(dict(zip(ids, kept, strict=True)), catalogue, change, encoder)
+    fresh = (*change.added, *change.changed) if exact else tuple(catalogue)
+    new = index.encoded(encoder, [catalogue[i] for i in fresh], batch=cfg.batch)
     grown = len(change.added) <= cfg.rebuild_above * len(ids) and not (change.changed or change.removed)
     same_kind = indexes.factory_for(len(catalogue), cfg.factories) == before["factory"]
-    if grown and same_kind:
+    if exact and grown and same_kind:
         how, factory, vectors = "extended", before["factory"], np.concatenate([kept, new])
         made = indexes.extended(release / "index.faiss", ids, new, change.added)
     else:
-        how, vectors = "rebuilt", _in_order(catalogue, dict(zip((*ids, *fresh), (*kept, *new), strict=True)))
+        how = "rebuilt" if exact else "encoded anew"
+        vectors = _in_order(catalogue, dict(zip((*ids, *fresh), (*kept, *new), strict=True)))
         made, factory = index.built(vectors, tuple(catalogue), cfg)
     shutil.copytree(release, folder, ignore=lambda _, names: {*REPLACED, "documents", "stage.json"} & set(names))
     recall = index.write(folder, made, vectors, factory=factory, probes=cfg.probes)
@@ -115,6 +120,16 @@ def _same_encoder(release: Path, encoder: OnnxEncoder) -> None:
     off = np.abs(encoder.encode(probes["queries"]) - np.asarray(probes["vectors"], dtype=np.float32)).max(initial=0.0)
     if off > CLOSE:
         raise InputError(release, f"its encoder is off its fingerprint by {off:.3f}: encoder and index do not belong together")
+
+
+def _holds_vectors(held: dict[str, np.ndarray], catalogue: dict[str, str], change: Change, encoder: OnnxEncoder) -> bool:
+    """Whether what the index gives back of unchanged documents is what the encoder makes of them."""
+    same = sorted(held.keys() & catalogue.keys() - set(change.changed))
+    asked = same[:: max(1, len(same) // ASKED)][:ASKED]
+    if not asked:
+        return True
+    made = encoder.encode([catalogue[i] for i in asked])
+    return bool(np.abs(made - np.stack([held[i] for i in asked])).max() <= CLOSE)
 
 
 def _in_order(catalogue: dict[str, str], vectors: dict[str, np.ndarray]) -> np.ndarray:

@@ -73,6 +73,17 @@ def test_with_changed_and_removed_videos_it_is_rebuilt_and_only_the_changed_are_
     assert [list(row.values()) for row in rebuilt] == [list(row.values()) for row in again]
 
 
+def test_an_index_that_keeps_codes_is_never_built_from_them(tmp_path):
+    """Four bits a dimension: what comes back is not what was encoded, so every document is encoded again, and is exact."""
+    texts = {row["doc_id"]: row["text"] for row in toy.DOCUMENTS}
+    coded = IndexConfig(factories={1000: "SQ4"})
+    champion.run(tmp_path / "champion", registry=toy.champion(tmp_path, dict(list(texts.items())[:-20]), cfg=coded))
+    refresh.run(tmp_path / "champion", toy.catalogue(tmp_path / "logs", texts), tmp_path / "out", CFG)
+    assert artifacts.read_json(tmp_path / "out/refresh.json")["how"] == "encoded anew"
+    rebuilt, again = as_built_from_nothing(tmp_path, tmp_path, texts)
+    assert [list(row.values()) for row in rebuilt] == [list(row.values()) for row in again]
+
+
 def test_many_new_videos_or_another_kind_of_index_mean_a_rebuild(registered, tmp_path):
     root, _, _old, texts = registered
     logs = toy.catalogue(tmp_path / "logs", texts)

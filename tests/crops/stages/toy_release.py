@@ -94,13 +94,13 @@ def catalogue(folder, texts):
     return write(folder, VIDEOS=[{"video_id": i, "caption": text, **rest} for i, text in texts.items()])
 
 
-def champion(root, texts, *, uri=None):
+def champion(root, texts, *, uri=None, cfg=None):
     """Registers a release of these documents as the first champion; the registry's URI. `root`/onnx holds its encoder."""
     mined = write(root / "mined", DOCUMENTS=[{"doc_id": i, "text": text} for i, text in texts.items()], QUERIES=queries())
     write(root / "samples", ORIGINS=[{"query": "subject0", "doc_id": doc(0, 0), "perspective": "click"}])
     trained(root / "crops")
     export.run(root / "crops", root / "onnx", ExportConfig())
-    index.run(root / "onnx", mined, root / "index", IndexConfig())
+    index.run(root / "onnx", mined, root / "index", cfg or IndexConfig())
     uri = uri or registry.uri_of(root / "registry")
     parts = (root / "onnx", root / "index", mined, root / "samples")
     register.run(*parts, root / "registered", RegisterConfig(probes=8), registry=uri, alias="champion")
