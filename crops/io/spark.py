@@ -78,14 +78,6 @@ class SparkWarehouse(Warehouse):
         """See Warehouse.drop; the files go with the scratch folder, because an executor may still read them."""
         self.session.catalog.dropTempView(table.get_name())
 
-    def parts(self, rows: int) -> int:
-        """See Warehouse.parts. Spark cuts its own stages into tasks that fit an executor."""
-        return 1
-
-    def split(self, exprs: list[ir.Table], name: str, *, parts: int) -> list[ir.Table]:
-        """See Warehouse.split."""
-        return [ibis.union(*[expr.drop("part") for expr in exprs])]
-
     def save(self, exprs: Iterable[ir.Table], folder: Path) -> None:
         """See Warehouse.save; one file per partition of the sort."""
         folder.mkdir(parents=True)

@@ -15,8 +15,7 @@ from crops.errors import ConfigError, InputError, StorageError
 from crops.io import artifacts
 from crops.records import TS, Table
 
-# Rows of the largest tables (results, feed views) that are worked on at a time: joined, grouped and sorted they take
-# about 0.5 GB of DuckDB's memory.
+# Rows of the largest tables (results, feed views) that are worked on at a time: a log of that size needs about 1 GB in all.
 PART_ROWS = 4_000_000
 
 
@@ -41,16 +40,16 @@ class Warehouse(ABC):
     def drop(self, table: ir.Table) -> None:
         """Gives back what a table of `keep` takes; it must not be used again."""
 
-    @abstractmethod
     def parts(self, rows: int) -> int:
         """Into how many parts work on `rows` rows is cut, so that each fits into memory; 1: the engine does that itself."""
+        return 1
 
-    @abstractmethod
     def split(self, exprs: list[ir.Table], name: str, *, parts: int) -> list[ir.Table]:
         """Runs `exprs` one after another and returns their rows as `parts` tables, by their column `part` (0 to parts - 1).
 
         The column is gone from what is returned. `parts` is 1 or what `parts()` said; with 1 nothing has to run.
         """
+        return [ibis.union(*[expr.drop("part") for expr in exprs])]
 
     @abstractmethod
     def save(self, exprs: Iterable[ir.Table], folder: Path) -> None:
@@ -136,7 +135,7 @@ class DuckDBWarehouse(Warehouse):
     def split(self, exprs: list[ir.Table], name: str, *, parts: int) -> list[ir.Table]:
         """See Warehouse.split; the parts are files under `scratch`."""
         if parts == 1:
-            return [ibis.union(*[expr.drop("part") for expr in exprs])]
+            return super().split(exprs, name, parts=parts)
         folder = self.scratch / name
         columns = exprs[0].drop("part").schema()
         for place, expr in enumerate(exprs):

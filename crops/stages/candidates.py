@@ -15,14 +15,15 @@ from crops.io.warehouse import Warehouse, conform
 from crops.mining import feed, parts, stage_samples
 
 PERSPECTIVES = records.CANDIDATE_PERSPECTIVES
+COUNTED = ("candidates", "queries", "support")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Events:
     """What training days say of queries and videos: one table per perspective, per range of queries where they are large.
 
-    clicks and reformulations hold all queries; shown (exposed, ranked, filtered) and feed one table per range of queries,
-    which begin with an empty one and then at `cuts`. feed is None where the log has none.
+    clicks and reformulations hold all queries; shown (exposed, ranked, filtered) and feed one table per range of queries.
+    There are len(cuts) + 1 ranges: range i ends before cuts[i], where the next one begins. feed: None where the log has none.
     """
 
     cuts: tuple[str, ...]
@@ -36,22 +37,18 @@ class Events:
 class Tally:
     """Counts per perspective of candidates, queries and support, and how many candidates are of videos without a text."""
 
-    candidates: Counter[str] = field(default_factory=Counter)
-    queries: Counter[str] = field(default_factory=Counter)
-    support: Counter[str] = field(default_factory=Counter)
+    counts: Counter[tuple[str, str]] = field(default_factory=Counter)
     lost: int = 0
 
     def add(self, rows: list[dict]) -> None:
         """Adds the counts of one range of queries; no query is in two of them."""
         for row in rows:
-            for counter, name in ((self.candidates, "candidates"), (self.queries, "queries"), (self.support, "support")):
-                counter[row["perspective"]] += int(row[name])
+            self.counts.update({(row["perspective"], name): int(row[name]) for name in COUNTED})
             self.lost += int(row["lost"])
 
     def of(self, perspective: str) -> dict[str, int]:
         """candidates, queries and support of one perspective."""
-        counters = {"candidates": self.candidates, "queries": self.queries, "support": self.support}
-        return {name: counter[perspective] for name, counter in counters.items()}
+        return {name: self.counts[perspective, name] for name in COUNTED}
 
 
 def ranges(house: Warehouse, logs: Path, searches: ir.Table) -> tuple[str, ...]:
