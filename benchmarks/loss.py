@@ -3,8 +3,9 @@
     python benchmarks/loss.py            prints a Markdown table in under a minute
     python benchmarks/loss.py --write    also stores it in benchmarks/results/loss.md
 
-All forms run in turn in one process on one thread, so that load from elsewhere meets all of them alike. Every query owns N/B
-listed candidates, 8 of them positives (label 4 or 5), the others 1..3; everything else is label 0, in the batch.
+All forms run in turn in one process on one thread, so that load from elsewhere meets all of them alike. Every
+query owns N/B listed candidates, 8 of them positives (label 4 or 5), the others 1..3; everything else is
+label 0, in the batch.
 """
 
 import statistics
@@ -22,7 +23,11 @@ from crops.retriever.loss import h_infonce, h_infonce_chunked
 WIDTH, TAU, POSITIVES = 256, 0.05, 8
 SIZES = ((256, 4096, 12), (512, 16384, 5))  # queries, documents, rounds
 MEMORY = (1024, 16384)
-PLAIN, HAND, FLOOR = "InfoNCE, autograd (F.cross_entropy)", "InfoNCE, backward by hand", "three bare matmuls (floor)"
+PLAIN, HAND, FLOOR = (
+    "InfoNCE, autograd (F.cross_entropy)",
+    "InfoNCE, backward by hand",
+    "three bare matmuls (floor)",
+)
 OURS = "**H-InfoNCE, as training calls it**"
 DENSE, SMALL = "H-InfoNCE on a score matrix, dense labels", "H-InfoNCE, 64 queries at a time"
 GOALS = {(256, PLAIN): 0.84, (512, PLAIN): 0.64, (256, HAND): 1.06, (512, HAND): 1.06}
@@ -51,7 +56,9 @@ def batch(b: int, n: int) -> Batch:
 
 
 class ByHand(torch.autograd.Function):
-    """InfoNCE with as much care as the hierarchical loss gets: one [B, N] buffer for scores, exponentials and gradient."""
+    """InfoNCE with as much care as the hierarchical loss gets: one [B, N] buffer for scores, exponentials and
+    gradient.
+    """
 
     @staticmethod
     def forward(ctx, q: Tensor, c: Tensor, positive: Tensor) -> Tensor:
@@ -112,11 +119,16 @@ def times_ms(x: Batch, rounds: int) -> dict[str, list[float]]:
 def peak_mib(x: Batch, form: Callable[[], Tensor | None]) -> float:
     """Most bytes that the allocator had out at once for this call: gradients counted, inputs not."""
     x.queries.grad = x.documents.grad = None
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as seen:
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
+    ) as seen:
         loss = form()
         if loss is not None:
             loss.backward()
-    events = sorted((e for e in seen.profiler.kineto_results.events() if e.name() == "[memory]"), key=lambda e: e.start_ns())
+    events = sorted(
+        (e for e in seen.profiler.kineto_results.events() if e.name() == "[memory]"),
+        key=lambda e: e.start_ns(),
+    )
     now = peak = 0
     for event in events:
         now += event.nbytes()
@@ -132,30 +144,49 @@ def ratio(found: dict[str, list[float]], name: str, to: str) -> float:
 def main() -> None:
     write = report.arguments(__doc__ or "").parse_args().write
     torch.set_num_threads(1)
-    parts = ["# H-InfoNCE against InfoNCE\n", f"d = {WIDTH}, τ = {TAU}, forward and backward, one thread; ms: median CPU time; "
-             "ratios: median over the rounds.\n"]  # fmt: skip
+    parts = [
+        "# H-InfoNCE against InfoNCE\n",
+        f"d = {WIDTH}, τ = {TAU}, forward and backward, one thread; ms: median CPU time; "
+        "ratios: median over the rounds.\n",
+    ]
     reached = []
     for b, n, rounds in SIZES:
         x = batch(b, n)
         found = times_ms(x, rounds)
         rows = [
-            [name, f"{statistics.median(ms):.1f}", f"{ratio(found, name, PLAIN):.2f}", f"{ratio(found, name, HAND):.2f}",
-             f"{peak_mib(x, form):.1f}"] for (name, ms), form in zip(found.items(), forms(x).values(), strict=True)
-        ]  # fmt: skip
+            [
+                name,
+                f"{statistics.median(ms):.1f}",
+                f"{ratio(found, name, PLAIN):.2f}",
+                f"{ratio(found, name, HAND):.2f}",
+                f"{peak_mib(x, form):.1f}",
+            ]
+            for (name, ms), form in zip(found.items(), forms(x).values(), strict=True)
+        ]
         header = (f"B = {b}, N = {n}, P = {b * POSITIVES}", "ms", "of autograd", "of by hand", "peak MiB")
         parts.append(report.table(header, rows) + "\n")
         for to in (PLAIN, HAND):
             got, goal = ratio(found, OURS, to), GOALS[b, to]
-            reached.append([f"B = {b}: time of {to}", f"{goal:.2f}", f"{got:.2f}", "yes" if got <= goal else "no"])
+            reached.append(
+                [f"B = {b}: time of {to}", f"{goal:.2f}", f"{got:.2f}", "yes" if got <= goal else "no"]
+            )
     x = batch(*MEMORY)
     peaks = {name: peak_mib(x, form) for name, form in forms(x).items()}
     rows = [[name, f"{mib:.1f}", f"{mib / peaks[PLAIN]:.2f}"] for name, mib in peaks.items()]
     parts.append(report.table((f"B = {MEMORY[0]}, N = {MEMORY[1]}", "peak MiB", "of autograd"), rows) + "\n")
     share = peaks[SMALL] / peaks[PLAIN]
     reached.append(
-        [f"B = {MEMORY[0]}: peak memory, 64 queries at a time", "0.12", f"{share:.2f}", "yes" if share < 0.125 else "no"]
+        [
+            f"B = {MEMORY[0]}: peak memory, 64 queries at a time",
+            "0.12",
+            f"{share:.2f}",
+            "yes" if share < 0.125 else "no",
+        ]
     )
-    parts.append(report.table(("H-InfoNCE as training calls it, against", "goal", "measured", "reached"), reached) + "\n")
+    parts.append(
+        report.table(("H-InfoNCE as training calls it, against", "goal", "measured", "reached"), reached)
+        + "\n"
+    )
     parts.append(report.machine(["torch"]))
     report.out("loss", "\n".join(parts), write=write)
 

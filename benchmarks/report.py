@@ -1,4 +1,6 @@
-"""What the benchmarks share: their command line, the machine in words, Markdown tables, and where `--write` puts them."""
+"""What the benchmarks share: their command line, the machine in words, Markdown tables, and where `--write`
+puts them.
+"""
 
 import argparse
 import datetime
@@ -29,7 +31,8 @@ def machine(packages: Sequence[str]) -> str:
     today = datetime.datetime.now(datetime.UTC).date()
     load = os.getloadavg()[0]
     return (
-        f"{today}, Python {platform.python_version()}, {versions}, {len(os.sched_getaffinity(0))} cores, {platform.machine()}, "
+        f"{today}, Python {platform.python_version()}, {versions}, "
+        f"{len(os.sched_getaffinity(0))} cores, {platform.machine()}, "
         f"load {load:.1f} at the end (other work on the machine: ratios hold better than times)."
     )
 

@@ -1,11 +1,12 @@
-"""Search throughput and latency of a live stack, open loop, against the same encoder and index called in one process.
+"""Search throughput and latency of a live stack, open loop, against the same encoder and index called in one
+process.
 
     python benchmarks/search_latency.py [--release DIR] [--seconds 8] [--write]     needs `make triton`
 
-Requests come at random times (Poisson) at a given rate whether or not earlier ones were answered, as users do; a closed loop
-would slow down with the server and hide its queue. The bound calls the release's ONNX encoder and FAISS index in one process on
-the same cores. Embedding cache off: every query is new. Without --release an encoder of MiniLM's
-size is made, with random weights.
+Requests come at random times (Poisson) at a given rate whether or not earlier ones were answered, as users
+do; a closed loop would slow down with the server and hide its queue. The bound calls the release's ONNX
+encoder and FAISS index in one process on the same cores. Embedding cache off: every query is new. Without
+--release an encoder of MiniLM's size is made, with random weights.
 """
 
 import asyncio
@@ -26,14 +27,24 @@ import report
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
 
-from crops import index
-from crops.retriever.onnx_encoder import OnnxEncoder
+from crops.release import index
+from crops.release.encoder import OnnxEncoder
+from crops.release.triton import repository
 from serving import laptop
-from serving.triton import install, launch, repository
+from serving.triton import install, launch
 
 K = 20
-HEADER = ("of the bound", "offered/s", "answered/s", "refused", "p50 ms", "p99 ms", "p99/p50", "load generator, cores",
-          "answered of the bound on the other cores")  # fmt: skip
+HEADER = (
+    "of the bound",
+    "offered/s",
+    "answered/s",
+    "refused",
+    "p50 ms",
+    "p99 ms",
+    "p99/p50",
+    "load generator, cores",
+    "answered of the bound on the other cores",
+)
 DOCUMENTS = 20_000
 
 
@@ -55,10 +66,14 @@ def queries(count: int, seed: int) -> list[str]:
 
 
 def bound(release: Path, seconds: float) -> float:
-    """Searches per second of encoder and index in one process, one after the other in batches of 8, on all cores."""
+    """Searches per second of encoder and index in one process, one after the other in batches of 8, on all
+    cores.
+    """
     encoder = OnnxEncoder(release, threads=os.cpu_count() or 1)
     ids = tuple(pq.read_table(release / "doc_ids.parquet")["doc_id"].to_pylist())
-    found = index.load(release / "index.faiss", ids, checksum=index.sha256(release / "index.faiss"), width=encoder.width)
+    found = index.load(
+        release / "index.faiss", ids, checksum=index.sha256(release / "index.faiss"), width=encoder.width
+    )
     asked, done, started_s = queries(100_000, 1), 0, time.perf_counter()
     while time.perf_counter() - started_s < seconds:
         found.search(encoder.encode(asked[done : done + 8]), K)
@@ -67,7 +82,9 @@ def bound(release: Path, seconds: float) -> float:
 
 
 async def offered(url: str, rate: float, seconds: float, seed: int) -> tuple[list[float], int]:
-    """Latencies (seconds) of what was answered with 200, and how many were not, at `rate` a second for `seconds`."""
+    """Latencies (seconds) of what was answered with 200, and how many were not, at `rate` a second for
+    `seconds`.
+    """
     rng, took, lost = np.random.default_rng(seed), list[float](), 0
     asked = queries(int(rate * seconds * 2) + 10, seed)
 
@@ -102,17 +119,30 @@ def own_cpu_s() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def measured(release: Path, most: float, seconds: float, instances: repository.Instances, shares: Sequence[float]) -> list[Row]:
-    """One row per share of the bound, by a stack of its own; the load generator's CPU time is measured, not guessed."""
+def measured(
+    release: Path, most: float, seconds: float, instances: repository.Instances, shares: Sequence[float]
+) -> list[Row]:
+    """One row per share of the bound, by a stack of its own; the load generator's CPU time is measured, not
+    guessed.
+    """
     (port,), rows = launch.free_ports(1), []
     ready, stop = threading.Event(), threading.Event()
     arms = {"control": laptop.release_of(release, "models:/bench/1")}
     with tempfile.TemporaryDirectory() as place:
-        stack = threading.Thread(target=lambda: laptop.serve(
-            arms, Path(place) / "state", host="127.0.0.1", port=port, events=Path(place) / "events", instances=instances,
-            settings={"cache_queries": 0}, say=lambda line: ready.set() if line.startswith("ready") else None,
-            stop=stop.is_set, handle_signals=False,
-        ))  # fmt: skip
+        stack = threading.Thread(
+            target=lambda: laptop.serve(
+                arms,
+                Path(place) / "state",
+                host="127.0.0.1",
+                port=port,
+                events=Path(place) / "events",
+                instances=instances,
+                settings={"cache_queries": 0},
+                say=lambda line: ready.set() if line.startswith("ready") else None,
+                stop=stop.is_set,
+                handle_signals=False,
+            )
+        )
         stack.start()
         ready.wait(120)
         for number, share in enumerate(shares):
@@ -130,21 +160,32 @@ def lines(rows: Sequence[Row], most: float) -> list[list[str]]:
     """As the table prints them; the last column takes the generator's cores out of the bound."""
     cores = len(os.sched_getaffinity(0))
     return [
-        [f"{r.share:.1f}", f"{most * r.share:.0f}", f"{r.answered:.0f}", f"{r.lost}", f"{r.p50_ms:.1f}", f"{r.p99_ms:.1f}",
-         f"{r.p99_ms / r.p50_ms:.1f}", f"{r.load:.2f}", f"{r.answered / (most * (cores - r.load) / cores):.2f}"]
+        [
+            f"{r.share:.1f}",
+            f"{most * r.share:.0f}",
+            f"{r.answered:.0f}",
+            f"{r.lost}",
+            f"{r.p50_ms:.1f}",
+            f"{r.p99_ms:.1f}",
+            f"{r.p99_ms / r.p50_ms:.1f}",
+            f"{r.load:.2f}",
+            f"{r.answered / (most * (cores - r.load) / cores):.2f}",
+        ]
         for r in rows
-    ]  # fmt: skip
+    ]
 
 
 def sweep(release: Path, most: float, seconds: float) -> str:
     """Rows over instances and batching delay, and a plot of p50 and one of p99 over what was offered."""
-    from crops.io.report import charts
+    from crops.report import charts
 
     series: dict[str, dict[str, tuple[list[float], list[float]]]] = {"p50": {}, "p99": {}}
     rows = []
     for count, delay_us in ((1, 0), (2, 0), (1, 3000), (2, 3000)):
         name = f"{count} instance{'s' if count > 1 else ''}, delay {delay_us / 1000:.0f} ms"
-        found = measured(release, most, seconds, repository.Instances(count=count, delay_us=delay_us), (0.2, 0.4, 0.5, 0.6))
+        found = measured(
+            release, most, seconds, repository.Instances(count=count, delay_us=delay_us), (0.2, 0.4, 0.5, 0.6)
+        )
         rows += [[name, *line] for line in lines(found, most)]
         for quantile, drawn in series.items():
             drawn[name] = ([most * r.share for r in found], [getattr(r, f"{quantile}_ms") for r in found])
@@ -159,7 +200,9 @@ def main() -> None:
     parser = report.arguments(__doc__ or "")
     parser.add_argument("--release", type=Path, default=None, help="a release's folder")
     parser.add_argument("--seconds", type=float, default=6.0, help="of each rate")
-    parser.add_argument("--sweep", action="store_true", help="also over Triton's instances and batching delay, with a plot")
+    parser.add_argument(
+        "--sweep", action="store_true", help="also over Triton's instances and batching delay, with a plot"
+    )
     given = parser.parse_args()
     if not install.ready():
         print("not run: no Triton server; make triton")
@@ -167,14 +210,20 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         release = given.release or _made(Path(place))
         most = bound(release, given.seconds)
-        rows = measured(release, most, given.seconds, repository.Instances(), (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7))
+        rows = measured(
+            release, most, given.seconds, repository.Instances(), (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
+        )
         swept = (
-            f"\n\n{sweep(release, most, given.seconds)}\n\n![p50](search_latency_p50.svg) ![p99](search_latency_p99.svg)"
+            f"\n\n{sweep(release, most, given.seconds)}\n\n![p50](search_latency_p50.svg) "
+            "![p99](search_latency_p99.svg)"
             if given.sweep
             else ""
         )
     text = "# Serving: offered load against latency\n\n"
-    text += f"Bound: {most:.0f} searches/s of encoder and index in one process. Stack: gateway, Triton, event log with fsync.\n\n"
+    text += (
+        f"Bound: {most:.0f} searches/s of encoder and index in one process. Stack: gateway, "
+        "Triton, event log with fsync.\n\n"
+    )
     text += report.table(HEADER, lines(rows, most)) + swept
     text += "\n\n" + report.machine(["tritonclient", "fastapi", "onnxruntime", "faiss-cpu"])
     report.out("search_latency", text, write=given.write)

@@ -1,9 +1,10 @@
-"""A large log for measurements, straight from DuckDB SQL to Parquet: skewed users and queries, sessions, feed views.
+"""A large log for measurements, straight from DuckDB SQL to Parquet: skewed users and queries, sessions, feed
+views.
 
     python benchmarks/synthetic_log.py OUT --searches 5000000
 
-The simulated world (`crops world`) is what says something about quality; this says something about size only. Chance is
-a hash of the row's number, so that the same call writes the same rows on every machine.
+The simulated world (`crops world`) is what says something about quality; this says something about size only.
+Chance is a hash of the row's number, so that the same call writes the same rows on every machine.
 """
 
 import argparse
@@ -28,9 +29,11 @@ def skewed(size: str, power: float, *parts: str) -> str:
 
 
 def sessions(day: int, searches_per_day: int, users: int, topics: int) -> str:
-    """SQL of one day's searches (s, j, user, topic, ts, variant): half of them continue the user's one before.
+    """SQL of one day's searches (s, j, user, topic, ts, variant): half of them continue the user's one
+    before.
 
-    A session holds 1, 2 or 3 searches (2 on average) 5 to 124 s apart, so that both sides of the 90 s window occur.
+    A session holds 1, 2 or 3 searches (2 on average) 5 to 124 s apart, so that both sides of the 90 s window
+    occur.
     """
     count = searches_per_day // 2
     gap_s = f"5 + {unit('s', 'j', '5')} * 120"
@@ -50,10 +53,14 @@ def sessions(day: int, searches_per_day: int, users: int, topics: int) -> str:
 
 def _copy(base: duckdb.DuckDBPyConnection, sql: str, folder: Path) -> None:
     folder.mkdir(parents=True)
-    base.execute(f"COPY ({sql}) TO '{folder / 'part-0.parquet'}' (COMPRESSION zstd, ROW_GROUP_SIZE {ROW_GROUP})")
+    base.execute(
+        f"COPY ({sql}) TO '{folder / 'part-0.parquet'}' (COMPRESSION zstd, ROW_GROUP_SIZE {ROW_GROUP})"
+    )
 
 
-def write_day(base: duckdb.DuckDBPyConnection, out: Path, day: int, *, searches_per_day: int, users: int, topics: int) -> None:
+def write_day(
+    base: duckdb.DuckDBPyConnection, out: Path, day: int, *, searches_per_day: int, users: int, topics: int
+) -> None:
     """One day of searches, results and feed views under `out`."""
     base.execute(f"CREATE OR REPLACE TEMP TABLE day AS {sessions(day, searches_per_day, users, topics)}")
     date = base.execute(f"SELECT strftime(DATE '{FIRST_DAY}' + {day}, '%Y-%m-%d')").fetchall()[0][0]
@@ -62,7 +69,8 @@ def write_day(base: duckdb.DuckDBPyConnection, out: Path, day: int, *, searches_
     searches = f"""SELECT {identity} AS search_id, 'u' || u AS user_id, ts,
         'Topic ' || topic || ' wording ' || variant AS query FROM day ORDER BY ts, search_id"""
     _copy(base, searches, out / "searches" / place)
-    # A video of the topic (50 of them) in nine of ten, of any topic otherwise; k * 5 keeps those of one search apart.
+    # A video of the topic (50 of them) in nine of ten, of any topic otherwise; k * 5 keeps those of one
+    # search apart.
     topic = f"CASE WHEN hash(s, j, k, 7) % 10 = 0 THEN hash(s, j, k, 8) % {topics} ELSE topic END"
     video = f"'v' || (({topic}) * 50 + k * 5 + hash(s, j, k, 9) % 5)"
     clicked = f"k < 6 AND {unit('s', 'j', 'k', '10')} < 0.1"
@@ -76,7 +84,8 @@ def write_day(base: duckdb.DuckDBPyConnection, out: Path, day: int, *, searches_
     views = f"""SELECT 'u' || u AS user_id, {video} AS video_id,
         greatest(TIMESTAMPTZ '{date} 00:00:00+00', least(TIMESTAMPTZ '{date} 23:59:59+00',
           ts + to_microseconds((({unit("s", "j", "k", "12")} - 0.5) * 7200e6)::BIGINT))) AS ts,
-        {unit("s", "j", "k", "13")} < 0.2 AS clicked, false AS liked, (30 * {unit("s", "j", "k", "14")})::FLOAT AS play_s
+        {unit("s", "j", "k", "13")} < 0.2 AS clicked, false AS liked,
+            (30 * {unit("s", "j", "k", "14")})::FLOAT AS play_s
         FROM (SELECT *, unnest(range({VIEWS_PER_SEARCH})) AS k FROM day)"""
     _copy(base, views, out / "feed" / place)
 
@@ -85,20 +94,27 @@ def write_videos(base: duckdb.DuckDBPyConnection, out: Path, *, topics: int) -> 
     """50 videos a topic, each with some text."""
     _copy(
         base,
-        f"""SELECT 'v' || range AS video_id, 'Caption of video ' || range || ' on topic ' || range // 50 AS caption,
+        f"""SELECT 'v' || range AS video_id,
+            'Caption of video ' || range || ' on topic ' || range // 50 AS caption,
             ['topic ' || range // 50] AS keywords, '' AS cover_text, []::VARCHAR[] AS related_queries,
-            NULL::VARCHAR AS author_id, NULL::FLOAT AS duration_s, NULL::TIMESTAMPTZ AS uploaded_at FROM range({topics} * 50)""",
+            NULL::VARCHAR AS author_id, NULL::FLOAT AS duration_s, NULL::TIMESTAMPTZ AS uploaded_at
+                FROM range({topics} * 50)""",
         out / "videos",
     )
 
 
-def generate(out: Path, *, searches: int, days: int = 10, threads: int | None = None, memory_gb: float = 4) -> None:
+def generate(
+    out: Path, *, searches: int, days: int = 10, threads: int | None = None, memory_gb: float = 4
+) -> None:
     """The four tables under `out`: about `searches` searches, ten times as many results and feed views."""
     with duckdb.connect() as base:
-        base.execute(f"SET TimeZone = 'UTC'; SET memory_limit = '{memory_gb}GB'; SET temp_directory = '{out}.spill'")
+        base.execute(
+            f"SET TimeZone = 'UTC'; SET memory_limit = '{memory_gb}GB'; SET temp_directory = '{out}.spill'"
+        )
         if threads:
             base.execute(f"SET threads = {threads}")
-        # Users and topics grow with the log, as they do in practice: ten searches a user, 250 a topic on average.
+        # Users and topics grow with the log, as they do in practice: ten searches a user, 250 a topic on
+        # average.
         users, topics = max(10, searches // 10), max(10, searches // 250)
         for day in range(days):
             write_day(base, out, day, searches_per_day=searches // days, users=users, topics=topics)
@@ -106,7 +122,9 @@ def generate(out: Path, *, searches: int, days: int = 10, threads: int | None = 
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("out", type=Path)
     parser.add_argument("--searches", type=int, default=100_000)
     parser.add_argument("--days", type=int, default=10)

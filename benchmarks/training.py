@@ -1,11 +1,14 @@
-"""Training throughput against sentence-transformers, and a whole step with all positives at once against one at a time.
+"""Training throughput against sentence-transformers, and a whole step with all positives at once against one
+at a time.
 
-    python benchmarks/training.py            prints Markdown tables in about a minute (needs the extra `bench`)
+    python benchmarks/training.py            prints Markdown tables in about a minute (needs the extra
+                                             `bench`)
     python benchmarks/training.py --write    also stores them in benchmarks/results/training.md
 
-One BERT (2 layers of 128, random weights), the same pairs in the same batches, AdamW at one rate, no dropout, a fixed
-temperature. All ways train in turn, a step each, on one thread, so that load from elsewhere meets all alike. Tokenizing is left
-out on both sides. Texts are made up: a query has words that its documents never use; documents differ in length like captions.
+One BERT (2 layers of 128, random weights), the same pairs in the same batches, AdamW at one rate, no dropout,
+a fixed temperature. All ways train in turn, a step each, on one thread, so that load from elsewhere meets all
+alike. Tokenizing is left out on both sides. Texts are made up: a query has words that its documents never
+use; documents differ in length like captions.
 """
 
 import statistics
@@ -32,9 +35,18 @@ TOPICS, PER_TOPIC, ASKED, HELD_OUT = 96, 12, 6, 2  # documents and queries per t
 PAIRS, STEPS, RATE, TAU = 64, 10, 2e-3, 0.05
 CACHE_TOKENS, MINI_BATCH = 1024, 32
 PLAN = step.Plan(
-    loss="h_infonce", first=4, steps=STEPS, horizon=10**9, warmup=0.0, check_every=STEPS, patience=1, learning_rate=RATE,
-    temperature_rate=0.0, weight_decay=0.0, seed=0,
-)  # fmt: skip
+    loss="h_infonce",
+    first=4,
+    steps=STEPS,
+    horizon=10**9,
+    warmup=0.0,
+    check_every=STEPS,
+    patience=1,
+    learning_rate=RATE,
+    temperature_rate=0.0,
+    weight_decay=0.0,
+    seed=0,
+)
 
 
 @dataclass
@@ -53,15 +65,24 @@ class World:
             for number in range(PER_TOPIC):
                 own = [f"d{topic}x{w}" for w in draw.choice(8, 3, replace=False)]
                 length = int(np.clip(draw.lognormal(2.7, 0.8), 4, 100))
-                self.documents.append(" ".join([*own, *(f"w{w}" for w in draw.integers(0, 200, length)), f"n{number}"]))
+                self.documents.append(
+                    " ".join([*own, *(f"w{w}" for w in draw.integers(0, 200, length)), f"n{number}"])
+                )
                 self.document_topics.append(topic)
             for number in range(ASKED + HELD_OUT):
-                query = " ".join([f"q{topic}x{w}" for w in draw.choice(6, 2, replace=False)] + [f"a{draw.integers(50)}"])
+                query = " ".join(
+                    [f"q{topic}x{w}" for w in draw.choice(6, 2, replace=False)] + [f"a{draw.integers(50)}"]
+                )
                 (self.asked if number < ASKED else self.held_out).append((query, topic))
 
     def rows(self) -> list[tuple[str, str, int]]:
-        """(query, text, label): the topic's documents are positives, three of the next topic's the labels 3, 2, 1."""
-        of = [[d for d, t in zip(self.documents, self.document_topics, strict=True) if t == topic] for topic in range(TOPICS)]
+        """(query, text, label): the topic's documents are positives, three of the next topic's the labels 3,
+        2, 1.
+        """
+        of = [
+            [d for d, t in zip(self.documents, self.document_topics, strict=True) if t == topic]
+            for topic in range(TOPICS)
+        ]
         lower = [(q, of[(t + 1) % TOPICS][k], 3 - k) for q, t in self.asked for k in range(3)]
         return [(q, d, 4) for q, t in self.asked for d in of[t]] + lower
 
@@ -69,11 +90,17 @@ class World:
         """Mean share of a held-out query's documents among its k nearest."""
         scores = encode([q for q, _ in self.held_out]) @ encode(self.documents).T
         top = np.array(self.document_topics)[np.argsort(-scores, axis=1)[:, :k]]
-        return float(np.mean([(row == topic).sum() / PER_TOPIC for row, (_, topic) in zip(top, self.held_out, strict=True)]))
+        return float(
+            np.mean(
+                [(row == topic).sum() / PER_TOPIC for row, (_, topic) in zip(top, self.held_out, strict=True)]
+            )
+        )
 
 
 class Ours:
-    """`cache_tokens` None: the plain step; labels below 4 are left out, so that the loss is InfoNCE without false negatives."""
+    """`cache_tokens` None: the plain step; labels below 4 are left out, so that the loss is InfoNCE without
+    false negatives.
+    """
 
     def __init__(self, world: World, cache_tokens: int | None, device: str) -> None:
         self.encoder = _encoder(world).to(device)
@@ -109,7 +136,10 @@ class Theirs:
     def prepare(self, batch: Batch, data: Batches) -> list[dict[str, torch.Tensor]]:
         rows, cols = np.nonzero(batch.labels >= PLAN.first)
         samples = data.samples
-        columns = [samples.queries[i] for i in batch.queries[rows]], [samples.texts[i] for i in batch.texts[cols]]
+        columns = (
+            [samples.queries[i] for i in batch.queries[rows]],
+            [samples.texts[i] for i in batch.texts[cols]],
+        )
         return [util.batch_to_device(self.model.preprocess(column), self.model.device) for column in columns]
 
     def step(self, prepared: list[dict[str, torch.Tensor]]) -> None:
@@ -125,9 +155,15 @@ class Theirs:
 def _encoder(world: World) -> Encoder:
     tokenizer = train_tokenizer([*world.documents, *(q for q, _ in [*world.asked, *world.held_out])])
     config = BertConfig(
-        vocab_size=len(tokenizer), hidden_size=128, num_hidden_layers=2, num_attention_heads=2, intermediate_size=512,
-        hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, pad_token_id=tokenizer.pad_token_id,
-    )  # fmt: skip
+        vocab_size=len(tokenizer),
+        hidden_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=512,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        pad_token_id=tokenizer.pad_token_id,
+    )
     torch.manual_seed(0)
     return Encoder(BertModel(config, add_pooling_layer=False), tokenizer, pooling="mean", temperature=TAU)
 
@@ -141,11 +177,17 @@ def clock(device: str) -> float:
 
 
 def race(world: World, positives: int, device: str, steps: int = STEPS) -> list[list[str]]:
-    """One row per way: pairs per second, ratio to each loss of sentence-transformers, recall before and after."""
+    """One row per way: pairs per second, ratio to each loss of sentence-transformers, recall before and
+    after.
+    """
     data = Batches(
-        pairs([row for row in world.rows() if row[2] >= PLAN.first]), anchor_min=4, size=PAIRS // positives, positives=positives,
-        lower=0, seed=0,
-    )  # fmt: skip
+        pairs([row for row in world.rows() if row[2] >= PLAN.first]),
+        anchor_min=4,
+        size=PAIRS // positives,
+        positives=positives,
+        lower=0,
+        seed=0,
+    )
     ways: dict[str, Ours | Theirs] = {
         "MultipleNegativesRankingLoss": Theirs(world, losses.MultipleNegativesRankingLoss, device),
         "CachedMultipleNegativesRankingLoss": Theirs(
@@ -165,14 +207,19 @@ def race(world: World, positives: int, device: str, steps: int = STEPS) -> list[
     rows = []
     for name, way in ways.items():
         peers = list(ways)[:2]
-        faster = [statistics.median(a / b for a, b in zip(seconds[p][1:], seconds[name][1:], strict=True)) for p in peers]
+        faster = [
+            statistics.median(a / b for a, b in zip(seconds[p][1:], seconds[name][1:], strict=True))
+            for p in peers
+        ]
         speed = PAIRS / statistics.median(seconds[name][1:])
         rows.append([name, f"{speed:.0f}", *(f"{x:.2f}" for x in faster), f"{world.recall(way.encode):.3f}"])
     return rows
 
 
 def whole_step(world: World, positives: int, queries: int, rounds: int = 4) -> list[str]:
-    """CPU time of a step with all positives of a query and three lower samples, against a sample per positive."""
+    """CPU time of a step with all positives of a query and three lower samples, against a sample per
+    positive.
+    """
     data = Batches(pairs(world.rows()), anchor_min=4, size=queries, positives=positives, lower=1, seed=0)
     joint, apart = Ours(world, None, "cpu"), Ours(world, None, "cpu")
     joint.plan = replace(PLAN, first=1)
@@ -180,7 +227,9 @@ def whole_step(world: World, positives: int, queries: int, rounds: int = 4) -> l
     for number in range(rounds + 1):
         ids, labels = joint.prepare(data.at(number), data)
         samples = [(q, p) for q, p in zip(*np.nonzero(labels >= 4), strict=True)]
-        columns = [[p, *np.flatnonzero((row > 0) & (row < 4))] for p, row in ((p, labels[q]) for q, p in samples)]
+        columns = [
+            [p, *np.flatnonzero((row > 0) & (row < 4))] for p, row in ((p, labels[q]) for q, p in samples)
+        ]
         documents = [c for column in columns for c in column]
         single = np.zeros((len(samples), len(documents)), dtype=np.int8)
         for i, (q, p) in enumerate(samples):  # another copy of a known document is no negative either
@@ -213,10 +262,17 @@ def main() -> None:
             continue
         where = "CPU, one thread" if device == "cpu" else torch.cuda.get_device_name()
         for positives in (1, 4):
-            header = (f"{where}; {PAIRS} pairs a batch, {positives} a query", "pairs/s", "x MNRL", "x Cached MNRL", "recall@12")
+            header = (
+                f"{where}; {PAIRS} pairs a batch, {positives} a query",
+                "pairs/s",
+                "x MNRL",
+                "x Cached MNRL",
+                "recall@12",
+            )
             parts.append(report.table(header, race(world, positives, device)) + "\n")
     parts.append(
-        f"Recall on held-out queries after {STEPS} steps; before the first: {untrained:.3f}. Goal: 1.5 x at no less recall.\n"
+        f"Recall on held-out queries after {STEPS} steps; before the first: {untrained:.3f}. "
+        "Goal: 1.5 x at no less recall.\n"
     )
     header = (
         "positives and lower per query",
@@ -226,7 +282,10 @@ def main() -> None:
         "ms, apart",
         "ratio (goal 0.45)",
     )
-    parts.append("H-InfoNCE with all positives at once, against InfoNCE with one positive a sample and its own encodes:\n")
+    parts.append(
+        "H-InfoNCE with all positives at once, against InfoNCE with one positive a sample and "
+        "its own encodes:\n"
+    )
     parts.append(report.table(header, [whole_step(world, 4, 16), whole_step(world, 8, 8)]) + "\n")
     parts.append(report.machine(["torch", "transformers", "sentence-transformers"]))
     report.out("training", "\n".join(parts), write=write)

@@ -14,12 +14,12 @@ def adopt(
     out: dsl.Output[dsl.Artifact],
     metrics: dsl.Output[dsl.Metrics],
 ):
-    """A refreshed release becomes the champion; see crops.stages.adopt.run."""
+    """A refreshed release becomes the champion; see crops.stages.release.adopt.run."""
     from pathlib import Path
 
     from crops.config.register import RegisterConfig
-    from crops.stages import adopt as stage
     from crops.stages import plug
+    from crops.stages.release import adopt as stage
 
     cfg = RegisterConfig.from_json(config)
     plug.timed(

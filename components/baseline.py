@@ -18,12 +18,12 @@ def baseline(
     out: dsl.Output[dsl.Artifact],
     metrics: dsl.Output[dsl.Metrics],
 ):
-    """Registers clicks as champion where there is none; see crops.stages.baseline.run."""
+    """Registers clicks as champion where there is none; see crops.stages.release.baseline.run."""
     from pathlib import Path
 
     from crops.config.register import RegisterConfig
-    from crops.stages import baseline as stage
     from crops.stages import plug
+    from crops.stages.release import baseline as stage
 
     cfg = RegisterConfig.from_json(config)
     plug.timed(

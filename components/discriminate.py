@@ -19,12 +19,12 @@ def discriminate(
     out: dsl.Output[dsl.Dataset],
     metrics: dsl.Output[dsl.Metrics],
 ):
-    """Gates the pairs of all perspectives; see crops.stages.discriminate.run."""
+    """Gates the pairs of all perspectives; see crops.stages.learn.discriminate.run."""
     from pathlib import Path
 
     from crops.config.discriminate import DiscriminateConfig
-    from crops.stages import discriminate as stage
     from crops.stages import plug
+    from crops.stages.learn import discriminate as stage
 
     cfg = DiscriminateConfig.from_json(config)
     plug.timed(

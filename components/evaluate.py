@@ -20,12 +20,12 @@ def evaluate(
     out: dsl.Output[dsl.Artifact],
     metrics: dsl.Output[dsl.Metrics],
 ):
-    """All systems on all test sets; see crops.stages.evaluate.run."""
+    """All systems on all test sets; see crops.stages.learn.evaluate.run."""
     from pathlib import Path
 
     from crops.config.evaluate import EvaluateConfig
-    from crops.stages import evaluate as stage
     from crops.stages import plug
+    from crops.stages.learn import evaluate as stage
 
     cfg = EvaluateConfig.from_json(config)
     plug.timed(

@@ -13,12 +13,14 @@ def export(
     out: dsl.Output[dsl.Model],
     metrics: dsl.Output[dsl.Metrics],
 ):
-    """Query encoder as ONNX; see crops.stages.export.run."""
+    """Query encoder as ONNX; see crops.stages.release.export.run."""
     from pathlib import Path
 
     from crops.config.export import ExportConfig
-    from crops.stages import export as stage
     from crops.stages import plug
+    from crops.stages.release import export as stage
 
     cfg = ExportConfig.from_json(config)
-    plug.timed(f"export {system}", out.path, metrics, lambda folder: stage.run(Path(encoder.path), folder, cfg))
+    plug.timed(
+        f"export {system}", out.path, metrics, lambda folder: stage.run(Path(encoder.path), folder, cfg)
+    )

@@ -17,14 +17,19 @@ def follow(
     out: dsl.Output[dsl.Artifact],
     metrics: dsl.Output[dsl.Metrics],
 ):
-    """Canary and A/B of the registry's challenger until it is over; see crops.stages.follow.run."""
+    """Canary and A/B of the registry's challenger until it is over; see crops.stages.trial.follow.run."""
     from pathlib import Path
 
     from crops.config.deploy import DeployConfig
     from crops.config.rollout import RolloutConfig
-    from crops.stages import follow as stage
     from crops.stages import plug
+    from crops.stages.trial import follow as stage
 
     plan, where = RolloutConfig.from_json(config), DeployConfig.from_json(deploy_config)
     asked = {"prometheus": prometheus, "registry": registry, "readout": Path(readout) if readout else None}
-    plug.timed("follow", out.path, metrics, lambda folder: stage.run(Path(state), folder, plan, where, name=name, **asked))
+    plug.timed(
+        "follow",
+        out.path,
+        metrics,
+        lambda folder: stage.run(Path(state), folder, plan, where, name=name, **asked),
+    )

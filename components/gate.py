@@ -15,17 +15,19 @@ def gate(
     out: dsl.Output[dsl.Artifact],
     metrics: dsl.Output[dsl.Metrics],
 ):
-    """Challenger against champion; see crops.stages.gate.run."""
+    """Challenger against champion; see crops.stages.release.gate.run."""
     from pathlib import Path
 
     from crops.config.gate import GateConfig
-    from crops.stages import gate as stage
     from crops.stages import plug
+    from crops.stages.release import gate as stage
 
     cfg = GateConfig.from_json(config)
     plug.timed(
         "gate",
         out.path,
         metrics,
-        lambda folder: stage.run(Path(evaluated.path), folder, cfg, export=Path(exported.path), index=Path(indexed.path)),
+        lambda folder: stage.run(
+            Path(evaluated.path), folder, cfg, export=Path(exported.path), index=Path(indexed.path)
+        ),
     )

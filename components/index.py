@@ -14,12 +14,12 @@ def index(
     out: dsl.Output[dsl.Model],
     metrics: dsl.Output[dsl.Metrics],
 ):
-    """Catalogue to a FAISS index; see crops.stages.index.run."""
+    """Catalogue to a FAISS index; see crops.stages.release.index.run."""
     from pathlib import Path
 
     from crops.config.index import IndexConfig
-    from crops.stages import index as stage
     from crops.stages import plug
+    from crops.stages.release import index as stage
 
     cfg = IndexConfig.from_json(config)
     plug.timed(

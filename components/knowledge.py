@@ -16,13 +16,13 @@ def knowledge(
     out: dsl.Output[dsl.Dataset],
     metrics: dsl.Output[dsl.Metrics],
 ):
-    """Descriptions of further videos from an LLM; see crops.stages.knowledge.run."""
+    """Descriptions of further videos from an LLM; see crops.stages.logs.knowledge.run."""
     from pathlib import Path
 
     from crops.config.knowledge import KnowledgeConfig
-    from crops.stages import knowledge as stage
     from crops.stages import plug
     from crops.stages.base import Shard
+    from crops.stages.logs import knowledge as stage
 
     part = Shard.parse(shard)
     cfg = KnowledgeConfig.from_json(config)

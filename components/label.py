@@ -13,12 +13,12 @@ def label(
     out: dsl.Output[dsl.Dataset],
     metrics: dsl.Output[dsl.Metrics],
 ):
-    """Grades all samples and chooses the hierarchy; see crops.stages.label.run."""
+    """Grades all samples and chooses the hierarchy; see crops.stages.learn.label.run."""
     from pathlib import Path
 
     from crops.config.label import LabelConfig
-    from crops.stages import label as stage
     from crops.stages import plug
+    from crops.stages.learn import label as stage
 
     cfg = LabelConfig.from_json(config)
     plug.timed(

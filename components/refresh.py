@@ -13,12 +13,17 @@ def refresh(
     out: dsl.Output[dsl.Model],
     metrics: dsl.Output[dsl.Metrics],
 ):
-    """New videos into a release's index; see crops.stages.refresh.run."""
+    """New videos into a release's index; see crops.stages.release.refresh.run."""
     from pathlib import Path
 
     from crops.config.index import IndexConfig
     from crops.stages import plug
-    from crops.stages import refresh as stage
+    from crops.stages.release import refresh as stage
 
     cfg = IndexConfig.from_json(config)
-    plug.timed("refresh", out.path, metrics, lambda folder: stage.run(Path(release.path), Path(logs.path), folder, cfg))
+    plug.timed(
+        "refresh",
+        out.path,
+        metrics,
+        lambda folder: stage.run(Path(release.path), Path(logs.path), folder, cfg),
+    )

@@ -18,12 +18,12 @@ def register(
     out: dsl.Output[dsl.Artifact],
     metrics: dsl.Output[dsl.Metrics],
 ):
-    """Registers the challenger when the verdict is promote; see crops.stages.register.run."""
+    """Registers the challenger when the verdict is promote; see crops.stages.release.register.run."""
     from pathlib import Path
 
     from crops.config.register import RegisterConfig
     from crops.stages import plug
-    from crops.stages import register as stage
+    from crops.stages.release import register as stage
 
     cfg = RegisterConfig.from_json(config)
     plug.timed(

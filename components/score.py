@@ -14,17 +14,19 @@ def score(
     out: dsl.Output[dsl.Dataset],
     metrics: dsl.Output[dsl.Metrics],
 ):
-    """θ of one perspective's pairs, or of a shard of them; see crops.stages.score.run."""
+    """θ of one perspective's pairs, or of a shard of them; see crops.stages.learn.score.run."""
     from pathlib import Path
 
     from crops.stages import plug
-    from crops.stages import score as stage
     from crops.stages.base import Shard
+    from crops.stages.learn import score as stage
 
     part = Shard.parse(shard)
     plug.timed(
         part.of(f"score {perspective}"),
         out.path,
         metrics,
-        lambda folder: stage.run(Path(theta.path), Path(candidates.path), folder, perspective=perspective, shard=part),
+        lambda folder: stage.run(
+            Path(theta.path), Path(candidates.path), folder, perspective=perspective, shard=part
+        ),
     )

@@ -13,12 +13,17 @@ def theta(
     out: dsl.Output[dsl.Model],
     metrics: dsl.Output[dsl.Metrics],
 ):
-    """Trains and calibrates the discriminator; see crops.stages.theta.run."""
+    """Trains and calibrates the discriminator; see crops.stages.learn.theta.run."""
     from pathlib import Path
 
     from crops.config.discriminate import DiscriminateConfig
     from crops.stages import plug
-    from crops.stages import theta as stage
+    from crops.stages.learn import theta as stage
 
     cfg = DiscriminateConfig.from_json(config)
-    plug.timed("theta", out.path, metrics, lambda folder: stage.run(Path(logs.path), Path(candidates.path), folder, cfg))
+    plug.timed(
+        "theta",
+        out.path,
+        metrics,
+        lambda folder: stage.run(Path(logs.path), Path(candidates.path), folder, cfg),
+    )

@@ -16,12 +16,12 @@ def train(
     out: dsl.Output[dsl.Model],
     metrics: dsl.Output[dsl.Metrics],
 ):
-    """Trains one system; see crops.stages.train.run."""
+    """Trains one system; see crops.stages.learn.train.run."""
     from pathlib import Path
 
     from crops.config.train import TrainConfig
     from crops.stages import plug
-    from crops.stages import train as stage
+    from crops.stages.learn import train as stage
 
     cfg = TrainConfig.from_json(config)
     plug.timed(

@@ -18,13 +18,13 @@ def train_job(
     out: dsl.Output[dsl.Model],
     metrics: dsl.Output[dsl.Metrics],
 ):
-    """Trains one system as a TrainJob and waits for it; see crops.stages.train_job.run."""
+    """Trains one system as a TrainJob and waits for it; see crops.stages.learn.train_job.run."""
     from pathlib import Path
 
     from crops.config.kubeflow import TrainJob
     from crops.config.train import TrainConfig
     from crops.stages import plug
-    from crops.stages import train_job as stage
+    from crops.stages.learn import train_job as stage
 
     cfg, settings = TrainConfig.from_json(config), TrainJob.from_json(job)
     inputs = Path(samples.path), Path(documents.path)

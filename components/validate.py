@@ -13,12 +13,12 @@ def validate(
     out: dsl.Output[dsl.Dataset],
     metrics: dsl.Output[dsl.Metrics],
 ):
-    """Logs to accepted rows and quarantine; see crops.stages.validate.run."""
+    """Logs to accepted rows and quarantine; see crops.stages.logs.validate.run."""
     from pathlib import Path
 
     from crops.config.validate import ValidateConfig
     from crops.stages import plug
-    from crops.stages import validate as stage
+    from crops.stages.logs import validate as stage
 
     cfg = ValidateConfig.from_json(config)
     plug.timed("validate", out.path, metrics, lambda folder: stage.run(Path(logs.path), folder, cfg))

@@ -1,4 +1,6 @@
-"""What base models share: where their weights lie, and a tokenizer made from the corpus for the small ones made here."""
+"""What base models share: where their weights lie, and a tokenizer made from the corpus for the small ones
+made here.
+"""
 
 import importlib.util
 from collections.abc import Iterable
@@ -14,8 +16,9 @@ PACKAGE = "package:"
 
 
 def weights(base: str) -> str:
-    """What to hand to Hugging Face for the setting `base`: a path or hub name as it is; `package:NAME` is the folder with
-    config.json inside the installed Python package NAME, so that weights from a package index work from a config file.
+    """What to hand to Hugging Face for the setting `base`: a path or hub name as it is; `package:NAME` is the
+    folder with config.json inside the installed Python package NAME, so that weights from a package index
+    work from a config file.
 
     Raises ConfigError where the package is not installed or holds no model.
     """
@@ -32,21 +35,32 @@ def weights(base: str) -> str:
     return str(found[0])
 
 
-def train_tokenizer(texts: Iterable[str], *, vocab_size: int = 16_000, max_tokens: int = 128) -> PreTrainedTokenizerFast:
+def train_tokenizer(
+    texts: Iterable[str], *, vocab_size: int = 16_000, max_tokens: int = 128
+) -> PreTrainedTokenizerFast:
     """Byte-level BPE over `texts`: every string can be encoded, and frequent words are one token.
 
-    The same texts in the same order give the same vocabulary. `<eos>` closes every text (last-token pooling reads it).
+    The same texts in the same order give the same vocabulary. `<eos>` closes every text (last-token pooling
+    reads it).
     """
     tokenizer = Tokenizer(models.BPE(unk_token=None))
     tokenizer.normalizer = normalizers.NFKC()
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size, special_tokens=list(SPECIAL), min_frequency=2, show_progress=False,
+        vocab_size=vocab_size,
+        special_tokens=list(SPECIAL),
+        min_frequency=2,
+        show_progress=False,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-    )  # fmt: skip
+    )
     tokenizer.train_from_iterator(texts, trainer)
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>", eos_token="<eos>", sep_token="<sep>",
-        model_max_length=max_tokens, padding_side="right",
-    )  # fmt: skip
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        unk_token="<unk>",
+        eos_token="<eos>",
+        sep_token="<sep>",
+        model_max_length=max_tokens,
+        padding_side="right",
+    )

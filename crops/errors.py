@@ -1,4 +1,6 @@
-"""The errors a user can cause: each ends a verb with one line and exit code 2. Everything else is a bug and keeps its trace."""
+"""The errors a user can cause: each ends a verb with one line and exit code 2. Everything else is a bug and
+keeps its trace.
+"""
 
 from pathlib import Path
 
@@ -24,7 +26,9 @@ class ConfigError(CropsError):
 
 
 class ServiceError(CropsError):
-    """A service that a stage needs (LLM, registry, Kubeflow) is down, refuses, or answers rubbish for too long."""
+    """A service that a stage needs (LLM, registry, Kubeflow) is down, refuses, or answers rubbish for too
+    long.
+    """
 
 
 class StorageError(CropsError):

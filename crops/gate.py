@@ -1,4 +1,6 @@
-"""Numbers to a verdict: does the challenger go on trial? A decision with reasons; acting on it is somebody else's."""
+"""Numbers to a verdict: does the challenger go on trial? A decision with reasons; acting on it is somebody
+else's.
+"""
 
 from dataclasses import dataclass
 
@@ -35,7 +37,9 @@ class Verdict:
 
 
 def gain(found: Difference | None, name: str, *, min_queries: int, of: str = "recall@100") -> Check:
-    """The challenger is better beyond the interval: passed; worse beyond it or level: not; too few queries: unanswered."""
+    """The challenger is better beyond the interval: passed; worse beyond it or level: not; too few queries:
+    unanswered.
+    """
     if found is None or found.queries < min_queries:
         seen = 0 if found is None else found.queries
         return Check(f"better on {name}", None, f"{name}: {seen} queries, {min_queries} are needed to tell")
@@ -62,7 +66,8 @@ def bound(name: str, value: float | None, *, least: float | None = None, most: f
 
 
 def decide(required: list[Check], guards: list[Check]) -> Verdict:
-    """All required and no guard broken: promote. Anything that failed: reject. Else what is unanswered: unknown.
+    """All required and no guard broken: promote. Anything that failed: reject. Else what is unanswered:
+    unknown.
 
     A guard that could not be answered does not stop a promotion, but it is said.
     """

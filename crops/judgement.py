@@ -1,4 +1,6 @@
-"""Human judgement: a blinded sample per perspective, what several raters said of it, and how far they agree."""
+"""Human judgement: a blinded sample per perspective, what several raters said of it, and how far they
+agree.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,16 +12,19 @@ GRADES = (0, 1, 2, 3)  # as in truth/relevance: 0 irrelevant, 1 on the topic, 2 
 
 
 def sample(pairs: pd.DataFrame, *, per_perspective: int, seed: int) -> pd.DataFrame:
-    """At most `per_perspective` distinct (query, doc_id) of each perspective, shuffled, with a pair_id that tells nothing.
+    """At most `per_perspective` distinct (query, doc_id) of each perspective, shuffled, with a pair_id that
+    tells nothing.
 
-    pairs  (query, doc_id, perspective, theta); a pair of several perspectives is drawn for the rarest of them and judged once
+    pairs  (query, doc_id, perspective, theta); a pair of several perspectives is drawn for the rarest of them
+           and judged once
     """
     rng = np.random.default_rng(seed)
     rarest = pairs["perspective"].map(pairs["perspective"].value_counts())
     one = pairs.assign(rarest=rarest).sort_values(["rarest", "perspective", "query", "doc_id"])
     one = one.drop_duplicates(["query", "doc_id"]).drop(columns="rarest")
     drawn = [
-        own.iloc[np.sort(rng.permutation(len(own))[:per_perspective])] for _name, own in one.groupby("perspective", sort=True)
+        own.iloc[np.sort(rng.permutation(len(own))[:per_perspective])]
+        for _name, own in one.groupby("perspective", sort=True)
     ]
     mixed = pd.concat(drawn, ignore_index=True)
     mixed = mixed.iloc[rng.permutation(len(mixed))].reset_index(drop=True)
@@ -28,20 +33,26 @@ def sample(pairs: pd.DataFrame, *, per_perspective: int, seed: int) -> pd.DataFr
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """Cohen's kappa with quadratic weights (Cohen 1968), mean over the pairs of raters; `pairs` both judged; None: one rater."""
+    """Cohen's kappa with quadratic weights (Cohen 1968), mean over the pairs of raters; `pairs` both judged;
+    None: one rater.
+    """
 
     kappa: float | None
     pairs: int
 
 
 def agreement(sheets: Sequence[Mapping[str, int]]) -> Agreement:
-    """`sheets`: per rater pair_id -> grade. 1: the same everywhere, 0: as good as chance; unknown where nobody varies."""
+    """`sheets`: per rater pair_id -> grade. 1: the same everywhere, 0: as good as chance; unknown where
+    nobody varies.
+    """
     found, shared = [], 0
     for n, one in enumerate(sheets):
         for other in sheets[n + 1 :]:
             both = sorted(one.keys() & other.keys())
             shared += len(both)
-            kappa = _kappa(np.array([one[p] for p in both]), np.array([other[p] for p in both])) if both else None
+            kappa = (
+                _kappa(np.array([one[p] for p in both]), np.array([other[p] for p in both])) if both else None
+            )
             if kappa is not None:
                 found.append(kappa)
     return Agreement(round(float(np.mean(found)), 4) if found else None, shared)
@@ -55,8 +66,13 @@ def _kappa(a: np.ndarray, b: np.ndarray) -> float | None:
 
 
 def settle(sheets: Sequence[Mapping[str, int]]) -> dict[str, int]:
-    """pair_id -> the median grade of those who judged it; of an even number the lower of the two in the middle."""
+    """pair_id -> the median grade of those who judged it; of an even number the lower of the two in the
+    middle.
+    """
     ids = sorted({p for sheet in sheets for p in sheet})
     return {
-        p: sorted(g for sheet in sheets if (g := sheet.get(p)) is not None)[(sum(p in s for s in sheets) - 1) // 2] for p in ids
+        p: sorted(g for sheet in sheets if (g := sheet.get(p)) is not None)[
+            (sum(p in s for s in sheets) - 1) // 2
+        ]
+        for p in ids
     }

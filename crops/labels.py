@@ -1,6 +1,8 @@
-"""Hierarchical labels: one per pair, the ladder (how relevant each label really is), and the choice of the hierarchy.
+"""Hierarchical labels: one per pair, the ladder (how relevant each label really is), and the choice of the
+hierarchy.
 
-Labels as in Table 1 of arXiv 2511.15443: 5 reformulation; 4 feed, knowledge, click; 3 exposed; 2 ranked; 1 filtered.
+Labels as in Table 1 of arXiv 2511.15443: 5 reformulation; 4 feed, knowledge, click; 3 exposed; 2 ranked; 1
+filtered.
 """
 
 import itertools
@@ -15,17 +17,20 @@ POSITIVE_FROM = 4
 
 
 def assign(scored: pd.DataFrame, labels: Mapping[str, int]) -> pd.DataFrame:
-    """Kept rows of `scored` to samples (query, doc_id, perspective, label int8, theta), one row per pair, sorted.
+    """Kept rows of `scored` to samples (query, doc_id, perspective, label int8, theta), one row per pair,
+    sorted.
 
-    A pair of several origins keeps its highest label (ours) and the perspective that gave it, by name where several did;
-    theta is the highest that was asked for it.
-    Raises ValueError for a perspective without a label.
+    A pair of several origins keeps its highest label (ours) and the perspective that gave it, by name where
+    several did; theta is the highest that was asked for it. Raises ValueError for a perspective without a
+    label.
     """
     kept = scored.loc[scored["kept"], ["query", "doc_id", "perspective", "theta"]]
     if unknown := sorted(set(kept["perspective"]) - set(labels)):
         raise ValueError(f"no label for perspective {unknown[0]!r}; labels: {dict(labels)}")
     graded = kept.assign(label=kept["perspective"].map(dict(labels)).astype("int8"))
-    ordered = graded.sort_values(["query", "doc_id", "label", "perspective"], ascending=[True, True, False, True])
+    ordered = graded.sort_values(
+        ["query", "doc_id", "label", "perspective"], ascending=[True, True, False, True]
+    )
     samples = ordered.groupby(["query", "doc_id"], sort=True, as_index=False).agg(
         perspective=("perspective", "first"), label=("label", "first"), theta=("theta", "max")
     )
@@ -40,7 +45,9 @@ def origins(scored: pd.DataFrame) -> pd.DataFrame:
 
 @dataclass(frozen=True, slots=True)
 class Rung:
-    """One step of the ladder: the share of relevant pairs among `pairs` of a label or perspective, with a 95 % interval."""
+    """One step of the ladder: the share of relevant pairs among `pairs` of a label or perspective, with a 95
+    % interval.
+    """
 
     share: float
     low: float
@@ -49,14 +56,21 @@ class Rung:
 
 
 def rung(probabilities: np.ndarray) -> Rung | None:
-    """Mean of calibrated θ (or of 0/1 truth) with Wilson's interval; None without pairs: no answer is not an answer."""
+    """Mean of calibrated θ (or of 0/1 truth) with Wilson's interval; None without pairs: no answer is not an
+    answer.
+    """
     known = probabilities[~np.isnan(probabilities)]
     if len(known) == 0:
         return None
     n, p, z = len(known), float(known.mean()), 1.959964
     centre, spread = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     scale = 1 + z * z / n
-    return Rung(round(p, 4), round(max(0.0, (centre - spread) / scale), 4), round(min(1.0, (centre + spread) / scale), 4), n)
+    return Rung(
+        round(p, 4),
+        round(max(0.0, (centre - spread) / scale), 4),
+        round(min(1.0, (centre + spread) / scale), 4),
+        n,
+    )
 
 
 def ladder(values: np.ndarray, groups: np.ndarray) -> dict[str, Rung]:
@@ -75,13 +89,18 @@ class Hierarchy:
 
 
 def choose(
-    by_label: Mapping[str, Rung], *, min_share: float, uncertain: float, lowest: int = 1, judged: Collection[str] = ()
-) -> Hierarchy:  # fmt: skip
+    by_label: Mapping[str, Rung],
+    *,
+    min_share: float,
+    uncertain: float,
+    lowest: int = 1,
+    judged: Collection[str] = (),
+) -> Hierarchy:
     """Which labels may be anchors: those that are not much less relevant than the positives (label >= 4).
 
-    `min_share` is the least relevance, as a share of that of label 4; within `uncertain` below it both hierarchies are
-    listed. Below `lowest` only the labels that people have `judged` are taken. Neighbouring labels whose intervals overlap are
-    named as merged: the log cannot tell them apart.
+    `min_share` is the least relevance, as a share of that of label 4; within `uncertain` below it both
+    hierarchies are listed. Below `lowest` only the labels that people have `judged` are taken. Neighbouring
+    labels whose intervals overlap are named as merged: the log cannot tell them apart.
     """
     positive = by_label.get("4") or by_label.get("5")
     if positive is None or positive.share <= 0:
@@ -99,12 +118,15 @@ def choose(
             break
     names = [label for label in (5, 4, 3, 2, 1) if str(label) in by_label]
     merged = tuple(
-        (a, b) for a, b in itertools.pairwise(names)
+        (a, b)
+        for a, b in itertools.pairwise(names)
         if by_label[str(a)].low <= by_label[str(b)].high and by_label[str(b)].low <= by_label[str(a)].high
-    )  # fmt: skip
+    )
     if doubtful:
         return Hierarchy((anchor + 1, anchor), f"label {anchor} is at the limit: validation decides", merged)
-    return Hierarchy((anchor,), f"anchors >= {anchor}: {_why(by_label, anchor, positive.share, min_share)}", merged)
+    return Hierarchy(
+        (anchor,), f"anchors >= {anchor}: {_why(by_label, anchor, positive.share, min_share)}", merged
+    )
 
 
 def _why(by_label: Mapping[str, Rung], anchor: int, positive: float, min_share: float) -> str:
@@ -113,5 +135,7 @@ def _why(by_label: Mapping[str, Rung], anchor: int, positive: float, min_share: 
         kept = by_label[str(anchor)].share
         parts.append(f"label {anchor} ({kept:.2f}) keeps enough of the positives' relevance ({positive:.2f})")
     if (below := by_label.get(str(anchor - 1))) is not None:
-        parts.append(f"label {anchor - 1} ({below.share:.2f}) keeps less than {min_share:.2f} of {positive:.2f}")
+        parts.append(
+            f"label {anchor - 1} ({below.share:.2f}) keeps less than {min_share:.2f} of {positive:.2f}"
+        )
     return ", ".join(parts) or "nothing is known of the lower labels"

@@ -1,9 +1,11 @@
-"""What the images hold, as CycloneDX 1.6 and as a table of licences: dist/sbom/NAME.cdx.json and dist/sbom/licences.md.
+"""What the images hold, as CycloneDX 1.6 and as a table of licences: dist/sbom/NAME.cdx.json and
+dist/sbom/licences.md.
 
     .venv/bin/python docker/sbom.py [mine train gateway triton]
 
-Asked of each image itself, not of the lock that it was built from: every Python distribution with its licence, every Debian
-package. Ends with 1 where a Python package is under a licence that a product of this kind cannot ship with.
+Asked of each image itself, not of the lock that it was built from: every Python distribution with its
+licence, every Debian package. Ends with 1 where a Python package is under a licence that a product of this
+kind cannot ship with.
 """
 
 import argparse
@@ -32,19 +34,23 @@ ASK = """
 import glob, importlib.metadata, json, subprocess, sys
 def licence(about):
     named = about.get("License-Expression") or "; ".join(
-        c.split("::")[-1].strip() for c in about.get_all("Classifier") or [] if c.startswith("License ::") and c.count("::") > 1)
+        c.split("::")[-1].strip() for c in about.get_all("Classifier") or []
+            if c.startswith("License ::") and c.count("::") > 1)
     return named or (about.get("License") or "").strip().split(chr(10))[0][:80] or "unknown"
 places = {*sys.path, *glob.glob("/opt/*/lib/python3*/site-packages")}
 held = importlib.metadata.distributions(path=list(places))
 python = sorted({(d.metadata["Name"], d.version, licence(d.metadata)) for d in held})
-debian = subprocess.run(["dpkg-query", "-W", "-f", "${Package} ${Version}\\n"], capture_output=True, text=True).stdout
+debian = subprocess.run(["dpkg-query", "-W", "-f", "${Package} ${Version}\\n"], capture_output=True,
+    text=True).stdout
 print(json.dumps({"python": python, "debian": [line.split() for line in debian.splitlines()]}))
 """
 
 
 def held(engine: Any, image: str) -> dict[str, list[list[str]]]:
     """ "python": [name, version, licence], "debian": [name, version] of an image, by its own Python."""
-    return json.loads(engine.containers.run(image, ["-c", ASK], entrypoint="python3", remove=True, network_disabled=True))
+    return json.loads(
+        engine.containers.run(image, ["-c", ASK], entrypoint="python3", remove=True, network_disabled=True)
+    )
 
 
 def components(found: dict[str, list[list[str]]]) -> Iterable[Component]:
@@ -52,9 +58,13 @@ def components(found: dict[str, list[list[str]]]) -> Iterable[Component]:
     for name, version, licence in found["python"]:
         url = PackageURL("pypi", None, re.sub(r"[-_.]+", "-", name).lower(), version)
         yield Component(
-            type=ComponentType.LIBRARY, name=name, version=version, purl=url, bom_ref=str(url),
+            type=ComponentType.LIBRARY,
+            name=name,
+            version=version,
+            purl=url,
+            bom_ref=str(url),
             licenses=[DisjunctiveLicense(name=licence)] if licence != "unknown" else [],
-        )  # fmt: skip
+        )
     for name, version in found["debian"]:
         url = PackageURL("deb", "debian", name, version)
         yield Component(type=ComponentType.LIBRARY, name=name, version=version, purl=url, bom_ref=str(url))
@@ -64,7 +74,9 @@ def bill(image: str, found: dict[str, list[list[str]]]) -> str:
     """CycloneDX 1.6 as JSON, valid against the standard's schema."""
     bom = Bom(components=components(found))
     name, version = image.rsplit(":", 1)
-    bom.metadata.component = Component(type=ComponentType.CONTAINER, name=name, version=version, bom_ref=image)
+    bom.metadata.component = Component(
+        type=ComponentType.CONTAINER, name=name, version=version, bom_ref=image
+    )
     bom.register_dependency(bom.metadata.component, bom.components)
     text = JsonV1Dot6(bom).output_as_string(indent=1)
     if wrong := JsonStrictValidator(SchemaVersion.V1_6).validate_str(text):
@@ -75,7 +87,9 @@ def bill(image: str, found: dict[str, list[list[str]]]) -> str:
 def forbidden(found: dict[str, list[list[str]]]) -> list[str]:
     """Python packages that may only be had under a strong copyleft licence."""
     return [
-        f"{n} {v}: {licence}" for n, v, licence in found["python"] if FORBIDDEN.search(licence) and not ALLOWED.search(licence)
+        f"{n} {v}: {licence}"
+        for n, v, licence in found["python"]
+        if FORBIDDEN.search(licence) and not ALLOWED.search(licence)
     ]
 
 
@@ -93,9 +107,13 @@ def table(held_by: dict[str, dict[str, list[list[str]]]]) -> str:
 
 def main() -> None:
     """Asks every named image."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("names", nargs="*", default=NAMES)
-    parser.add_argument("--tag", default=re.search(r'^version = "(.*)"', (ROOT / "pyproject.toml").read_text(), re.M)[1])  # type: ignore[index]
+    parser.add_argument(
+        "--tag", default=re.search(r'^version = "(.*)"', (ROOT / "pyproject.toml").read_text(), re.M)[1]
+    )  # type: ignore[index]
     parser.add_argument("--out", type=Path, default=ROOT / "dist/sbom")
     given = parser.parse_args()
     engine, held_by, bad = docker.from_env(), {}, []
@@ -105,7 +123,9 @@ def main() -> None:
         held_by[name] = held(engine, image)
         (given.out / f"{name}.cdx.json").write_text(bill(image, held_by[name]) + "\n", encoding="utf-8")
         bad += [f"{image}: {line}" for line in forbidden(held_by[name])]
-        print(f"{image}: {len(held_by[name]['python'])} Python, {len(held_by[name]['debian'])} Debian packages")
+        print(
+            f"{image}: {len(held_by[name]['python'])} Python, {len(held_by[name]['debian'])} Debian packages"
+        )
     (given.out / "licences.md").write_text(table(held_by), encoding="utf-8")
     print(f"written to {given.out}")
     if bad:

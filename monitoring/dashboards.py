@@ -1,6 +1,7 @@
 """The five dashboards, as code: `make monitoring` writes dashboards/*.json, and the same into the chart.
 
-Each answers one question. A panel's title is what it shows in words; its description says what to do when it looks wrong.
+Each answers one question. A panel's title is what it shows in words; its description says what to do when it
+looks wrong.
 """
 
 import json
@@ -18,7 +19,9 @@ HEIGHT, WIDTHS = 8, {"third": 8, "half": 12, "whole": 24}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Panel:
-    """One panel. `queries`: legend -> PromQL; `limit`: where the line turns red (from the SLOs or the alerts)."""
+    """One panel. `queries`: legend -> PromQL; `limit`: where the line turns red (from the SLOs or the
+    alerts).
+    """
 
     title: str
     queries: dict[str, str]
@@ -39,7 +42,10 @@ def _share(numerator: str, denominator: str, by: str = "arm") -> str:
 
 
 def _quantile(q: float, by: str, phase: str = "total") -> str:
-    return f'histogram_quantile({q}, sum by (le, {by}) (rate(crops_search_seconds_bucket{{phase="{phase}"}}[5m])))'
+    return (
+        f"histogram_quantile({q}, sum by (le, {by}) "
+        f'(rate(crops_search_seconds_bucket{{phase="{phase}"}}[5m])))'
+    )
 
 
 def _queue(kind: str) -> str:
@@ -57,7 +63,12 @@ SEARCH = (
         below=True,
         about="Runbook GatewayDown.",
     ),
-    Panel(title="Searches per second", queries={"": "sum(rate(crops_search_requests_total[5m]))"}, single=True, width="third"),
+    Panel(
+        title="Searches per second",
+        queries={"": "sum(rate(crops_search_requests_total[5m]))"},
+        single=True,
+        width="third",
+    ),
     Panel(
         title="Error share",
         unit="percentunit",
@@ -65,7 +76,8 @@ SEARCH = (
         width="third",
         limit=0.001,
         queries={
-            "": f"(sum(rate(crops_search_requests_total{{{BAD}}}[5m])) or vector(0)) / sum(rate(crops_search_requests_total[5m]))"
+            "": f"(sum(rate(crops_search_requests_total{{{BAD}}}[5m])) or vector(0)) / "
+            "sum(rate(crops_search_requests_total[5m]))"
         },
         about="The SLO allows 0.1 %. Runbook SearchErrorBudgetBurns.",
     ),
@@ -73,7 +85,8 @@ SEARCH = (
         title="Searches per second, by outcome",
         queries={"{{outcome}}": "sum by (outcome) (rate(crops_search_requests_total[5m]))"},
         unit="reqps",
-        about="Anything but ok and empty is a failure for somebody. overloaded: more searches than max_in_flight.",
+        about="Anything but ok and empty is a failure for somebody. overloaded: more searches than "
+        "max_in_flight.",
     ),
     Panel(
         title="Latency of a search",
@@ -86,16 +99,21 @@ SEARCH = (
         title="Where the time goes, p99 by phase",
         unit="s",
         queries={phase: _quantile(0.99, "job", phase) for phase in ("encode", "retrieve", "total")},
-        about="encode: Triton and the way there. retrieve: the index. total less both: the event log's fsync.",
+        about="encode: Triton and the way there. retrieve: the index. total less both: the log's fsync.",
     ),
     Panel(
         title="Error budget spent, times the allowed rate",
         limit=1.0,
-        queries={"{{slo}} over 1 h": "slo:error:ratio_rate1h / 0.001", "{{slo}} over 6 h": "slo:error:ratio_rate6h / 0.001"},
+        queries={
+            "{{slo}} over 1 h": "slo:error:ratio_rate1h / 0.001",
+            "{{slo}} over 6 h": "slo:error:ratio_rate6h / 0.001",
+        },
         about="1 spends the budget of 30 days in 30 days; 14.4 pages.",
     ),
     Panel(
-        title="Searches being answered", queries={"{{instance}}": "crops_searches_in_flight"}, about="max_in_flight answers 429."
+        title="Searches being answered",
+        queries={"{{instance}}": "crops_searches_in_flight"},
+        about="max_in_flight answers 429.",
     ),
     Panel(
         title="Encoder left alone (1: breaker open)",
@@ -121,7 +139,8 @@ EXPERIMENT = (
         title="Click-through rate",
         unit="percentunit",
         queries={"{{arm}}": _share("crops_clicks_total", "crops_impressions_total")},
-        about="Guardrail, and primary metric of the readout, which decides: no intervals here. Runbook TreatmentClicksLess.",
+        about="Guardrail, and primary metric of the readout, which decides: no intervals here. "
+        "Runbook TreatmentClicksLess.",
     ),
     Panel(
         title="Long-play rate",
@@ -133,12 +152,16 @@ EXPERIMENT = (
         title="Reformulation rate",
         unit="percentunit",
         queries={"{{arm}}": _share("crops_reformulations_total", "crops_searches_total")},
-        about="Searches that another query followed within 90 s; lower is better. Runbook TreatmentReformulatesMore.",
+        about="Searches that another query followed within 90 s; lower is better. Runbook "
+        "TreatmentReformulatesMore.",
     ),
     Panel(
         title="Share of searches by arm",
         unit="percentunit",
-        queries={"{{arm}}": "sum by (arm) (rate(crops_searches_total[5m])) / scalar(sum(rate(crops_searches_total[5m])))"},
+        queries={
+            "{{arm}}": "sum by (arm) (rate(crops_searches_total[5m])) / "
+            "scalar(sum(rate(crops_searches_total[5m])))"
+        },
         about="Control and treatment must stay alike: a mismatch blocks every verdict.",
     ),
     Panel(title="Latency by arm, p99", unit="s", queries={"{{arm}}": _quantile(0.99, "arm")}, limit=0.2),
@@ -148,7 +171,9 @@ EXPERIMENT = (
         queries={"{{arm}}": _share(f"crops_search_requests_total{{{BAD}}}", "crops_search_requests_total")},
     ),
     Panel(
-        title="Release of each arm", queries={"{{arm}}: {{release}}": "max by (arm, release) (crops_release_info)"}, width="half"
+        title="Release of each arm",
+        queries={"{{arm}}: {{release}}": "max by (arm, release) (crops_release_info)"},
+        width="half",
     ),
     Panel(
         title="Generation of the manifest",
@@ -179,7 +204,8 @@ TRITON = (
     Panel(
         title="Texts in one execution",
         queries={"{{model}}": _share("nv_inference_count", "nv_inference_exec_count", "model")},
-        about="Near 1 the dynamic batcher has nothing to put together; near max_batch more instances would help.",
+        about="Near 1 the dynamic batcher has nothing to put together; near max_batch more "
+        "instances would help.",
     ),
     Panel(
         title="Requests waiting",
@@ -194,7 +220,8 @@ EVENTS = (
         queries={"{{instance}}": "crops_event_log_lag_seconds"},
         limit=2,
         width="whole",
-        about="Searches and events are acknowledged only when durable, so people feel this. Runbook EventLogLags.",
+        about="Searches and events are acknowledged only when durable, so people feel this. Runbook "
+        "EventLogLags.",
     ),
     Panel(
         title="Events refused per second",
@@ -209,7 +236,8 @@ EVENTS = (
             "clicks": "sum(rate(crops_clicks_total[5m]))",
             "long plays": "sum(rate(crops_long_plays_total[5m]))",
         },
-        about="Clicks at 0 while impressions come: the client stopped sending, and training would learn from it.",
+        about="Clicks at 0 while impressions come: the client stopped sending, and training would "
+        "learn from it.",
     ),
 )
 METHOD = (
@@ -266,8 +294,10 @@ METHOD = (
         title="Signature 1: reformulations rise",
         unit="percentunit",
         queries={"now": "sum(crops:rqr:ratio1h)", "a week ago": "sum(crops:rqr:ratio1h offset 1w)"},
-        about="People do not find at once what they want. Runbook ReformulationsUp. Signatures 2 and 3, high recall with low "
-        "nDCG@4 and a loss that plateaus early, are in the training report: RecallHighNdcgDown, LossPlateausEarly.",
+        about="People do not find at once what they want. Runbook ReformulationsUp. Signatures 2 "
+        "and 3, high recall with low "
+        "nDCG@4 and a loss that plateaus early, are in the training report: "
+        "RecallHighNdcgDown, LossPlateausEarly.",
     ),
 )
 DASHBOARDS = {
@@ -287,15 +317,27 @@ def made() -> dict[str, str]:
 def _json(uid: str, title: str, panels: tuple[Panel, ...]) -> str:
     board = (
         dashboard.Dashboard(f"CroPS: {title}")
-        .uid(f"crops-{uid}").tags(["crops"]).refresh("30s").time("now-6h", "now").timezone("browser").readonly()
+        .uid(f"crops-{uid}")
+        .tags(["crops"])
+        .refresh("30s")
+        .time("now-6h", "now")
+        .timezone("browser")
+        .readonly()
         .with_variable(dashboard.DatasourceVariable("datasource").label("Prometheus").type("prometheus"))
-    )  # fmt: skip
+    )
     for other, (name, _) in DASHBOARDS.items():
         if other != uid:
-            board = board.link(dashboard.DashboardLink(name).type("link").url(f"/d/crops-{other}").keep_time(True))
+            board = board.link(
+                dashboard.DashboardLink(name).type("link").url(f"/d/crops-{other}").keep_time(True)
+            )
     for panel in panels:
         board = board.with_panel(_panel(panel))
-    return json.dumps(json.loads(JSONEncoder(sort_keys=True, indent=1).encode(board.build())), indent=1, sort_keys=True) + "\n"
+    return (
+        json.dumps(
+            json.loads(JSONEncoder(sort_keys=True, indent=1).encode(board.build())), indent=1, sort_keys=True
+        )
+        + "\n"
+    )
 
 
 def _panel(panel: Panel) -> Any:
@@ -310,7 +352,10 @@ def _panel(panel: Panel) -> Any:
     )
     if panel.limit is not None:
         colours = ("red", "green") if panel.below else ("green", "red")
-        steps = [models.Threshold(value=None, color=colours[0]), models.Threshold(value=panel.limit, color=colours[1])]
+        steps = [
+            models.Threshold(value=None, color=colours[0]),
+            models.Threshold(value=panel.limit, color=colours[1]),
+        ]
         made = made.thresholds(dashboard.ThresholdsConfig().mode(models.ThresholdsMode.ABSOLUTE).steps(steps))
         if not panel.single:
             made = made.thresholds_style(common.GraphThresholdsStyleConfig().mode("dashed"))

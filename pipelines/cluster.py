@@ -47,7 +47,9 @@ def _place(task: Any, pod: Pod) -> None:
 
 
 def _shared(task: Any, cfg: KubeflowConfig) -> None:
-    kubernetes.set_security_context(task, run_as_user=cfg.run_as_user, run_as_group=cfg.run_as_user, run_as_non_root=True)
+    kubernetes.set_security_context(
+        task, run_as_user=cfg.run_as_user, run_as_group=cfg.run_as_user, run_as_non_root=True
+    )
     kubernetes.set_image_pull_policy(task, cfg.pull_policy)
     if cfg.pull_secrets:
         kubernetes.set_image_pull_secrets(task, list(cfg.pull_secrets))

@@ -1,4 +1,6 @@
-"""The training pipeline on this machine: KFP's local runner with a cache, so a killed run goes on where it was."""
+"""The training pipeline on this machine: KFP's local runner with a cache, so a killed run goes on where it
+was.
+"""
 
 import contextlib
 import json
@@ -13,22 +15,32 @@ from rich.console import Console
 
 from crops.config.all import PIPELINE, Config
 from crops.errors import CropsError
-from crops.io import artifacts, fingerprint, world_llm
+from crops.services import world_llm
 from crops.stages.plug import MARK
+from crops.tables import artifacts, fingerprint
 
 NUMBERS_SHOWN = 4
 
 
 def run(
-    logs: Path, out: Path, config: Config, *, llm: str | None = None, registry: str | None = None, shards: int = 1,
-    runner: str = "subprocess", verbose: bool = False,
-) -> str:  # fmt: skip
+    logs: Path,
+    out: Path,
+    config: Config,
+    *,
+    llm: str | None = None,
+    registry: str | None = None,
+    shards: int = 1,
+    runner: str = "subprocess",
+    verbose: bool = False,
+) -> str:
     """Runs the pipeline and copies report.json and report.html to `out`; returns promote, reject or unknown.
 
-    runner: `subprocess`, or `docker`: every task in its own image at the Docker engine of DOCKER_HOST, as on a cluster.
-    `shards`: how many tasks share the LLM's work and θ's; here one after the other, each restartable.
+    runner: `subprocess`, or `docker`: every task in its own image at the Docker engine of DOCKER_HOST, as on
+    a cluster. `shards`: how many tasks share the LLM's work and θ's; here one after the other, each
+    restartable.
 
-    Everything that a restart needs lies under out/.cache. A CropsError of a stage comes out of here as CropsError.
+    Everything that a restart needs lies under out/.cache. A CropsError of a stage comes out of here as
+    CropsError.
     """
     logs, out = Path(os.path.abspath(logs)), Path(os.path.abspath(out))
     cache = out / ".cache"
@@ -39,9 +51,13 @@ def run(
     with world_llm.endpoint(logs, llm, cache) as url:
         arguments: dict[str, Any] = {f"{name}_config": config.section_json(name) for name in PIPELINE}
         arguments |= {
-            "logs": str(logs), "fingerprint": fingerprint.of(logs), "llm": url or "", "registry": registry,
-            "checkpoints": str(cache / "checkpoints"), "shards": [f"{n}/{shards}" for n in range(shards)],
-        }  # fmt: skip
+            "logs": str(logs),
+            "fingerprint": fingerprint.of(logs),
+            "llm": url or "",
+            "registry": registry,
+            "checkpoints": str(cache / "checkpoints"),
+            "shards": [f"{n}/{shards}" for n in range(shards)],
+        }
         _execute(cache, arguments, _runner(runner, [logs, out]), verbose=verbose)
     return _collect(cache, out)
 
@@ -78,22 +94,32 @@ class _Screen:
             return
         shown = list(entry["numbers"].items())[:NUMBERS_SHOWN]
         numbers = "  ".join(f"{k} {v:,.4g}" if isinstance(v, float) else f"{k} {v:,}" for k, v in shown)
-        self.console.print(f"[bold]{entry['stage']:<26}[/bold] {entry['seconds']:7.1f} s  {numbers}", soft_wrap=True)
+        self.console.print(
+            f"[bold]{entry['stage']:<26}[/bold] {entry['seconds']:7.1f} s  {numbers}", soft_wrap=True
+        )
 
 
 def _runner(name: str, folders: list[Path]) -> Any:
-    """KFP's runner; in containers `folders` have the same paths as here, and what is written there belongs to who runs this."""
+    """KFP's runner; in containers `folders` have the same paths as here, and what is written there belongs to
+    who runs this.
+    """
     from kfp import local
 
     if name == "subprocess":
         return local.SubprocessRunner(use_venv=False)
     from docker.types import Mount
 
-    kept = [folder for folder in folders if not any(folder.is_relative_to(other) for other in folders if other != folder)]
+    kept = [
+        folder
+        for folder in folders
+        if not any(folder.is_relative_to(other) for other in folders if other != folder)
+    ]
     return local.DockerRunner(
-        entrypoint="", user=f"{os.getuid()}:{os.getgid()}", network_mode="host",
+        entrypoint="",
+        user=f"{os.getuid()}:{os.getgid()}",
+        network_mode="host",
         mounts=[Mount(str(folder), str(folder), type="bind") for folder in kept],
-    )  # fmt: skip
+    )
 
 
 def _execute(cache: Path, arguments: dict[str, Any], runner: Any, *, verbose: bool) -> None:
@@ -102,9 +128,12 @@ def _execute(cache: Path, arguments: dict[str, Any], runner: Any, *, verbose: bo
     from pipelines.training import training
 
     local.init(
-        runner=runner, pipeline_root=str(cache / "artifacts"), raise_on_error=True,
-        enable_caching=True, cache_root=str(cache / "tasks"),
-    )  # fmt: skip
+        runner=runner,
+        pipeline_root=str(cache / "artifacts"),
+        raise_on_error=True,
+        enable_caching=True,
+        cache_root=str(cache / "tasks"),
+    )
     with (cache / "run.log").open("a", encoding="utf-8") as log, _interpreter_first():
         screen = _Screen(log, sys.stdout, verbose=verbose)
         try:

@@ -1,4 +1,6 @@
-"""Canary and A/B of the registry's challenger as one run, which succeeds where it is promoted. Wiring only."""
+"""Canary and A/B of the registry's challenger as one run, which succeeds where it is promoted. Wiring
+only.
+"""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -12,17 +14,33 @@ from components import finish, follow
 def build(tune: Callable[[Iterable[dsl.PipelineTask]], None] = lambda _tasks: None) -> Any:
     """The pipeline. `tune`: gives all its tasks what a cluster asks for."""
 
-    @dsl.pipeline(name="crops-rollout", description="Canary and A/B of the challenger until it is promoted or rolled back.")
+    @dsl.pipeline(
+        name="crops-rollout",
+        description="Canary and A/B of the challenger until it is promoted or rolled back.",
+    )
     def rolled(
-        name: str, state: str, prometheus: str, registry: str, rollout_config: str, deploy_config: str, readout: str = ""
+        name: str,
+        state: str,
+        prometheus: str,
+        registry: str,
+        rollout_config: str,
+        deploy_config: str,
+        readout: str = "",
     ) -> None:
-        """`state`: folder of a volume that gateways see too; `readout`: readout.json there, made anew beside it."""
+        """`state`: folder of a volume that gateways see too; `readout`: readout.json there, made anew beside
+        it.
+        """
         last = finish.finish().set_caching_options(False)
         with dsl.ExitHandler(last, name="rollout"):
             follow.follow(
-                name=name, state=state, prometheus=prometheus, readout=readout, registry=registry, config=rollout_config,
+                name=name,
+                state=state,
+                prometheus=prometheus,
+                readout=readout,
+                registry=registry,
+                config=rollout_config,
                 deploy_config=deploy_config,
-            ).set_caching_options(False)  # fmt: skip
+            ).set_caching_options(False)
         tune(pipeline_context.Pipeline.get_default_pipeline().tasks.values())
 
     return rolled

@@ -50,21 +50,36 @@ def _fit(cfg: KubeflowConfig) -> Callable[..., Any]:
 
         claim = {"claim": cfg.train_job.claim, "path": cfg.train_job.path}
         if claim not in [{"claim": v.claim, "path": v.path} for v in cfg.volumes]:
-            raise ConfigError(f"kubeflow.train_job: {cfg.train_job.claim} at {cfg.train_job.path} is not among kubeflow.volumes")
+            raise ConfigError(
+                f"kubeflow.train_job: {cfg.train_job.claim} at {cfg.train_job.path} is not among "
+                "kubeflow.volumes"
+            )
     return fit
 
 
 def arguments(
-    config: Config, *, logs: str, llm: str, registry: str, checkpoints: str, shards: int, results: str | None, fingerprint: str
+    config: Config,
+    *,
+    logs: str,
+    llm: str,
+    registry: str,
+    checkpoints: str,
+    shards: int,
+    results: str | None,
+    fingerprint: str,
 ) -> dict[str, Any]:
     """The run's parameters."""
     if results is not None:
         config = config.with_value("report", "publish", results)
     found: dict[str, Any] = {f"{name}_config": config.section_json(name) for name in PIPELINE}
     return found | {
-        "logs": logs, "fingerprint": fingerprint, "llm": llm, "registry": registry, "checkpoints": checkpoints,
+        "logs": logs,
+        "fingerprint": fingerprint,
+        "llm": llm,
+        "registry": registry,
+        "checkpoints": checkpoints,
         "shards": [f"{n}/{shards}" for n in range(shards)],
-    }  # fmt: skip
+    }
 
 
 def revision() -> str:
@@ -72,7 +87,10 @@ def revision() -> str:
     here = Path(__file__).resolve().parent
     try:
         done = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"], cwd=here, capture_output=True, text=True
+            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
+            cwd=here,
+            capture_output=True,
+            text=True,
         )
     except FileNotFoundError:
         return ""
@@ -87,60 +105,90 @@ class Server:
 
         self.host, self.cfg, self.say = host.rstrip("/"), cfg, say
         with warnings.catch_warnings(action="ignore", category=FutureWarning):  # of KFP 1 servers
-            self._client = self._call(lambda: kfp.Client(host=host, existing_token=token, namespace=cfg.namespace or "kubeflow"))
+            self._client = self._call(
+                lambda: kfp.Client(host=host, existing_token=token, namespace=cfg.namespace or "kubeflow")
+            )
 
     def upload(self, package: Path, name: str, version: str) -> tuple[str, str]:
-        """Ids of the pipeline and of its version named `version`; one of that name that is there already is taken as it is."""
+        """Ids of the pipeline and of its version named `version`; one of that name that is there already is
+        taken as it is.
+        """
         pipeline = self._call(lambda: self._client.get_pipeline_id(name))
         if pipeline is None:
-            made = self._call(lambda: self._client.upload_pipeline(
-                str(package), pipeline_name=name, namespace=self.cfg.namespace
-            ))  # fmt: skip
+            made = self._call(
+                lambda: self._client.upload_pipeline(
+                    str(package), pipeline_name=name, namespace=self.cfg.namespace
+                )
+            )
             pipeline = made.pipeline_id
             self.say(f"pipeline {name} is new here")
         if (held := self._version(pipeline, version)) is not None:
             self.say(f"version {version} is there already")
             return pipeline, held
-        uploaded = self._call(lambda: self._client.upload_pipeline_version(
-            str(package), pipeline_version_name=version, pipeline_id=pipeline
-        ))  # fmt: skip
+        uploaded = self._call(
+            lambda: self._client.upload_pipeline_version(
+                str(package), pipeline_version_name=version, pipeline_id=pipeline
+            )
+        )
         self.say(f"version {version} uploaded")
         return pipeline, uploaded.pipeline_version_id
 
     def start(self, name: str, pipeline: str, version: str, given: dict[str, Any], *, caching: bool) -> str:
         """Starts a run and returns its id."""
-        run = self._call(lambda: self._client.run_pipeline(
-            self._experiment(), name, pipeline_id=pipeline, version_id=version, params=given, enable_caching=caching,
-            service_account=self.cfg.service_account,
-        ))  # fmt: skip
+        run = self._call(
+            lambda: self._client.run_pipeline(
+                self._experiment(),
+                name,
+                pipeline_id=pipeline,
+                version_id=version,
+                params=given,
+                enable_caching=caching,
+                service_account=self.cfg.service_account,
+            )
+        )
         self.say(f"run {run.run_id}: {self.host}/#/runs/details/{run.run_id}")
         return str(run.run_id)
 
     def schedule(self, name: str, cron: str, pipeline: str, version: str, given: dict[str, Any]) -> str:
-        """A recurring run in place of one of the same name: one at a time, never catching up, nothing from the cache."""
+        """A recurring run in place of one of the same name: one at a time, never catching up, nothing from
+        the cache.
+        """
         experiment = self._experiment()
         listed = self._call(lambda: self._client.list_recurring_runs(experiment_id=experiment, page_size=100))
         old = [r.recurring_run_id for r in listed.recurring_runs or [] if r.display_name == name]
         fields = cron.split()
         # KFP's cron begins with seconds.
-        made = self._call(lambda: self._client.create_recurring_run(
-            experiment, name, cron_expression=f"0 {cron}" if len(fields) == CRON_FIELDS else cron, max_concurrency=1,
-            no_catchup=True, pipeline_id=pipeline, version_id=version, params=given, enable_caching=False,
-            service_account=self.cfg.service_account,
-        ))  # fmt: skip
+        made = self._call(
+            lambda: self._client.create_recurring_run(
+                experiment,
+                name,
+                cron_expression=f"0 {cron}" if len(fields) == CRON_FIELDS else cron,
+                max_concurrency=1,
+                no_catchup=True,
+                pipeline_id=pipeline,
+                version_id=version,
+                params=given,
+                enable_caching=False,
+                service_account=self.cfg.service_account,
+            )
+        )
         for one in old:
             self._call(partial(self._client.delete_recurring_run, one))
         self.say(f"recurring run {name}: {cron}" + (f" (in place of {len(old)})" if old else ""))
         return str(made.recurring_run_id)
 
     def wait(self, run: str, stopped: threading.Event) -> None:
-        """Returns when the run has succeeded; a ServiceError that names the failed task. `stopped` ends the run."""
+        """Returns when the run has succeeded; a ServiceError that names the failed task. `stopped` ends the
+        run.
+        """
         said, silent = "", 0
         while not stopped.is_set():
             try:
                 found = self._client.get_run(run)
                 silent = 0
-            except Exception as error:  # whatever a server that restarts answers with; the run goes on without us
+            except (
+                Exception
+            ) as error:  # whatever a server that restarts answers with; the run goes on without us
                 silent += 1
                 if silent > 20:
                     raise ServiceError(
@@ -162,8 +210,9 @@ class Server:
     def _version(self, pipeline: str, name: str) -> str | None:
         page = ""
         while True:
-            token = page
-            listed = self._call(lambda: self._client.list_pipeline_versions(pipeline, page_token=token, page_size=100))  # noqa: B023
+            listed = self._call(
+                partial(self._client.list_pipeline_versions, pipeline, page_token=page, page_size=100)
+            )
             for version in listed.pipeline_versions or []:
                 if version.display_name == name:
                     return str(version.pipeline_version_id)
@@ -172,7 +221,9 @@ class Server:
                 return None
 
     def _experiment(self) -> str:
-        made = self._call(lambda: self._client.create_experiment(self.cfg.experiment, namespace=self.cfg.namespace))
+        made = self._call(
+            lambda: self._client.create_experiment(self.cfg.experiment, namespace=self.cfg.namespace)
+        )
         return str(made.experiment_id)
 
     def _call(self, ask: Callable[[], Any]) -> Any:
@@ -186,20 +237,43 @@ class Server:
 
 
 def submit(
-    host: str, config: Config, *, logs: str, llm: str = "", registry: str = "", checkpoints: str = "", shards: int = 1,
-    version: str | None = None, token: str | None = None, cron: str | None = None, wait: bool = True, say: Say = print,
-) -> str | None:  # fmt: skip
-    """Returns promote, reject or unknown; None where nobody waited. cron: a recurring run instead of one now."""
+    host: str,
+    config: Config,
+    *,
+    logs: str,
+    llm: str = "",
+    registry: str = "",
+    checkpoints: str = "",
+    shards: int = 1,
+    version: str | None = None,
+    token: str | None = None,
+    cron: str | None = None,
+    wait: bool = True,
+    say: Say = print,
+) -> str | None:
+    """Returns promote, reject or unknown; None where nobody waited. cron: a recurring run instead of
+    one now.
+    """
     cfg: KubeflowConfig = config.section("kubeflow")
     named, now = _named(version), datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
-    results = None if cfg.results is None else f"{cfg.results.rstrip('/')}/{'latest' if cron else f'{named}-{now}'}"
+    results = (
+        None if cfg.results is None else f"{cfg.results.rstrip('/')}/{'latest' if cron else f'{named}-{now}'}"
+    )
     if wait and cron is None and results is None:
         raise ConfigError("kubeflow.results is null: say where the run publishes its report, or --no-wait")
     given = arguments(
-        config, logs=logs, llm=llm, registry=registry, checkpoints=checkpoints, shards=shards, results=results,
+        config,
+        logs=logs,
+        llm=llm,
+        registry=registry,
+        checkpoints=checkpoints,
+        shards=shards,
+        results=results,
         fingerprint=f"{named} {logs}",
-    )  # fmt: skip
-    ended = send(host, cfg, "training", given, about=logs, version=named, token=token, cron=cron, wait=wait, say=say)
+    )
+    ended = send(
+        host, cfg, "training", given, about=logs, version=named, token=token, cron=cron, wait=wait, say=say
+    )
     if not ended:
         return None
     assert results is not None
@@ -213,17 +287,36 @@ def refresh(config: Config, *, logs: str, registry: str) -> dict[str, Any]:
     return found | {"logs": logs, "fingerprint": "", "registry": registry, "served": served}
 
 
-def rollout(config: Config, *, name: str, state: str, prometheus: str, readout: str, registry: str) -> dict[str, Any]:
+def rollout(
+    config: Config, *, name: str, state: str, prometheus: str, readout: str, registry: str
+) -> dict[str, Any]:
     """Parameters of a run of `rollout`."""
     found = {f"{section}_config": config.section_json(section) for section in ("rollout", "deploy")}
-    return found | {"name": name, "state": state, "prometheus": prometheus, "readout": readout, "registry": registry}
+    return found | {
+        "name": name,
+        "state": state,
+        "prometheus": prometheus,
+        "readout": readout,
+        "registry": registry,
+    }
 
 
 def send(
-    host: str, cfg: KubeflowConfig, pipeline: str, given: dict[str, Any], *, about: str, version: str | None = None,
-    token: str | None = None, cron: str | None = None, wait: bool = True, say: Say = print,
-) -> bool:  # fmt: skip
-    """Compiles and uploads `pipeline`, runs it with `given` or schedules that; True once the run has succeeded."""
+    host: str,
+    cfg: KubeflowConfig,
+    pipeline: str,
+    given: dict[str, Any],
+    *,
+    about: str,
+    version: str | None = None,
+    token: str | None = None,
+    cron: str | None = None,
+    wait: bool = True,
+    say: Say = print,
+) -> bool:
+    """Compiles and uploads `pipeline`, runs it with `given` or schedules that; True once the run has
+    succeeded.
+    """
     named = _named(version)
     title = cfg.pipeline if pipeline == "training" else f"crops-{pipeline.replace('_', '-')}"
     with tempfile.TemporaryDirectory(prefix="crops-submit-") as place:
@@ -256,7 +349,9 @@ def verdict(results: str, *, say: Say = print) -> str:
         with fsspec.open(f"{results}/report.json", "rb") as file:
             gate = json.load(file)["gate"]
     except (OSError, KeyError, ValueError) as error:
-        raise ServiceError(f"{results}/report.json: the run succeeded but published no report: {_short(error)}") from error
+        raise ServiceError(
+            f"{results}/report.json: the run succeeded but published no report: {_short(error)}"
+        ) from error
     for reason in gate["reasons"]:
         say(f"  {gate['verdict']}: {reason}")
     say(f"report: {results}/report.html")
@@ -281,12 +376,18 @@ def _progress(run: Any) -> str:
 
 def _why(run: Any) -> str:
     failed = [t for t in _tasks(run) if t.state == "FAILED"]
-    said = "; ".join(f"{t.display_name}: {t.error.message}" if t.error else str(t.display_name) for t in failed)
+    said = "; ".join(
+        f"{t.display_name}: {t.error.message}" if t.error else str(t.display_name) for t in failed
+    )
     return said or (run.error.message if run.error else "no task says why")
 
 
 def _tasks(run: Any) -> list[Any]:
-    return [t for t in (run.run_details.task_details if run.run_details else None) or [] if t.display_name != "root"]
+    return [
+        t
+        for t in (run.run_details.task_details if run.run_details else None) or []
+        if t.display_name != "root"
+    ]
 
 
 def _short(error: Exception) -> str:

@@ -1,7 +1,8 @@
 """The training pipeline: two logs to a gated, registered release. Wiring only.
 
-Mining is one query plan inside `augment`; what costs is parallel: per shard of the queries θ scores P1 (reformulation) and P2
-(feed) while the LLM answers for P3 (knowledge), the four systems are trained side by side, two of them are exported and indexed.
+Mining is one query plan inside `augment`; what costs is parallel: per shard of the queries θ scores P1
+(reformulation) and P2 (feed) while the LLM answers for P3 (knowledge), the four systems are trained side by
+side, two of them are exported and indexed.
 """
 
 from collections.abc import Callable, Iterable
@@ -29,7 +30,7 @@ from components import (
     theta,
     train,
     validate,
-)  # fmt: skip
+)
 from crops.retriever import systems
 
 SYSTEMS = tuple(systems.SYSTEMS)
@@ -39,29 +40,55 @@ Tune = Callable[[Iterable[dsl.PipelineTask]], None]
 
 
 def build(fit: Callable[..., dsl.PipelineTask] = train.train, tune: Tune = lambda _tasks: None) -> Any:
-    """The pipeline. `fit`: the component that trains a system; `tune`: gives all its tasks what a cluster asks for."""
+    """The pipeline. `fit`: the component that trains a system; `tune`: gives all its tasks what a cluster
+    asks for.
+    """
 
     @dsl.pipeline(name="crops-training", description="Search and feed logs to a gated, registered release.")
     def training(
-        logs: str, fingerprint: str, validate_config: str, augment_config: str, knowledge_config: str, discriminate_config: str,
-        label_config: str, train_config: str, export_config: str, index_config: str, evaluate_config: str, gate_config: str,
-        register_config: str, report_config: str, deploy_config: str, llm: str = "", registry: str = "", checkpoints: str = "",
+        logs: str,
+        fingerprint: str,
+        validate_config: str,
+        augment_config: str,
+        knowledge_config: str,
+        discriminate_config: str,
+        label_config: str,
+        train_config: str,
+        export_config: str,
+        index_config: str,
+        evaluate_config: str,
+        gate_config: str,
+        register_config: str,
+        report_config: str,
+        deploy_config: str,
+        llm: str = "",
+        registry: str = "",
+        checkpoints: str = "",
         shards: list[str] = ["0/1"],  # noqa: B006  KFP takes it as the parameter's default
-    ) -> None:  # fmt: skip
-        """`logs`: URI or absolute path of the tables; `fingerprint`: of their content and of the code, the root of caching.
+    ) -> None:
+        """`logs`: URI or absolute path of the tables; `fingerprint`: of their content and of the code, the
+        root of caching.
 
-        `shards`: the parts that the LLM's work and θ's are split into, e.g. ["0/2", "1/2"]: as many tasks side by side.
+        `shards`: the parts that the LLM's work and θ's are split into, e.g. ["0/2", "1/2"]: as many tasks
+        side by side.
         """
         last = finish.finish().set_caching_options(False)
         with dsl.ExitHandler(last, name="training"):
             raw = dsl.importer(artifact_uri=logs, artifact_class=dsl.Dataset, reimport=False).output
-            valid = validate.validate(logs=raw, fingerprint=fingerprint, config=validate_config).outputs["out"]
+            valid = validate.validate(logs=raw, fingerprint=fingerprint, config=validate_config).outputs[
+                "out"
+            ]
             held = champion.champion(registry=registry, fingerprint=fingerprint).outputs["out"]
             mined = augment.augment(logs=valid, config=augment_config).outputs["out"]
             judge = theta.theta(logs=valid, candidates=mined, config=discriminate_config).outputs["out"]
             with dsl.ParallelFor(shards) as shard:
                 asked = knowledge.knowledge(
-                    logs=valid, candidates=mined, llm=llm, checkpoints=checkpoints, shard=shard, config=knowledge_config
+                    logs=valid,
+                    candidates=mined,
+                    llm=llm,
+                    checkpoints=checkpoints,
+                    shard=shard,
+                    config=knowledge_config,
                 )
                 p1, p2 = (
                     score.score(theta=judge, candidates=mined, perspective=perspective, shard=shard)
@@ -74,41 +101,85 @@ def build(fit: Callable[..., dsl.PipelineTask] = train.train, tune: Tune = lambd
                 return {name: dsl.Collected(task.outputs["out"]) for name, task in made.items()}
 
             scored = discriminate.discriminate(
-                logs=valid, candidates=mined, champion=held, theta=judge, source=raw, config=discriminate_config,
+                logs=valid,
+                candidates=mined,
+                champion=held,
+                theta=judge,
+                source=raw,
+                config=discriminate_config,
                 **shared(),
-            ).outputs["out"]  # fmt: skip
+            ).outputs["out"]
             samples = label.label(scored=scored, source=raw, config=label_config).outputs["out"]
             encoders = {
                 system: fit(
-                    samples=samples, documents=mined, system=system, checkpoints=checkpoints, registry=registry,
+                    samples=samples,
+                    documents=mined,
+                    system=system,
+                    checkpoints=checkpoints,
+                    registry=registry,
                     config=train_config,
                 ).outputs["out"]
                 for system in SYSTEMS
-            }  # fmt: skip
+            }
             exported, indexed = {}, {}
             for system in ("clicks", "crops"):
-                onnx = export.export(encoder=encoders[system], system=system, config=export_config).outputs["out"]
+                onnx = export.export(encoder=encoders[system], system=system, config=export_config).outputs[
+                    "out"
+                ]
                 exported[system] = onnx
-                indexed[system] = index.index(exported=onnx, documents=mined, system=system, config=index_config).outputs["out"]
+                indexed[system] = index.index(
+                    exported=onnx, documents=mined, system=system, config=index_config
+                ).outputs["out"]
             evaluated = evaluate.evaluate(
-                documents=mined, tests=scored, logs=valid, source=raw, champion=held, config=evaluate_config, **encoders
+                documents=mined,
+                tests=scored,
+                logs=valid,
+                source=raw,
+                champion=held,
+                config=evaluate_config,
+                **encoders,
             ).outputs["out"]
             common = {"documents": mined, "samples": samples, "evaluated": evaluated, "registry": registry}
             first = baseline.baseline(
-                exported=exported["clicks"], indexed=indexed["clicks"], champion=held, config=register_config, **common
+                exported=exported["clicks"],
+                indexed=indexed["clicks"],
+                champion=held,
+                config=register_config,
+                **common,
             ).outputs["out"]
             verdict = gate.gate(
-                evaluated=evaluated, exported=exported["crops"], indexed=indexed["crops"], baseline=first, config=gate_config
+                evaluated=evaluated,
+                exported=exported["crops"],
+                indexed=indexed["crops"],
+                baseline=first,
+                config=gate_config,
             ).outputs["out"]
             release = register.register(
-                exported=exported["crops"], indexed=indexed["crops"], verdict=verdict, config=register_config, **common
+                exported=exported["crops"],
+                indexed=indexed["crops"],
+                verdict=verdict,
+                config=register_config,
+                **common,
             ).outputs["out"]
             deploy.deploy(register=release, registry=registry, config=deploy_config)
             report.report(
-                source=raw, validate=valid, augment=mined, champion=held, theta=judge, discriminate=scored,
-                label=samples, exported=exported["crops"], indexed=indexed["crops"], evaluated=evaluated, baseline=first,
-                gate=verdict, register=release, config=report_config, **shared(), **encoders,
-            )  # fmt: skip
+                source=raw,
+                validate=valid,
+                augment=mined,
+                champion=held,
+                theta=judge,
+                discriminate=scored,
+                label=samples,
+                exported=exported["crops"],
+                indexed=indexed["crops"],
+                evaluated=evaluated,
+                baseline=first,
+                gate=verdict,
+                register=release,
+                config=report_config,
+                **shared(),
+                **encoders,
+            )
         tune(pipeline_context.Pipeline.get_default_pipeline().tasks.values())
 
     return training

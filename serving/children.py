@@ -1,12 +1,14 @@
-"""Child processes that end with the process that started them, however that one ends, and not by the terminal's Ctrl-C."""
+"""Child processes that end with the process that started them, however that one ends, and not by the
+terminal's Ctrl-C.
+"""
 
 import os
 import subprocess
 import sys
 from pathlib import Path
 
-# Asks Linux for SIGTERM on the parent's death (prctl 1), then becomes the command: safe beside threads, unlike a `preexec_fn`.
-# A parent that died before the question is noticed by its id.
+# Asks Linux for SIGTERM on the parent's death (prctl 1), then becomes the command: safe beside threads,
+# unlike a `preexec_fn`. A parent that died before the question is noticed by its id.
 _GUARD = (
     "import ctypes, os, signal, sys\n"
     "ctypes.CDLL(None).prctl(1, signal.SIGTERM)\n"
@@ -17,12 +19,15 @@ STOP_S = 15.0
 
 
 def start(command: list[str], *, log: Path, environment: dict[str, str]) -> subprocess.Popen[bytes]:
-    """Starts `command` (its first part an absolute path), its output appended to `log`. Call it from the main thread: Linux
-    takes the end of the starting thread for the parent's."""
+    """Starts `command` (its first part an absolute path), its output appended to `log`. Call it from the main
+    thread: Linux takes the end of the starting thread for the parent's.
+    """
     log.parent.mkdir(parents=True, exist_ok=True)
     guarded = [sys.executable, "-S", "-c", _GUARD, str(os.getpid()), *command]
     with log.open("ab") as out:
-        return subprocess.Popen(guarded, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=environment, process_group=0)
+        return subprocess.Popen(
+            guarded, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=environment, process_group=0
+        )
 
 
 def stop(process: subprocess.Popen[bytes], timeout_s: float = STOP_S) -> int:

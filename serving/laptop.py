@@ -1,4 +1,6 @@
-"""`crops serve`: Triton and a gateway as child processes of this one, from a release to a URL, until it is interrupted."""
+"""`crops serve`: Triton and a gateway as child processes of this one, from a release to a URL, until it is
+interrupted.
+"""
 
 import json
 import os
@@ -12,31 +14,43 @@ from pathlib import Path
 
 import httpx
 
-from crops import manifest
 from crops.errors import ServiceError
-from crops.manifest import Manifest, Release
+from crops.release import manifest
+from crops.release.manifest import Manifest, Release
+from crops.release.triton import control, repository
 from serving import children
 from serving.gateway.settings import Settings
-from serving.triton import control, install, launch, repository
+from serving.triton import install, launch
 
 READY_S = 60.0
 
 
 def release_of(folder: Path, uri: str) -> Release:
     """The manifest's entry for a release folder on this machine."""
-    from crops.index import sha256
+    from crops.release.index import sha256
 
     checksum = sha256(folder / "checksums.json")
-    return Release(uri=uri, model=repository.model_name(uri, checksum), files=str(folder.resolve()), checksum=checksum)
+    return Release(
+        uri=uri, model=repository.model_name(uri, checksum), files=str(folder.resolve()), checksum=checksum
+    )
 
 
 def serve(
-    arms: dict[str, Release], state: Path, *, host: str, port: int, events: Path | None, settings: Mapping[str, object],
-    say: Callable[[str], None], stop: Callable[[], bool] = lambda: False, handle_signals: bool = True,
+    arms: dict[str, Release],
+    state: Path,
+    *,
+    host: str,
+    port: int,
+    events: Path | None,
+    settings: Mapping[str, object],
+    say: Callable[[str], None],
+    stop: Callable[[], bool] = lambda: False,
+    handle_signals: bool = True,
     instances: repository.Instances = repository.Instances(),  # noqa: B008  a value
     restarts_a_minute: int = 5,
-) -> None:  # fmt: skip
-    """Serves `arms` until SIGTERM, Ctrl-C or `stop`. A child that ends by itself is started again. `state` keeps everything.
+) -> None:
+    """Serves `arms` until SIGTERM, Ctrl-C or `stop`. A child that ends by itself is started again. `state`
+    keeps everything.
 
     handle_signals: False in any thread but the main one, which alone may listen to signals.
     """
@@ -72,7 +86,7 @@ def serve(
 
 def _triton(
     venv: Path, state: Path, ports: launch.Ports, arms: dict[str, Release], instances: repository.Instances
-) -> launch.Server:  # fmt: skip
+) -> launch.Server:
     """A Triton with every arm's encoder loaded and warm."""
     server = launch.start(venv, state / "models", state / "triton", ports)
     try:
@@ -97,7 +111,9 @@ class _Restarts:
         now_s = time.monotonic()
         self._at = [at for at in self._at if now_s - at < self._within_s] + [now_s]
         if len(self._at) > self._most:
-            raise ServiceError(f"{name} ended with {code}, the {len(self._at)}th end within a minute; its log is {log}")
+            raise ServiceError(
+                f"{name} ended with {code}, the {len(self._at)}th end within a minute; its log is {log}"
+            )
         say(f"{name} ended with {code}; starting it again, its log is {log}")
 
 
@@ -126,7 +142,14 @@ def _manifest(state: Path, arms: dict[str, Release]) -> str:
 
 
 def _checked(
-    state: Path, triton: launch.Server, url: str, *, host: str, port: int, events: Path | None, settings: Mapping[str, object]
+    state: Path,
+    triton: launch.Server,
+    url: str,
+    *,
+    host: str,
+    port: int,
+    events: Path | None,
+    settings: Mapping[str, object],
 ) -> Path:
     """The gateway's settings, checked and written down."""
     secret = state / "secret"
@@ -135,9 +158,15 @@ def _checked(
         with os.fdopen(descriptor, "w") as file:
             file.write(secrets.token_hex(32))
     values = {
-        "manifest": url, "triton": triton.grpc, "host": host, "port": port, "state": str(state), "secret_file": str(secret),
-        "events": None if events is None else str(events), **settings,
-    }  # fmt: skip
+        "manifest": url,
+        "triton": triton.grpc,
+        "host": host,
+        "port": port,
+        "state": str(state),
+        "secret_file": str(secret),
+        "events": None if events is None else str(events),
+        **settings,
+    }
     checked = Settings.parse(values, source="gateway")
     path = state / "gateway.json"
     path.write_text(json.dumps(checked.model_dump(mode="json"), indent=2) + "\n", encoding="utf-8")
@@ -145,7 +174,11 @@ def _checked(
 
 
 def _gateway(state: Path, settings: Path) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1]), "OMP_NUM_THREADS": "1"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(Path(__file__).resolve().parents[1]),
+        "OMP_NUM_THREADS": "1",
+    }
     command = [sys.executable, "-m", "serving.gateway", str(settings)]
     return children.start(command, log=state / "gateway.log", environment=environment)
 

@@ -1,6 +1,8 @@
-"""Reformulations while they happen: another normalised query of the same user within the window (no similarity test).
+"""Reformulations while they happen: another normalised query of the same user within the window (no
+similarity test).
 
-The state is the last search of each user, for as long as the window: in this process, or in Redis for several replicas.
+The state is the last search of each user, for as long as the window: in this process, or in Redis for several
+replicas.
 """
 
 import hashlib
@@ -23,8 +25,9 @@ class Reformulations(Protocol):
     """Told of every search; says which arm's search it reformulates."""
 
     async def seen(self, user_id: str, arm: str, query: str, now_s: float) -> str | None:
-        """`query` (normalised) at `now_s`: the arm of the user's search before it, where that asked something else within
-        the window; None otherwise."""
+        """`query` (normalised) at `now_s`: the arm of the user's search before it, where that asked something
+        else within the window; None otherwise.
+        """
 
 
 class InProcess:
@@ -44,7 +47,9 @@ class InProcess:
 
 
 class InRedis:
-    """Of all replicas. Keys are keyed hashes of user ids and expire with the window; a Redis that is down counts nothing."""
+    """Of all replicas. Keys are keyed hashes of user ids and expire with the window; a Redis that is down
+    counts nothing.
+    """
 
     def __init__(self, client: Any, *, window_s: float, secret: bytes) -> None:
         """client: redis.asyncio.Redis."""
@@ -62,7 +67,9 @@ class InRedis:
         return _reformulated(before, asked, now_s, self._window_s)
 
 
-def _reformulated(before: tuple[float, str, str] | None, query: str, now_s: float, window_s: float) -> str | None:
+def _reformulated(
+    before: tuple[float, str, str] | None, query: str, now_s: float, window_s: float
+) -> str | None:
     if before is None:
         return None
     then_s, arm, asked = before

@@ -1,7 +1,9 @@
-"""A drift alert starts a training: takes Alertmanager's webhook, calls a CI's workflow, at most once in a while.
+"""A drift alert starts a training: takes Alertmanager's webhook, calls a CI's workflow, at most once in a
+while.
 
-Alertmanager repeats itself and alerts flap; a start is written down before it is asked for, so neither a repetition nor a
-restart starts it twice. A call that the CI refuses is taken back and answered 502, and Alertmanager tries again.
+Alertmanager repeats itself and alerts flap; a start is written down before it is asked for, so neither a
+repetition nor a restart starts it twice. A call that the CI refuses is taken back and answered 502, and
+Alertmanager tries again.
 """
 
 import hmac
@@ -23,11 +25,20 @@ CALL_S = 20.0
 
 
 class Hook:
-    """url, headers, body: the CI's call. every_s: least time between two. state: file of the last one. clock: Unix seconds."""
+    """url, headers, body: the CI's call. every_s: least time between two. state: file of the last one. clock:
+    Unix seconds.
+    """
 
     def __init__(
-        self, url: str, *, headers: dict[str, str], body: Any, state: Path, every_s: float, clock: Callable[[], float] = time.time
-    ) -> None:  # fmt: skip
+        self,
+        url: str,
+        *,
+        headers: dict[str, str],
+        body: Any,
+        state: Path,
+        every_s: float,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._url, self._headers, self._body = url, headers, body
         self._state, self._every_s, self._clock = state, every_s, clock
         self._lock = threading.Lock()
@@ -35,7 +46,11 @@ class Hook:
     def take(self, alerts: list[dict[str, Any]]) -> tuple[int, str]:
         """The HTTP status and what to say for the alerts of one call."""
         names = sorted(
-            {str(alert.get("labels", {}).get("alertname", "?")) for alert in alerts if alert.get("status") == "firing"}
+            {
+                str(alert.get("labels", {}).get("alertname", "?"))
+                for alert in alerts
+                if alert.get("status") == "firing"
+            }
         )
         if not names:
             return 200, "nothing fires"
@@ -45,7 +60,9 @@ class Hook:
                 return 200, f"a training was started {now_s - before['at']:.0f} s ago, by {before['why']}"
             self._write({"at": now_s, "why": ", ".join(names)})
             try:
-                httpx.post(self._url, headers=self._headers, json=self._body, timeout=CALL_S).raise_for_status()
+                httpx.post(
+                    self._url, headers=self._headers, json=self._body, timeout=CALL_S
+                ).raise_for_status()
             except httpx.HTTPError as error:
                 self._write(before)
                 return 502, f"the CI does not take it: {type(error).__name__} {error}"
@@ -75,7 +92,9 @@ def server(hook: Hook, host: str, port: int, *, token: str) -> ThreadingHTTPServ
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self._say(200 if self.path == "/healthz" else 404, "alive" if self.path == "/healthz" else "not found")
+            self._say(
+                200 if self.path == "/healthz" else 404, "alive" if self.path == "/healthz" else "not found"
+            )
 
         def do_POST(self) -> None:
             given = self.headers.get("authorization", "").removeprefix("Bearer ")

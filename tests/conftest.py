@@ -21,7 +21,9 @@ def chromium():
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-background-networking"])
+        browser = driver.chromium.launch(
+            executable_path=path, args=["--no-sandbox", "--disable-background-networking"]
+        )
         yield browser
         browser.close()
 
@@ -39,9 +41,18 @@ def engine(tmp_path_factory):
     place = tmp_path_factory.mktemp("dockerd")
     socket = f"unix://{place}/docker.sock"
     command = [
-        "dockerd", "--default-ulimit", "nofile=20000:20000", "-H", socket, "--data-root", str(place / "data"),
-        "--exec-root", str(place / "exec"), "-p", str(place / "pid"),
-    ]  # fmt: skip
+        "dockerd",
+        "--default-ulimit",
+        "nofile=20000:20000",
+        "-H",
+        socket,
+        "--data-root",
+        str(place / "data"),
+        "--exec-root",
+        str(place / "exec"),
+        "-p",
+        str(place / "pid"),
+    ]
     with (place / "log").open("wb") as log:
         daemon = subprocess.Popen(command, stdout=log, stderr=log)
     os.environ["DOCKER_HOST"] = socket
@@ -69,14 +80,27 @@ def _answering(docker, daemon, log):
 
 @pytest.fixture(scope="session")
 def images(engine):
-    """Name -> image. Built on the public base where BASE_IMAGE says so, else on the stand-in of Debian's packages."""
-    environment = {**os.environ, "BASE_IMAGE": os.environ.get("BASE_IMAGE", "standin"), "PATH": f"/usr/bin:{os.environ['PATH']}"}
+    """Name -> image. Built on the public base where BASE_IMAGE says so, else on the stand-in of Debian's
+    packages.
+    """
+    environment = {
+        **os.environ,
+        "BASE_IMAGE": os.environ.get("BASE_IMAGE", "standin"),
+        "PATH": f"/usr/bin:{os.environ['PATH']}",
+    }
     done = subprocess.run(
-        ["bash", "docker/build", *NAMES], cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ["bash", "docker/build", *NAMES],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     assert done.returncode == 0, done.stdout[-4000:]
     print(done.stdout)
     version = next(
-        line.split('"')[1] for line in (ROOT / "pyproject.toml").read_text().splitlines() if line.startswith("version")
+        line.split('"')[1]
+        for line in (ROOT / "pyproject.toml").read_text().splitlines()
+        if line.startswith("version")
     )
     return {name: engine.images.get(f"crops/{name}:{version}") for name in NAMES}

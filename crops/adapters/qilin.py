@@ -1,14 +1,18 @@
-"""Qilin (Xiaohongshu, 2025; huggingface.co/datasets/THUIR/Qilin) to the tables: plain Chinese text, search and feed.
+"""Qilin (Xiaohongshu, 2025; huggingface.co/datasets/THUIR/Qilin) to the tables: plain Chinese text, search
+and feed.
 
 What its rows need:
-- What was shown lies nested in a search's or request's row, as a list of structs or, as some writers of Parquet store it,
-  a struct of lists; both are read.
-- The time stands in the nested items: `search_timestamp`, `request_timestamp` or `timestamp`, in seconds or milliseconds.
-  A search's time is the earliest of its items; one without items has none and is left out, and counted.
-- `page_time` is NaN or -1 where nobody knows: null, not 0. Its unit is not documented; it is taken as seconds.
+- What was shown lies nested in a search's or request's row, as a list of structs or, as some writers of
+  Parquet store it, a struct of lists; both are read.
+- The time stands in the nested items: `search_timestamp`, `request_timestamp` or `timestamp`, in seconds or
+  milliseconds. A search's time is the earliest of its items; one without items has none and is left out, and
+  counted.
+- `page_time` is NaN or -1 where nobody knows: null, not 0. Its unit is not documented; it is taken as
+  seconds.
 - `search_idx` starts again in the test part: ids carry their part.
 - `position` may start at 0 or 1 and have holes: it gives the order, and ours counts from 0.
-- `bm25_results` and `dpr_results` are lists of a later experiment, not of the platform: they are no stage and stay out.
+- `bm25_results` and `dpr_results` are lists of a later experiment, not of the platform: they are no stage and
+  stay out.
 """
 
 import re
@@ -21,8 +25,13 @@ from crops.adapters import release
 from crops.adapters.release import Piece, Release
 from crops.errors import InputError
 
-ADVICE = "take the Parquet files of huggingface.co/datasets/THUIR/Qilin and name the folder that holds its configs"
-PARTS = {"search": ("search_train", "search_test"), "recommendation": ("recommendation_train", "recommendation_test")}
+ADVICE = (
+    "take the Parquet files of huggingface.co/datasets/THUIR/Qilin and name the folder that holds its configs"
+)
+PARTS = {
+    "search": ("search_train", "search_test"),
+    "recommendation": ("recommendation_train", "recommendation_test"),
+}
 DETAILS = {"search": "search_result_details_with_idx", "recommendation": "rec_result_details_with_idx"}
 IDS = {"search": "search_idx", "recommendation": "request_idx"}
 TIMES = ("search_timestamp", "request_timestamp", "timestamp")
@@ -38,20 +47,30 @@ def read(src: Path) -> Release:
     release.require(_schema(notes[0]).names, ("note_idx", "note_title", "note_content"), notes[0], ADVICE)
     searches = _shown(src, "search", ("query",))
     views = _shown(src, "recommendation", ())
-    setup = (f"CREATE TEMP TABLE shown AS {searches}", f"CREATE TEMP TABLE viewed AS {views}", _found(), _listed())
+    setup = (
+        f"CREATE TEMP TABLE shown AS {searches}",
+        f"CREATE TEMP TABLE viewed AS {views}",
+        _found(),
+        _listed(),
+    )
     piece = Piece(setup=setup, tables={**_search_tables(), "feed": _feed(), "videos": _videos(notes)})
     counts = {
-        "searches_without_results": f"SELECT (SELECT count(*) FROM {_parquet(_parts(src, 'search'))}) - count(*) FROM found",
+        "searches_without_results": f"SELECT (SELECT count(*) FROM {_parquet(_parts(src, 'search'))}) - "
+        "count(*) FROM found",
         "rows_unreadable": "SELECT count(*) FROM (FROM shown UNION ALL BY NAME FROM viewed) "
         "WHERE id IS NULL OR user_id IS NULL OR note_id IS NULL OR ts_us IS NULL",
     }
-    return Release(pieces=(piece,), counts=counts, notes=("page_time is taken as seconds: its unit is not documented",))
+    return Release(
+        pieces=(piece,), counts=counts, notes=("page_time is taken as seconds: its unit is not documented",)
+    )
 
 
 def _files(src: Path, config: str) -> list[Path]:
     """Parquet files whose folder or name starts with the config's name."""
     names = re.compile(rf"{config}([-_.]\d.*|\.parquet)?$")
-    return sorted(p for p in src.rglob("*.parquet") if any(names.match(part) for part in p.relative_to(src).parts))
+    return sorted(
+        p for p in src.rglob("*.parquet") if any(names.match(part) for part in p.relative_to(src).parts)
+    )
 
 
 def _parts(src: Path, kind: str) -> list[Path]:
@@ -65,7 +84,9 @@ def _schema(path: Path) -> pa.Schema:
     try:
         return pq.read_schema(path)
     except (OSError, pa.ArrowInvalid) as error:
-        raise InputError(path, f"not a readable Parquet file ({str(error).splitlines()[0]}); {ADVICE}") from error
+        raise InputError(
+            path, f"not a readable Parquet file ({str(error).splitlines()[0]}); {ADVICE}"
+        ) from error
 
 
 def _parquet(files: list[Path]) -> str:
@@ -100,15 +121,18 @@ def _unnested(files: list[Path], kind: str, part: str, extra: tuple[str, ...]) -
     time = next((t for t in TIMES if t in names), None)
     if time is None:
         raise InputError(
-            files[0], f"items in {details!r} have no time ({' or '.join(TIMES)}), found {', '.join(names)}; {ADVICE}"
+            files[0],
+            f"items in {details!r} have no time ({' or '.join(TIMES)}), found {', '.join(names)}; {ADVICE}",
         )
     release.require(names, ("note_idx", "position", "click"), files[0], ADVICE)
     has = {name: value(name) for name in names}
     return f"""
-        SELECT {release.text(part + ":")} || {release.whole(IDS[kind])} AS id, {release.whole("user_idx")} AS user_id,
+        SELECT {release.text(part + ":")} || {release.whole(IDS[kind])} AS id,
+            {release.whole("user_idx")} AS user_id,
             {"trim(query)" if "query" in extra else "CAST(NULL AS VARCHAR)"} AS query,
             {release.whole(has["note_idx"])} AS note_id, try_cast({has["position"]} AS DOUBLE) AS place,
-            {_positive(has, "click")} AS clicked, {_positive(has, "like")} OR {_positive(has, "collect")} AS liked,
+            {_positive(has, "click")} AS clicked, {_positive(has, "like")}
+                OR {_positive(has, "collect")} AS liked,
             {release.seconds(has["page_time"], 1) if "page_time" in has else "CAST(NULL AS FLOAT)"} AS play_s,
             {release.epoch_us(has[time])} AS ts_us
         FROM ({source})"""
@@ -126,7 +150,8 @@ def _found() -> str:
     return """
         CREATE TEMP TABLE found AS
         SELECT id AS search_id, min(user_id) AS user_id, min(ts_us) AS ts_us, min(query) AS query
-        FROM shown WHERE id IS NOT NULL AND user_id IS NOT NULL AND ts_us IS NOT NULL AND coalesce(query, '') <> ''
+        FROM shown WHERE id IS NOT NULL AND user_id IS NOT NULL AND ts_us IS NOT NULL AND coalesce(query,
+            '') <> ''
         GROUP BY id"""
 
 
@@ -134,10 +159,12 @@ def _listed() -> str:
     return """
         CREATE TEMP TABLE listed AS
         SELECT search_id, ts_us, note_id, clicked, liked, play_s,
-            CAST(row_number() OVER (PARTITION BY search_id ORDER BY place NULLS LAST, note_id) - 1 AS INTEGER) AS position
+            CAST(row_number() OVER (PARTITION BY search_id ORDER BY place NULLS LAST,
+                note_id) - 1 AS INTEGER) AS position
         FROM (SELECT search_id, f.ts_us, note_id, bool_or(clicked) AS clicked, bool_or(liked) AS liked,
                 max(play_s) AS play_s, min(place) AS place
-              FROM shown JOIN found AS f ON search_id = id WHERE note_id IS NOT NULL GROUP BY search_id, f.ts_us, note_id)"""
+              FROM shown JOIN found AS f ON search_id = id WHERE note_id IS NOT NULL GROUP BY search_id,
+                  f.ts_us, note_id)"""
 
 
 def _search_tables() -> dict[str, str]:
@@ -159,14 +186,18 @@ def _feed() -> str:
 
 
 def _videos(notes: list[Path]) -> str:
-    """The note's text stands where a video's cover text does: the field for text beyond the caption. The unit of
-    `video_duration` is not documented, so nothing is claimed about it."""
+    """The note's text stands where a video's cover text does: the field for text beyond the caption. The unit
+    of `video_duration` is not documented, so nothing is claimed about it.
+    """
     return f"""
         SELECT video_id, coalesce(caption, '') AS caption, CAST([] AS VARCHAR[]) AS keywords,
-            coalesce(body, '') AS cover_text, CAST([] AS VARCHAR[]) AS related_queries, CAST(NULL AS VARCHAR) AS author_id,
+            coalesce(body, '') AS cover_text, CAST([] AS VARCHAR[]) AS related_queries,
+                CAST(NULL AS VARCHAR) AS author_id,
             CAST(NULL AS FLOAT) AS duration_s, CAST(NULL AS TIMESTAMPTZ) AS uploaded_at
-        FROM (SELECT note_id AS video_id FROM listed UNION SELECT note_id FROM viewed WHERE note_id IS NOT NULL
+        FROM (SELECT note_id AS video_id FROM listed UNION SELECT note_id FROM viewed
+            WHERE note_id IS NOT NULL
               UNION SELECT {release.whole("note_idx")} FROM {_parquet(notes)})
-            LEFT JOIN (SELECT {release.whole("note_idx")} AS video_id, min(note_title) AS caption, min(note_content) AS body
+            LEFT JOIN (SELECT {release.whole("note_idx")} AS video_id, min(note_title) AS caption,
+                min(note_content) AS body
                        FROM {_parquet(notes)} GROUP BY 1) USING (video_id)
         WHERE video_id IS NOT NULL"""

@@ -1,7 +1,8 @@
 """What the adapters of the large data sets share: a release as SQL that one engine runs piece by piece.
 
-An adapter looks at names and column headers only, and says in SQL what the tables are; reading, spilling and writing are
-the stage's. So a set that does not fit in memory is converted in pieces or on disk, and a wrong folder fails at once.
+An adapter looks at names and column headers only, and says in SQL what the tables are; reading, spilling and
+writing are the stage's. So a set that does not fit in memory is converted in pieces or on disk, and a wrong
+folder fails at once.
 """
 
 import csv
@@ -11,7 +12,8 @@ from pathlib import Path
 
 from crops.errors import InputError
 
-# A quoted field of the public releases can exceed Python's 128 KiB and DuckDB's 2 MB; a line above this is damage.
+# A quoted field of the public releases can exceed Python's 128 KiB and DuckDB's 2 MB; a line above this is
+# damage.
 MAX_LINE_BYTES = 8 * 1024 * 1024
 # Epoch numbers above this are milliseconds: as seconds they would lie beyond the year 5000.
 LARGEST_EPOCH_S = 100_000_000_000
@@ -21,8 +23,8 @@ LARGEST_EPOCH_S = 100_000_000_000
 class Piece:
     """A part that is converted on its own and gives each table at most one file per date.
 
-    `feather` names Arrow files for the SQL; `setup` runs first; `tables` has a SELECT per table with the table's columns
-    and, where it is partitioned, `date` (YYYY-MM-DD).
+    `feather` names Arrow files for the SQL; `setup` runs first; `tables` has a SELECT per table with the
+    table's columns and, where it is partitioned, `date` (YYYY-MM-DD).
     """
 
     feather: Mapping[str, Path] = field(default_factory=dict)
@@ -32,7 +34,9 @@ class Piece:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Release:
-    """A whole data set. `counts` are SELECTs of one number each, asked when all pieces are done: what was left out."""
+    """A whole data set. `counts` are SELECTs of one number each, asked when all pieces are done: what was
+    left out.
+    """
 
     pieces: tuple[Piece, ...]
     counts: Mapping[str, str] = field(default_factory=dict)
@@ -49,14 +53,22 @@ def text(value: object) -> str:
 
 
 def folder_with(src: Path, name: str, advice: str) -> Path:
-    """`src` or the folder directly in it that holds `name`; an InputError with `advice` where there is none or several."""
+    """`src` or the folder directly in it that holds `name`; an InputError with `advice` where there is none
+    or several.
+    """
     if src.is_file():
         raise InputError(src, f"a file, expected the unpacked folder; {advice}")
-    found = [folder for folder in (src, *sorted(p for p in src.iterdir() if p.is_dir())) if (folder / name).exists()]
+    found = [
+        folder
+        for folder in (src, *sorted(p for p in src.iterdir() if p.is_dir()))
+        if (folder / name).exists()
+    ]
     if not found:
         raise InputError(src, f"holds no {name}; {advice}")
     if len(found) > 1:
-        raise InputError(src, f"holds {name} in several folders ({', '.join(p.name for p in found)}): name one of them")
+        raise InputError(
+            src, f"holds {name} in several folders ({', '.join(p.name for p in found)}): name one of them"
+        )
     return found[0]
 
 
@@ -74,13 +86,16 @@ def require(found: Iterable[str], wanted: Iterable[str], path: Path, advice: str
     have = list(found)
     for column in wanted:
         if column not in have:
-            raise InputError(path, f"column {column!r} is missing, found {', '.join(have) or 'none'}; {advice}")
+            raise InputError(
+                path, f"column {column!r} is missing, found {', '.join(have) or 'none'}; {advice}"
+            )
 
 
 def read_csv(path: Path) -> str:
     """The file as an SQL table of texts, in its order, whatever lengths its quoted fields have."""
     return (
-        f"read_csv({text(path)}, header = true, all_varchar = true, delim = ',', quote = '\"', escape = '\"', "
+        f"read_csv({text(path)}, header = true, all_varchar = true, delim = ',', quote = '\"', "
+        "escape = '\"', "
         f"max_line_size = {MAX_LINE_BYTES})"
     )
 

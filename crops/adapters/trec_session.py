@@ -1,10 +1,10 @@
 """TREC 2013 Session track (sessiontrack2013.xml, NIST) to the tables: bytes in, Arrow tables out.
 
-The file has no users, no feed and only relative times:
-user_id is `session:<num>` (nobody is known across sessions); ts is START plus `<num>` hours plus the search's seconds, so
-133 sessions lie on six days and the last can be held out, while no two sessions mix (the reformulation window is 90 s).
-position is the order in the list, 0-based: `rank` only names a result for its clicks. play_s is the time between a
-click's start and end, summed; null where no end is known (`NA`).
+The file has no users, no feed and only relative times: user_id is `session:<num>` (nobody is known across
+sessions); ts is START plus `<num>` hours plus the search's seconds, so 133 sessions lie on six days and the
+last can be held out, while no two sessions mix (the reformulation window is 90 s). position is the order in
+the list, 0-based: `rank` only names a result for its clicks. play_s is the time between a click's start and
+end, summed; null where no end is known (`NA`).
 """
 
 import datetime
@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from crops import records
 from crops.errors import InputError
+from crops.tables import records
 from crops.text import normalise_query
 
 START = datetime.datetime(2013, 1, 1, tzinfo=datetime.UTC)
@@ -35,17 +35,22 @@ class Converted:
 
 
 def clean(text: str | None) -> str:
-    r"""Entities decoded a second time (the XML parser did the first), JSON's escapes undone, white space collapsed.
+    r"""Entities decoded a second time (the XML parser did the first), JSON's escapes undone, white space
+    collapsed.
 
     >>> clean('Home\\/current \\"issue\\" &amp;raquo; &lt;b&gt;')
     'Home/current "issue" &raquo; <b>'
     """
     plain = re.sub(r'\\([/"])', r"\1", html.unescape(text or ""))
-    return " ".join(re.sub(r"\\[rnt]", " ", plain).split())  # \r, \n and \t are left only where white space stood
+    return " ".join(
+        re.sub(r"\\[rnt]", " ", plain).split()
+    )  # \r, \n and \t are left only where white space stood
 
 
 def convert(raw: bytes, source: str = "sessiontrack2013.xml") -> Converted:
-    """Raises InputError, with `source`, where `raw` is not the track's XML or a value in it cannot be read."""
+    """Raises InputError, with `source`, where `raw` is not the track's XML or a value in it cannot be
+    read.
+    """
     try:
         root = ET.fromstring(raw)  # noqa: S314 - a file the user downloaded; expat refuses entity expansion attacks
         if root.tag != "sessiontrack2013":
@@ -62,7 +67,10 @@ def convert(raw: bytes, source: str = "sessiontrack2013.xml") -> Converted:
         for row in session["videos"]:
             known = videos.get(row["video_id"])
             # The same page comes with several snippets; the longest is the one that is never empty by chance.
-            if known is None or (len(row["cover_text"]), row["cover_text"]) > (len(known["cover_text"]), known["cover_text"]):
+            if known is None or (len(row["cover_text"]), row["cover_text"]) > (
+                len(known["cover_text"]),
+                known["cover_text"],
+            ):
                 videos[row["video_id"]] = row
     return Converted(
         searches=_table(sorted(searches, key=lambda r: (r["ts"], r["search_id"])), records.SEARCHES),
@@ -112,16 +120,31 @@ def _results(interaction: ET.Element, search: dict, found: dict) -> None:
         if not video_id or video_id in seen:
             continue
         known = [s for s in plays.get(result.attrib["rank"], []) if s is not None]
-        found["results"].append({
-            "search_id": search["search_id"], "video_id": video_id, "stage": "exposed", "position": len(seen),
-            "clicked": result.attrib["rank"] in plays, "liked": False, "play_s": sum(known) if known else None,
-            "paths": None, "date": search["date"],
-        })  # fmt: skip
-        found["videos"].append({
-            "video_id": video_id, "caption": clean(result.findtext("title")), "keywords": [],
-            "cover_text": clean(result.findtext("snippet")), "related_queries": [],
-            "author_id": None, "duration_s": None, "uploaded_at": None,
-        })  # fmt: skip
+        found["results"].append(
+            {
+                "search_id": search["search_id"],
+                "video_id": video_id,
+                "stage": "exposed",
+                "position": len(seen),
+                "clicked": result.attrib["rank"] in plays,
+                "liked": False,
+                "play_s": sum(known) if known else None,
+                "paths": None,
+                "date": search["date"],
+            }
+        )
+        found["videos"].append(
+            {
+                "video_id": video_id,
+                "caption": clean(result.findtext("title")),
+                "keywords": [],
+                "cover_text": clean(result.findtext("snippet")),
+                "related_queries": [],
+                "author_id": None,
+                "duration_s": None,
+                "uploaded_at": None,
+            }
+        )
         seen.add(video_id)
 
 
@@ -135,7 +158,9 @@ def _weak_truth(sessions: list[dict]) -> list[dict]:
 
     A session's own clicks are left out for its own queries: CT and QR are made of them already.
     """
-    clicked = {(s["topic"], i, r["video_id"]) for i, s in enumerate(sessions) for r in s["results"] if r["clicked"]}
+    clicked = {
+        (s["topic"], i, r["video_id"]) for i, s in enumerate(sessions) for r in s["results"] if r["clicked"]
+    }
     by_topic: dict[str, set[tuple[int, str]]] = {}
     for topic, i, video_id in clicked:
         by_topic.setdefault(topic, set()).add((i, video_id))

@@ -9,30 +9,46 @@ import click
 from crops.cli.support import EXISTING, config_option, out_option, show
 from crops.config.all import Config, commented
 from crops.config.base import ENGINES
-from crops.io import artifacts
 from crops.stages.base import StageReport
+from crops.tables import artifacts
 
 
 @click.command()
 @out_option
 @click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same bytes.")
-@click.option("--scale", type=click.Choice(["tiny", "small", "medium", "large"]), default="small", show_default=True,
-              help="Searches: about 3 k, 30 k, 300 k, 5 M.")  # fmt: skip
-@click.option("--incumbent", type=click.Choice(["lexical", "paths"]), default="paths", show_default=True,
-              help="The engine that wrote the log: lexical only, or with a dense path beside.")  # fmt: skip
-@click.option("--videos-per-intent", type=click.IntRange(min=1), default=None,
-              help="How crowded an intent is against the depth of the engine's pool.")  # fmt: skip
+@click.option(
+    "--scale",
+    type=click.Choice(["tiny", "small", "medium", "large"]),
+    default="small",
+    show_default=True,
+    help="Searches: about 3 k, 30 k, 300 k, 5 M.",
+)
+@click.option(
+    "--incumbent",
+    type=click.Choice(["lexical", "paths"]),
+    default="paths",
+    show_default=True,
+    help="The engine that wrote the log: lexical only, or with a dense path beside.",
+)
+@click.option(
+    "--videos-per-intent",
+    type=click.IntRange(min=1),
+    default=None,
+    help="How crowded an intent is against the depth of the engine's pool.",
+)
 def world(out: Path, seed: int, scale: str, incumbent: str, videos_per_intent: int | None) -> None:
     """Write the input tables of a simulated short-video platform.
 
-    Searches, results, feed and videos as a real platform would log them, and truth/relevance, which training never
-    reads. Everything measured on it is a simulation.
+    Searches, results, feed and videos as a real platform would log them, and truth/relevance, which training
+    never reads. Everything measured on it is a simulation.
     """
     from crops.world import simulate
 
     started_s = time.monotonic()
     with artifacts.replacing(out) as folder:
-        numbers = simulate.write(folder, scale=scale, seed=seed, incumbent=incumbent, videos_per_intent=videos_per_intent)
+        numbers = simulate.write(
+            folder, scale=scale, seed=seed, incumbent=incumbent, videos_per_intent=videos_per_intent
+        )
     show("world", started_s, StageReport(numbers=numbers), out)
 
 
@@ -43,7 +59,8 @@ def world(out: Path, seed: int, scale: str, incumbent: str, videos_per_intent: i
 def world_llm(world_dir: Path, port: int, host: str) -> None:
     """Serve the simulated world's LLM: an OpenAI-compatible endpoint until interrupted.
 
-    It knows the world's language and answers badly in 4.2 % of cases, so what it adds to recall is an upper bound.
+    It knows the world's language and answers badly in 4.2 % of cases, so what it adds to recall is an upper
+    bound.
     """
     import uvicorn
 
@@ -60,31 +77,34 @@ def import_(dataset: str, src: Path, out: Path) -> None:
     """Convert a public data set to the tables.
 
     \b
-    trec-session  sessiontrack2013.xml of the TREC 2013 Session track: searches, reformulations, clicks; no feed
+    trec-session  sessiontrack2013.xml of the TREC 2013 Session track: searches, reformulations, clicks; no
+                  feed
     kuaisar       the folder with src_inter.csv: searches and feed of the same people, words hashed
     qilin         the folder with the Parquet files: searches and feed in plain Chinese
     recflow       the folder with all_stage/: true stages of a recommender; no queries, no feed, no texts
 
     docs/data/ says where to get each, under which licence, and what each perspective can use.
     """
-    from crops.stages import import_log
+    from crops.stages.logs import import_log
 
     started_s = time.monotonic()
     show("import", started_s, import_log.run(src, out, dataset=dataset), out)
 
 
 @click.command()
-@click.option("--logs", type=EXISTING, required=True, help="Folder with searches/, results/, videos/, perhaps feed/.")
+@click.option(
+    "--logs", type=EXISTING, required=True, help="Folder with searches/, results/, videos/, perhaps feed/."
+)
 @out_option
 @click.option("--engine", type=click.Choice(ENGINES), default=None, help="Default: the config's.")
 @config_option
 def validate(logs: Path, out: Path, engine: str | None, config: Config) -> None:
     """Check the logs against the expectations and keep the rows that pass.
 
-    Writes the accepted rows as the same tables, bad rows under quarantine/ with a reason, validation.json, and Data
-    Docs to look at. Exit code 1 on a critical failure.
+    Writes the accepted rows as the same tables, bad rows under quarantine/ with a reason, validation.json,
+    and Data Docs to look at. Exit code 1 on a critical failure.
     """
-    from crops.stages import validate as stage
+    from crops.stages.logs import validate as stage
 
     started_s = time.monotonic()
     report = stage.run(logs, out, config.section("validate"), engine=engine)
@@ -95,6 +115,8 @@ def validate(logs: Path, out: Path, engine: str | None, config: Config) -> None:
 
 @click.command("config")
 def config() -> None:
-    """Print the default config as YAML: every key with what it does, its unit and where its default comes from."""
+    """Print the default config as YAML: every key with what it does, its unit and where its default comes
+    from.
+    """
     for line in commented():
         click.echo(line)

@@ -11,22 +11,44 @@ from crops.config.base import ENGINES
 
 
 @click.command()
-@click.option("--events", type=EXISTING, required=True, help="Tables searches and results, with arm: what `crops compact` wrote.")
-@click.option("--videos", type=EXISTING, default=None, help="Folder of the table videos (durations). Default: --events.")
+@click.option(
+    "--events",
+    type=EXISTING,
+    required=True,
+    help="Tables searches and results, with arm: what `crops compact` wrote.",
+)
+@click.option(
+    "--videos", type=EXISTING, default=None, help="Folder of the table videos (durations). Default: --events."
+)
 @out_option
-@click.option("--metric", type=click.Choice(["ctr", "lpr", "rqr"]), default=None, help="Primary metric. Default: the config's.")
-@click.option("--planned-lift", type=float, default=None, help="Relative effect to plan for, say 0.01. Default: the config's.")
+@click.option(
+    "--metric",
+    type=click.Choice(["ctr", "lpr", "rqr"]),
+    default=None,
+    help="Primary metric. Default: the config's.",
+)
+@click.option(
+    "--planned-lift",
+    type=float,
+    default=None,
+    help="Relative effect to plan for, say 0.01. Default: the config's.",
+)
 @click.option("--engine", type=click.Choice(ENGINES), default=None, help="Default: the config's.")
 @config_option
 def experiment(
-    events: Path, videos: Path | None, out: Path, metric: str | None, planned_lift: float | None, engine: str | None,
+    events: Path,
+    videos: Path | None,
+    out: Path,
+    metric: str | None,
+    planned_lift: float | None,
+    engine: str | None,
     config: Config,
-) -> None:  # fmt: skip
+) -> None:
     """The A/B readout: lifts with intervals, sample ratio, segments, power, and what they mean.
 
     Writes readout.json and readout.html. Run again it computes only the days that changed.
     """
-    from crops.stages import experiment as stage
+    from crops.stages.trial import experiment as stage
 
     started_s = time.monotonic()
     section = config.section("experiment")

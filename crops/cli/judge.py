@@ -18,8 +18,8 @@ def judge() -> None:
     # raters open ask/judge.html (or fill in ask/sheet.csv) and send their file back
     crops judge read --asked ask --sheet anna.csv --sheet ben.csv --out LOGS/judgements
 
-    What was read back is used by `crops label --judged`, by `crops evaluate --truth`, and, where it lies in LOGS/judgements, by
-    `crops run`.
+    What was read back is used by `crops label --judged`, by `crops evaluate --truth`, and, where it lies in
+    LOGS/judgements, by `crops run`.
     """
 
 
@@ -33,7 +33,7 @@ def export(scored: Path, documents: Path, out: Path, config: Config) -> None:
 
     Writes judge.html, sheet.csv and key.json; the key stays with you.
     """
-    from crops.stages import judge as stage
+    from crops.stages.learn import judge as stage
 
     started_s = time.monotonic()
     show("judge export", started_s, stage.export(scored, documents, out, config.section("judge")), out)
@@ -41,12 +41,20 @@ def export(scored: Path, documents: Path, out: Path, config: Config) -> None:
 
 @judge.command()
 @click.option("--asked", type=EXISTING, required=True, help="The folder that `crops judge export` wrote.")
-@click.option("--sheet", "sheets", type=click.Path(path_type=Path, exists=True, dir_okay=False), multiple=True, required=True,
-              help="A rater's CSV; repeat it for each rater.")  # fmt: skip
+@click.option(
+    "--sheet",
+    "sheets",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    multiple=True,
+    required=True,
+    help="A rater's CSV; repeat it for each rater.",
+)
 @out_option
 def read(asked: Path, sheets: tuple[Path, ...], out: Path) -> None:
-    """Read the raters' grades back: share of relevant pairs per perspective and threshold, and how far raters agree."""
-    from crops.stages import judge as stage
+    """Read the raters' grades back: share of relevant pairs per perspective and threshold, and how far raters
+    agree.
+    """
+    from crops.stages.learn import judge as stage
 
     started_s = time.monotonic()
     show("judge read", started_s, stage.read(asked, sheets, out), out)

@@ -23,7 +23,10 @@ VERBS = {
     "run": ("crops.cli.release", "all of the above as one pipeline on this machine, ending in a report"),
     "submit": ("crops.cli.release", "a pipeline on Kubeflow: compile, upload, run, wait for the verdict"),
     "refresh": ("crops.cli.release", "new videos into the champion's index, and that into service"),
-    "deploy": ("crops.cli.serve", "a registered release to Triton and into the manifest that gateways follow"),
+    "deploy": (
+        "crops.cli.serve",
+        "a registered release to Triton and into the manifest that gateways follow",
+    ),
     "pull": ("crops.cli.serve", "a pinned release as the first champion of a new installation"),
     "serve": ("crops.cli.serve", "Triton and the gateway on this machine: searches answered, events logged"),
     "compact": ("crops.cli.serve", "event logs to the tables that the next training reads"),
@@ -36,7 +39,9 @@ VERBS = {
 }
 
 
-@click.group(cls=Verbs, verbs=VERBS, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    cls=Verbs, verbs=VERBS, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+)
 @click.version_option(package_name="crops")
 def main() -> None:
     """CroPS: from a search log and a feed log to a better query encoder.

@@ -10,12 +10,17 @@ from crops.config.all import Config
 from crops.config.base import ENGINES
 from crops.stages.base import Shard
 
-LOGS = click.option("--logs", type=EXISTING, required=True, help="The accepted tables: what `crops validate` wrote.")
+LOGS = click.option(
+    "--logs", type=EXISTING, required=True, help="The accepted tables: what `crops validate` wrote."
+)
 CANDIDATES = click.option("--candidates", type=EXISTING, required=True, help="What `crops augment` wrote.")
 TRUTH = click.option(
-    "--truth", type=EXISTING, default=None,
-    help="Folder with the table relevance, where somebody knows it: only reported beside the estimates, never learnt from.",
-)  # fmt: skip
+    "--truth",
+    type=EXISTING,
+    default=None,
+    help="Folder with the table relevance, where somebody knows it: only reported beside the "
+    "estimates, never learnt from.",
+)
 
 
 @click.command()
@@ -24,11 +29,12 @@ TRUTH = click.option(
 @click.option("--engine", type=click.Choice(ENGINES), default=None, help="Default: the config's.")
 @config_option
 def augment(logs: Path, out: Path, engine: str | None, config: Config) -> None:
-    """Mine candidates from clicks, reformulations, the feed and the engine's stages; write documents and test sets.
+    """Mine candidates from clicks, reformulations, the feed and the engine's stages; write documents and test
+    sets.
 
     No model runs here: similarity and relevance thresholds are applied by `crops discriminate`.
     """
-    from crops.stages import augment as stage
+    from crops.stages.logs import augment as stage
 
     started_s = time.monotonic()
     show("augment", started_s, stage.run(logs, out, config.section("augment"), engine=engine), out)
@@ -39,33 +45,50 @@ def augment(logs: Path, out: Path, engine: str | None, config: Config) -> None:
 @CANDIDATES
 @out_option
 @click.option(
-    "--llm",
-    default=None,
-    help="OpenAI-compatible URL, or `local`: the small real LLM (extra `llm`).",
+    "--llm", default=None, help="OpenAI-compatible URL, or `local`: the small real LLM (extra `llm`)."
 )
 @click.option(
-    "--shard", default="0/1", show_default=True, metavar="I/N", help="Only this part of the queries, for several machines."
+    "--shard",
+    default="0/1",
+    show_default=True,
+    metavar="I/N",
+    help="Only this part of the queries, for several machines.",
 )
 @config_option
 def knowledge(logs: Path, candidates: Path, out: Path, llm: str | None, shard: str, config: Config) -> None:
     """Ask an LLM, one shot, for descriptions of other videos that would answer the query.
 
-    Answers are cached by content: started again, it asks nothing twice. Shared by four machines, each says its part
-    (--shard 0/4 … 3/4) and has an --out of its own; `crops discriminate` takes all of them.
+    Answers are cached by content: started again, it asks nothing twice. Shared by four machines, each says
+    its part (--shard 0/4 … 3/4) and has an --out of its own; `crops discriminate` takes all of them.
     """
-    from crops.stages import knowledge as stage
+    from crops.stages.logs import knowledge as stage
 
     started_s = time.monotonic()
     part = Shard.parse(shard)
-    show("knowledge", started_s, stage.run(logs, candidates, out, config.section("knowledge"), llm=llm, shard=part), out)
+    show(
+        "knowledge",
+        started_s,
+        stage.run(logs, candidates, out, config.section("knowledge"), llm=llm, shard=part),
+        out,
+    )
 
 
 @click.command()
 @LOGS
 @CANDIDATES
 @out_option
-@click.option("--knowledge", type=EXISTING, multiple=True, help="What `crops knowledge` wrote; repeat it for each shard.")
-@click.option("--champion", type=EXISTING, default=None, help="The champion release: its encoder measures query similarity.")
+@click.option(
+    "--knowledge",
+    type=EXISTING,
+    multiple=True,
+    help="What `crops knowledge` wrote; repeat it for each shard.",
+)
+@click.option(
+    "--champion",
+    type=EXISTING,
+    default=None,
+    help="The champion release: its encoder measures query similarity.",
+)
 @TRUTH
 @config_option
 def discriminate(
@@ -78,7 +101,7 @@ def discriminate(
     config: Config,
 ) -> None:
     """Train and calibrate the discriminator; score all pairs and decide which are kept."""
-    from crops.stages import discriminate as stage
+    from crops.stages.learn import discriminate as stage
 
     started_s = time.monotonic()
     section = config.section("discriminate")
@@ -90,11 +113,16 @@ def discriminate(
 @click.option("--scored", type=EXISTING, required=True, help="What `crops discriminate` wrote.")
 @out_option
 @TRUTH
-@click.option("--judged", type=EXISTING, default=None, help="What `crops judge read` wrote: the ladder believes it before θ.")
+@click.option(
+    "--judged",
+    type=EXISTING,
+    default=None,
+    help="What `crops judge read` wrote: the ladder believes it before θ.",
+)
 @config_option
 def label(scored: Path, out: Path, truth: Path | None, judged: Path | None, config: Config) -> None:
     """Grade every sample (5 reformulation .. 1 filtered), measure the ladder and choose the hierarchy."""
-    from crops.stages import label as stage
+    from crops.stages.learn import label as stage
 
     started_s = time.monotonic()
     show("label", started_s, stage.run(scored, out, config.section("label"), truth=truth, judged=judged), out)

@@ -9,28 +9,44 @@ import click
 
 from crops.cli.support import EXISTING, config_option, out_option, show
 from crops.config.all import Config
-from crops.io import artifacts
+from crops.tables import artifacts
 
 EXIT_BY_VERDICT = {"promote": 0, "reject": 3, "unknown": 4}
 
 
 @click.command()
 @click.option("--metrics", type=EXISTING, required=True, help="What `crops evaluate` wrote.")
-@click.option("--export", "exported", type=EXISTING, required=True, help="What `crops export` wrote for the challenger.")
-@click.option("--index", "indexed", type=EXISTING, required=True, help="What `crops index` wrote for the challenger.")
+@click.option(
+    "--export", "exported", type=EXISTING, required=True, help="What `crops export` wrote for the challenger."
+)
+@click.option(
+    "--index", "indexed", type=EXISTING, required=True, help="What `crops index` wrote for the challenger."
+)
 @click.option("--challenger", default="crops", show_default=True, help="System on trial.")
-@click.option("--champion", default=None, help="System it is held against. Default: champion where it was measured, else clicks.")
+@click.option(
+    "--champion",
+    default=None,
+    help="System it is held against. Default: champion where it was measured, else clicks.",
+)
 @out_option
 @config_option
 def gate(
-    metrics: Path, exported: Path, indexed: Path, challenger: str, champion: str | None, out: Path, config: Config
-) -> None:  # fmt: skip
+    metrics: Path,
+    exported: Path,
+    indexed: Path,
+    challenger: str,
+    champion: str | None,
+    out: Path,
+    config: Config,
+) -> None:
     """Challenger against champion. Exit code 0 promote, 3 reject, 4 unknown."""
-    from crops.stages import gate as stage
+    from crops.stages.release import gate as stage
 
     started_s = time.monotonic()
     section = config.section("gate")
-    report = stage.run(metrics, out, section, export=exported, index=indexed, challenger=challenger, champion=champion)
+    report = stage.run(
+        metrics, out, section, export=exported, index=indexed, challenger=challenger, champion=champion
+    )
     show("gate", started_s, report, out)
     verdict = artifacts.read_json(out / "verdict.json")
     for reason in verdict["reasons"]:
@@ -44,87 +60,201 @@ def gate(
 @click.option("--documents", type=EXISTING, required=True, help="What `crops augment` wrote.")
 @click.option("--samples", type=EXISTING, required=True, help="What `crops label` wrote.")
 @click.option("--metrics", type=EXISTING, default=None, help="What `crops evaluate` wrote.")
-@click.option("--verdict", type=EXISTING, default=None, help="What `crops gate` wrote: anything but promote is not registered.")
+@click.option(
+    "--verdict",
+    type=EXISTING,
+    default=None,
+    help="What `crops gate` wrote: anything but promote is not registered.",
+)
 @click.option("--registry", default=None, help="MLflow tracking URI. Default: SQLite and a folder, ./mlruns.")
-@click.option("--alias", type=click.Choice(["champion", "challenger"]), default="challenger", show_default=True)
+@click.option(
+    "--alias", type=click.Choice(["champion", "challenger"]), default="challenger", show_default=True
+)
 @out_option
 @config_option
 def register(
-    exported: Path, indexed: Path, documents: Path, samples: Path, metrics: Path | None, verdict: Path | None,
-    registry: str | None, alias: str, out: Path, config: Config,
-) -> None:  # fmt: skip
+    exported: Path,
+    indexed: Path,
+    documents: Path,
+    samples: Path,
+    metrics: Path | None,
+    verdict: Path | None,
+    registry: str | None,
+    alias: str,
+    out: Path,
+    config: Config,
+) -> None:
     """Register encoder, tokenizer, index, documents and fingerprint as one MLflow model version."""
-    from crops.stages import register as stage
+    from crops.stages.release import register as stage
 
     started_s = time.monotonic()
     report = stage.run(
-        exported, indexed, documents, samples, out, config.section("register"),
-        registry=registry, alias=alias, verdict=verdict, metrics=metrics,
-    )  # fmt: skip
+        exported,
+        indexed,
+        documents,
+        samples,
+        out,
+        config.section("register"),
+        registry=registry,
+        alias=alias,
+        verdict=verdict,
+        metrics=metrics,
+    )
     show("register", started_s, report, out)
 
 
 @click.command()
-@click.option("--logs", type=EXISTING, required=True, help="Your tables, or what `crops world` or `crops import` wrote.")
+@click.option(
+    "--logs", type=EXISTING, required=True, help="Your tables, or what `crops world` or `crops import` wrote."
+)
 @out_option
-@click.option("--llm", default=None,
-              help="URL of an OpenAI-compatible LLM; `world`: the simulated world's; `local`: a small real one.")  # fmt: skip
-@click.option("--registry", default=None, help="MLflow tracking URI. Default: SQLite and a folder inside --out.")
-@click.option("--shards", type=click.IntRange(1), default=1, show_default=True,
-              help="Parts that the LLM's work and θ's are split into, each restarted alone.")  # fmt: skip
-@click.option("--runner", type=click.Choice(["subprocess", "docker"]), default="subprocess", show_default=True,
-              help="docker: every task in its image (docker/build), as on a cluster, at the engine of DOCKER_HOST.")  # fmt: skip
+@click.option(
+    "--llm",
+    default=None,
+    help="URL of an OpenAI-compatible LLM; `world`: the simulated world's; `local`: a small real one.",
+)
+@click.option(
+    "--registry", default=None, help="MLflow tracking URI. Default: SQLite and a folder inside --out."
+)
+@click.option(
+    "--shards",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Parts that the LLM's work and θ's are split into, each restarted alone.",
+)
+@click.option(
+    "--runner",
+    type=click.Choice(["subprocess", "docker"]),
+    default="subprocess",
+    show_default=True,
+    help="docker: every task in its image (docker/build), as on a cluster, at the engine of DOCKER_HOST.",
+)
 @click.option("--verbose", is_flag=True, help="Show every task's output.")
 @config_option
 def run(
-    logs: Path, out: Path, llm: str | None, registry: str | None, shards: int, runner: str, verbose: bool, config: Config
-) -> None:  # fmt: skip
+    logs: Path,
+    out: Path,
+    llm: str | None,
+    registry: str | None,
+    shards: int,
+    runner: str,
+    verbose: bool,
+    config: Config,
+) -> None:
     """Logs to a gated, registered release, as the KFP training pipeline on this machine's local runner.
 
-    Ends in report.html and report.json. Interrupted or killed, the same command goes on where it was. Exit code 0
-    promote, 3 reject, 4 unknown, 1 when a critical expectation on the logs fails.
+    Ends in report.html and report.json. Interrupted or killed, the same command goes on where it was. Exit
+    code 0 promote, 3 reject, 4 unknown, 1 when a critical expectation on the logs fails.
     """
     from pipelines import local
 
-    verdict = local.run(logs, out, config, llm=llm, registry=registry, shards=shards, runner=runner, verbose=verbose)
+    verdict = local.run(
+        logs, out, config, llm=llm, registry=registry, shards=shards, runner=runner, verbose=verbose
+    )
     sys.exit(EXIT_BY_VERDICT[verdict])
 
 
 @click.command()
-@click.option("--host", required=True, metavar="URL", envvar="KFP_HOST", help="Address of the KFP API; or KFP_HOST.")
-@click.option("--pipeline", type=click.Choice(["training", "refresh_index", "rollout"]), default="training", show_default=True,
-              help="refresh_index: new videos into the champion's index; rollout: canary and A/B of the challenger.")  # fmt: skip
-@click.option("--logs", default=None, metavar="URI", help="Your tables as the tasks see them: s3://..., or a path of a volume.")
+@click.option(
+    "--host", required=True, metavar="URL", envvar="KFP_HOST", help="Address of the KFP API; or KFP_HOST."
+)
+@click.option(
+    "--pipeline",
+    type=click.Choice(["training", "refresh_index", "rollout"]),
+    default="training",
+    show_default=True,
+    help="refresh_index: new videos into the champion's index; rollout: canary and A/B of the challenger.",
+)
+@click.option(
+    "--logs",
+    default=None,
+    metavar="URI",
+    help="Your tables as the tasks see them: s3://..., or a path of a volume.",
+)
 @click.option("--name", default=None, help="rollout: what metrics and audit trail call it.")
-@click.option("--state", default=None, metavar="DIR", help="rollout: folder of a volume that the gateways see too.")
+@click.option(
+    "--state", default=None, metavar="DIR", help="rollout: folder of a volume that the gateways see too."
+)
 @click.option("--prometheus", default=None, metavar="URL", help="rollout: Prometheus as the task reaches it.")
-@click.option("--readout", default="", metavar="FILE", help="rollout: readout.json on that volume, made anew beside.")
-@click.option("--llm", default="", help="URL of an OpenAI-compatible LLM that the tasks reach; none: no knowledge.")
+@click.option(
+    "--readout", default="", metavar="FILE", help="rollout: readout.json on that volume, made anew beside."
+)
+@click.option(
+    "--llm", default="", help="URL of an OpenAI-compatible LLM that the tasks reach; none: no knowledge."
+)
 @click.option("--registry", required=True, metavar="URI", help="MLflow tracking URI that the tasks reach.")
-@click.option("--checkpoints", default="", metavar="DIR", help="A volume's path to resume from: without it a retry starts anew.")
-@click.option("--shards", type=click.IntRange(1), default=1, show_default=True, help="Pods that share the LLM's work and θ's.")
-@click.option("--version", default=None, help="Name of the uploaded version. Default: the commit of this checkout.")
-@click.option("--token-file", type=click.Path(path_type=Path, exists=True, dir_okay=False), default=None,
-              help="File with the bearer token of the API.")  # fmt: skip
-@click.option("--every", "cron", default=None, metavar="CRON", help='A recurring run instead, e.g. "0 3 * * 1": Mondays at 3.')
-@click.option("--wait/--no-wait", default=True, show_default=True, help="Stay until it ends; stopped, the run is ended too.")
-@click.option("--compile-only", type=click.Path(path_type=Path, dir_okay=False), default=None, metavar="FILE",
-              help="Write the pipeline with the cluster's settings there, and do no more.")  # fmt: skip
+@click.option(
+    "--checkpoints",
+    default="",
+    metavar="DIR",
+    help="A volume's path to resume from: without it a retry starts anew.",
+)
+@click.option(
+    "--shards",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Pods that share the LLM's work and θ's.",
+)
+@click.option(
+    "--version", default=None, help="Name of the uploaded version. Default: the commit of this checkout."
+)
+@click.option(
+    "--token-file",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    default=None,
+    help="File with the bearer token of the API.",
+)
+@click.option(
+    "--every",
+    "cron",
+    default=None,
+    metavar="CRON",
+    help='A recurring run instead, e.g. "0 3 * * 1": Mondays at 3.',
+)
+@click.option(
+    "--wait/--no-wait",
+    default=True,
+    show_default=True,
+    help="Stay until it ends; stopped, the run is ended too.",
+)
+@click.option(
+    "--compile-only",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=None,
+    metavar="FILE",
+    help="Write the pipeline with the cluster's settings there, and do no more.",
+)
 @config_option
 def submit(
-    host: str, pipeline: str, logs: str | None, name: str | None, state: str | None, prometheus: str | None, readout: str,
-    llm: str, registry: str, checkpoints: str, shards: int, version: str | None, token_file: Path | None,
-    cron: str | None, wait: bool, compile_only: Path | None, config: Config,
-) -> None:  # fmt: skip
+    host: str,
+    pipeline: str,
+    logs: str | None,
+    name: str | None,
+    state: str | None,
+    prometheus: str | None,
+    readout: str,
+    llm: str,
+    registry: str,
+    checkpoints: str,
+    shards: int,
+    version: str | None,
+    token_file: Path | None,
+    cron: str | None,
+    wait: bool,
+    compile_only: Path | None,
+    config: Config,
+) -> None:
     """A pipeline on Kubeflow: compile, upload as a version of this commit, run, wait.
 
-    \b
-    crops submit --host https://kfp.example/pipeline --logs s3://logs/search --registry http://mlflow:5000 --config cluster.yaml
-    crops submit --pipeline refresh_index --host ... --logs s3://catalogue --registry ... --every "0 * * * *"
-    crops submit --pipeline rollout --host ... --name autumn --state /shared/rollout --prometheus http://... --registry ...
+    \b crops submit --host https://kfp.example/pipeline --logs s3://logs/search --registry http://mlflow:5000
+    --config cluster.yaml crops submit --pipeline refresh_index --host ... --logs s3://catalogue --registry
+    ... --every "0 * * * *" crops submit --pipeline rollout --host ... --name autumn --state /shared/rollout
+    --prometheus http://... --registry ...
 
-    Resources, nodes, secrets, volumes and images are in the config's section `kubeflow`. Exit code 0 promote, 3 reject,
-    4 unknown, 2 where the run fails; a rollout's run fails where the challenger is not promoted.
+    Resources, nodes, secrets, volumes and images are in the config's section `kubeflow`. Exit code 0 promote,
+    3 reject, 4 unknown, 2 where the run fails; a rollout's run fails where the challenger is not promoted.
     """
     from pipelines import submit as submission
 
@@ -133,12 +263,18 @@ def submit(
         click.echo(f"compiled: {compile_only}")
         return
     token = token_file.read_text(encoding="utf-8").strip() if token_file else None
-    sending: dict[str, Any] = {"version": version, "token": token, "cron": cron, "wait": wait, "say": click.echo}
+    sending: dict[str, Any] = {
+        "version": version,
+        "token": token,
+        "cron": cron,
+        "wait": wait,
+        "say": click.echo,
+    }
     if pipeline == "rollout":
         name, state, prometheus = _said(pipeline, name=name, state=state, prometheus=prometheus)
         given = submission.rollout(
             config, name=name, state=state, prometheus=prometheus, readout=readout, registry=registry
-        )  # fmt: skip
+        )
         submission.send(host, config.section("kubeflow"), pipeline, given, about=name, **sending)
         return
     (logs,) = _said(pipeline, logs=logs)
@@ -148,7 +284,7 @@ def submit(
         return
     verdict = submission.submit(
         host, config, logs=logs, llm=llm, registry=registry, checkpoints=checkpoints, shards=shards, **sending
-    )  # fmt: skip
+    )
     if verdict is not None:
         sys.exit(EXIT_BY_VERDICT[verdict])
 
@@ -161,7 +297,12 @@ def _said(pipeline: str, **given: str | None) -> tuple[str, ...]:
 
 
 @click.command()
-@click.option("--logs", type=EXISTING, required=True, help="Folder that holds `videos`: the whole catalogue as it is now.")
+@click.option(
+    "--logs",
+    type=EXISTING,
+    required=True,
+    help="Folder that holds `videos`: the whole catalogue as it is now.",
+)
 @click.option("--registry", "uri", default=None, help="MLflow tracking URI. Default: SQLite in ./mlruns.")
 @out_option
 @config_option
@@ -171,17 +312,19 @@ def refresh(logs: Path, uri: str | None, out: Path, config: Config) -> None:
     The encoder stays the same. Where the config's `deploy.manifest` is set, gateways follow. On a cluster:
     `crops submit --pipeline refresh_index`.
     """
-    from crops.io import registry
-    from crops.stages import adopt, champion, deploy
-    from crops.stages import refresh as stage
+    from crops.services import registry
+    from crops.stages.release import adopt, champion, deploy
+    from crops.stages.release import refresh as stage
 
     uri, where = uri or registry.uri_of(Path("mlruns")), config.section("deploy")
     steps = {
         "champion": lambda folder: champion.run(folder, registry=uri),
         "refresh": lambda folder: stage.run(out / "champion", logs, folder, config.section("index")),
-        "adopt": lambda folder: adopt.run(out / "refresh", folder, config.section("register"), uri=uri, served=where.manifest),
+        "adopt": lambda folder: adopt.run(
+            out / "refresh", folder, config.section("register"), uri=uri, served=where.manifest
+        ),
         "deploy": lambda folder: deploy.run(out / "adopt", folder, where, registry_uri=uri),
-    }  # fmt: skip
+    }
     for name, step in steps.items():
         started_s = time.monotonic()
         show(name, started_s, step(out / name), out / name)

@@ -12,7 +12,7 @@ import click
 from crops.cli.support import config_option
 from crops.config.all import Config
 from crops.errors import ServiceError
-from crops.io import registry
+from crops.services import registry
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path, dir_okay=False)
@@ -20,11 +20,27 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 
 def _common(command: Callable[..., Any]) -> Callable[..., Any]:
     options = (
-        click.option("--state", type=FOLDER, default=Path("rollout"), show_default=True, help="State and audit trail."),
-        click.option("--prometheus", default="http://127.0.0.1:9090", show_default=True, help="Address of Prometheus."),
-        click.option("--registry", "registry_uri", default=None, help="MLflow tracking URI. Default: SQLite in ./mlruns."),
-        click.option("--features", type=FILE, default=None, help="Features file of the gateways. Default: STATE/features.json."),
-        click.option("--readout", type=FILE, default=None, help="readout.json of `crops experiment`, made anew beside."),
+        click.option(
+            "--state", type=FOLDER, default=Path("rollout"), show_default=True, help="State and audit trail."
+        ),
+        click.option(
+            "--prometheus", default="http://127.0.0.1:9090", show_default=True, help="Address of Prometheus."
+        ),
+        click.option(
+            "--registry",
+            "registry_uri",
+            default=None,
+            help="MLflow tracking URI. Default: SQLite in ./mlruns.",
+        ),
+        click.option(
+            "--features",
+            type=FILE,
+            default=None,
+            help="Features file of the gateways. Default: STATE/features.json.",
+        ),
+        click.option(
+            "--readout", type=FILE, default=None, help="readout.json of `crops experiment`, made anew beside."
+        ),
         config_option,
     )
     for option in reversed(options):
@@ -34,15 +50,16 @@ def _common(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.group()
 def rollout() -> None:
-    """Canary, then A/B of the registry's challenger, by guardrails and readout; every move is written down with its reason.
+    """Canary, then A/B of the registry's challenger, by guardrails and readout; every move is written down
+    with its reason.
 
     \b
     crops rollout start --name autumn --config rollout.yaml --readout exp/readout.json --follow
     crops rollout status
     crops rollout abort --reason "a better one is coming"
 
-    The sections `rollout` (steps, guardrails, A/B) and `deploy` (manifest, Triton, gateways) of the config say how and where.
-    Killed at any point, the same command or `crops rollout step` goes on.
+    The sections `rollout` (steps, guardrails, A/B) and `deploy` (manifest, Triton, gateways) of the config
+    say how and where. Killed at any point, the same command or `crops rollout step` goes on.
     """
 
 
@@ -52,16 +69,21 @@ def rollout() -> None:
 @click.option("--follow", is_flag=True, help="Stay and look every rollout.poll_s until it is over.")
 def start(name: str, follow: bool, config: Config, **where: Any) -> None:
     """Begin with the first step of the canary."""
-    from crops.stages import follow as stage_of_all
-    from crops.stages import rollout as stage
+    from crops.stages.trial import follow as stage_of_all
+    from crops.stages.trial import rollout as stage
 
     place, plan = _place(config, where), config.section("rollout")
 
     def seen(state: Any, verdict: Any) -> None:
         if verdict is None:
-            click.echo(f"{state.experiment}: {state.treatment} against {state.control}, {state.step + 1} of {len(plan.steps)}")
+            click.echo(
+                f"{state.experiment}: {state.treatment} against {state.control}, {state.step + 1} of "
+                f"{len(plan.steps)}"
+            )
             return
-        click.echo(f"{time.strftime('%H:%M:%S')} {state.phase} {state.step + 1}: {verdict.kind}: {verdict.reason}")
+        click.echo(
+            f"{time.strftime('%H:%M:%S')} {state.phase} {state.step + 1}: {verdict.kind}: {verdict.reason}"
+        )
 
     if follow:
         stage_of_all.until_over(place, plan, name=name, seen=seen)
@@ -71,11 +93,15 @@ def start(name: str, follow: bool, config: Config, **where: Any) -> None:
 
 @rollout.command()
 @_common
-@click.option("--follow", is_flag=True, help="Stay for good: a look every rollout.poll_s, whatever is started. For a cluster.")
+@click.option(
+    "--follow",
+    is_flag=True,
+    help="Stay for good: a look every rollout.poll_s, whatever is started. For a cluster.",
+)
 def step(follow: bool, config: Config, **where: Any) -> None:
     """One look: measure, decide, act."""
     from crops.experiment import rollout as rules
-    from crops.stages import rollout as stage
+    from crops.stages.trial import rollout as stage
 
     place, plan = _place(config, where), config.section("rollout")
     ended, said = _listen() if follow else threading.Event(), ""
@@ -110,12 +136,15 @@ def _listen() -> threading.Event:
 def status(config: Config, **where: Any) -> None:
     """Where it stands, and the last moves with their reasons. Changes nothing."""
     from crops.experiment import rollout as rules
-    from crops.stages import rollout as stage
+    from crops.stages.trial import rollout as stage
 
     place, plan = _place(config, where), config.section("rollout")
     state = stage.load(place)
     covered = rules.coverage(plan, state)
-    click.echo(f"{state.experiment}: {state.phase}, step {state.step + 1} of {len(plan.steps)}, coverage {covered:.0%}")
+    click.echo(
+        f"{state.experiment}: {state.phase}, step {state.step + 1} of {len(plan.steps)}, "
+        f"coverage {covered:.0%}"
+    )
     click.echo(f"{state.treatment} against {state.control}")
     trail = place.folder / rules.AUDIT
     for line in trail.read_text(encoding="utf-8").splitlines()[-10:] if trail.exists() else []:
@@ -127,16 +156,20 @@ def status(config: Config, **where: Any) -> None:
 @click.option("--reason", required=True, help="Goes into the audit trail.")
 def abort(reason: str, config: Config, **where: Any) -> None:
     """End it now: everybody gets the champion."""
-    from crops.stages import rollout as stage
+    from crops.stages.trial import rollout as stage
 
     state = stage.abort(_place(config, where), config.section("rollout"), reason=reason)
     click.echo(f"{state.experiment}: {state.phase}")
 
 
 def _place(config: Config, where: dict[str, Any]) -> Any:
-    from crops.stages.rollout import place
+    from crops.stages.trial.rollout import place
 
     return place(
-        where["state"], config.section("deploy"), prometheus=where["prometheus"], readout=where["readout"],
-        registry=where["registry_uri"] or registry.uri_of(Path("mlruns")), features=where["features"],
-    )  # fmt: skip
+        where["state"],
+        config.section("deploy"),
+        prometheus=where["prometheus"],
+        readout=where["readout"],
+        registry=where["registry_uri"] or registry.uri_of(Path("mlruns")),
+        features=where["features"],
+    )

@@ -8,35 +8,81 @@ import click
 from crops.cli.support import EXISTING, config_option, out_option, show
 from crops.config.all import Config
 from crops.errors import ConfigError, InputError
-from crops.io import artifacts, registry
+from crops.services import registry
 from crops.stages.base import StageReport
+from crops.tables import artifacts
 
 CONTROL, TREATMENT = "control", "treatment"
 
 
 @click.command()
-@click.option("--release", default=None, metavar="URI",
-              help="models:/NAME/VERSION, or a release's folder. Default: the champion of the registry.")  # fmt: skip
 @click.option(
-    "--challenger", default=None, metavar="URI", help="A second release, in the treatment arm, for console and experiment."
+    "--release",
+    default=None,
+    metavar="URI",
+    help="models:/NAME/VERSION, or a release's folder. Default: the champion of the registry.",
 )
-@click.option("--registry", "registry_uri", default=None, help="MLflow tracking URI. Default: SQLite in ./mlruns.")
+@click.option(
+    "--challenger",
+    default=None,
+    metavar="URI",
+    help="A second release, in the treatment arm, for console and experiment.",
+)
+@click.option(
+    "--registry", "registry_uri", default=None, help="MLflow tracking URI. Default: SQLite in ./mlruns."
+)
 @click.option("--port", type=click.IntRange(1, 65535), default=8080, show_default=True)
 @click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--events", type=click.Path(path_type=Path, file_okay=False), default=None,
-              help="Folder of the event log. Default: STATE/events.")  # fmt: skip
-@click.option("--features", type=click.Path(path_type=Path, dir_okay=False), default=None, help="GrowthBook features file.")
-@click.option("--videos", type=EXISTING, default=None, help="The table videos: durations, for long plays of short videos.")
-@click.option("--rollout", type=click.Path(path_type=Path, file_okay=False), default=None,
-              help="State of `crops rollout`, for the page /experiment.")  # fmt: skip
-@click.option("--readout", type=click.Path(path_type=Path, file_okay=False), default=None,
-              help="What `crops experiment` writes, for the same page.")  # fmt: skip
-@click.option("--state", type=click.Path(path_type=Path, file_okay=False), default=Path(".crops-serve"), show_default=True,
-              help="What is kept between two starts: releases, Triton's models, the manifest, logs.")  # fmt: skip
+@click.option(
+    "--events",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=None,
+    help="Folder of the event log. Default: STATE/events.",
+)
+@click.option(
+    "--features",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=None,
+    help="GrowthBook features file.",
+)
+@click.option(
+    "--videos",
+    type=EXISTING,
+    default=None,
+    help="The table videos: durations, for long plays of short videos.",
+)
+@click.option(
+    "--rollout",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=None,
+    help="State of `crops rollout`, for the page /experiment.",
+)
+@click.option(
+    "--readout",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=None,
+    help="What `crops experiment` writes, for the same page.",
+)
+@click.option(
+    "--state",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path(".crops-serve"),
+    show_default=True,
+    help="What is kept between two starts: releases, Triton's models, the manifest, logs.",
+)
 def serve(
-    release: str | None, challenger: str | None, registry_uri: str | None, port: int, host: str, events: Path | None,
-    features: Path | None, videos: Path | None, rollout: Path | None, readout: Path | None, state: Path,
-) -> None:  # fmt: skip
+    release: str | None,
+    challenger: str | None,
+    registry_uri: str | None,
+    port: int,
+    host: str,
+    events: Path | None,
+    features: Path | None,
+    videos: Path | None,
+    rollout: Path | None,
+    readout: Path | None,
+    state: Path,
+) -> None:
     """Serve a release on this machine: Triton and the gateway, until Ctrl-C.
 
     \\b
@@ -44,7 +90,8 @@ def serve(
     curl -s localhost:8080/v1/search -H 'content-type: application/json' \\
          -d '{"query": "how to bake bread", "user_id": "me", "k": 5}'
 
-    Then open http://localhost:8080. Everything that users do is in the event log; `crops compact` makes tables of it.
+    Then open http://localhost:8080. Everything that users do is in the event log; `crops compact` makes
+    tables of it.
     """
     from serving import laptop
 
@@ -53,9 +100,23 @@ def serve(
     if challenger is not None:
         arms[TREATMENT] = _folder(challenger, uri, "challenger", state)
     found = {arm: laptop.release_of(folder, name) for arm, (folder, name) in arms.items()}
-    places = {"features": features, "videos": videos, "rollout": rollout, "readout": readout, "report": _report(uri)}
+    places = {
+        "features": features,
+        "videos": videos,
+        "rollout": rollout,
+        "readout": readout,
+        "report": _report(uri),
+    }
     settings = {name: None if path is None else str(path.resolve()) for name, path in places.items()}
-    laptop.serve(found, state, host=host, port=port, events=events or state / "events", settings=settings, say=click.echo)
+    laptop.serve(
+        found,
+        state,
+        host=host,
+        port=port,
+        events=events or state / "events",
+        settings=settings,
+        say=click.echo,
+    )
 
 
 def _report(uri: str) -> Path | None:
@@ -72,7 +133,9 @@ def _folder(wanted: str | None, uri: str, alias: str, state: Path) -> tuple[Path
     if wanted is None:
         version = registry.holder(uri, alias)
         if version is None:
-            raise ConfigError(f"{uri}: no {alias} is registered; `crops run` registers one, or say --release FOLDER")
+            raise ConfigError(
+                f"{uri}: no {alias} is registered; `crops run` registers one, or say --release FOLDER"
+            )
     else:
         name, version = _version(wanted, uri)
     folder = state / "releases" / f"{name}-{version}"
@@ -83,20 +146,33 @@ def _folder(wanted: str | None, uri: str, alias: str, state: Path) -> tuple[Path
 
 
 @click.command()
-@click.option("--release", default=None, metavar="URI", help="models:/NAME/VERSION. Default: the challenger of the registry.")
-@click.option("--arm", type=click.Choice([CONTROL, TREATMENT]), default=TREATMENT, show_default=True,
-              help="control: everybody gets it; treatment: who is in an experiment.")  # fmt: skip
+@click.option(
+    "--release",
+    default=None,
+    metavar="URI",
+    help="models:/NAME/VERSION. Default: the challenger of the registry.",
+)
+@click.option(
+    "--arm",
+    type=click.Choice([CONTROL, TREATMENT]),
+    default=TREATMENT,
+    show_default=True,
+    help="control: everybody gets it; treatment: who is in an experiment.",
+)
 @click.option("--withdraw", is_flag=True, help="Take the arm's release out of the manifest instead.")
-@click.option("--registry", "registry_uri", default=None, help="MLflow tracking URI. Default: SQLite in ./mlruns.")
+@click.option(
+    "--registry", "registry_uri", default=None, help="MLflow tracking URI. Default: SQLite in ./mlruns."
+)
 @config_option
 def deploy(release: str | None, arm: str, withdraw: bool, registry_uri: str | None, config: Config) -> None:
     """Put a registered release into service and wait until every gateway serves it.
 
-    Its encoder goes to Triton, its files to the folder that gateways read, its name into the manifest by compare-and-set: who
-    was faster is kept. A gateway that refuses it (checksum, fingerprint, index) goes on with what it had, and this ends with
-    its reason. The section `deploy` of the config says where all of that is.
+    Its encoder goes to Triton, its files to the folder that gateways read, its name into the manifest by
+    compare-and-set: who was faster is kept. A gateway that refuses it (checksum, fingerprint, index) goes on
+    with what it had, and this ends with its reason. The section `deploy` of the config says where all of that
+    is.
     """
-    from crops.stages import deploy as stage
+    from crops.stages.release import deploy as stage
 
     started_s = time.monotonic()
     section, uri = config.section("deploy"), registry_uri or registry.uri_of(Path("mlruns"))
@@ -114,18 +190,30 @@ def deploy(release: str | None, arm: str, withdraw: bool, registry_uri: str | No
 
 @click.command()
 @click.option("--release", required=True, metavar="URI", help="models:/NAME/VERSION.")
-@click.option("--sha256", "checksum", required=True, help="Of the release's checksums.json: pins its content, not only its name.")
-@click.option("--releases", required=True, metavar="PLACE", help="Folder or fsspec URL that gateways and Tritons read from.")
+@click.option(
+    "--sha256",
+    "checksum",
+    required=True,
+    help="Of the release's checksums.json: pins its content, not only its name.",
+)
+@click.option(
+    "--releases",
+    required=True,
+    metavar="PLACE",
+    help="Folder or fsspec URL that gateways and Tritons read from.",
+)
 @click.option("--manifest", required=True, metavar="URL", help="The release manifest.")
-@click.option("--registry", "registry_uri", default=None, help="MLflow tracking URI. Default: SQLite in ./mlruns.")
+@click.option(
+    "--registry", "registry_uri", default=None, help="MLflow tracking URI. Default: SQLite in ./mlruns."
+)
 def pull(release: str, checksum: str, releases: str, manifest: str, registry_uri: str | None) -> None:
     """Start a new installation with a pinned release; what serves already is left alone.
 
-    Where the manifest names no champion yet, the release is fetched from the registry, checked and named; otherwise nothing
-    happens, so that it may run before every start of a gateway.
+    Where the manifest names no champion yet, the release is fetched from the registry, checked and named;
+    otherwise nothing happens, so that it may run before every start of a gateway.
     """
     from crops.config.deploy import DeployConfig
-    from crops.stages import deploy as stage
+    from crops.stages.release import deploy as stage
 
     started_s, uri = time.monotonic(), registry_uri or registry.uri_of(Path("mlruns"))
     name, version = _version(release, uri)
@@ -133,7 +221,12 @@ def pull(release: str, checksum: str, releases: str, manifest: str, registry_uri
     cfg = DeployConfig.parse(values, source="command line")
     about = stage.bootstrap(name, version, checksum, cfg, registry_uri=uri)
     note = f"{about['uri']} {'is served already' if about.get('kept') else 'is control now'}"
-    show("pull", started_s, StageReport(numbers={"generation": about["generation"]}, notes=(note,)), Path(manifest))
+    show(
+        "pull",
+        started_s,
+        StageReport(numbers={"generation": about["generation"]}, notes=(note,)),
+        Path(manifest),
+    )
 
 
 def _version(wanted: str | None, uri: str) -> tuple[str, str]:
@@ -150,22 +243,34 @@ def _version(wanted: str | None, uri: str) -> tuple[str, str]:
 
 @click.command()
 @click.option(
-    "--events", type=EXISTING, multiple=True, required=True, help="Folder of an event log; repeat it for each replica's."
+    "--events",
+    type=EXISTING,
+    multiple=True,
+    required=True,
+    help="Folder of an event log; repeat it for each replica's.",
 )
-@click.option("--videos", type=EXISTING, default=None, help="The table videos, copied beside, so that validate has all it needs.")
+@click.option(
+    "--videos",
+    type=EXISTING,
+    default=None,
+    help="The table videos, copied beside, so that validate has all it needs.",
+)
 @click.option("--feed", type=EXISTING, default=None, help="The table feed, copied beside.")
 @click.option(
-    "--kafka", default=None, metavar="SERVERS", help="First copy into --events what Kafka holds and was not copied yet."
+    "--kafka",
+    default=None,
+    metavar="SERVERS",
+    help="First copy into --events what Kafka holds and was not copied yet.",
 )
 @click.option("--topic", default="crops-events", show_default=True, help="Topic of the events, with --kafka.")
 @out_option
 def compact(
     events: tuple[Path, ...], videos: Path | None, feed: Path | None, kafka: str | None, topic: str, out: Path
-) -> None:  # fmt: skip
+) -> None:
     """Event logs of all replicas to the tables searches and results, as `crops validate` reads them.
 
-    Repeated events count once, of plays the longest; events that belong to nothing that was logged go to orphans/ with a reason.
-    Segments are only read: run it as often as you like, also while gateways write.
+    Repeated events count once, of plays the longest; events that belong to nothing that was logged go to
+    orphans/ with a reason. Segments are only read: run it as often as you like, also while gateways write.
     """
     import shutil
 
@@ -180,9 +285,13 @@ def compact(
             if source is not None:
                 shutil.copytree(source, folder / name)
         numbers: dict[str, float | int] = {
-            "searches": tally.searches, "results": tally.results, "interactions": tally.interactions,
-            "duplicates": tally.duplicates, "orphans": sum(tally.orphans.values()), "torn_bytes": tally.torn_bytes,
-        }  # fmt: skip
+            "searches": tally.searches,
+            "results": tally.results,
+            "interactions": tally.interactions,
+            "duplicates": tally.duplicates,
+            "orphans": sum(tally.orphans.values()),
+            "torn_bytes": tally.torn_bytes,
+        }
         artifacts.write_json(folder / "compact.json", {**numbers, "orphan_reasons": dict(tally.orphans)})
     if not tally.searches:
         raise InputError(events[0], "no search in any segment here: nothing to compact")
@@ -202,24 +311,61 @@ def _from_kafka(servers: str, topic: str, folder: Path) -> None:
 
 
 @click.command("retrain-hook")
-@click.option("--url", required=True, metavar="URL", help="Where a POST starts the workflow, e.g. GitHub's .../dispatches.")
-@click.option("--body", default='{"ref": "main", "inputs": {"reason": "drift"}}', show_default=True, help="JSON of that call.")
-@click.option("--token-file", type=click.Path(path_type=Path, exists=True, dir_okay=False), required=True,
-              help="File with the CI's bearer token.")  # fmt: skip
-@click.option("--hook-token-file", type=click.Path(path_type=Path, exists=True, dir_okay=False), required=True,
-              help="File with the token that Alertmanager sends.")  # fmt: skip
-@click.option("--state", type=click.Path(path_type=Path, dir_okay=False), default=Path("retrain.json"), show_default=True,
-              help="File that remembers the last start.")  # fmt: skip
-@click.option("--every", "every_s", type=click.FloatRange(0), default=86_400.0, show_default=True,
-              help="Least seconds between two starts.")  # fmt: skip
+@click.option(
+    "--url",
+    required=True,
+    metavar="URL",
+    help="Where a POST starts the workflow, e.g. GitHub's .../dispatches.",
+)
+@click.option(
+    "--body",
+    default='{"ref": "main", "inputs": {"reason": "drift"}}',
+    show_default=True,
+    help="JSON of that call.",
+)
+@click.option(
+    "--token-file",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    required=True,
+    help="File with the CI's bearer token.",
+)
+@click.option(
+    "--hook-token-file",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    required=True,
+    help="File with the token that Alertmanager sends.",
+)
+@click.option(
+    "--state",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("retrain.json"),
+    show_default=True,
+    help="File that remembers the last start.",
+)
+@click.option(
+    "--every",
+    "every_s",
+    type=click.FloatRange(0),
+    default=86_400.0,
+    show_default=True,
+    help="Least seconds between two starts.",
+)
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", type=click.IntRange(1, 65535), default=8090, show_default=True)
 def retrain_hook(
-    url: str, body: str, token_file: Path, hook_token_file: Path, state: Path, every_s: float, host: str, port: int
-) -> None:  # fmt: skip
+    url: str,
+    body: str,
+    token_file: Path,
+    hook_token_file: Path,
+    state: Path,
+    every_s: float,
+    host: str,
+    port: int,
+) -> None:
     """Let a drift alert start a training: Alertmanager's webhook to your CI's workflow, until Ctrl-C.
 
-    monitoring/alertmanager.yaml has the route. Repeated and flapping alerts start one training in --every seconds.
+    monitoring/alertmanager.yaml has the route. Repeated and flapping alerts start one training in --every
+    seconds.
     """
     import json
     import logging

@@ -48,14 +48,20 @@ class Verbs(click.Group):
 def config_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """`--config F`: one YAML with a section per stage."""
     return click.option(
-        "--config", "config", type=click.Path(path_type=Path), default=None, callback=lambda _c, _p, path: configs.load(path),
+        "--config",
+        "config",
+        type=click.Path(path_type=Path),
+        default=None,
+        callback=lambda _c, _p, path: configs.load(path),
         help="YAML with a section per stage; `crops config` prints the defaults with what each does.",
-    )(command)  # fmt: skip
+    )(command)
 
 
 def out_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """`--out DIR`: where the stage writes; replaced as a whole, and only when all of it is there."""
-    return click.option("--out", type=FOLDER, required=True, help="Folder to write; it appears only when it is whole.")(command)
+    return click.option(
+        "--out", type=FOLDER, required=True, help="Folder to write; it appears only when it is whole."
+    )(command)
 
 
 def show(verb: str, started_s: float, report: StageReport, out: Path) -> None:
@@ -68,7 +74,9 @@ def show(verb: str, started_s: float, report: StageReport, out: Path) -> None:
 
 
 def guarded(main: Callable[[], Any]) -> None:
-    """Runs the program: what the user caused becomes one line and exit code 2, Ctrl-C 130; a bug keeps its traceback."""
+    """Runs the program: what the user caused becomes one line and exit code 2, Ctrl-C 130; a bug keeps its
+    traceback.
+    """
     try:
         sys.exit(main())
     except CropsError as error:

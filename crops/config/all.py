@@ -1,4 +1,6 @@
-"""The config file: one YAML with a section per stage. A verb reads its own section and refuses unknown keys."""
+"""The config file: one YAML with a section per stage. A verb reads its own section and refuses unknown
+keys.
+"""
 
 import importlib
 import json
@@ -14,9 +16,20 @@ from crops.errors import ConfigError
 
 # In the order of the pipeline. The class of section `augment` is AugmentConfig in crops/config/augment.py.
 PIPELINE = (
-    "validate", "augment", "knowledge", "discriminate", "label", "train", "export", "index", "evaluate", "gate",
-    "register", "report", "deploy",
-)  # fmt: skip
+    "validate",
+    "augment",
+    "knowledge",
+    "discriminate",
+    "label",
+    "train",
+    "export",
+    "index",
+    "evaluate",
+    "gate",
+    "register",
+    "report",
+    "deploy",
+)
 SECTIONS = (*PIPELINE, "ablate", "judge", "experiment", "rollout", "kubeflow")
 
 
@@ -48,7 +61,9 @@ class Config:
 
 
 def load(path: Path | None) -> Config:
-    """Reads the YAML at `path` (None: all defaults) and refuses unknown sections; keys are checked per section."""
+    """Reads the YAML at `path` (None: all defaults) and refuses unknown sections; keys are checked per
+    section.
+    """
     if path is None:
         return Config()
     try:
@@ -68,7 +83,9 @@ def load(path: Path | None) -> Config:
 
 
 def commented() -> Iterator[str]:
-    """The default config as YAML lines, each key under what it does, its unit and where its default comes from."""
+    """The default config as YAML lines, each key under what it does, its unit and where its default comes
+    from.
+    """
     for name in SECTIONS:
         cls = section_class(name)
         yield f"# {(cls.__doc__ or '').strip().splitlines()[0]}"

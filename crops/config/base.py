@@ -11,7 +11,9 @@ ENGINES: tuple[str, ...] = get_args(Engine)
 
 
 class StageConfig(BaseModel):
-    """One stage's settings. Each field says in its description what it does, its unit and where its default comes from."""
+    """One stage's settings. Each field says in its description what it does, its unit and where its default
+    comes from.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
@@ -26,7 +28,9 @@ class StageConfig(BaseModel):
             if first["type"] == "extra_forbidden":
                 known = ", ".join(sorted(cls.model_fields))
                 raise ConfigError(f"{source}: {cls.__name__} knows no key {key!r}; known: {known}") from error
-            raise ConfigError(f"{source}: {cls.__name__}.{key} is {first['input']!r}: {first['msg']}") from error
+            raise ConfigError(
+                f"{source}: {cls.__name__}.{key} is {first['input']!r}: {first['msg']}"
+            ) from error
 
     @classmethod
     def from_json(cls, text: str) -> Self:
@@ -38,13 +42,18 @@ class StageConfig(BaseModel):
 
 def engine() -> Any:
     """The field `engine` of the stages that two engines can do."""
-    return Field("duckdb", description="duckdb, embedded, or spark (extra `spark`), at spark_master. Source: ours.")
+    return Field(
+        "duckdb", description="duckdb, embedded, or spark (extra `spark`), at spark_master. Source: ours."
+    )
 
 
 def spark_master() -> Any:
     """The setting of every stage that runs on Spark."""
     return Field(
-        "local[*]", pattern=r"^(local(\[.+\])?|local-cluster\[.+\]|(spark|sc|k8s|yarn)(://.+)?)$",
-        description="--engine spark: local[*], local[N], a cluster (spark://host:7077) or Spark Connect (sc://host:15002); "
-        "logs and out must lie where the executors see them under the same path. Source: ours; changes speed only.",
-    )  # fmt: skip
+        "local[*]",
+        pattern=r"^(local(\[.+\])?|local-cluster\[.+\]|(spark|sc|k8s|yarn)(://.+)?)$",
+        description="--engine spark: local[*], local[N], a cluster (spark://host:7077) or Spark Connect "
+        "(sc://host:15002); "
+        "logs and out must lie where the executors see them under the same path. Source: "
+        "ours; changes speed only.",
+    )

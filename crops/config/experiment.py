@@ -13,26 +13,44 @@ class ExperimentConfig(StageConfig):
 
     since: datetime | None = Field(
         None,
-        description="Start of the experiment (RFC 3339). Null: the first search with an arm. Earlier ones: the pre-period.",
+        description="Start of the experiment (RFC 3339). Null: the first search with an arm. Earlier "
+        "ones: the pre-period.",
     )
-    until: datetime | None = Field(None, description="End of the experiment, exclusive (RFC 3339). Null: the end of the log.")
+    until: datetime | None = Field(
+        None, description="End of the experiment, exclusive (RFC 3339). Null: the end of the log."
+    )
     primary: Literal["ctr", "lpr", "rqr"] = Field(
         "ctr", description="Metric that decides; the others are guardrails. Source: ours."
     )
-    share: float = Field(0.5, gt=0, lt=1, description="Planned share of treatment among the users of both arms. Source: ours.")
-    alpha: float = Field(0.05, gt=0, lt=1, description="1 - level of the intervals; false-discovery rate. Source: convention.")
-    power: float = Field(0.8, gt=0, lt=1, description="Probability of seeing the planned effect. Source: convention.")
+    share: float = Field(
+        0.5, gt=0, lt=1, description="Planned share of treatment among the users of both arms. Source: ours."
+    )
+    alpha: float = Field(
+        0.05, gt=0, lt=1, description="1 - level of the intervals; false-discovery rate. Source: convention."
+    )
+    power: float = Field(
+        0.8, gt=0, lt=1, description="Probability of seeing the planned effect. Source: convention."
+    )
     planned_users: int = Field(
         5000,
         ge=1,
-        description="Users of both arms where the always-valid interval is narrowest; fix it before the start. Source: ours.",
+        description="Users of both arms where the always-valid interval is narrowest; fix it before the "
+        "start. Source: ours.",
     )
     planned_lift: float = Field(
-        0.01, gt=0, description="Relative effect that the planner asks for. Source: ours; the paper saw +0.87 % of CTR."
+        0.01,
+        gt=0,
+        description="Relative effect that the planner asks for. Source: ours; the paper saw +0.87 % of CTR.",
     )
-    window_s: int = Field(90, ge=1, description="A later search within so many seconds is a reformulation. Source: paper.")
-    threads: int | None = Field(None, ge=1, description="Threads of DuckDB or local Spark; null: all. Source: ours.")
-    memory_gb: float | None = Field(None, gt=0, description="Memory of DuckDB or local Spark; null: their default. Source: ours.")
+    window_s: int = Field(
+        90, ge=1, description="A later search within so many seconds is a reformulation. Source: paper."
+    )
+    threads: int | None = Field(
+        None, ge=1, description="Threads of DuckDB or local Spark; null: all. Source: ours."
+    )
+    memory_gb: float | None = Field(
+        None, gt=0, description="Memory of DuckDB or local Spark; null: their default. Source: ours."
+    )
     engine: Engine = engine()
     spark_master: str = spark_master()
 

@@ -7,9 +7,28 @@ from pydantic import Field, model_validator
 from crops.config.base import StageConfig
 
 COMPONENTS = (
-    "validate", "champion", "augment", "theta", "knowledge", "score", "discriminate", "label", "train", "export", "index",
-    "evaluate", "baseline", "gate", "register", "deploy", "report", "finish", "refresh", "adopt", "follow",
-)  # fmt: skip
+    "validate",
+    "champion",
+    "augment",
+    "theta",
+    "knowledge",
+    "score",
+    "discriminate",
+    "label",
+    "train",
+    "export",
+    "index",
+    "evaluate",
+    "baseline",
+    "gate",
+    "register",
+    "deploy",
+    "report",
+    "finish",
+    "refresh",
+    "adopt",
+    "follow",
+)
 
 
 class Toleration(StageConfig):
@@ -18,7 +37,9 @@ class Toleration(StageConfig):
     key: str = Field(min_length=1, description="Key of the taint.")
     operator: Literal["Equal", "Exists"] = Field("Exists", description="Exists needs no value.")
     value: str | None = Field(None, description="Value of the taint, with Equal.")
-    effect: Literal["NoExecute", "NoSchedule", "PreferNoSchedule"] | None = Field(None, description="null: any effect.")
+    effect: Literal["NoExecute", "NoSchedule", "PreferNoSchedule"] | None = Field(
+        None, description="null: any effect."
+    )
 
 
 class Pod(StageConfig):
@@ -31,7 +52,9 @@ class Pod(StageConfig):
     node_selector: dict[str, str] = Field({}, description="Labels of the nodes it may run on.")
     tolerations: tuple[Toleration, ...] = Field((), description="Taints that it tolerates.")
     timeout_s: int | None = Field(None, gt=0, description="Seconds after which the pod is ended.")
-    retries: int = Field(0, ge=0, description="Times that a failed task is started again; stages go on where they were.")
+    retries: int = Field(
+        0, ge=0, description="Times that a failed task is started again; stages go on where they were."
+    )
 
 
 class Secret(StageConfig):
@@ -53,13 +76,19 @@ class TrainJob(StageConfig):
     """Training on several GPUs: a Kubeflow Trainer v2 TrainJob in place of the task `train`."""
 
     namespace: str = Field(min_length=1, description="Where TrainJobs are made.")
-    runtime: str = Field("torch-distributed", min_length=1, description="Name of the (Cluster)TrainingRuntime.")
+    runtime: str = Field(
+        "torch-distributed", min_length=1, description="Name of the (Cluster)TrainingRuntime."
+    )
     nodes: int = Field(1, ge=1, description="Pods.")
-    gpus: int = Field(1, ge=0, description="GPUs, and training processes, of a pod; 0: one process on the CPU.")
+    gpus: int = Field(
+        1, ge=0, description="GPUs, and training processes, of a pod; 0: one process on the CPU."
+    )
     claim: str = Field(min_length=1, description="Claim that the task and the TrainJob's pods share.")
     path: str = Field(pattern="^/", description="Where all of them see it; the samples pass through it.")
     timeout_s: int = Field(
-        172_800, gt=0, description="Seconds after which it counts as failed: two days, the paper took 88 hours."
+        172_800,
+        gt=0,
+        description="Seconds after which it counts as failed: two days, the paper took 88 hours.",
     )
     poll_s: float = Field(5.0, gt=0, description="Seconds between two looks at its status.")
 
@@ -67,31 +96,57 @@ class TrainJob(StageConfig):
 class KubeflowConfig(StageConfig):
     """The training pipeline on Kubeflow: where it runs, in which images, with what."""
 
-    namespace: str | None = Field(None, description="Namespace of the run, where KFP is multi-user. Source: the cluster.")
-    experiment: str = Field("crops", min_length=1, description="KFP experiment of the runs. Source: ours.")
-    pipeline: str = Field("crops-training", min_length=1, description="Name of the uploaded pipeline. Source: ours.")
-    service_account: str | None = Field(None, description="ServiceAccount of the pods; null: KFP's. Source: the cluster.")
-    images: dict[Literal["mine", "train"], str] = Field(
-        {}, description="Role -> image with digest, as pushed to your registry; empty: crops/ROLE:VERSION. Source: the cluster."
+    namespace: str | None = Field(
+        None, description="Namespace of the run, where KFP is multi-user. Source: the cluster."
     )
-    pull_policy: Literal["Always", "IfNotPresent", "Never"] = Field("IfNotPresent", description="Source: Kubernetes.")
-    pull_secrets: tuple[str, ...] = Field((), description="Names of Secrets for the registry. Source: the cluster.")
+    experiment: str = Field("crops", min_length=1, description="KFP experiment of the runs. Source: ours.")
+    pipeline: str = Field(
+        "crops-training", min_length=1, description="Name of the uploaded pipeline. Source: ours."
+    )
+    service_account: str | None = Field(
+        None, description="ServiceAccount of the pods; null: KFP's. Source: the cluster."
+    )
+    images: dict[Literal["mine", "train"], str] = Field(
+        {},
+        description="Role -> image with digest, as pushed to your registry; empty: crops/ROLE:VERSION. "
+        "Source: the cluster.",
+    )
+    pull_policy: Literal["Always", "IfNotPresent", "Never"] = Field(
+        "IfNotPresent", description="Source: Kubernetes."
+    )
+    pull_secrets: tuple[str, ...] = Field(
+        (), description="Names of Secrets for the registry. Source: the cluster."
+    )
     run_as_user: int = Field(10001, ge=1, description="User id of the tasks; never root. Source: docker/.")
-    pod: Pod = Field(default_factory=lambda: Pod.model_validate({}), description="What every task asks for. Source: ours.")
-    tasks: dict[str, Pod] = Field({}, description="The same by component, in place of `pod`, e.g. train. Source: ours.")
-    secrets: tuple[Secret, ...] = Field((), description="Secrets as environment variables of every task. Source: the cluster.")
+    pod: Pod = Field(
+        default_factory=lambda: Pod.model_validate({}), description="What every task asks for. Source: ours."
+    )
+    tasks: dict[str, Pod] = Field(
+        {}, description="The same by component, in place of `pod`, e.g. train. Source: ours."
+    )
+    secrets: tuple[Secret, ...] = Field(
+        (), description="Secrets as environment variables of every task. Source: the cluster."
+    )
     volumes: tuple[Volume, ...] = Field((), description="Claims mounted in every task. Source: the cluster.")
-    train_job: TrainJob | None = Field(None, description="null: training is one task on one node. Source: ours.")
+    train_job: TrainJob | None = Field(
+        None, description="null: training is one task on one node. Source: ours."
+    )
     results: str | None = Field(
-        None, description="fsspec URL under which a run publishes report.json and report.html, for `crops submit` to read the "
-        "verdict. Source: the cluster."
-    )  # fmt: skip
+        None,
+        description="fsspec URL under which a run publishes report.json and report.html, for `crops "
+        "submit` to read the "
+        "verdict. Source: the cluster.",
+    )
     poll_s: float = Field(15.0, gt=0, description="Seconds between two looks at a run. Source: ours.")
 
     @model_validator(mode="after")
     def _known(self) -> Self:
         if unknown := sorted(self.tasks.keys() - set(COMPONENTS)):
             raise ValueError(f"tasks knows no component {unknown[0]!r}; components: {', '.join(COMPONENTS)}")
-        if latest := [image for image in self.images.values() if image.endswith(":latest") or ":" not in image.split("/")[-1]]:
+        if latest := [
+            image
+            for image in self.images.values()
+            if image.endswith(":latest") or ":" not in image.split("/")[-1]
+        ]:
             raise ValueError(f"images: {latest[0]} has no fixed tag or digest")
         return self

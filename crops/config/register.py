@@ -9,5 +9,9 @@ class RegisterConfig(StageConfig):
     """What is kept with a release."""
 
     name: str = Field("crops", min_length=1, description="Name of the registered model.")
-    probes: int = Field(32, ge=1, description="Queries whose vectors are the release's fingerprint. Source: ours.")
-    max_training_pairs: int = Field(20_000, ge=0, description="Training pairs kept to explain results. Source: ours, some MB.")
+    probes: int = Field(
+        32, ge=1, description="Queries whose vectors are the release's fingerprint. Source: ours."
+    )
+    max_training_pairs: int = Field(
+        20_000, ge=0, description="Training pairs kept to explain results. Source: ours, some MB."
+    )

@@ -10,9 +10,13 @@ class ReportConfig(StageConfig):
 
     title: str = Field("CroPS training report", description="Heading of the page. Source: ours.")
     examples: int = Field(
-        3, ge=0, description="Examples shown per perspective, pairs. Source: ours, because a phone shows three."
+        3,
+        ge=0,
+        description="Examples shown per perspective, pairs. Source: ours, because a phone shows three.",
     )
     publish: str | None = Field(
-        None, description="fsspec URL that gets report.json and report.html too, for who cannot see the run's artifacts; "
-        "null: nowhere. Source: ours."
-    )  # fmt: skip
+        None,
+        description="fsspec URL that gets report.json and report.html too, for who cannot see the run's "
+        "artifacts; "
+        "null: nowhere. Source: ours.",
+    )

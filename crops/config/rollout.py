@@ -7,15 +7,17 @@ from pydantic import Field, model_validator
 
 from crops.config.base import StageConfig
 
-# $in stands for the label matcher of one side (an arm here, a pod hash in Argo Rollouts), $window for the range, $quantile for a
-# quantile that leaves room for chance (experiment.rollout.quantile).
+# $in stands for the label matcher of one side (an arm here, a pod hash in Argo Rollouts), $window for the
+# range, $quantile for a quantile that leaves room for chance (experiment.rollout.quantile).
 ARM = "arm"
 
 
 class Step(StageConfig):
     """One step of the canary: who is in it and what must have been seen before it ends."""
 
-    coverage: float = Field(gt=0, le=1, description="Share of all users in the experiment: half of them get the challenger.")
+    coverage: float = Field(
+        gt=0, le=1, description="Share of all users in the experiment: half of them get the challenger."
+    )
     dwell_s: float = Field(ge=0, description="Least time in this step, seconds.")
     min_users: int = Field(ge=0, description="Least users of both arms since the start.")
 
@@ -25,21 +27,27 @@ class Guardrail(StageConfig):
 
     name: str = Field(min_length=1, description="What the audit trail calls it.")
     kind: Literal["difference", "ratio", "rate", "count"] = Field(
-        description="difference: treatment - control <= limit. ratio: treatment / control <= limit. rate: a share whose relative "
+        description="difference: treatment - control <= limit. ratio: treatment / control <= limit. "
+        "rate: a share whose relative "
         "change is worse than limit beyond chance. count: treatment alone <= limit."
     )
     query: str = Field(
         min_length=1,
-        description="PromQL for one side, with $in, $window, perhaps $quantile. Of a rate: the numerator's increase.",
+        description="PromQL for one side, with $in, $window, perhaps $quantile. Of a rate: the "
+        "numerator's increase.",
     )
     events: str = Field(
-        min_length=1, description="PromQL: how many events stand behind it. Of a rate: the denominator's increase."
+        min_length=1,
+        description="PromQL: how many events stand behind it. Of a rate: the denominator's increase.",
     )
     min_events: float = Field(ge=0, description="Fewer on either side give no answer.")
     limit: float = Field(description="Most that is tolerated; see kind.")
     quantile: float | None = Field(
-        None, gt=0, lt=1, description="Which quantile `query` compares, where it says $quantile: few events leave it uncertain."
-    )  # fmt: skip
+        None,
+        gt=0,
+        lt=1,
+        description="Which quantile `query` compares, if it says $quantile: few events leave it uncertain.",
+    )
     higher_is_better: bool = Field(False, description="Of a rate: whether more is better.")
 
     @model_validator(mode="after")
@@ -52,14 +60,21 @@ class Guardrail(StageConfig):
 class AB(StageConfig):
     """The fixed A/B after the canary: coverage and split stay until it is decided."""
 
-    coverage: float = Field(1.0, gt=0, le=1, description="Share of all users in the A/B. Source: ours: as many as there are.")
-    min_s: float = Field(604_800.0, ge=0, description="Least duration, seconds: a week, for its weekdays. Source: convention.")
+    coverage: float = Field(
+        1.0, gt=0, le=1, description="Share of all users in the A/B. Source: ours: as many as there are."
+    )
+    min_s: float = Field(
+        604_800.0, ge=0, description="Least duration, seconds: a week, for its weekdays. Source: convention."
+    )
     max_s: float = Field(
         2_419_200.0,
         gt=0,
-        description="After so many seconds without a better verdict it ends with a rollback. Source: ours: four weeks.",
+        description="After so many seconds without a better verdict it ends with a rollback. Source: "
+        "ours: four weeks.",
     )
-    min_users: int = Field(5000, ge=0, description="Least users of both arms; as experiment.planned_users. Source: ours.")
+    min_users: int = Field(
+        5000, ge=0, description="Least users of both arms; as experiment.planned_users. Source: ours."
+    )
     primary: Literal["ctr", "lpr", "rqr"] = Field("ctr", description="Metric that decides. Source: ours.")
 
 
@@ -74,24 +89,58 @@ def _total(name: str) -> str:
 ANSWERED = ',outcome=~"ok|empty"'
 GUARDRAILS = (
     Guardrail(
-        name="errors", kind="difference", limit=0.005, min_events=200, events=_searches(),
+        name="errors",
+        kind="difference",
+        limit=0.005,
+        min_events=200,
+        events=_searches(),
         query='sum(increase(crops_search_requests_total{$in,outcome!~"ok|empty"}[$window])) or vector(0)',
     ),
     Guardrail(
-        name="p99", kind="ratio", limit=1.25, min_events=200, events=_searches(), quantile=0.99,
-        query='histogram_quantile($quantile, sum by (le) (rate(crops_search_seconds_bucket{$in,phase="total"}[$window])))',
+        name="p99",
+        kind="ratio",
+        limit=1.25,
+        min_events=200,
+        events=_searches(),
+        quantile=0.99,
+        query="histogram_quantile($quantile, sum by (le) "
+        '(rate(crops_search_seconds_bucket{$in,phase="total"}[$window])))',
     ),
     Guardrail(
-        name="empty results", kind="difference", limit=0.01, min_events=200, events=_searches(ANSWERED),
+        name="empty results",
+        kind="difference",
+        limit=0.01,
+        min_events=200,
+        events=_searches(ANSWERED),
         query='sum(increase(crops_search_requests_total{$in,outcome="empty"}[$window])) or vector(0)',
     ),
-    Guardrail(name="ctr", kind="rate", limit=0.02, min_events=2000, higher_is_better=True,
-              query=_total("crops_clicks_total"), events=_total("crops_impressions_total")),
-    Guardrail(name="lpr", kind="rate", limit=0.02, min_events=2000, higher_is_better=True,
-              query=_total("crops_long_plays_total"), events=_total("crops_impressions_total")),
-    Guardrail(name="rqr", kind="rate", limit=0.02, min_events=500,
-              query=_total("crops_reformulations_total"), events=_total("crops_searches_total")),
-)  # fmt: skip
+    Guardrail(
+        name="ctr",
+        kind="rate",
+        limit=0.02,
+        min_events=2000,
+        higher_is_better=True,
+        query=_total("crops_clicks_total"),
+        events=_total("crops_impressions_total"),
+    ),
+    Guardrail(
+        name="lpr",
+        kind="rate",
+        limit=0.02,
+        min_events=2000,
+        higher_is_better=True,
+        query=_total("crops_long_plays_total"),
+        events=_total("crops_impressions_total"),
+    ),
+    Guardrail(
+        name="rqr",
+        kind="rate",
+        limit=0.02,
+        min_events=500,
+        query=_total("crops_reformulations_total"),
+        events=_total("crops_searches_total"),
+    ),
+)
 
 
 class RolloutConfig(StageConfig):
@@ -105,38 +154,57 @@ class RolloutConfig(StageConfig):
             Step(coverage=0.5, dwell_s=86_400, min_users=4000),
         ),
         min_length=1,
-        description="Canary steps; coverage only grows. Source: coverage 1-5-25-50 % is a common canary; dwell and users: ours.",
+        description="Canary steps; coverage only grows. Source: coverage 1-5-25-50 % is a common canary; "
+        "dwell and users: ours.",
     )
     guardrails: tuple[Guardrail, ...] = Field(
-        GUARDRAILS, min_length=1, description="Checked at every look, in canary and A/B. Source: ours, each limit."
+        GUARDRAILS,
+        min_length=1,
+        description="Checked at every look, in canary and A/B. Source: ours, each limit.",
     )
-    ab: AB = Field(default_factory=lambda: AB.model_validate({}), description="The A/B after the last step. Source: ours.")
+    ab: AB = Field(
+        default_factory=lambda: AB.model_validate({}),
+        description="The A/B after the last step. Source: ours.",
+    )
     window_s: float = Field(
         1800.0,
         gt=0,
-        description="How far back Prometheus is asked, not before the step began. Source: ours: 30 min hold 200 searches of 1 %.",
+        description="How far back Prometheus is asked, not before the step began. Source: ours: 30 min "
+        "hold 200 searches of 1 %.",
     )
     overdispersion: float = Field(
-        2.2, ge=1, description="Standard errors of a rate per event are so many times too small, as events of one user belong "
-        "together. Source: ours: measured, a z-test on impressions was wrong 36 % of the time at a nominal 5 %."
-    )  # fmt: skip
+        2.2,
+        ge=1,
+        description="Standard errors of a rate per event are so many times too small, as events of one "
+        "user belong "
+        "together. Source: ours: measured, a z-test on impressions was wrong 36 % of the time "
+        "at a nominal 5 %.",
+    )
     alpha: float = Field(
-        0.05, gt=0, lt=1, description="Level at which a rate's loss is beyond chance, always-valid. Source: convention."
+        0.05,
+        gt=0,
+        lt=1,
+        description="Level at which a rate's loss is beyond chance, always-valid. Source: convention.",
     )
     blind_limit_s: float = Field(
         900.0, gt=0, description="Prometheus silent for so long ends in a rollback. Source: ours: 15 min."
     )
     max_skew_s: float = Field(
-        30.0, gt=0, description="Clocks of Prometheus and controller further apart than this: it waits. Source: ours."
+        30.0,
+        gt=0,
+        description="Clocks of Prometheus and controller further apart than this: it waits. Source: ours.",
     )
-    poll_s: float = Field(30.0, gt=0, description="Seconds between two looks of `crops rollout start --follow`. Source: ours.")
+    poll_s: float = Field(
+        30.0, gt=0, description="Seconds between two looks of `crops rollout start --follow`. Source: ours."
+    )
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
         shares = [step.coverage for step in self.steps] + [self.ab.coverage]
         if any(after < before for before, after in itertools.pairwise(shares)):
             raise ValueError(
-                f"coverages are {shares}, expected each at least the one before: widening moves nobody, narrowing does"
+                f"coverages are {shares}, expected each at least the one before: widening moves "
+                "nobody, narrowing does"
             )
         names = [g.name for g in self.guardrails]
         if len(set(names)) < len(names):

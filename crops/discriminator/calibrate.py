@@ -1,4 +1,6 @@
-"""From scores to probabilities: logistic regression on held-out pairs, its shift per perspective, and how far to trust it."""
+"""From scores to probabilities: logistic regression on held-out pairs, its shift per perspective, and how far
+to trust it.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -26,7 +28,9 @@ class Calibration:
 
     def __call__(self, features: np.ndarray) -> np.ndarray:
         """float [N, F] -> float64 [N] in 0..1, before any shift."""
-        theta: np.ndarray = expit(np.asarray(features, dtype=np.float64) @ np.array(self.weights) + self.offset)
+        theta: np.ndarray = expit(
+            np.asarray(features, dtype=np.float64) @ np.array(self.weights) + self.offset
+        )
         return theta
 
     def shifted(self, theta: np.ndarray, perspective: str) -> np.ndarray:
@@ -43,7 +47,8 @@ def shift(theta: np.ndarray, by: float) -> np.ndarray:
 
 
 def fit(features: np.ndarray, relevant: np.ndarray) -> Calibration:
-    """Maximum likelihood on held-out pairs, with Platt's smoothed targets, so that few pairs give no certainty.
+    """Maximum likelihood on held-out pairs, with Platt's smoothed targets, so that few pairs give no
+    certainty.
 
     features float [N, F], the larger the more relevant; relevant 0/1 [N], both kinds.
     """
@@ -52,7 +57,8 @@ def fit(features: np.ndarray, relevant: np.ndarray) -> Calibration:
     positives, negatives = relevant.sum(), (1 - relevant).sum()
     target = np.where(relevant > 0, (positives + 1) / (positives + 2), 1 / (negatives + 2))
 
-    # In units of their own spread: the features may differ in scale by orders of magnitude, which the search cannot bear.
+    # In units of their own spread: the features may differ in scale by orders of magnitude, which the search
+    # cannot bear.
     centre, spread = features.mean(axis=0), np.maximum(features.std(axis=0), 1e-12)
     unit = (features - centre) / spread
 
@@ -60,7 +66,9 @@ def fit(features: np.ndarray, relevant: np.ndarray) -> Calibration:
         z = unit @ np.exp(x[:-1]) + x[-1]
         return float((np.logaddexp(0, z) - target * z).mean())
 
-    found = minimize(loss, np.zeros(features.shape[1] + 1), method="L-BFGS-B", bounds=[(-20, 20)] * (features.shape[1] + 1)).x
+    found = minimize(
+        loss, np.zeros(features.shape[1] + 1), method="L-BFGS-B", bounds=[(-20, 20)] * (features.shape[1] + 1)
+    ).x
     weights = np.exp(found[:-1]) / spread
     return Calibration(tuple(weights.tolist()), float(found[-1] - weights @ centre), float(relevant.mean()))
 
@@ -83,8 +91,8 @@ def shift_of(theta: np.ndarray, relevant: np.ndarray) -> float:
 def prevalence(theta: np.ndarray, prior: float, *, steps: int = 200) -> float:
     """Share of relevant pairs among pairs [N] whose mix is another than the one θ was calibrated on.
 
-    Expectation-maximisation for a shift of the prior (Saerens, Latinne and Decaestecker 2002, eq. 2.10): right where the two
-    kinds look as they did in the calibration mix and only their shares differ.
+    Expectation-maximisation for a shift of the prior (Saerens, Latinne and Decaestecker 2002, eq. 2.10):
+    right where the two kinds look as they did in the calibration mix and only their shares differ.
     """
     if len(theta) == 0:
         raise ValueError("prevalence of no pairs")
@@ -98,7 +106,9 @@ def prevalence(theta: np.ndarray, prior: float, *, steps: int = 200) -> float:
 
 
 def to_own_mix(theta: np.ndarray, prior: float) -> np.ndarray:
-    """θ [N] of pairs whose share of relevant ones is not `prior` but their own, which `prevalence` finds. NaN stays NaN."""
+    """θ [N] of pairs whose share of relevant ones is not `prior` but their own, which `prevalence` finds. NaN
+    stays NaN.
+    """
     known = ~np.isnan(theta)
     if not known.any():
         return theta
@@ -106,18 +116,24 @@ def to_own_mix(theta: np.ndarray, prior: float) -> np.ndarray:
     return shift(theta, float(logit(share) - logit(prior)))
 
 
-def reliability(theta: np.ndarray, relevant: np.ndarray, *, bins: int = 10) -> list[dict[str, float | int | None]]:
+def reliability(
+    theta: np.ndarray, relevant: np.ndarray, *, bins: int = 10
+) -> list[dict[str, float | int | None]]:
     """Per bin of θ: mean prediction, observed share and count; null where no pair fell into the bin."""
     which = np.minimum((theta * bins).astype(int), bins - 1)
     rows: list[dict[str, float | int | None]] = []
     for b in range(bins):
         here = which == b
         n = int(here.sum())
-        rows.append({
-            "low": b / bins, "high": (b + 1) / bins, "count": n,
-            "predicted": round(float(theta[here].mean()), 4) if n else None,
-            "observed": round(float(relevant[here].mean()), 4) if n else None,
-        })  # fmt: skip
+        rows.append(
+            {
+                "low": b / bins,
+                "high": (b + 1) / bins,
+                "count": n,
+                "predicted": round(float(theta[here].mean()), 4) if n else None,
+                "observed": round(float(relevant[here].mean()), 4) if n else None,
+            }
+        )
     return rows
 
 
@@ -130,7 +146,9 @@ def expected_error(theta: np.ndarray, relevant: np.ndarray, *, bins: int = 10) -
 
 
 def auc(scores: np.ndarray, relevant: np.ndarray) -> float:
-    """Area under the ROC curve: the share of (relevant, not relevant) pairs in the right order, ties as a half."""
+    """Area under the ROC curve: the share of (relevant, not relevant) pairs in the right order, ties as a
+    half.
+    """
     from scipy.stats import rankdata
 
     positives = int((relevant > 0).sum())

@@ -1,8 +1,9 @@
-"""θ as a whole: a cross-encoder and a dual encoder read the pair, a calibrated logistic regression joins what they say.
+"""θ as a whole: a cross-encoder and a dual encoder read the pair, a calibrated logistic regression joins what
+they say.
 
-The cross-encoder sees which words meet; the dual encoder, learnt from all clicks, knows which words mean the same. Measured on
-the simulated small world: AUC on feed pairs 0.70 with the first alone, 0.94 with both (ours; the paper names a pre-trained
-6-layer Transformer and no form).
+The cross-encoder sees which words meet; the dual encoder, learnt from all clicks, knows which words mean the
+same. Measured on the simulated small world: AUC on feed pairs 0.70 with the first alone, 0.94 with both
+(ours; the paper names a pre-trained 6-layer Transformer and no form).
 """
 
 from collections.abc import Callable, Sequence
@@ -22,7 +23,9 @@ UNCALIBRATED = Calibration((1.0, 0.0), 0.0)
 
 @dataclass(frozen=True, slots=True)
 class Discriminator:
-    """`embed`: texts and their kind to unit vectors float32 [N, H]; `temperature`: the one those were trained with."""
+    """`embed`: texts and their kind to unit vectors float32 [N, H]; `temperature`: the one those were trained
+    with.
+    """
 
     cross: CrossEncoder
     embed: Embed
@@ -30,14 +33,22 @@ class Discriminator:
     calibration: Calibration = UNCALIBRATED
 
     def features(
-        self, queries: Sequence[str], texts: Sequence[str], *, progress: Callable[[int], Any] = lambda _count: None
+        self,
+        queries: Sequence[str],
+        texts: Sequence[str],
+        *,
+        progress: Callable[[int], Any] = lambda _count: None,
     ) -> np.ndarray:
         """float64 [N, 2]: the cross-encoder's logit, and the dual encoder's cosine / temperature."""
         read = score.logits(self.cross, queries, texts, progress=progress)
         return np.stack([read, score.cosines(self.embed, queries, texts) / self.temperature], axis=1)
 
     def theta(
-        self, queries: Sequence[str], texts: Sequence[str], *, progress: Callable[[int], Any] = lambda _count: None
+        self,
+        queries: Sequence[str],
+        texts: Sequence[str],
+        *,
+        progress: Callable[[int], Any] = lambda _count: None,
     ) -> np.ndarray:
         """float64 [N] in 0..1, not shifted to any perspective."""
         return self.calibration(self.features(queries, texts, progress=progress))

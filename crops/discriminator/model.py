@@ -22,8 +22,9 @@ from crops.base_model import train_tokenizer, weights
 from crops.errors import InputError
 from crops.text import normalise_query
 
-# Segment ids of the small model: query; document token; document token that stands in the query as well. The third spares
-# a model that starts from nothing to learn first what equality is. Pre-trained models keep their own segments.
+# Segment ids of the small model: query; document token; document token that stands in the query as well. The
+# third spares a model that starts from nothing to learn first what equality is. Pre-trained models keep their
+# own segments.
 QUERY, OTHER, MATCH = 0, 1, 2
 SMALL = "small"
 
@@ -51,7 +52,12 @@ class CrossEncoder:
             head = head[: self.max_tokens // 2 - 1]
             body = body[: self.max_tokens - len(head) - 1]
             own = set(head)
-            pairs.append(([*head, sep, *body], [QUERY] * (len(head) + 1) + [MATCH if t in own else OTHER for t in body]))
+            pairs.append(
+                (
+                    [*head, sep, *body],
+                    [QUERY] * (len(head) + 1) + [MATCH if t in own else OTHER for t in body],
+                )
+            )
         return pairs
 
     def logits(self, pairs: Sequence[tuple[list[int], list[int]]]) -> Tensor:
@@ -66,7 +72,9 @@ class CrossEncoder:
         if not hasattr(self.model.config, "type_vocab_size"):
             del fields["token_type_ids"]
         device = self.model.device
-        out: Tensor = self.model(**{k: torch.from_numpy(v).to(device) for k, v in fields.items()}).logits[:, 0]
+        out: Tensor = self.model(**{k: torch.from_numpy(v).to(device) for k, v in fields.items()}).logits[
+            :, 0
+        ]
         return out.float()
 
     def save(self, folder: Path) -> None:
@@ -82,27 +90,41 @@ def load(folder: Path) -> CrossEncoder:
     if not (folder / "cross_encoder.json").is_file():
         raise InputError(folder, "no cross_encoder.json here; expected a trained discriminator")
     about = json.loads((folder / "cross_encoder.json").read_text(encoding="utf-8"))
-    # tokenizer.json as it was saved: AutoTokenizer would take the class of the architecture, with other splitting rules.
+    # tokenizer.json as it was saved: AutoTokenizer would take the class of the architecture, with other
+    # splitting rules.
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
     model = AutoModelForSequenceClassification.from_pretrained(folder, use_safetensors=True)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    return CrossEncoder(model.to(device).eval(), tokenizer, int(about["max_tokens"]), small=bool(about["small"]))
+    return CrossEncoder(
+        model.to(device).eval(), tokenizer, int(about["max_tokens"]), small=bool(about["small"])
+    )
 
 
 def build(base: str, corpus: Sequence[str], *, max_tokens: int, seed: int) -> CrossEncoder:
-    """The model by its Hugging Face path, or `small`: made here, 2 layers of width 128, with a tokenizer from `corpus`."""
+    """The model by its Hugging Face path, or `small`: made here, 2 layers of width 128, with a tokenizer from
+    `corpus`.
+    """
     torch.manual_seed(seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if base != SMALL:
         tokenizer = AutoTokenizer.from_pretrained(weights(base))
-        model = AutoModelForSequenceClassification.from_pretrained(weights(base), num_labels=1, ignore_mismatched_sizes=True)
+        model = AutoModelForSequenceClassification.from_pretrained(
+            weights(base), num_labels=1, ignore_mismatched_sizes=True
+        )
         return CrossEncoder(model.to(device), tokenizer, max_tokens, small=False)
     tokenizer = train_tokenizer(corpus, vocab_size=8_000, max_tokens=max_tokens)
     config = BertConfig(
-        vocab_size=len(tokenizer), hidden_size=128, num_hidden_layers=2, num_attention_heads=4, intermediate_size=256,
-        type_vocab_size=3, max_position_embeddings=max_tokens, hidden_dropout_prob=0.1,
-        attention_probs_dropout_prob=0.0, pad_token_id=tokenizer.pad_token_id,
-    )  # fmt: skip
+        vocab_size=len(tokenizer),
+        hidden_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=256,
+        type_vocab_size=3,
+        max_position_embeddings=max_tokens,
+        hidden_dropout_prob=0.1,
+        attention_probs_dropout_prob=0.0,
+        pad_token_id=tokenizer.pad_token_id,
+    )
     config.num_labels = 1
     small: PreTrainedModel = BertForSequenceClassification(config)
     small.to(device)  # type: ignore[arg-type]  # the published type of `to` lacks its device

@@ -1,4 +1,6 @@
-"""Judged pairs from the logs: what people watched for long against what they looked at and skipped, and random documents."""
+"""Judged pairs from the logs: what people watched for long against what they looked at and skipped, and
+random documents.
+"""
 
 from dataclasses import dataclass
 
@@ -10,7 +12,9 @@ from ibis import _
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """Pairs [P] with 1.0 for relevant; `held_out` marks the pairs of the queries kept apart for calibration."""
+    """Pairs [P] with 1.0 for relevant; `held_out` marks the pairs of the queries kept apart for
+    calibration.
+    """
 
     queries: list[str]
     texts: list[str]
@@ -19,10 +23,12 @@ class Judged:
 
 
 def judged(searches: ir.Table, results: ir.Table, videos: ir.Table, *, long_play_s: float) -> ir.Table:
-    """in: searches(search_id, query normalised), results, videos(video_id, duration_s); out: (query, video_id, relevant bool).
+    """in: searches(search_id, query normalised), results, videos(video_id, duration_s); out: (query,
+    video_id, relevant bool).
 
-    Relevant: played for `long_play_s`, or whole where shorter, in any search of the query. Not relevant: never clicked, and
-    skipped above a click or like at least once (who clicks lower down has seen it; below the last click nobody knows).
+    Relevant: played for `long_play_s`, or whole where shorter, in any search of the query. Not relevant:
+    never clicked, and skipped above a click or like at least once (who clicks lower down has seen it; below
+    the last click nobody knows).
     """
     exposed = results.filter(_.stage == "exposed").join(searches, "search_id").left_join(videos, "video_id")
     touched = exposed.clicked | exposed.liked
@@ -41,13 +47,21 @@ def judged(searches: ir.Table, results: ir.Table, videos: ir.Table, *, long_play
 
 
 def sample(
-    queries: list[str], doc_ids: list[str], relevant: np.ndarray, texts: dict[str, str], *,
-    max_pairs: int, random_per_positive: float, held_out_share: float, seed: int,
-) -> Judged:  # fmt: skip
+    queries: list[str],
+    doc_ids: list[str],
+    relevant: np.ndarray,
+    texts: dict[str, str],
+    *,
+    max_pairs: int,
+    random_per_positive: float,
+    held_out_share: float,
+    seed: int,
+) -> Judged:
     """Balances the judged pairs: all positives, as many skipped ones, and random documents; splits by query.
 
-    A pair stands once. No random document is one that the log knows as relevant for its query, drawn as a positive or not.
-    The mix that calibration refers to is 1 positive : at most 1 skipped : `random_per_positive` random.
+    A pair stands once. No random document is one that the log knows as relevant for its query, drawn as a
+    positive or not. The mix that calibration refers to is 1 positive : at most 1 skipped :
+    `random_per_positive` random.
     """
     rng = np.random.default_rng(seed)
     known = np.array([d in texts for d in doc_ids], dtype=bool)
@@ -57,7 +71,9 @@ def sample(
     catalogue = sorted(texts)
     random = rng.integers(0, len(catalogue), len(drawn))
     own = {(queries[i], doc_ids[i]) for i in np.flatnonzero(relevant)}
-    pairs = {(queries[i], doc_ids[i]): 1.0 for i in positive} | {(queries[i], doc_ids[i]): 0.0 for i in negative}
+    pairs = {(queries[i], doc_ids[i]): 1.0 for i in positive} | {
+        (queries[i], doc_ids[i]): 0.0 for i in negative
+    }
     for i, d in zip(drawn, random, strict=True):
         if (pair := (queries[i], catalogue[d])) not in own:
             pairs.setdefault(pair, 0.0)

@@ -11,12 +11,18 @@ from crops.discriminator.model import CrossEncoder
 
 @torch.inference_mode()
 def logits(
-    encoder: CrossEncoder, queries: Sequence[str], texts: Sequence[str], *, batch_tokens: int = 16_384,
+    encoder: CrossEncoder,
+    queries: Sequence[str],
+    texts: Sequence[str],
+    *,
+    batch_tokens: int = 16_384,
     progress: Callable[[int], Any] = lambda _count: None,
-) -> np.ndarray:  # fmt: skip
+) -> np.ndarray:
     """float64 [N], in the order given; each distinct (query, text) is scored once."""
     index: dict[tuple[str, str], int] = {}
-    back = np.array([index.setdefault(pair, len(index)) for pair in zip(queries, texts, strict=True)], dtype=np.int64)
+    back = np.array(
+        [index.setdefault(pair, len(index)) for pair in zip(queries, texts, strict=True)], dtype=np.int64
+    )
     if not index:
         return np.empty(0)
     distinct = list(index)
@@ -38,7 +44,9 @@ def logits(
     return scores
 
 
-def cosines(embed: Callable[[Sequence[str], Any], np.ndarray], queries: Sequence[str], texts: Sequence[str]) -> np.ndarray:
+def cosines(
+    embed: Callable[[Sequence[str], Any], np.ndarray], queries: Sequence[str], texts: Sequence[str]
+) -> np.ndarray:
     """float64 [N]: the product of the unit vectors of each query and text, in the order given."""
     if not len(queries):
         return np.empty(0)

@@ -1,7 +1,9 @@
-"""The rollout's guardrails as Argo Rollouts AnalysisTemplates: the same questions and limits, for a change of an image.
+"""The rollout's guardrails as Argo Rollouts AnalysisTemplates: the same questions and limits, for a change of
+an image.
 
-`crops rollout` compares arms, which serve different releases; a new image of the gateway or of Triton serves the same one, so
-here the new pods are compared with the old, told apart by the pod hash that Argo writes on them.
+`crops rollout` compares arms, which serve different releases; a new image of the gateway or of Triton serves
+the same one, so here the new pods are compared with the old, told apart by the pod hash that Argo writes on
+them.
 """
 
 from collections.abc import Iterable
@@ -20,20 +22,29 @@ def _failures(metric: str) -> str:
 # Triton's own, by its documented metrics: failed requests, and microseconds of queue per request.
 OF_TRITON = (
     Guardrail(
-        name="failed requests", kind="difference", limit=0.005, min_events=200,
-        query=_failures("nv_inference_request_failure"), events="sum(increase(nv_inference_request_success{$in}[$window]))",
-    ),
-    Guardrail(
-        name="compute time", kind="ratio", limit=1.25, min_events=200,
-        query="sum(rate(nv_inference_compute_infer_duration_us{$in}[$window])) "
-              "/ sum(rate(nv_inference_request_success{$in}[$window]))",
+        name="failed requests",
+        kind="difference",
+        limit=0.005,
+        min_events=200,
+        query=_failures("nv_inference_request_failure"),
         events="sum(increase(nv_inference_request_success{$in}[$window]))",
     ),
-)  # fmt: skip
+    Guardrail(
+        name="compute time",
+        kind="ratio",
+        limit=1.25,
+        min_events=200,
+        query="sum(rate(nv_inference_compute_infer_duration_us{$in}[$window])) "
+        "/ sum(rate(nv_inference_request_success{$in}[$window]))",
+        events="sum(increase(nv_inference_request_success{$in}[$window]))",
+    ),
+)
 
 
 def templates() -> list[dict[str, Any]]:
-    """One AnalysisTemplate for the gateway's image, one for Triton's. FULLNAME and PROMETHEUS are the chart's to replace."""
+    """One AnalysisTemplate for the gateway's image, one for Triton's. FULLNAME and PROMETHEUS are the chart's
+    to replace.
+    """
     return [_template("gateway", GUARDRAILS), _template("triton", OF_TRITON)]
 
 
@@ -76,12 +87,14 @@ def _question(rail: Guardrail) -> tuple[str, str]:
         return f"({canary}) / ({stable})", f"result[0] <= {rail.limit:g}"
     if rail.kind == "difference":
         return f"{shares[0]} - {shares[1]}", f"result[0] <= {rail.limit:g}"
-    # A rate: without the controller's always-valid bound, chance must not decide, so the limit is five times as wide (ours).
+    # A rate: without the controller's always-valid bound, chance must not decide, so the limit is five times
+    # as wide (ours).
     wide = 5 * rail.limit
     relative = f"{shares[0]} / {shares[1]} - 1"
     return relative, f"result[0] >= {-wide:g}" if rail.higher_is_better else f"result[0] <= {wide:g}"
 
 
 def _of(query: str, side: str, quantile: float | None = None) -> str:
-    # Argo does not know how many events there were: it asks for the plain quantile, and forgives two bad looks.
+    # Argo does not know how many events there were: it asks for the plain quantile, and forgives two bad
+    # looks.
     return query.replace("$in", side).replace("$window", WINDOW).replace("$quantile", f"{quantile or 0:g}")

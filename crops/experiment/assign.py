@@ -21,7 +21,9 @@ EXPOSURES = 1_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assignment:
-    """What one user gets. Outside experiments everything but `first` is None or False, and the champion is served."""
+    """What one user gets. Outside experiments everything but `first` is None or False, and the champion is
+    served.
+    """
 
     experiment: str | None = None
     arm: str | None = None  # control or treatment: decides the release
@@ -39,7 +41,9 @@ NOBODY = Assignment()
 
 
 class Exposures:
-    """Who was seen before, in bounded memory: past `capacity` the longest unseen is forgotten and would be logged again."""
+    """Who was seen before, in bounded memory: past `capacity` the longest unseen is forgotten and would be
+    logged again.
+    """
 
     def __init__(self, capacity: int = EXPOSURES) -> None:
         self._capacity = capacity
@@ -61,14 +65,22 @@ class Exposures:
 class Assigner:
     """Assigns users by one features payload; make another for another payload and hand on its `exposures`.
 
-    Safe to use from many threads: the SDK's object, which holds one user, is made per call (about 50 microseconds).
+    Safe to use from many threads: the SDK's object, which holds one user, is made per call (about 50
+    microseconds).
     """
 
     def __init__(
-        self, payload: features.Json, *, exposures: Exposures | None = None, clock: Callable[[], float] = time.time,
-        releases: set[str] | None = None, source: str = "features",
-    ) -> None:  # fmt: skip
-        """`clock` gives Unix seconds; `releases` is what can be served (None: not checked). Raises ConfigError."""
+        self,
+        payload: features.Json,
+        *,
+        exposures: Exposures | None = None,
+        clock: Callable[[], float] = time.time,
+        releases: set[str] | None = None,
+        source: str = "features",
+    ) -> None:
+        """`clock` gives Unix seconds; `releases` is what can be served (None: not checked). Raises
+        ConfigError.
+        """
         self.experiments = features.parse(payload, releases=releases, source=source)
         self.exposures = exposures or Exposures()
         self._features = payload["features"]
@@ -85,12 +97,24 @@ class Assigner:
         tester = bool(found.get("tester"))
         first = not tester and self.exposures.first(found["experiment"], user_id)
         return Assignment(
-            experiment=found["experiment"], arm=found["arm"], release=found["release"], tester=tester, first=first
-        )  # fmt: skip
+            experiment=found["experiment"],
+            arm=found["arm"],
+            release=found["release"],
+            tester=tester,
+            first=first,
+        )
 
 
 def load(
-    path: Path, *, exposures: Exposures | None = None, clock: Callable[[], float] = time.time, releases: set[str] | None = None
-) -> Assigner:  # fmt: skip
-    """The assigner of a features file; where there is no file nobody is in an experiment. Raises ConfigError."""
-    return Assigner(features.load(path), exposures=exposures, clock=clock, releases=releases, source=str(path))
+    path: Path,
+    *,
+    exposures: Exposures | None = None,
+    clock: Callable[[], float] = time.time,
+    releases: set[str] | None = None,
+) -> Assigner:
+    """The assigner of a features file; where there is no file nobody is in an experiment. Raises
+    ConfigError.
+    """
+    return Assigner(
+        features.load(path), exposures=exposures, clock=clock, releases=releases, source=str(path)
+    )

@@ -1,7 +1,9 @@
-"""Which experiments run: our own words on one side, a GrowthBook features file on the other, each made from the other.
+"""Which experiments run: our own words on one side, a GrowthBook features file on the other, each made from
+the other.
 
-The file is plain GrowthBook JSON (one feature, `release`, a rule per experiment), so that GrowthBook's own tools read it too.
-Everything that GrowthBook would silently repair (weights that do not add up become equal ones) is refused here.
+The file is plain GrowthBook JSON (one feature, `release`, a rule per experiment), so that GrowthBook's own
+tools read it too. Everything that GrowthBook would silently repair (weights that do not add up become equal
+ones) is refused here.
 """
 
 import json
@@ -16,7 +18,8 @@ from crops.errors import ConfigError
 
 ARMS = ("control", "treatment")
 FEATURE = "release"
-# GrowthBook hashes namespaces by their own name, so ranges of one namespace cut the users the same way for all experiments.
+# GrowthBook hashes namespaces by their own name, so ranges of one namespace cut the users the same way for
+# all experiments.
 NAMESPACE = "crops"
 Json = dict[str, Any]
 
@@ -24,19 +27,32 @@ Json = dict[str, Any]
 class Experiment(StageConfig):
     """Two releases against each other: who is in it, from when on, and which release each arm gets.
 
-    Coverage c puts c * weight of all users into each arm: with equal weights c/2 each. Arms are ranges of a hash of salt
-    and user that only grow with the coverage, so widening moves nobody.
+    Coverage c puts c * weight of all users into each arm: with equal weights c/2 each. Arms are ranges of a
+    hash of salt and user that only grow with the coverage, so widening moves nobody.
     """
 
     name: str = Field(min_length=1, description="What readout, metrics and audit trail call it.")
-    salt: str = Field(min_length=1, description="What users are hashed with; one per experiment, never changed while it runs.")
-    coverage: float = Field(ge=0, le=1, description="Share of all users (of the namespace) that are in the experiment.")
+    salt: str = Field(
+        min_length=1,
+        description="What users are hashed with; one per experiment, never changed while it runs.",
+    )
+    coverage: float = Field(
+        ge=0, le=1, description="Share of all users (of the namespace) that are in the experiment."
+    )
     control: str = Field(min_length=1, description="Release of the control arm, as the manifest names it.")
-    treatment: str = Field(min_length=1, description="Release of the treatment arm, as the manifest names it.")
+    treatment: str = Field(
+        min_length=1, description="Release of the treatment arm, as the manifest names it."
+    )
     start: datetime = Field(description="From when on users are assigned; with time zone.")
-    weights: tuple[float, float] = Field((0.5, 0.5), description="Shares of control and treatment; they add up to 1.")
-    namespace: tuple[float, float] = Field((0.0, 1.0), description="Range of users that this experiment may take, within 0..1.")
-    overrides: dict[str, str] = Field({}, description="Testers: user_id to the arm they see. Never counted as exposed.")
+    weights: tuple[float, float] = Field(
+        (0.5, 0.5), description="Shares of control and treatment; they add up to 1."
+    )
+    namespace: tuple[float, float] = Field(
+        (0.0, 1.0), description="Range of users that this experiment may take, within 0..1."
+    )
+    overrides: dict[str, str] = Field(
+        {}, description="Testers: user_id to the arm they see. Never counted as exposed."
+    )
 
     @field_validator("start")
     @classmethod
@@ -48,13 +64,20 @@ class Experiment(StageConfig):
     @model_validator(mode="after")
     def _sound(self) -> Self:
         if min(self.weights) <= 0 or abs(sum(self.weights) - 1) > 1e-9:
-            raise ValueError(f"weights of {self.name} are {list(self.weights)}, expected two positive shares that add up to 1")
+            raise ValueError(
+                f"weights of {self.name} are {list(self.weights)}, expected two positive shares that "
+                "add up to 1"
+            )
         if self.control == self.treatment:
             raise ValueError(f"{self.name} has the release {self.control} in both arms")
         if not 0 <= self.namespace[0] < self.namespace[1] <= 1:
-            raise ValueError(f"namespace of {self.name} is {list(self.namespace)}, expected 0 <= from < to <= 1")
+            raise ValueError(
+                f"namespace of {self.name} is {list(self.namespace)}, expected 0 <= from < to <= 1"
+            )
         if unknown := {user: arm for user, arm in self.overrides.items() if arm not in ARMS}:
-            raise ValueError(f"overrides of {self.name} name unknown arms: {unknown}; arms: {', '.join(ARMS)}")
+            raise ValueError(
+                f"overrides of {self.name} name unknown arms: {unknown}; arms: {', '.join(ARMS)}"
+            )
         return self
 
     @property
@@ -63,8 +86,11 @@ class Experiment(StageConfig):
         return {"control": self.control, "treatment": self.treatment}
 
 
-def check(experiments: list[Experiment], *, releases: set[str] | None = None, source: str = "experiments") -> list[Experiment]:
-    """`experiments`, if they can run side by side; a ConfigError that names the two that cannot, or the unknown release.
+def check(
+    experiments: list[Experiment], *, releases: set[str] | None = None, source: str = "experiments"
+) -> list[Experiment]:
+    """`experiments`, if they can run side by side; a ConfigError that names the two that cannot, or the
+    unknown release.
 
     `releases`: what can be served; None leaves that open.
     """
@@ -74,30 +100,39 @@ def check(experiments: list[Experiment], *, releases: set[str] | None = None, so
                 raise ConfigError(f"{source}: two experiments are called {one.name!r}")
             if one.salt == other.salt:
                 raise ConfigError(
-                    f"{source}: {other.name} and {one.name} share the salt {one.salt!r}: their arms would be the same"
+                    f"{source}: {other.name} and {one.name} share the salt {one.salt!r}: their arms would "
+                    "be the same"
                 )
             if max(one.namespace[0], other.namespace[0]) < min(one.namespace[1], other.namespace[1]):
                 raise ConfigError(
-                    f"{source}: {other.name} {list(other.namespace)} and {one.name} {list(one.namespace)} overlap: "
+                    f"{source}: {other.name} {list(other.namespace)} and {one.name} {list(one.namespace)} "
+                    "overlap: "
                     "a user would be in both; give them namespaces that do not"
                 )
         for arm, release in one.releases.items():
             if releases is not None and release not in releases:
                 known = ", ".join(sorted(releases)) or "none"
-                raise ConfigError(f"{source}: {one.name}: unknown release {release!r} for {arm}; known: {known}")
+                raise ConfigError(
+                    f"{source}: {one.name}: unknown release {release!r} for {arm}; known: {known}"
+                )
     return experiments
 
 
 def check_change(before: Experiment, after: Experiment) -> Experiment:
-    """`after`, if it moves no user of the running experiment `before` from one arm to the other; a ConfigError otherwise."""
+    """`after`, if it moves no user of the running experiment `before` from one arm to the other; a
+    ConfigError otherwise.
+    """
     fixed = ("name", "salt", "control", "treatment", "weights", "namespace", "start")
     for key in fixed:
         old, new = getattr(before, key), getattr(after, key)
         if old != new:
-            raise ConfigError(f"{before.name}: {key} is {new!r} and was {old!r}: fixed while the experiment runs")
+            raise ConfigError(
+                f"{before.name}: {key} is {new!r} and was {old!r}: fixed while the experiment runs"
+            )
     if after.coverage < before.coverage:
         raise ConfigError(
-            f"{before.name}: coverage {after.coverage} is less than {before.coverage}: it may only widen; abort instead"
+            f"{before.name}: coverage {after.coverage} is less than {before.coverage}: it may only "
+            "widen; abort instead"
         )
     return after
 
@@ -109,33 +144,52 @@ def render(experiments: list[Experiment], *, releases: set[str] | None = None) -
 
 
 def _value(one: Experiment, arm: str, *, tester: bool = False) -> Json:
-    return {"experiment": one.name, "arm": arm, "release": one.releases[arm]} | ({"tester": True} if tester else {})
+    return {"experiment": one.name, "arm": arm, "release": one.releases[arm]} | (
+        {"tester": True} if tester else {}
+    )
 
 
 def _forced(one: Experiment) -> list[Json]:
     by_arm = {arm: sorted(user for user, seen in one.overrides.items() if seen == arm) for arm in ARMS}
     return [
-        {"id": f"{one.name}:testers:{arm}", "condition": {"id": {"$in": users}}, "force": _value(one, arm, tester=True)}
-        for arm, users in by_arm.items() if users
-    ]  # fmt: skip
+        {
+            "id": f"{one.name}:testers:{arm}",
+            "condition": {"id": {"$in": users}},
+            "force": _value(one, arm, tester=True),
+        }
+        for arm, users in by_arm.items()
+        if users
+    ]
 
 
 def _rule(one: Experiment) -> Json:
     rule = {
-        "id": one.name, "key": one.name, "seed": one.salt, "hashAttribute": "id", "hashVersion": 2,
-        "coverage": one.coverage, "weights": list(one.weights),
-        "meta": [{"key": arm} for arm in ARMS], "variations": [_value(one, arm) for arm in ARMS],
+        "id": one.name,
+        "key": one.name,
+        "seed": one.salt,
+        "hashAttribute": "id",
+        "hashVersion": 2,
+        "coverage": one.coverage,
+        "weights": list(one.weights),
+        "meta": [{"key": arm} for arm in ARMS],
+        "variations": [_value(one, arm) for arm in ARMS],
         "condition": {"now_s": {"$gte": one.start.timestamp()}},
-    }  # fmt: skip
+    }
     return rule if one.namespace == (0.0, 1.0) else rule | {"namespace": [NAMESPACE, *one.namespace]}
 
 
 def parse(payload: Json, *, releases: set[str] | None = None, source: str = "features") -> list[Experiment]:
-    """The experiments of a features file, checked; a ConfigError that names what GrowthBook would have let pass."""
+    """The experiments of a features file, checked; a ConfigError that names what GrowthBook would have let
+    pass.
+    """
     try:
         rules = payload["features"][FEATURE]["rules"]
         testers = [rule for rule in rules if "force" in rule]
-        return check([_read(rule, testers, source) for rule in rules if "force" not in rule], releases=releases, source=source)
+        return check(
+            [_read(rule, testers, source) for rule in rules if "force" not in rule],
+            releases=releases,
+            source=source,
+        )
     except (KeyError, TypeError, IndexError, AttributeError) as error:
         problem = f"{type(error).__name__}: {error}"
         raise ConfigError(
@@ -146,7 +200,9 @@ def parse(payload: Json, *, releases: set[str] | None = None, source: str = "fea
 def _read(rule: Json, testers: list[Json], source: str) -> Experiment:
     arms = [meta["key"] for meta in rule["meta"]]
     if "control" not in arms:
-        raise ConfigError(f"{source}: experiment {rule['key']!r} has no control (arms: {', '.join(arms) or 'none'})")
+        raise ConfigError(
+            f"{source}: experiment {rule['key']!r} has no control (arms: {', '.join(arms) or 'none'})"
+        )
     if arms != list(ARMS):
         raise ConfigError(f"{source}: experiment {rule['key']!r} has the arms {arms}, expected {list(ARMS)}")
     if rule.get("hashVersion") != 2 or rule.get("hashAttribute") != "id":
@@ -154,12 +210,16 @@ def _read(rule: Json, testers: list[Json], source: str) -> Experiment:
     release = {value["arm"]: value["release"] for value in rule["variations"]}
     forced = [r for r in testers if r["force"]["experiment"] == rule["key"]]
     fields = {
-        "name": rule["key"], "salt": rule["seed"], "coverage": rule["coverage"], "weights": tuple(rule["weights"]),
-        "control": release["control"], "treatment": release["treatment"],
+        "name": rule["key"],
+        "salt": rule["seed"],
+        "coverage": rule["coverage"],
+        "weights": tuple(rule["weights"]),
+        "control": release["control"],
+        "treatment": release["treatment"],
         "start": datetime.fromtimestamp(rule["condition"]["now_s"]["$gte"], UTC),
         "namespace": tuple(rule.get("namespace", (NAMESPACE, 0.0, 1.0))[1:]),
         "overrides": {user: r["force"]["arm"] for r in forced for user in r["condition"]["id"]["$in"]},
-    }  # fmt: skip
+    }
     return Experiment.parse(fields, source=source)
 
 

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-# A long play: at least this long, or the whole video where it is shorter (KuaiRand's rule, as in README's glossary).
+# A long play: at least this long, or the whole video where it is shorter (KuaiRand's rule, as in README's
+# glossary).
 LONG_PLAY_S = 18.0
 
 
@@ -21,11 +22,29 @@ class Metric:
 METRICS = {
     m.name: m
     for m in (
-        Metric(name="ctr", numerator="clicks", denominator="impressions", higher_is_better=True,
-               means="clicks / impressions", paper_lift=0.00869),
-        Metric(name="lpr", numerator="long_plays", denominator="impressions", higher_is_better=True,
-               means="long plays / impressions", paper_lift=0.00483),
-        Metric(name="rqr", numerator="reformulated", denominator="settled", higher_is_better=False,
-               means="reformulated searches / searches", paper_lift=-0.00646),
+        Metric(
+            name="ctr",
+            numerator="clicks",
+            denominator="impressions",
+            higher_is_better=True,
+            means="clicks / impressions",
+            paper_lift=0.00869,
+        ),
+        Metric(
+            name="lpr",
+            numerator="long_plays",
+            denominator="impressions",
+            higher_is_better=True,
+            means="long plays / impressions",
+            paper_lift=0.00483,
+        ),
+        Metric(
+            name="rqr",
+            numerator="reformulated",
+            denominator="settled",
+            higher_is_better=False,
+            means="reformulated searches / searches",
+            paper_lift=-0.00646,
+        ),
     )
-}  # fmt: skip
+}

@@ -18,7 +18,8 @@ class Plan:
 
 
 def spread(arms: Arms) -> float | None:
-    """Standard deviation of one user's log ratio, pooled over the arms: se of a lift = spread / sqrt(n s (1 - s)).
+    """Standard deviation of one user's log ratio, pooled over the arms: se of a lift = spread / sqrt(n s (1 -
+    s)).
 
     None where an arm has no users or nothing to divide by.
     """
@@ -31,18 +32,29 @@ def spread(arms: Arms) -> float | None:
 
 
 def detectable(
-    users: int, sd: float, *, share: float = 0.5, alpha: float = 0.05, power: float = 0.8, planned_users: int | None = None
+    users: int,
+    sd: float,
+    *,
+    share: float = 0.5,
+    alpha: float = 0.05,
+    power: float = 0.8,
+    planned_users: int | None = None,
 ) -> Plan:
     """Relative effects that `users` (both arms) would show with probability `power`, as |lift|."""
     se = sd / math.sqrt(users * share * (1 - share))
     reach = float(norm.isf(1 - power))
     planned = planned_users or users
     always = sequential.critical(users, alpha=alpha, planned_users=planned)
-    return Plan(fixed=math.expm1((float(norm.isf(alpha / 2)) + reach) * se), always=math.expm1((always + reach) * se))
+    return Plan(
+        fixed=math.expm1((float(norm.isf(alpha / 2)) + reach) * se), always=math.expm1((always + reach) * se)
+    )
 
 
-def needed_users(lift: float, sd: float, *, share: float = 0.5, alpha: float = 0.05, power: float = 0.8) -> Plan:
-    """Users of both arms that show a relative effect of `lift` with probability `power`. Raises ValueError for no effect.
+def needed_users(
+    lift: float, sd: float, *, share: float = 0.5, alpha: float = 0.05, power: float = 0.8
+) -> Plan:
+    """Users of both arms that show a relative effect of `lift` with probability `power`. Raises ValueError
+    for no effect.
 
     `always` is tuned for that very number of users (critical then no longer depends on it).
     """
@@ -52,13 +64,18 @@ def needed_users(lift: float, sd: float, *, share: float = 0.5, alpha: float = 0
     per_se = (sd / math.log1p(lift)) ** 2 / (share * (1 - share))
     always = sequential.critical(1_000, alpha=alpha, planned_users=1_000)
     fixed = float(norm.isf(alpha / 2))
-    return Plan(fixed=math.ceil(per_se * (fixed + reach) ** 2), always=math.ceil(per_se * (always + reach) ** 2))
+    return Plan(
+        fixed=math.ceil(per_se * (fixed + reach) ** 2), always=math.ceil(per_se * (always + reach) ** 2)
+    )
 
 
 def needed_days(users: Plan, *, new_users_per_day: float) -> Plan:
-    """Days until that many different users were seen, at a steady number of new ones; None where nobody comes."""
+    """Days until that many different users were seen, at a steady number of new ones; None where nobody
+    comes.
+    """
     if new_users_per_day <= 0:
         return Plan(fixed=None, always=None)
     return Plan(
-        fixed=math.ceil((users.fixed or 0) / new_users_per_day), always=math.ceil((users.always or 0) / new_users_per_day)
-    )  # fmt: skip
+        fixed=math.ceil((users.fixed or 0) / new_users_per_day),
+        always=math.ceil((users.always or 0) / new_users_per_day),
+    )

@@ -1,4 +1,6 @@
-"""Moments to the readout: comparisons per metric, day and segment, what the whole says, and in plain words."""
+"""Moments to the readout: comparisons per metric, day and segment, what the whole says, and in plain
+words.
+"""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -40,19 +42,34 @@ def read(measured: Measured, reading: Reading) -> Json:
     for name, metric in metrics.items():
         metric["stands"] = stands.get(name)
     arms = measured.whole[reading.primary]
-    verdict, reasons = overall({name: m["verdict"] for name, m in metrics.items()}, metrics, primary=reading.primary)
+    verdict, reasons = overall(
+        {name: m["verdict"] for name, m in metrics.items()}, metrics, primary=reading.primary
+    )
     return {
-        "verdict": verdict, "reasons": reasons, "primary": reading.primary, "metrics": metrics,
+        "verdict": verdict,
+        "reasons": reasons,
+        "primary": reading.primary,
+        "metrics": metrics,
         "users": {"control": arms.control.users, "treatment": arms.treatment.users, "in_both": arms.in_both},
-        "srm": {"p": stats.srm(arms, share=reading.share) if arms.users else None, "share": reading.share,
-                "limit": stats.SRM_ALPHA},
+        "srm": {
+            "p": stats.srm(arms, share=reading.share) if arms.users else None,
+            "share": reading.share,
+            "limit": stats.SRM_ALPHA,
+        },
         "reading": asdict(reading),
-    }  # fmt: skip
+    }
 
 
-def overall(verdicts: Mapping[str, str], metrics: Mapping[str, Json], *, primary: str) -> tuple[str, list[str]]:
-    """One verdict from three: the primary metric's, unless a guardrail got worse. The reasons say all three."""
-    reasons = [f"{name.upper()}: {metrics[name]['verdict']}. {_sentence(metrics[name]['reason'])}." for name in metrics]
+def overall(
+    verdicts: Mapping[str, str], metrics: Mapping[str, Json], *, primary: str
+) -> tuple[str, list[str]]:
+    """One verdict from three: the primary metric's, unless a guardrail got worse. The reasons say all
+    three.
+    """
+    reasons = [
+        f"{name.upper()}: {metrics[name]['verdict']}. {_sentence(metrics[name]['reason'])}."
+        for name in metrics
+    ]
     if stats.BLOCKED in verdicts.values():
         return stats.BLOCKED, reasons
     broken = [name for name, verdict in verdicts.items() if verdict == stats.WORSE and name != primary]
@@ -72,14 +89,19 @@ def _metric(name: str, measured: Measured, reading: Reading) -> Json:
     found = stats.estimate(arms, **how)
     return {
         **asdict(stats.decide(arms, metric, share=reading.share, **how)),
-        "means": metric.means, "higher_is_better": metric.higher_is_better, "paper_lift": metric.paper_lift,
-        "fixed_low": found.fixed_low if found else None, "fixed_high": found.fixed_high if found else None,
+        "means": metric.means,
+        "higher_is_better": metric.higher_is_better,
+        "paper_lift": metric.paper_lift,
+        "fixed_low": found.fixed_low if found else None,
+        "fixed_high": found.fixed_high if found else None,
         "p_always": found.p_always if found else None,
         "by_day": [{"date": day, **_point(by[name], reading)} for day, by in measured.by_day.items()],
-        "segments": {segment: asdict(stats.decide(by[name], metric, share=reading.share, **how))
-                     for segment, by in measured.segments.items()},
+        "segments": {
+            segment: asdict(stats.decide(by[name], metric, share=reading.share, **how))
+            for segment, by in measured.segments.items()
+        },
         "planning": _planning(arms, len(measured.by_day), reading),
-    }  # fmt: skip
+    }
 
 
 def _point(arms: Arms, reading: Reading) -> Json:
@@ -89,7 +111,9 @@ def _point(arms: Arms, reading: Reading) -> Json:
 
 
 def _planning(arms: Arms, days: int, reading: Reading) -> Json | None:
-    """What could have been seen with these users, and what the planned effect needs; None where the spread is unknown."""
+    """What could have been seen with these users, and what the planned effect needs; None where the spread is
+    unknown.
+    """
     sd = power.spread(arms)
     if not sd:
         return None
@@ -97,13 +121,20 @@ def _planning(arms: Arms, days: int, reading: Reading) -> Json | None:
     seen = power.detectable(arms.users, sd, **how, planned_users=reading.planned_users)
     needed = power.needed_users(reading.planned_lift, sd, **how)
     needs = power.needed_days(needed, new_users_per_day=arms.users / max(days, 1))
-    return {"spread": sd, "detectable": asdict(seen), "needed_users": asdict(needed), "needed_days": asdict(needs)}
+    return {
+        "spread": sd,
+        "detectable": asdict(seen),
+        "needed_users": asdict(needed),
+        "needed_days": asdict(needs),
+    }
 
 
 def ratios(paths: list[Json]) -> Json:
-    """Ratio_rank and Ratio_show: share of ranked and of shown items that a recall path brought, by arm and path.
+    """Ratio_rank and Ratio_show: share of ranked and of shown items that a recall path brought, by arm and
+    path.
 
-    paths  rows arm, path (None: all items with known paths), ranked, shown. An item that two paths brought counts for both.
+    paths  rows arm, path (None: all items with known paths), ranked, shown. An item that two paths brought
+           counts for both.
     """
     totals = {row["arm"]: row for row in paths if row["path"] is None}
     found: Json = {arm: {} for arm in sorted(totals)}
@@ -112,6 +143,7 @@ def ratios(paths: list[Json]) -> Json:
         found[row["arm"]][row["path"]] = {
             "ratio_rank": row["ranked"] / total["ranked"] if total["ranked"] else None,
             "ratio_show": row["shown"] / total["shown"] if total["shown"] else None,
-            "ranked": row["ranked"], "shown": row["shown"],
-        }  # fmt: skip
+            "ranked": row["ranked"],
+            "shown": row["shown"],
+        }
     return found

@@ -1,4 +1,5 @@
-"""What a rollout does next: plan, state and measurements in, a verdict with its reason out. crops.stages.rollout acts on it.
+"""What a rollout does next: plan, state and measurements in, a verdict with its reason out.
+crops.stages.trial.rollout acts on it.
 
 canary step 0 .. n -> A/B -> promoted          wait: nothing; advance: the next step, or the A/B
           any of them -> rolled back           promote: the challenger becomes champion; roll back: it leaves
@@ -18,7 +19,8 @@ RUNNING: tuple[Phase, ...] = ("canary", "ab")
 Sides = Mapping[str, float | None]  # by arm
 
 
-# Files of a rollout's folder: its state, every move with its reason, the last look, and somebody's wish to end it.
+# Files of a rollout's folder: its state, every move with its reason, the last look, and somebody's wish to
+# end it.
 STATE, AUDIT, LOOK, ABORT = "rollout.json", "audit.jsonl", "look.json", "abort.json"
 
 
@@ -85,10 +87,11 @@ def coverage(plan: RolloutConfig, state: State) -> float:
 
 
 def quantile(plan: RolloutConfig, rail: Guardrail, arm: str, events: float) -> float:
-    """Which quantile of an arm to ask for, so that chance alone breaks no rail: below its own in treatment, above it in control.
+    """Which quantile of an arm to ask for, so that chance alone breaks no rail: below its own in treatment,
+    above it in control.
 
-    The share of n events under their true quantile q has the standard error sqrt(q (1 - q) / n). Each side moves by the
-    always-valid number of them, over the root of two because both move. 0 < result < 1.
+    The share of n events under their true quantile q has the standard error sqrt(q (1 - q) / n). Each side
+    moves by the always-valid number of them, over the root of two because both move. 0 < result < 1.
     """
     q = rail.quantile or 0.5
     n = max(1.0, events)
@@ -110,7 +113,9 @@ def decide(plan: RolloutConfig, state: State, seen: Measurements, *, now_s: floa
     if state.phase == "canary":
         last = state.step + 1 == len(plan.steps)
         following = (
-            f"A/B at {plan.ab.coverage:.0%}" if last else f"step {state.step + 2} at {plan.steps[state.step + 1].coverage:.0%}"
+            f"A/B at {plan.ab.coverage:.0%}"
+            if last
+            else f"step {state.step + 2} at {plan.steps[state.step + 1].coverage:.0%}"
         )
         return Verdict(ADVANCE, f"guardrails hold, dwell and users reached; next: {following}")
     return _too_long(plan, state, _ab(seen.readout, plan.ab.primary), now_s=now_s)
@@ -137,14 +142,20 @@ def _blind(plan: RolloutConfig, state: State, seen: Measurements, *, now_s: floa
         left = plan.blind_limit_s - (now_s - since)
         if left <= 0:
             return Verdict(
-                ROLL_BACK, f"no measurements for {now_s - since:.0f} s (limit {plan.blind_limit_s:.0f} s): {seen.problem}"
+                ROLL_BACK,
+                f"no measurements for {now_s - since:.0f} s (limit {plan.blind_limit_s:.0f} s): "
+                f"{seen.problem}",
             )
         return Verdict(WAIT, f"no measurements: {seen.problem}; waiting, rolled back in {left:.0f} s")
     if now_s < state.entered_s:
-        return Verdict(WAIT, f"the clock says {state.entered_s - now_s:.0f} s before this step began: clock skew")
+        return Verdict(
+            WAIT, f"the clock says {state.entered_s - now_s:.0f} s before this step began: clock skew"
+        )
     if seen.at_s is not None and abs(seen.at_s - now_s) > plan.max_skew_s:
         return Verdict(
-            WAIT, f"Prometheus's clock and this one are {abs(seen.at_s - now_s):.0f} s apart (limit {plan.max_skew_s:.0f} s)"
+            WAIT,
+            f"Prometheus's clock and this one are {abs(seen.at_s - now_s):.0f} s apart (limit "
+            f"{plan.max_skew_s:.0f} s)",
         )
     return None
 
@@ -155,7 +166,9 @@ def _broken(plan: RolloutConfig, state: State, seen: Measurements) -> list[str]:
         found.append(f"fingerprint: {seen.rejected:.0f} release(s) refused by a gateway")
     wrong = (seen.served or {}).get("treatment", frozenset()) - {state.treatment}
     if wrong:
-        found.append(f"fingerprint: treatment is served by {', '.join(sorted(wrong))}, expected {state.treatment}")
+        found.append(
+            f"fingerprint: treatment is served by {', '.join(sorted(wrong))}, expected {state.treatment}"
+        )
     if seen.readout is not None and seen.readout.verdict in ("worse", "blocked"):
         found.append(f"readout: {seen.readout.verdict}: {seen.readout.reason}")
     return found
@@ -179,18 +192,22 @@ def _check(plan: RolloutConfig, g: Guardrail, seen: Measurements) -> tuple[bool,
         return True, _over(g, a - b, f"{g.name}: {a:.2%} in treatment against {b:.2%}")
     if control <= 0:
         return False, None
-    return True, _over(g, treatment / control, f"{g.name}: {treatment:.4g} in treatment against {control:.4g}")
+    return True, _over(
+        g, treatment / control, f"{g.name}: {treatment:.4g} in treatment against {control:.4g}"
+    )
 
 
 def _over(g: Guardrail, value: float, words: str) -> str | None:
     return f"{words}, allowed {g.kind} {g.limit:g}" if value > g.limit else None
 
 
-def _lost(plan: RolloutConfig, g: Guardrail, control: tuple[float, float], treatment: tuple[float, float]) -> str | None:
+def _lost(
+    plan: RolloutConfig, g: Guardrail, control: tuple[float, float], treatment: tuple[float, float]
+) -> str | None:
     """A rate that is worse by more than `limit` beyond the always-valid bound of its log ratio.
 
-    The standard error is that of independent events at the pooled rate, times `overdispersion`, so that a side without any event
-    can fail; the exact, per-user answer is the readout's.
+    The standard error is that of independent events at the pooled rate, times `overdispersion`, so that a
+    side without any event can fail; the exact, per-user answer is the readout's.
     """
     (x, m), (y, n) = control, treatment
     # Half an event keeps the logarithm of a side without any.
@@ -198,10 +215,15 @@ def _lost(plan: RolloutConfig, g: Guardrail, control: tuple[float, float], treat
     pooled = min((x + y + 1) / (m + n + 2), 1.0)
     se = plan.overdispersion * math.sqrt((1 - pooled) / pooled * (1 / m + 1 / n))
     worse = math.log(a / b) if g.higher_is_better else math.log(b / a)
-    bound = worse - se * sequential.critical(max(1, int(n + m)), alpha=plan.alpha, planned_users=max(1, int(n + m)))
+    bound = worse - se * sequential.critical(
+        max(1, int(n + m)), alpha=plan.alpha, planned_users=max(1, int(n + m))
+    )
     if bound <= math.log1p(g.limit):
         return None
-    return f"{g.name}: {b:.2%} in treatment against {a:.2%}, worse by at least {math.expm1(bound):.1%}, allowed {g.limit:.1%}"
+    return (
+        f"{g.name}: {b:.2%} in treatment against {a:.2%}, worse by at least "
+        f"{math.expm1(bound):.1%}, allowed {g.limit:.1%}"
+    )
 
 
 def _not_yet(plan: RolloutConfig, state: State, seen: Measurements, *, now_s: float) -> str | None:
@@ -230,7 +252,10 @@ def _ab(found: Readout | None, primary: str) -> Verdict | str:
     if found is None:
         return "no readout yet"
     if found.primary != primary:
-        return f"the readout decides by {found.primary}, the plan by {primary}: `crops experiment --metric {primary}`"
+        return (
+            f"the readout decides by {found.primary}, the plan by {primary}: `crops experiment "
+            f"--metric {primary}`"
+        )
     if found.verdict == "better":
         return Verdict(PROMOTE, f"readout: better: {found.reason}")
     return f"readout: {found.verdict}: {found.reason}"

@@ -1,19 +1,25 @@
-"""Always-valid inference: asymptotic confidence sequences (arXiv 2103.06476v7), so that people may look every day.
+"""Always-valid inference: asymptotic confidence sequences (arXiv 2103.06476v7), so that people may look every
+day.
 
-n users were seen so far, the estimate has the standard error se, and rho tunes where the sequence is narrowest.
+n users were seen so far, the estimate has the standard error se, and rho tunes where the sequence is
+narrowest.
 """
 
 import math
 
-# Users of both arms together for which the intervals are narrowest [ours]. To be chosen before the start; a factor of ten
-# beside it costs about a fifth of the width, never validity.
+# Users of both arms together for which the intervals are narrowest [ours]. To be chosen before the start; a
+# factor of ten beside it costs about a fifth of the width, never validity.
 PLANNED_USERS = 5_000
 
 
 def tuning(planned_users: int, alpha: float) -> float:
-    """rho (eq. 161): makes the half width at `planned_users` about as small as it can be. Raises ValueError."""
+    """rho (eq. 161): makes the half width at `planned_users` about as small as it can be. Raises
+    ValueError.
+    """
     if planned_users < 1 or not 0 < alpha < 1:
-        raise ValueError(f"planned_users is {planned_users}, alpha {alpha}: expected at least 1 and a level within 0..1")
+        raise ValueError(
+            f"planned_users is {planned_users}, alpha {alpha}: expected at least 1 and a level within 0..1"
+        )
     return math.sqrt((-2 * math.log(alpha) + math.log(-2 * math.log(alpha)) + 1) / planned_users)
 
 
@@ -29,7 +35,8 @@ def critical(users: int, *, alpha: float, planned_users: int = PLANNED_USERS) ->
 
 
 def p_value(z: float, users: int, *, alpha: float, planned_users: int = PLANNED_USERS) -> float:
-    """Always-valid p (eq. 155 as an e-value): below `alpha` exactly when the interval of that level leaves out 0.
+    """Always-valid p (eq. 155 as an e-value): below `alpha` exactly when the interval of that level leaves
+    out 0.
 
     z is estimate / se.
     """

@@ -1,4 +1,6 @@
-"""Two arms to a comparison: estimates by tea-tasting (delta method, CUPED), always-valid interval, verdict with a reason."""
+"""Two arms to a comparison: estimates by tea-tasting (delta method, CUPED), always-valid interval, verdict
+with a reason.
+"""
 
 import math
 from dataclasses import dataclass
@@ -14,8 +16,8 @@ from crops.experiment.metrics import METRICS, Metric
 from crops.experiment.moments import Arms
 
 BETTER, WORSE, NO_DIFFERENCE, UNKNOWN, BLOCKED = "better", "worse", "no difference", "unknown", "blocked"
-# A sample ratio mismatch this unlikely means broken assignment or logging; the usual limit, and strict because it is looked
-# at often.
+# A sample ratio mismatch this unlikely means broken assignment or logging; the usual limit, and strict
+# because it is looked at often.
 SRM_ALPHA = 0.001
 # Users per arm below which the normal approximation is not trusted with a verdict [ours].
 MIN_USERS = 30
@@ -26,7 +28,8 @@ class Comparison:
     """Treatment against control on one metric.
 
     control, treatment  the metric itself in each arm; None where nothing was counted
-    lift                relative: treatment / control - 1, corrected for what the users did before (CUPED) where that is known
+    lift                relative: treatment / control - 1, corrected for what the users did before (CUPED)
+                        where that is known
     low, high           always-valid interval of the lift, at level 1 - alpha whenever one looks
     p                   of the fixed horizon: means something at ONE look, planned before the start
     users               counted, both arms together
@@ -46,7 +49,9 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """What the numbers say before anybody decides. se is of log(treatment / control), to which all intervals refer."""
+    """What the numbers say before anybody decides. se is of log(treatment / control), to which all intervals
+    refer.
+    """
 
     control: float
     treatment: float
@@ -61,16 +66,18 @@ class Estimate:
 
 
 def compare(events: Any, *, metric: str, share: float = 0.5, alpha: float = 0.05) -> Comparison:
-    """Compares the arms in `events` on `metric`: ctr, lpr (one row per impression) or rqr (one row per search).
+    """Compares the arms in `events` on `metric`: ctr, lpr (one row per impression) or rqr (one row per
+    search).
 
-    events  Arrow table or pandas frame: user_id, arm {control, treatment, null}, ts, and clicked (ctr), play_s and
-            duration_s (lpr), reformulated (rqr). Rows without an arm from before the first row with one are the users'
-            pre-period (CUPED); later ones are left out.
+    events  Arrow table or pandas frame: user_id, arm {control, treatment, null}, ts, and clicked (ctr),
+            play_s and duration_s (lpr), reformulated (rqr). Rows without an arm from before the first row
+            with one are the users' pre-period (CUPED); later ones are left out.
     share   planned share of the treatment among the users of both arms
     alpha   level of the interval; tuned for sequential.PLANNED_USERS users
 
-    Users in both arms are left out and counted in the reason. A mismatch with `share` (p < 0.001) blocks any verdict; no
-    users, or too few, is unknown. Raises ValueError for an unknown metric or level, InputError for a missing column.
+    Users in both arms are left out and counted in the reason. A mismatch with `share` (p < 0.001) blocks any
+    verdict; no users, or too few, is unknown. Raises ValueError for an unknown metric or level, InputError
+    for a missing column.
     """
     if metric not in METRICS:
         raise ValueError(f"metric is {metric!r}, expected one of {', '.join(METRICS)}")
@@ -80,7 +87,12 @@ def compare(events: Any, *, metric: str, share: float = 0.5, alpha: float = 0.05
 
 
 def decide(
-    arms: Arms, metric: Metric, *, share: float = 0.5, alpha: float = 0.05, planned_users: int = sequential.PLANNED_USERS
+    arms: Arms,
+    metric: Metric,
+    *,
+    share: float = 0.5,
+    alpha: float = 0.05,
+    planned_users: int = sequential.PLANNED_USERS,
 ) -> Comparison:
     """The comparison of two arms; see `compare`."""
     found = estimate(arms, alpha=alpha, planned_users=planned_users)
@@ -92,8 +104,11 @@ def decide(
     return Comparison(**plain, **estimated, users=arms.users, verdict=verdict, reason=reason)
 
 
-def estimate(arms: Arms, *, alpha: float = 0.05, planned_users: int = sequential.PLANNED_USERS) -> Estimate | None:
-    """Ratio of the arms with both kinds of interval; None where it does not exist (no users, nothing counted, a rate of 0).
+def estimate(
+    arms: Arms, *, alpha: float = 0.05, planned_users: int = sequential.PLANNED_USERS
+) -> Estimate | None:
+    """Ratio of the arms with both kinds of interval; None where it does not exist (no users, nothing counted,
+    a rate of 0).
 
     The relative interval lives on the log scale (delta method), where it cannot fall below -100 %.
     """
@@ -104,7 +119,9 @@ def estimate(arms: Arms, *, alpha: float = 0.05, planned_users: int = sequential
     covariate = ("x_pre", "y_pre") if all(arm.sums["y_pre"] > 0 for arm in both) else (None, None)
     level = 1 - alpha
     found = RatioOfMeans("x", "y", *covariate, confidence_level=level).analyze_aggregates(*aggregates)
-    normal = RatioOfMeans("x", "y", *covariate, confidence_level=level, use_t=False).analyze_aggregates(*aggregates)
+    normal = RatioOfMeans("x", "y", *covariate, confidence_level=level, use_t=False).analyze_aggregates(
+        *aggregates
+    )
     spread = math.log1p(normal.rel_effect_size_ci_upper) - math.log1p(normal.rel_effect_size_ci_lower)
     se = spread / (2 * float(scipy_stats.norm.isf(alpha / 2)))
     if not (found.control > 0 and found.treatment > 0 and math.isfinite(se) and se > 0):
@@ -112,31 +129,45 @@ def estimate(arms: Arms, *, alpha: float = 0.05, planned_users: int = sequential
     log_lift = math.log1p(found.rel_effect_size)
     half = se * sequential.critical(arms.users, alpha=alpha, planned_users=planned_users)
     return Estimate(
-        control=found.control, treatment=found.treatment, lift=found.rel_effect_size, se=se, p=found.pvalue,
-        fixed_low=found.rel_effect_size_ci_lower, fixed_high=found.rel_effect_size_ci_upper,
-        low=math.expm1(log_lift - half), high=math.expm1(log_lift + half),
+        control=found.control,
+        treatment=found.treatment,
+        lift=found.rel_effect_size,
+        se=se,
+        p=found.pvalue,
+        fixed_low=found.rel_effect_size_ci_lower,
+        fixed_high=found.rel_effect_size_ci_upper,
+        low=math.expm1(log_lift - half),
+        high=math.expm1(log_lift + half),
         p_always=sequential.p_value(log_lift / se, arms.users, alpha=alpha, planned_users=planned_users),
-    )  # fmt: skip
+    )
 
 
-def _verdict(arms: Arms, metric: Metric, found: Estimate | None, *, share: float, alpha: float) -> tuple[str, str]:
+def _verdict(
+    arms: Arms, metric: Metric, found: Estimate | None, *, share: float, alpha: float
+) -> tuple[str, str]:
     if arms.users == 0:
         return UNKNOWN, "no users in either arm"
     if (p := srm(arms, share=share)) < SRM_ALPHA:
         seen = f"{arms.control.users} users in control, {arms.treatment.users} in treatment"
         planned = f"planned {1 - share:.0%} : {share:.0%}"
-        return BLOCKED, f"sample ratio mismatch: {seen}, {planned} (p = {p:.1e}); assignment or logging is broken"
+        return (
+            BLOCKED,
+            f"sample ratio mismatch: {seen}, {planned} (p = {p:.1e}); assignment or logging is broken",
+        )
     for name, arm in (("control", arms.control), ("treatment", arms.treatment)):
         if arm.users < MIN_USERS:
             return UNKNOWN, f"{arm.users} users in {name}, {MIN_USERS} are needed to tell"
         if not arm.ratio:
             return (
                 UNKNOWN,
-                f"{metric.name.upper()} of {name} is {'0' if arm.ratio == 0 else 'not known'}: there is no relative lift",
+                f"{metric.name.upper()} of {name} is {'0' if arm.ratio == 0 else 'not known'}: there "
+                "is no relative lift",
             )
     if found is None:
         return UNKNOWN, f"{metric.name.upper()} does not vary between users: no interval"
-    interval = f"lift {found.lift:+.2%}, always-valid {1 - alpha:.0%} interval {found.low:+.2%} to {found.high:+.2%}"
+    interval = (
+        f"lift {found.lift:+.2%}, always-valid {1 - alpha:.0%} interval {found.low:+.2%} to {found.high:+.2%}"
+    )
     counted = f"{interval}, {arms.users} users"
     if found.low <= 0 <= found.high:
         return NO_DIFFERENCE, f"{counted}: no difference can be told from chance"
@@ -147,7 +178,9 @@ def _verdict(arms: Arms, metric: Metric, found: Estimate | None, *, share: float
 
 
 def srm(arms: Arms, *, share: float) -> float:
-    """p of the sample ratio: how likely are arms this uneven if `share` of the users were sent to treatment."""
+    """p of the sample ratio: how likely are arms this uneven if `share` of the users were sent to
+    treatment.
+    """
     if not arms.users:
         return 1.0
     counts = {"control": arms.control, "treatment": arms.treatment}

@@ -23,14 +23,17 @@ def of_events(events: Any, metric: Metric) -> Arms:
     needed = ("user_id", "arm", *NEEDS[metric.name])
     if missing := [name for name in needed if name not in table.column_names]:
         raise InputError(
-            "events", f"column {missing[0]!r} is missing for {metric.name}; columns: {', '.join(table.column_names)}"
+            "events",
+            f"column {missing[0]!r} is missing for {metric.name}; columns: {', '.join(table.column_names)}",
         )
     arm = table["arm"].cast(pa.string())
     if unknown := sorted(set(pc.unique(arm).to_pylist()) - {*ARMS, None}):
         raise InputError("events", f"arm is {unknown[0]!r}, expected control, treatment or null")
     if not table.num_rows:
         return Arms(control=nobody(), treatment=nobody())
-    rows = pa.table({"user_id": table["user_id"], "arm": arm, "x": _counted(table, metric), "pre": _before(table, arm)})
+    rows = pa.table(
+        {"user_id": table["user_id"], "arm": arm, "x": _counted(table, metric), "pre": _before(table, arm)}
+    )
     return arms(_per_user(rows))
 
 
@@ -38,7 +41,9 @@ def _counted(table: pa.Table, metric: Metric) -> pa.ChunkedArray:
     """The numerator of each row, 0 or 1; what is null did not happen."""
     if metric.name == "lpr":
         played = pc.fill_null(pc.cast(table["play_s"], pa.float64()), -1.0)
-        enough = pc.min_element_wise(pc.cast(table["duration_s"], pa.float64()), pa.scalar(LONG_PLAY_S))  # null: 18 s
+        enough = pc.min_element_wise(
+            pc.cast(table["duration_s"], pa.float64()), pa.scalar(LONG_PLAY_S)
+        )  # null: 18 s
         happened = pc.and_(pc.greater_equal(played, enough), pc.greater(played, 0.0))
     else:
         happened = pc.fill_null(table[NEEDS[metric.name][0]], False)
@@ -56,7 +61,11 @@ def _before(table: pa.Table, arm: pa.ChunkedArray) -> pa.ChunkedArray:
 
 def _per_user(rows: pa.Table) -> pa.Table:
     """One row per (user_id, arm): x, y, and the pre-period's beside them for the users who have an arm."""
-    inside = rows.filter(pc.is_valid(rows["arm"])).group_by(["user_id", "arm"]).aggregate([("x", "sum"), ([], "count_all")])
+    inside = (
+        rows.filter(pc.is_valid(rows["arm"]))
+        .group_by(["user_id", "arm"])
+        .aggregate([("x", "sum"), ([], "count_all")])
+    )
     before = rows.filter(rows["pre"]).group_by("user_id").aggregate([("x", "sum"), ([], "count_all")])
     renamed = inside.rename_columns(["user_id", "arm", "x", "y"])
     joined = renamed.join(before.rename_columns(["user_id", "x_pre", "y_pre"]), "user_id")
@@ -66,8 +75,8 @@ def _per_user(rows: pa.Table) -> pa.Table:
 def arms(per_user: pa.Table) -> Arms:
     """Moments of both arms.
 
-    per_user  user_id, arm, and COLUMNS as numbers; one row per (user_id, arm). A pre-period that is null is 0 of 0: in the
-              linearised covariate that is the mean, so such a user is corrected by nothing.
+    per_user  user_id, arm, and COLUMNS as numbers; one row per (user_id, arm). A pre-period that is null is 0
+              of 0: in the linearised covariate that is the mean, so such a user is corrected by nothing.
     Users whose denominator is 0 took part and are users of the arm.
     """
     seen = per_user.group_by("user_id").aggregate([("arm", "count_distinct")])

@@ -30,10 +30,14 @@ _document_text = ibis.udf.scalar.pyarrow(_text, signature=((dt.string, _TEXTS, d
 def documents(videos: ir.Table) -> ir.Table:
     """in: videos(video_id, caption, keywords, cover_text, related_queries); out: (doc_id, text).
 
-    A video without any text has the text "": the caller materialises the table and leaves those out, and says how many.
+    A video without any text has the text "": the caller materialises the table and leaves those out, and says
+    how many.
     """
-    # Filled before the call: DuckDB answers null where any argument of a function is null, and the rest would be lost.
+    # Filled before the call: DuckDB answers null where any argument of a function is null, and the rest would
+    # be lost.
     none = ibis.literal([], type=_TEXTS)
     caption, cover_text = videos.caption.fill_null(""), videos.cover_text.fill_null("")
-    text = _document_text(caption, videos.keywords.fill_null(none), cover_text, videos.related_queries.fill_null(none))
+    text = _document_text(
+        caption, videos.keywords.fill_null(none), cover_text, videos.related_queries.fill_null(none)
+    )
     return videos.select(doc_id="video_id", text=text)

@@ -7,8 +7,8 @@ import ibis.expr.types as ir
 def users_of_query(searches: ir.Table, *, max_users: int) -> ir.Table:
     """in: searches(query, user_id); out: (query, user_id), distinct, at most `max_users` per query.
 
-    Where there are more, those with the smallest MD5 of query and user are kept: the same on every engine and day,
-    and independent of how active a user is.
+    Where there are more, those with the smallest MD5 of query and user are kept: the same on every engine and
+    day, and independent of how active a user is.
     """
     users = searches.select("query", "user_id").distinct()
     sizes = users.group_by("query").agg(users=users.count())
@@ -21,17 +21,21 @@ def users_of_query(searches: ir.Table, *, max_users: int) -> ir.Table:
 
 
 def feed_views(feed: ir.Table, *, min_play_s: float) -> ir.Table:
-    """in: feed(user_id, video_id, ts, clicked, liked, play_s); out: (user_id, video_id, ts) of what was interacted with."""
+    """in: feed(user_id, video_id, ts, clicked, liked, play_s); out: (user_id, video_id, ts) of what was
+    interacted with.
+    """
     watched = (feed.play_s >= min_play_s).fill_null(False)
     return feed.filter(feed.clicked | feed.liked | watched).select("user_id", "video_id", "ts")
 
 
-def around_searches(searches: ir.Table, users: ir.Table, views: ir.Table, *, half_window_s: int, max_videos: int) -> ir.Table:
+def around_searches(
+    searches: ir.Table, users: ir.Table, views: ir.Table, *, half_window_s: int, max_videos: int
+) -> ir.Table:
     """in: searches(user_id, ts, query), users(query, user_id), views(user_id, video_id, ts).
 
-    out: (query, video_id, event_id, ts): per user and query the `max_videos` distinct videos closest in time to one of
-    the user's searches for it, |t_view - t_search| <= half_window_s, both ends included; ties by video_id. event_id is
-    the user (one event per user, query and video), ts the first such view.
+    out: (query, video_id, event_id, ts): per user and query the `max_videos` distinct videos closest in time
+    to one of the user's searches for it, |t_view - t_search| <= half_window_s, both ends included; ties by
+    video_id. event_id is the user (one event per user, query and video), ts the first such view.
     """
     width_s = half_window_s + 2  # see reformulation.later_searches
     own = (views.ts.epoch_seconds() // width_s).cast("int64")
@@ -42,11 +46,14 @@ def around_searches(searches: ir.Table, users: ir.Table, views: ir.Table, *, hal
     pairs = spread.join(seen, ["user_id", "bucket"])
     span = ibis.interval(seconds=half_window_s)
     near = pairs.filter((pairs.view_ts <= pairs.ts + span) & (pairs.ts <= pairs.view_ts + span))
-    # Without their zone (UTC): DuckDB goes through a calendar for times with one, and takes three times as long.
+    # Without their zone (UTC): DuckDB goes through a calendar for times with one, and takes three times as
+    # long.
     gap_us = near.view_ts.cast("timestamp").delta(near.ts.cast("timestamp"), unit="microsecond").abs()
-    per_video = near.mutate(gap_us=gap_us).group_by("user_id", "query", "video_id").agg(
-        gap_us=lambda t: t.gap_us.min(), ts=lambda t: t.view_ts.min()
-    )  # fmt: skip
+    per_video = (
+        near.mutate(gap_us=gap_us)
+        .group_by("user_id", "query", "video_id")
+        .agg(gap_us=lambda t: t.gap_us.min(), ts=lambda t: t.view_ts.min())
+    )
     order = ibis.window(group_by=["user_id", "query"], order_by=["gap_us", "video_id"])
     kept = per_video.mutate(rank=ibis.row_number().over(order)).filter(lambda t: t.rank < max_videos)
     return kept.select("query", "video_id", "ts", event_id="user_id")

@@ -1,7 +1,8 @@
 """P3 knowledge: the LLM as pseudo-retriever. Prompt, answer check and row building; nothing is asked here.
 
-Blocks and fields as in Figure 2 of arXiv 2511.15443: role, format, rules, one example, query; caption, tags, cover,
-keywords, related queries. The wording is ours. The text itself is the positive: it has no catalogue id.
+Blocks and fields as in Figure 2 of arXiv 2511.15443: role, format, rules, one example, query; caption, tags,
+cover, keywords, related queries. The wording is ours. The text itself is the positive: it has no catalogue
+id.
 """
 
 import hashlib
@@ -20,16 +21,22 @@ RULES = (
     "Stay on what the query means; the example shows one video that fits a query, not a template to copy.",
     "Answer with JSON only.",
 )
-# Without limits a small model repeats itself within a list until it is cut off, and nothing of its answer can be read.
-# (No maxLength: llama.cpp turns it into a grammar that takes minutes per answer.)
+# Without limits a small model repeats itself within a list until it is cut off, and nothing of its answer can
+# be read. (No maxLength: llama.cpp turns it into a grammar that takes minutes per answer.)
 MAX_ITEMS = 6
 _TEXT = {"type": "string"}
 _TEXTS = {"type": "array", "items": _TEXT, "maxItems": MAX_ITEMS}
 VIDEO = {
     "type": "object",
-    "properties": {"caption": _TEXT, "tags": _TEXTS, "cover": _TEXT, "keywords": _TEXTS, "related_queries": _TEXTS},
+    "properties": {
+        "caption": _TEXT,
+        "tags": _TEXTS,
+        "cover": _TEXT,
+        "keywords": _TEXTS,
+        "related_queries": _TEXTS,
+    },
     "required": ["caption", "tags", "cover", "keywords", "related_queries"],
-}  # fmt: skip
+}
 # Words of a description beyond which it is no description of a short video.
 MAX_WORDS = 200
 
@@ -51,7 +58,10 @@ def messages(query: str, exemplar: str | None, *, descriptions: int) -> list[dic
     if exemplar:
         blocks.append(f"### Example\nquery: {query}\nvideo: {exemplar}")
     blocks.append(f"### Query\n{query}")
-    return [{"role": "system", "content": f"### Role\n{ROLE}"}, {"role": "user", "content": "\n\n".join(blocks)}]
+    return [
+        {"role": "system", "content": f"### Role\n{ROLE}"},
+        {"role": "user", "content": "\n\n".join(blocks)},
+    ]
 
 
 def choose(
@@ -60,8 +70,8 @@ def choose(
     """(query, exemplar's video id or None), most searched first.
 
     queries     (query, searches) of the training days
-    candidates  (query, video_id, perspective, support): the exemplar is the query's best positive: a click, else a
-                reformulation, else the feed, else what was exposed; most support first
+    candidates  (query, video_id, perspective, support): the exemplar is the query's best positive: a click,
+                else a reformulation, else the feed, else what was exposed; most support first
     """
     order = {"click": 0, "reformulation": 1, "feed": 2, "exposed": 3}
     best: dict[str, tuple[int, int, str]] = {}
@@ -74,7 +84,9 @@ def choose(
 
 
 def parse(answer: str, *, exemplar: str | None) -> tuple[list[str], list[str]]:
-    """Texts of the acceptable descriptions in one answer, and a reason for each rejected one (or for the whole)."""
+    """Texts of the acceptable descriptions in one answer, and a reason for each rejected one (or for the
+    whole).
+    """
     try:
         videos = json.loads(answer)["videos"]
     except (ValueError, KeyError, TypeError, RecursionError):
@@ -112,15 +124,21 @@ def _fault(video: Any) -> str:
         elif not isinstance(value, str):
             return f"field {name} is no text"
         if any("\ud800" <= char <= "\udfff" for char in "".join(value)):
-            return f"field {name} holds half a character"  # JSON can escape a lone surrogate; no UTF-8 file can hold it
+            # JSON can escape a lone surrogate; no UTF-8 file can hold it
+            return f"field {name} holds half a character"
     return ""
 
 
 def _text(video: dict[str, Any]) -> str:
-    """An endpoint that does not hold the schema's limits is held to them here; a repeated word says nothing more."""
+    """An endpoint that does not hold the schema's limits is held to them here; a repeated word says nothing
+    more.
+    """
     keywords = dict.fromkeys([*video["keywords"][:MAX_ITEMS], *video["tags"][:MAX_ITEMS]])
     return document_text(
-        video["caption"], list(keywords), video["cover"], list(dict.fromkeys(video["related_queries"][:MAX_ITEMS]))
+        video["caption"],
+        list(keywords),
+        video["cover"],
+        list(dict.fromkeys(video["related_queries"][:MAX_ITEMS])),
     )
 
 

@@ -1,4 +1,6 @@
-"""Parts of a log that fit into memory one at a time: ranges of queries for what is per query, users by hash for the feed."""
+"""Parts of a log that fit into memory one at a time: ranges of queries for what is per query, users by hash
+for the feed.
+"""
 
 from collections.abc import Sequence
 
@@ -7,7 +9,8 @@ import ibis.expr.types as ir
 
 
 def cuts(searches: ir.Table, *, parts: int) -> ir.Table:
-    """in: searches(query); out: (part, query): the first query of every part but the first, at most `parts` - 1 rows.
+    """in: searches(query); out: (part, query): the first query of every part but the first, at most `parts` -
+    1 rows.
 
     Parts are ranges of the queries in byte order with about equally many searches; one query is never in two.
     """
@@ -28,6 +31,8 @@ def part_of(query: ir.StringValue, cuts: Sequence[str]) -> ir.IntegerValue:
 
 
 def part_of_user(user: ir.StringValue, parts: int) -> ir.IntegerValue:
-    """The part of a user, 0 to parts - 1, by the engine's own hash: the same for every table of one session only."""
+    """The part of a user, 0 to parts - 1, by the engine's own hash: the same for every table of one session
+    only.
+    """
     # A hash may be negative, and the remainder of a negative number is.
     return (user.hash() % parts + parts) % parts

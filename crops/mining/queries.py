@@ -1,4 +1,6 @@
-"""Searches with normalised queries, days, and what a query is worth: how often searched, how often clicked."""
+"""Searches with normalised queries, days, and what a query is worth: how often searched, how often
+clicked.
+"""
 
 from typing import Any
 
@@ -23,22 +25,24 @@ _normalised = ibis.udf.scalar.pyarrow(_normalise, signature=((dt.string,), dt.st
 def spellings(searches: ir.Table) -> ir.Table:
     """in: searches(query); out: (raw, query), one row per distinct raw query, `query` normalised.
 
-    Neither DuckDB nor Spark folds case or knows NFKC: the caller materialises this table, so that each distinct text
-    is normalised once.
+    Neither DuckDB nor Spark folds case or knows NFKC: the caller materialises this table, so that each
+    distinct text is normalised once.
     """
     distinct = searches.select(raw=searches.query).distinct()
     return distinct.select("raw", query=_normalised(distinct.raw))
 
 
 def normalised(searches: ir.Table, spelled: ir.Table) -> ir.Table:
-    """in: searches(search_id, user_id, ts, query), spellings(raw, query); out: (search_id, user_id, ts, date, query).
+    """in: searches(search_id, user_id, ts, query), spellings(raw, query); out: (search_id, user_id, ts, date,
+    query).
 
-    `query` is normalised, `date` the UTC day as YYYY-MM-DD. Searches whose query is empty after normalisation are left out.
+    `query` is normalised, `date` the UTC day as YYYY-MM-DD. Searches whose query is empty after normalisation
+    are left out.
     """
     joined = searches.select("search_id", "user_id", "ts", raw="query").join(spelled, "raw")
     return joined.filter(joined.query != "").select(
         "search_id", "user_id", "ts", "query", date=joined.ts.date().cast("string")
-    )  # fmt: skip
+    )
 
 
 def ordinary(searches: ir.Table, *, max_per_user_day: int) -> ir.Table:
@@ -55,7 +59,8 @@ def ordinary(searches: ir.Table, *, max_per_user_day: int) -> ir.Table:
 def interacted(results: ir.Table, *, min_play_s: float) -> ir.Table:
     """in: results(search_id, video_id, clicked, liked, play_s); out: (search_id, video_id, clicked).
 
-    Rows that were clicked, liked or played for at least `min_play_s`; `clicked` is true for a click or a like.
+    Rows that were clicked, liked or played for at least `min_play_s`; `clicked` is true for a click or a
+    like.
     """
     chosen = results.clicked | results.liked
     watched = (results.play_s >= min_play_s).fill_null(False)
@@ -63,19 +68,25 @@ def interacted(results: ir.Table, *, min_play_s: float) -> ir.Table:
 
 
 def summary(searches: ir.Table, touched: ir.Table, *, first_test_day: str) -> ir.Table:
-    """in: searches(search_id, date, query), interacted(search_id, clicked); out: (query, split, searches, clicks).
+    """in: searches(search_id, date, query), interacted(search_id, clicked); out: (query, split, searches,
+    clicks).
 
-    `split` is test from `first_test_day` on, train before; `clicks` counts searches with at least one click or like.
+    `split` is test from `first_test_day` on, train before; `clicks` counts searches with at least one click
+    or like.
     """
     clicked = touched.filter(touched.clicked).select("search_id").distinct().mutate(one=1)
     rows = searches.left_join(clicked, "search_id").select("query", "date", "one")
     split = (rows.date >= first_test_day).ifelse("test", "train")
     grouped = rows.mutate(split=split).group_by("query", "split")
-    return grouped.agg(searches=lambda t: t.count().cast("int64"), clicks=lambda t: t.one.count().cast("int64"))
+    return grouped.agg(
+        searches=lambda t: t.count().cast("int64"), clicks=lambda t: t.one.count().cast("int64")
+    )
 
 
 def gaps(searches: ir.Table) -> ir.Table:
-    """in: searches(user_id, ts, search_id); out: (gap_s float64), between consecutive searches of a user, any query."""
+    """in: searches(user_id, ts, search_id); out: (gap_s float64), between consecutive searches of a user, any
+    query.
+    """
     window = ibis.window(group_by="user_id", order_by=["ts", "search_id"])
     narrow = searches.select("user_id", "ts", "search_id")
     paired = narrow.select("ts", before=narrow.ts.lag().over(window))
@@ -84,6 +95,8 @@ def gaps(searches: ir.Table) -> ir.Table:
 
 
 def gap_summary(gap: ir.Table, edges_s: tuple[int, ...]) -> ir.Table:
-    """in: gaps(gap_s); out: one row: gaps, median_s, and within_<edge>_s = number of gaps of at most that edge."""
+    """in: gaps(gap_s); out: one row: gaps, median_s, and within_<edge>_s = number of gaps of at most that
+    edge.
+    """
     within = {f"within_{edge}_s": (gap.gap_s <= edge).sum() for edge in edges_s}
     return gap.agg(gaps=gap.count(), median_s=gap.gap_s.median(), **within)

@@ -5,40 +5,55 @@ import ibis.expr.types as ir
 
 
 def later_searches(first: ir.Table, later: ir.Table, *, window_s: int) -> ir.Table:
-    """Every (first, later) pair of one user with 0 < t_later - t_first <= window_s and another normalised query.
+    """Every (first, later) pair of one user with 0 < t_later - t_first <= window_s and another normalised
+    query.
 
-    in: both (search_id, user_id, ts, date, query); `later` may be a subset (say, searches with an interaction).
-    out: (first_id, later_id, query, later_query, ts, date): query and date of the FIRST search, ts of the later one.
+    in: both (search_id, user_id, ts, date, query); `later` may be a subset (say, searches with an
+    interaction). out: (first_id, later_id, query, later_query, ts, date): query and date of the FIRST search,
+    ts of the later one.
 
-    An equality join on (user, time bucket) with the range as a filter: its cost is bounded by the searches of a user
-    within two windows, where a join on the user alone grows with the square of all that the user ever searched.
+    An equality join on (user, time bucket) with the range as a filter: its cost is bounded by the searches of
+    a user within two windows, where a join on the user alone grows with the square of all that the user ever
+    searched.
     """
-    # 2 s more than the window: engines round or cut an epoch to whole seconds, and a pair must never be two buckets apart.
+    # 2 s more than the window: engines round or cut an epoch to whole seconds, and a pair must never be two
+    # buckets apart.
     width_s = window_s + 2
     bucket = first.ts.epoch_seconds() // width_s
     left = first.select(
-        "user_id", first_id="search_id", first_ts="ts", query="query", date="date", bucket=bucket.cast("int64")
-    )  # fmt: skip
+        "user_id",
+        first_id="search_id",
+        first_ts="ts",
+        query="query",
+        date="date",
+        bucket=bucket.cast("int64"),
+    )
     own = (later.ts.epoch_seconds() // width_s).cast("int64")
     right = later.select(
-        "user_id", later_id="search_id", ts="ts", later_query="query", bucket=ibis.array([own, own - 1]).unnest()
-    )  # fmt: skip
+        "user_id",
+        later_id="search_id",
+        ts="ts",
+        later_query="query",
+        bucket=ibis.array([own, own - 1]).unnest(),
+    )
     # A view: both sides come from the same searches, and Ibis must tell their columns apart.
     pairs = left.join(right.view(), ["user_id", "bucket"])
     near = (pairs.ts > pairs.first_ts) & (pairs.ts <= pairs.first_ts + ibis.interval(seconds=window_s))
     return pairs.filter(near & (pairs.later_query != pairs.query)).select(
         "first_id", "later_id", "query", "later_query", "ts", "date"
-    )  # fmt: skip
+    )
 
 
 def reformulations(searches: ir.Table, touched: ir.Table, *, window_s: int) -> ir.Table:
     """in: searches(search_id, user_id, ts, date, query), interacted(search_id, video_id).
 
-    out: (query, later_query, video_id, event_id, ts, date): videos of the later search for the FIRST query (arXiv 2511.15443,
-    query-level perspective). event_id is the later search, so a query typed twice before it counts once. `date` is the
-    first search's day, `ts` the later search's time.
+    out: (query, later_query, video_id, event_id, ts, date): videos of the later search for the FIRST query
+    (arXiv 2511.15443, query-level perspective). event_id is the later search, so a query typed twice before
+    it counts once. `date` is the first search's day, `ts` the later search's time.
     """
     with_videos = searches.semi_join(touched, "search_id").select(*searches.columns)
     pairs = later_searches(searches, with_videos, window_s=window_s)
     videos = touched.select("video_id", later_id="search_id")
-    return pairs.join(videos, "later_id").select("query", "later_query", "video_id", "ts", "date", event_id="later_id")
+    return pairs.join(videos, "later_id").select(
+        "query", "later_query", "video_id", "ts", "date", event_id="later_id"
+    )

@@ -9,8 +9,13 @@ def clicked_pairs(clicked: ir.Table, *, days: tuple[str, ...]) -> ir.Table:
 
 
 def reformulated_pairs(reformulated: ir.Table, *, days: tuple[str, ...]) -> ir.Table:
-    """QR. in: reformulations(query, video_id, later_query, date); out: (query, video_id, later_query), distinct.
+    """QR. in: reformulations(query, video_id, later_query, date); out: (query, video_id, later_query),
+    distinct.
 
     `days` are those of the first search; no similarity or relevance test is applied here.
     """
-    return reformulated.filter(reformulated.date.isin(days)).select("query", "video_id", "later_query").distinct()
+    return (
+        reformulated.filter(reformulated.date.isin(days))
+        .select("query", "video_id", "later_query")
+        .distinct()
+    )

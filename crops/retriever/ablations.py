@@ -1,4 +1,6 @@
-"""The paper's Tables 3 and 4 and its open questions, as systems and settings that change one thing at a time."""
+"""The paper's Tables 3 and 4 and its open questions, as systems and settings that change one thing at a
+time.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,7 +22,9 @@ class Variant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """`row` minus `against`, as the paper has it in points of recall@100 (CT, QR); None where the paper is silent."""
+    """`row` minus `against`, as the paper has it in points of recall@100 (CT, QR); None where the paper is
+    silent.
+    """
 
     row: str
     against: str
@@ -31,7 +35,9 @@ class Claim:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """Rows in the order to read them, the paper's recall@100 (CT, QR) in % where it has the row, and what they are to show."""
+    """Rows in the order to read them, the paper's recall@100 (CT, QR) in % where it has the row, and what
+    they are to show.
+    """
 
     title: str
     rows: tuple[str, ...]
@@ -41,7 +47,9 @@ class Table:
 
 
 def variants(firsts: tuple[int, ...] | None) -> dict[str, Variant]:
-    """All rows by name. firsts: lowest anchor labels of the graded rows; (1,) is the paper's form, None the log's own choice."""
+    """All rows by name. firsts: lowest anchor labels of the graded rows; (1,) is the paper's form, None the
+    log's own choice.
+    """
     full = System("h_infonce", firsts=firsts)
 
     def sees(*perspectives: str) -> System:
@@ -52,26 +60,44 @@ def variants(firsts: tuple[int, ...] | None) -> dict[str, Variant]:
         "+ reformulation": Variant(system=sees("click", "reformulation"), says="P0 and P1"),
         "+ feed": Variant(system=sees("click", "reformulation", "feed"), says="P0, P1 and P2"),
         FULL: Variant(system=full, says="P0 to P3, graded, H-InfoNCE"),
-        "binary labels": Variant(system=System("info_nce", firsts=(4,)), says="the same samples, label >= 4 against the rest"),
+        "binary labels": Variant(
+            system=System("info_nce", firsts=(4,)), says="the same samples, label >= 4 against the rest"
+        ),
         "reformulation at 4": Variant(
-            system=full, says="P1 at label 4 instead of 5", changes={"label": {"labels": {"reformulation": 4}}}
+            system=full,
+            says="P1 at label 4 instead of 5",
+            changes={"label": {"labels": {"reformulation": 4}}},
         ),
         "one anchor a pass": Variant(
             system=System("one_anchor", firsts=firsts),
             says="InfoNCE, each anchor apart against its strictly lower samples (the likely reading)",
         ),
         "softmax-ce": Variant(
-            system=System("softmax_ce", firsts=firsts), says="each anchor against every other label, higher ones too"
+            system=System("softmax_ce", firsts=firsts),
+            says="each anchor against every other label, higher ones too",
         ),
-        **{f"anchors >= {n}": Variant(system=System("h_infonce", firsts=(n,)), says="a fixed hierarchy") for n in (1, 3, 4)},
-        "chosen by the log": Variant(system=SYSTEMS["crops"], says="the ladder's candidates, validation where it is close"),
-        **{f"window {n} s": Variant(system=full, says="of P1", changes={"augment": {"window_s": n}}) for n in (30, 60, 180)},
-        **{f"α {a}": Variant(system=full, says="of P1 and P2", changes={"discriminate": {"alpha": a}}) for a in (0.5, 0.7, 0.8)},
-        "α per query": Variant(system=full, says="adapted to each query", changes={"discriminate": {"alpha_per": "query"}}),
+        **{
+            f"anchors >= {n}": Variant(system=System("h_infonce", firsts=(n,)), says="a fixed hierarchy")
+            for n in (1, 3, 4)
+        },
+        "chosen by the log": Variant(
+            system=SYSTEMS["crops"], says="the ladder's candidates, validation where it is close"
+        ),
+        **{
+            f"window {n} s": Variant(system=full, says="of P1", changes={"augment": {"window_s": n}})
+            for n in (30, 60, 180)
+        },
+        **{
+            f"α {a}": Variant(system=full, says="of P1 and P2", changes={"discriminate": {"alpha": a}})
+            for a in (0.5, 0.7, 0.8)
+        },
+        "α per query": Variant(
+            system=full, says="adapted to each query", changes={"discriminate": {"alpha_per": "query"}}
+        ),
         "θ rejects answers": Variant(
             system=full, says="LLM answers kept by θ > α", changes={"discriminate": {"gate_knowledge": True}}
         ),
-    }  # fmt: skip
+    }
     return found
 
 
@@ -80,15 +106,29 @@ TABLES = {
         title="Perspectives and labels (the paper's Table 3)",
         rows=("clicks", "+ reformulation", "+ feed", FULL, "binary labels", "reformulation at 4"),
         paper={
-            "clicks": (59.6, 33.0), "+ reformulation": (63.3, 36.1), "+ feed": (65.7, 37.4), FULL: (69.1, 40.1),
-            "binary labels": (59.9, 32.1), "reformulation at 4": (67.1, 38.4),
+            "clicks": (59.6, 33.0),
+            "+ reformulation": (63.3, 36.1),
+            "+ feed": (65.7, 37.4),
+            FULL: (69.1, 40.1),
+            "binary labels": (59.9, 32.1),
+            "reformulation at 4": (67.1, 38.4),
         },
         claims=(
-            Claim(row="+ reformulation", against="clicks", says="reformulations add", paper_ct=3.7, paper_qr=3.1),
+            Claim(
+                row="+ reformulation", against="clicks", says="reformulations add", paper_ct=3.7, paper_qr=3.1
+            ),
             Claim(row="+ feed", against="+ reformulation", says="the feed adds", paper_ct=2.4, paper_qr=1.3),
             Claim(row=FULL, against="+ feed", says="knowledge adds", paper_ct=3.4, paper_qr=2.7),
-            Claim(row="binary labels", against=FULL, says="binary labels collapse", paper_ct=-9.2, paper_qr=-8.0),
-            Claim(row="reformulation at 4", against=FULL, says="reformulation belongs above click", paper_ct=-2.0, paper_qr=-1.7),
+            Claim(
+                row="binary labels", against=FULL, says="binary labels collapse", paper_ct=-9.2, paper_qr=-8.0
+            ),
+            Claim(
+                row="reformulation at 4",
+                against=FULL,
+                says="reformulation belongs above click",
+                paper_ct=-2.0,
+                paper_qr=-1.7,
+            ),
         ),
     ),
     "losses": Table(
@@ -97,8 +137,20 @@ TABLES = {
         paper={"one anchor a pass": (67.8, 38.9), "softmax-ce": (65.3, 37.8), FULL: (69.1, 40.1)},
         hours={"one anchor a pass": 178, "softmax-ce": 89, FULL: 88},
         claims=(
-            Claim(row="one anchor a pass", against=FULL, says="each anchor apart is worse", paper_ct=-1.3, paper_qr=-1.2),
-            Claim(row="softmax-ce", against=FULL, says="higher labels as rivals are worse", paper_ct=-3.8, paper_qr=-2.3),
+            Claim(
+                row="one anchor a pass",
+                against=FULL,
+                says="each anchor apart is worse",
+                paper_ct=-1.3,
+                paper_qr=-1.2,
+            ),
+            Claim(
+                row="softmax-ce",
+                against=FULL,
+                says="higher labels as rivals are worse",
+                paper_ct=-3.8,
+                paper_qr=-2.3,
+            ),
         ),
     ),
     "hierarchy": Table(
@@ -112,13 +164,16 @@ TABLES = {
     "window": Table(
         title="Window of reformulations (the paper: 90 s)",
         rows=("window 30 s", "window 60 s", FULL, "window 180 s"),
-        claims=tuple(Claim(row=f"window {n} s", against=FULL, says=f"{n} s against 90 s") for n in (30, 60, 180)),
+        claims=tuple(
+            Claim(row=f"window {n} s", against=FULL, says=f"{n} s against 90 s") for n in (30, 60, 180)
+        ),
     ),
     "alpha": Table(
         title="Threshold of θ (the paper: 0.6)",
         rows=("α 0.5", FULL, "α 0.7", "α 0.8", "α per query"),
         claims=tuple(
-            Claim(row=name, against=FULL, says=f"{name} against 0.6") for name in ("α 0.5", "α 0.7", "α 0.8", "α per query")
+            Claim(row=name, against=FULL, says=f"{name} against 0.6")
+            for name in ("α 0.5", "α 0.7", "α 0.8", "α per query")
         ),
     ),
     "answers": Table(
@@ -126,4 +181,4 @@ TABLES = {
         rows=(FULL, "θ rejects answers"),
         claims=(Claim(row="θ rejects answers", against=FULL, says="θ on the LLM's answers"),),
     ),
-}  # fmt: skip
+}

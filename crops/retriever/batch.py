@@ -8,7 +8,9 @@ import numpy as np
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pairs:
-    """Samples by number: row i says that text `text[i]` has `label[i]` for query `query[i]`. Equal texts share a number."""
+    """Samples by number: row i says that text `text[i]` has `label[i]` for query `query[i]`. Equal texts
+    share a number.
+    """
 
     queries: tuple[str, ...]
     texts: tuple[str, ...]
@@ -19,7 +21,9 @@ class Pairs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """Numbers of the queries [Q] and of the distinct texts [D], and labels int8 [Q, D]: -1 for known but not drawn."""
+    """Numbers of the queries [Q] and of the distinct texts [D], and labels int8 [Q, D]: -1 for known but not
+    drawn.
+    """
 
     queries: np.ndarray
     texts: np.ndarray
@@ -27,7 +31,9 @@ class Batch:
 
 
 def pairs(rows: Sequence[tuple[str, str, int]]) -> Pairs:
-    """From (query, text, label) in any order; of several labels of one (query, text) the highest stays. ValueError when empty."""
+    """From (query, text, label) in any order; of several labels of one (query, text) the highest stays.
+    ValueError when empty.
+    """
     best: dict[tuple[str, str], int] = {}
     for query, text, label in rows:
         best[query, text] = max(label, best.get((query, text), -1))
@@ -37,25 +43,38 @@ def pairs(rows: Sequence[tuple[str, str, int]]) -> Pairs:
     queries, texts = sorted({q for q, _ in ordered}), sorted({t for _, t in ordered})
     of_query, of_text = {q: i for i, q in enumerate(queries)}, {t: i for i, t in enumerate(texts)}
     return Pairs(
-        queries=tuple(queries), texts=tuple(texts), query=np.array([of_query[q] for q, _ in ordered]),
-        text=np.array([of_text[t] for _, t in ordered]), label=np.array([best[key] for key in ordered], dtype=np.int8),
-    )  # fmt: skip
+        queries=tuple(queries),
+        texts=tuple(texts),
+        query=np.array([of_query[q] for q, _ in ordered]),
+        text=np.array([of_text[t] for _, t in ordered]),
+        label=np.array([best[key] for key in ordered], dtype=np.int8),
+    )
 
 
 class Batches:
-    """Batch number `step` depends on nothing but the samples, the seed and the step: a resumed run draws the same ones."""
+    """Batch number `step` depends on nothing but the samples, the seed and the step: a resumed run draws the
+    same ones.
+    """
 
-    def __init__(self, samples: Pairs, *, anchor_min: int, size: int, positives: int, lower: int, seed: int) -> None:
+    def __init__(
+        self, samples: Pairs, *, anchor_min: int, size: int, positives: int, lower: int, seed: int
+    ) -> None:
         self.samples, self.size, self.positives, self.lower, self.seed = samples, size, positives, lower, seed
         ends = np.flatnonzero(np.diff(samples.query)) + 1
-        self._rows = np.split(np.arange(len(samples.query)), ends)  # rows of each query; the rows are sorted by query
-        self.usable = np.array([q for q, rows in enumerate(self._rows) if samples.label[rows].max() >= anchor_min])
+        self._rows = np.split(
+            np.arange(len(samples.query)), ends
+        )  # rows of each query; the rows are sorted by query
+        self.usable = np.array(
+            [q for q, rows in enumerate(self._rows) if samples.label[rows].max() >= anchor_min]
+        )
         if not len(self.usable):
             raise ValueError(f"no query has a sample with a label >= {anchor_min}: nothing to train on")
 
     @property
     def per_epoch(self) -> int:
-        """Steps of one pass over the queries; those that do not fill a last batch wait for the next, shuffled pass."""
+        """Steps of one pass over the queries; those that do not fill a last batch wait for the next, shuffled
+        pass.
+        """
         return max(1, len(self.usable) // self.size)
 
     def _turn(self, step: int, of: np.ndarray) -> tuple[np.ndarray, np.random.Generator]:
@@ -77,7 +96,9 @@ class Batches:
             labels[row, np.searchsorted(texts, self.samples.text[rows])] = self.samples.label[rows]
         if len(empty := np.flatnonzero(~(labels == 0).any(axis=1))):
             name = self.samples.queries[queries[empty[0]]]
-            raise ValueError(f"step {step}: query {name!r} has no label-0 document among {len(texts)}; raise batch_queries")
+            raise ValueError(
+                f"step {step}: query {name!r} has no label-0 document among {len(texts)}; raise batch_queries"
+            )
         return Batch(queries=queries, texts=texts, labels=labels)
 
     def _draw(self, rows: np.ndarray, chance: np.random.Generator) -> np.ndarray:
@@ -90,13 +111,17 @@ class Batches:
 class AnchorBatches(Batches):
     """One anchor a pass: a row per (query, anchor) against the anchor's strictly lower samples and the batch.
 
-    What InfoNCE does with several positives when it takes each apart (row 1 of the paper's Table 4, the likely reading). The
-    anchor is graded 1 and its rivals 0; other known samples of the query are -1. A query stands in as many rows as it has
-    anchors in the batch, and is encoded for each.
+    What InfoNCE does with several positives when it takes each apart (row 1 of the paper's Table 4, the
+    likely reading). The anchor is graded 1 and its rivals 0; other known samples of the query are -1. A query
+    stands in as many rows as it has anchors in the batch, and is encoded for each.
     """
 
-    def __init__(self, samples: Pairs, *, anchor_min: int, size: int, positives: int, lower: int, seed: int) -> None:
-        super().__init__(samples, anchor_min=anchor_min, size=size, positives=positives, lower=lower, seed=seed)
+    def __init__(
+        self, samples: Pairs, *, anchor_min: int, size: int, positives: int, lower: int, seed: int
+    ) -> None:
+        super().__init__(
+            samples, anchor_min=anchor_min, size=size, positives=positives, lower=lower, seed=seed
+        )
         self.anchors = np.flatnonzero(samples.label >= anchor_min)  # rows of `samples`
 
     @property
@@ -120,16 +145,23 @@ class AnchorBatches(Batches):
         return Batch(queries=query[anchors], texts=texts, labels=labels)
 
     def _rivals(self, rows: np.ndarray, label: int, chance: np.random.Generator) -> np.ndarray:
-        """At most `lower` rows of each label below the anchor's; a positive's rivals among the positives are at most as many."""
+        """At most `lower` rows of each label below the anchor's; a positive's rivals among the positives are
+        at most as many.
+        """
         below = self.samples.label[rows]
         groups = [rows[below == k] for k in range(1, label)]
         return np.concatenate(
-            [rows[:0], *(g if len(g) <= self.lower else chance.choice(g, self.lower, replace=False) for g in groups)]
+            [
+                rows[:0],
+                *(g if len(g) <= self.lower else chance.choice(g, self.lower, replace=False) for g in groups),
+            ]
         )
 
 
 def anchors_per_step(samples: Pairs, *, anchor_min: int, size: int, positives: int, lower: int) -> float:
-    """Mean number of anchors in a step of `Batches`: what one step of theirs is worth in steps of AnchorBatches, times `size`."""
+    """Mean number of anchors in a step of `Batches`: what one step of theirs is worth in steps of
+    AnchorBatches, times `size`.
+    """
     counts = np.zeros((len(samples.queries), 6), dtype=np.int64)  # [query, label]
     np.add.at(counts, (samples.query, samples.label.astype(np.int64)), 1)
     drawn = np.minimum(counts[:, 4:].sum(axis=1), positives)

@@ -12,8 +12,12 @@ from crops.errors import InputError
 from crops.retriever.encoder import Encoder
 
 
-def save(encoder: Encoder, optimizer: torch.optim.Optimizer, checkpoints: Path, state: dict[str, Any]) -> None:
-    """A new folder, then the pointer `latest` in one rename: a kill leaves the old checkpoint or the new one, whole."""
+def save(
+    encoder: Encoder, optimizer: torch.optim.Optimizer, checkpoints: Path, state: dict[str, Any]
+) -> None:
+    """A new folder, then the pointer `latest` in one rename: a kill leaves the old checkpoint or the new one,
+    whole.
+    """
     folder = checkpoints / f"step-{state['step']}"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -24,8 +28,10 @@ def save(encoder: Encoder, optimizer: torch.optim.Optimizer, checkpoints: Path, 
     else:
         shutil.copyfile(_latest(checkpoints) / "best.safetensors", folder / "best.safetensors")
     moments = {
-        f"{i}.{key}": value for i, entry in optimizer.state_dict()["state"].items() for key, value in entry.items()
-    }  # fmt: skip
+        f"{i}.{key}": value
+        for i, entry in optimizer.state_dict()["state"].items()
+        for key, value in entry.items()
+    }
     save_file(moments, folder / "optimizer.safetensors")
     (folder / "state.json").write_text(json.dumps(state), encoding="utf-8")
     (checkpoints / ".latest").write_text(folder.name)
@@ -36,7 +42,9 @@ def save(encoder: Encoder, optimizer: torch.optim.Optimizer, checkpoints: Path, 
 
 
 def resume(encoder: Encoder, optimizer: torch.optim.Optimizer, checkpoints: Path) -> dict[str, Any] | None:
-    """Loads what `save` wrote last and returns its state; None where there is nothing. InputError for another architecture."""
+    """Loads what `save` wrote last and returns its state; None where there is nothing. InputError for another
+    architecture.
+    """
     if not (checkpoints / "latest").is_file():
         return None
     folder = _latest(checkpoints)
@@ -67,7 +75,9 @@ def _load(encoder: Encoder, path: Path) -> None:
         name = wrong[0]
         raise InputError(
             path,
-            f"checkpoint of another architecture: {name} is {there.get(name, 'missing')} there and {here.get(name, 'missing')} "
-            f"in the model ({len(wrong)} differ); remove the folder to start anew, or choose another with --checkpoints",
+            f"checkpoint of another architecture: {name} is {there.get(name, 'missing')} there and "
+            f"{here.get(name, 'missing')} "
+            f"in the model ({len(wrong)} differ); remove the folder to start anew, or choose "
+            "another with --checkpoints",
         )
     encoder.load_state_dict(weights)

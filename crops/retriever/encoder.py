@@ -13,7 +13,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import (
+    AutoModel,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
 
 from crops import base_model
 from crops.errors import ConfigError, InputError
@@ -26,12 +32,20 @@ MAX_TOKENS = 128  # [paper]
 
 
 class Encoder(nn.Module):
-    """Tower(s), tokenizer, pooling and the learnt temperature. `document` is None where the tower is shared."""
+    """Tower(s), tokenizer, pooling and the learnt temperature. `document` is None where the tower is
+    shared.
+    """
 
     def __init__(
-        self, query: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, pooling: str, max_tokens: int = MAX_TOKENS,
-        document: PreTrainedModel | None = None, temperature: float = 0.05,
-    ) -> None:  # fmt: skip
+        self,
+        query: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        pooling: str,
+        max_tokens: int = MAX_TOKENS,
+        document: PreTrainedModel | None = None,
+        temperature: float = 0.05,
+    ) -> None:
         super().__init__()
         if pooling not in POOLINGS:
             raise ValueError(f"pooling is {pooling!r}, expected one of {', '.join(POOLINGS)}")
@@ -56,18 +70,26 @@ class Encoder(nn.Module):
                 tower.gradient_checkpointing_enable()
 
     def attend_by(self, attention: str) -> None:
-        """Another attention kernel in every tower, by its Hugging Face name. ConfigError where this machine lacks it."""
+        """Another attention kernel in every tower, by its Hugging Face name. ConfigError where this machine
+        lacks it.
+        """
         for tower in (self.query, self.document):
             if tower is not None:
                 try:
                     tower.set_attn_implementation(attention)
                 except (ImportError, ValueError, RuntimeError) as error:
                     reason = str(error).splitlines()[0]
-                    raise ConfigError(f"attn_implementation {attention!r} is not to be had here: {reason}") from error
+                    raise ConfigError(
+                        f"attn_implementation {attention!r} is not to be had here: {reason}"
+                    ) from error
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids per text, normalised, at most max_tokens; closed by the end token where last-token pooling reads it."""
-        ids = self.tokenizer([normalise_query(t) for t in texts], truncation=True, max_length=self.max_tokens)["input_ids"]
+        """Token ids per text, normalised, at most max_tokens; closed by the end token where last-token
+        pooling reads it.
+        """
+        ids = self.tokenizer(
+            [normalise_query(t) for t in texts], truncation=True, max_length=self.max_tokens
+        )["input_ids"]
         eos = self.tokenizer.eos_token_id
         if self.pooling == "last" and eos is not None:
             ids = [x if x and x[-1] == eos else x[: self.max_tokens - 1] + [eos] for x in ids]
@@ -96,13 +118,17 @@ class Encoder(nn.Module):
         else:
             rows = torch.arange(hidden.shape[0], device=hidden.device)  # len() would fix the batch in ONNX
             pooled = hidden[rows, mask.sum(1) - 1]
-        wide = torch.promote_types(pooled.dtype, torch.float32)  # half precision is too coarse for a length of 1
+        wide = torch.promote_types(
+            pooled.dtype, torch.float32
+        )  # half precision is too coarse for a length of 1
         return F.normalize(pooled.to(wide), dim=-1)
 
     def embed(self, ids: Sequence[Sequence[int]], kind: Kind, *, batch_tokens: int | None = None) -> Tensor:
-        """Vectors of tokenized texts in their order, in groups of like length with at most batch_tokens padded tokens. [N, H]
+        """Vectors of tokenized texts in their order, in groups of like length with at most batch_tokens
+        padded tokens. [N, H]
 
-        By default 16,384 tokens on a GPU and 1,024 on a CPU, where small groups waste less padding and stay in its cache.
+        By default 16,384 tokens on a GPU and 1,024 on a CPU, where small groups waste less padding and stay
+        in its cache.
         """
         groups = self.groups(ids, batch_tokens)
         parts = [self(*self.pad([ids[i] for i in group]), kind) for group in groups]
@@ -110,7 +136,9 @@ class Encoder(nn.Module):
         return torch.cat(parts)[order.argsort().to(self.device)]
 
     def groups(self, ids: Sequence[Sequence[int]], batch_tokens: int | None = None) -> list[list[int]]:
-        """The rows of `ids` in groups of like length, each with at most batch_tokens padded tokens (or one text); see `embed`."""
+        """The rows of `ids` in groups of like length, each with at most batch_tokens padded tokens (or one
+        text); see `embed`.
+        """
         batch_tokens = batch_tokens or (16_384 if self.device.type == "cuda" else 1_024)
         groups, group = list[list[int]](), list[int]()
         for i in sorted(range(len(ids)), key=lambda i: len(ids[i])):
@@ -137,14 +165,20 @@ class Encoder(nn.Module):
         if self.document is not None:
             self.document.save_pretrained(folder / "document")
         about = {
-            "pooling": self.pooling, "max_tokens": self.max_tokens, "width": self.width,
-            "temperature": float(self.log_tau.detach().exp()), "system": system, "shared": self.document is None,
-        }  # fmt: skip
+            "pooling": self.pooling,
+            "max_tokens": self.max_tokens,
+            "width": self.width,
+            "temperature": float(self.log_tau.detach().exp()),
+            "system": system,
+            "shared": self.document is None,
+        }
         (folder / "encoder.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
 
 
 def load(folder: Path) -> Encoder:
-    """The encoder that training saved: `folder` is train's out or its encoder/. An InputError where it is none."""
+    """The encoder that training saved: `folder` is train's out or its encoder/. An InputError where it is
+    none.
+    """
     root = Path(folder)
     root = root / "encoder" if (root / "encoder" / "encoder.json").is_file() else root
     if not (root / "encoder.json").is_file():
@@ -152,27 +186,40 @@ def load(folder: Path) -> Encoder:
     about = json.loads((root / "encoder.json").read_text(encoding="utf-8"))
     document = None if about["shared"] else AutoModel.from_pretrained(root / "document", use_safetensors=True)
     encoder = Encoder(
-        AutoModel.from_pretrained(root, use_safetensors=True), _tokenizer(root), pooling=about["pooling"],
-        max_tokens=about["max_tokens"], document=document, temperature=about["temperature"],
-    )  # fmt: skip
+        AutoModel.from_pretrained(root, use_safetensors=True),
+        _tokenizer(root),
+        pooling=about["pooling"],
+        max_tokens=about["max_tokens"],
+        document=document,
+        temperature=about["temperature"],
+    )
     return encoder.eval()
 
 
 def _tokenizer(root: Path) -> PreTrainedTokenizerBase:
-    """tokenizer.json exactly as it was saved. AutoTokenizer would take the class of the model's architecture instead, with
-    that class's own splitting rules, and training and serving would read texts differently."""
+    """tokenizer.json exactly as it was saved. AutoTokenizer would take the class of the model's architecture
+    instead, with that class's own splitting rules, and training and serving would read texts differently.
+    """
     tokenizer: PreTrainedTokenizerBase = PreTrainedTokenizerFast.from_pretrained(root)
     return tokenizer
 
 
 def from_base(
-    base: str, texts: Sequence[str] = (), *, pooling: str | None = None, max_tokens: int = MAX_TOKENS, shared: bool = True,
-    seed: int = 0, temperature: float = 0.05, attention: str | None = None,
-) -> Encoder:  # fmt: skip
+    base: str,
+    texts: Sequence[str] = (),
+    *,
+    pooling: str | None = None,
+    max_tokens: int = MAX_TOKENS,
+    shared: bool = True,
+    seed: int = 0,
+    temperature: float = 0.05,
+    attention: str | None = None,
+) -> Encoder:
     """An untrained encoder from a Hugging Face path, or from `texts` where base is "small".
 
-    attention: a Hugging Face name such as sdpa or flash_attention_2; None lets the library choose.
-    Pooling by default: mean for "small" (nothing has taught its last token to sum up), last for decoders, mean for encoders.
+    attention: a Hugging Face name such as sdpa or flash_attention_2; None lets the library choose. Pooling by
+    default: mean for "small" (nothing has taught its last token to sum up), last for decoders, mean for
+    encoders.
     """
     if base == bases.SMALL:
         query, tokenizer = bases.small(texts, seed=seed)
@@ -184,12 +231,18 @@ def from_base(
             query = AutoModel.from_pretrained(source, use_safetensors=True)
             document = None if shared else AutoModel.from_pretrained(source, use_safetensors=True)
         except (OSError, ValueError) as error:
-            raise InputError(base, f"no Hugging Face model with safetensors here: {str(error).splitlines()[0]}") from error
+            raise InputError(
+                base, f"no Hugging Face model with safetensors here: {str(error).splitlines()[0]}"
+            ) from error
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
-    decoder = "CausalLM" in " ".join(getattr(query.config, "architectures", None) or ["CausalLM" if base == bases.SMALL else ""])
+    decoder = "CausalLM" in " ".join(
+        getattr(query.config, "architectures", None) or ["CausalLM" if base == bases.SMALL else ""]
+    )
     chosen = pooling or ("mean" if base == bases.SMALL or not decoder else "last")
-    encoder = Encoder(query, tokenizer, pooling=chosen, max_tokens=max_tokens, document=document, temperature=temperature)
+    encoder = Encoder(
+        query, tokenizer, pooling=chosen, max_tokens=max_tokens, document=document, temperature=temperature
+    )
     if attention is not None:
         encoder.attend_by(attention)
     return encoder

@@ -25,7 +25,9 @@ class Tower(nn.Module):
 
 
 def write(encoder: Encoder, source: Path, folder: Path, *, opset: int) -> None:
-    """Writes query_encoder.onnx (and document_encoder.onnx with two towers), tokenizer.json and encoder.json into `folder`."""
+    """Writes query_encoder.onnx (and document_encoder.onnx with two towers), tokenizer.json and encoder.json
+    into `folder`.
+    """
     encoder.eval()
     for tower in (encoder.query, encoder.document):
         if tower is not None:
@@ -38,10 +40,15 @@ def write(encoder: Encoder, source: Path, folder: Path, *, opset: int) -> None:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             torch.onnx.export(
-                Tower(encoder, kind), (ids, mask), str(folder / name), input_names=["ids", "mask"], output_names=["vectors"],
-                dynamic_axes={"ids": {0: "n", 1: "t"}, "mask": {0: "n", 1: "t"}, "vectors": {0: "n"}}, opset_version=opset,
+                Tower(encoder, kind),
+                (ids, mask),
+                str(folder / name),
+                input_names=["ids", "mask"],
+                output_names=["vectors"],
+                dynamic_axes={"ids": {0: "n", 1: "t"}, "mask": {0: "n", 1: "t"}, "vectors": {0: "n"}},
+                opset_version=opset,
                 dynamo=False,
-            )  # fmt: skip
+            )
     shutil.copyfile(source / "tokenizer.json", folder / "tokenizer.json")
     about = json.loads((source / "encoder.json").read_text(encoding="utf-8"))
     about |= {"eos_id": encoder.tokenizer.eos_token_id, "pad_id": encoder.tokenizer.pad_token_id or 0}

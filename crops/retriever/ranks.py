@@ -1,10 +1,11 @@
 """Several processes that train one encoder, as `torchrun` starts them: gloo between CPUs, nccl between GPUs.
 
-Every rank draws the same joint batch (it depends on samples, seed and step alone) and encodes its own share of it, so each
-distinct text is encoded once in all and the labels are those of one process: no text that a query knows on another rank can
-turn into a negative. Vectors are gathered, every rank takes the loss of the joint batch, and the gradient of its own vectors
-goes back through its own graph; the parameters' gradients are summed. No gradient of a vector travels: against the encoder
-the loss is nothing (0.001 % of the operations at 1024 queries, 2 % at 64 ranks).
+Every rank draws the same joint batch (it depends on samples, seed and step alone) and encodes its own share
+of it, so each distinct text is encoded once in all and the labels are those of one process: no text that a
+query knows on another rank can turn into a negative. Vectors are gathered, every rank takes the loss of the
+joint batch, and the gradient of its own vectors goes back through its own graph; the parameters' gradients
+are summed. No gradient of a vector travels: against the encoder the loss is nothing (0.001 % of the
+operations at 1024 queries, 2 % at 64 ranks).
 """
 
 import os
@@ -33,7 +34,9 @@ class Ranks:
     count: int = 1
 
     def shares(self, lengths: Sequence[int]) -> list[np.ndarray]:
-        """Rows of every rank: dealt out by length, so that all have as much to encode; counts differ by one at most."""
+        """Rows of every rank: dealt out by length, so that all have as much to encode; counts differ by one
+        at most.
+        """
         if self.count == 1:
             return [np.arange(len(lengths))]
         order = np.argsort(np.asarray(lengths), kind="stable")
@@ -57,7 +60,9 @@ class Ranks:
         if self.count == 1:
             return
         trained = [p for p in parameters if p.requires_grad]
-        used = torch.tensor([p.grad is not None for p in trained], dtype=torch.int32, device=trained[0].device)
+        used = torch.tensor(
+            [p.grad is not None for p in trained], dtype=torch.int32, device=trained[0].device
+        )
         dist.all_reduce(used)
         waiting = []
         for parameter, ranks in zip(trained, used.tolist(), strict=True):
@@ -68,7 +73,9 @@ class Ranks:
             work.wait()
 
     def check_same(self, facts: dict[str, Any]) -> None:
-        """ValueError on every rank where a fact differs between ranks: they would train different models without a word."""
+        """ValueError on every rank where a fact differs between ranks: they would train different models
+        without a word.
+        """
         if self.count == 1:
             return
         seen: list[dict[str, Any]] = [{} for _ in range(self.count)]
@@ -77,7 +84,8 @@ class Ranks:
             for name, value in other.items():
                 if value != seen[0][name]:
                     raise ValueError(
-                        f"rank {rank} has {name} {value}, rank 0 has {seen[0][name]}: start every rank with the same command, "
+                        f"rank {rank} has {name} {value}, rank 0 has {seen[0][name]}: start every rank "
+                        "with the same command, "
                         "config, inputs and a checkpoints folder that all of them see"
                     )
 
@@ -101,13 +109,17 @@ ALONE = Ranks()
 
 @contextmanager
 def joined() -> Iterator[Ranks]:
-    """The ranks that torchrun started (RANK, WORLD_SIZE, LOCAL_RANK in the environment), else this process alone."""
+    """The ranks that torchrun started (RANK, WORLD_SIZE, LOCAL_RANK in the environment), else this process
+    alone.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or "RANK" not in os.environ:
         yield ALONE
         return
     local, cuda = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.is_available()
     if cuda and local >= torch.cuda.device_count():
-        raise ConfigError(f"local rank {local} has no GPU, {torch.cuda.device_count()} are here: lower --nproc-per-node")
+        raise ConfigError(
+            f"local rank {local} has no GPU, {torch.cuda.device_count()} are here: lower --nproc-per-node"
+        )
     if cuda:
         torch.cuda.set_device(local)
     dist.init_process_group("nccl" if cuda else "gloo", timeout=PATIENCE)

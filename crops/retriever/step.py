@@ -1,4 +1,6 @@
-"""One optimizer step: a batch of tokens and labels to gradients, with the batch's graph whole or rebuilt piece by piece."""
+"""One optimizer step: a batch of tokens and labels to gradients, with the batch's graph whole or rebuilt
+piece by piece.
+"""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,10 +19,12 @@ Tokens = Sequence[Sequence[int]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Plain numbers of one run; loss: h_infonce, softmax_ce, info_nce or one_anchor; `first`: lowest anchor label.
+    """Plain numbers of one run; loss: h_infonce, softmax_ce, info_nce or one_anchor; `first`: lowest anchor
+    label.
 
-    The rates rise over the first `warmup` share of `horizon` steps and fall in a line to zero at its end; `steps` may end
-    a run before, as a probe does. `cache_tokens`: most padded tokens that are encoded at once with a graph; None: all.
+    The rates rise over the first `warmup` share of `horizon` steps and fall in a line to zero at its end;
+    `steps` may end a run before, as a probe does. `cache_tokens`: most padded tokens that are encoded at once
+    with a graph; None: all.
     """
 
     loss: str
@@ -54,30 +58,49 @@ def rate(step: int, plan: Plan) -> float:
 
 
 def take(
-    encoder: Encoder, optimizer: torch.optim.Optimizer, ids: tuple[Tokens, Tokens], labels: np.ndarray, plan: Plan, *,
-    step: int, ranks: Ranks = ALONE,
-) -> float:  # fmt: skip
+    encoder: Encoder,
+    optimizer: torch.optim.Optimizer,
+    ids: tuple[Tokens, Tokens],
+    labels: np.ndarray,
+    plan: Plan,
+    *,
+    step: int,
+    ranks: Ranks = ALONE,
+) -> float:
     """Step number `step` (0-based) on the joint batch of all ranks; returns its loss. See `gradients`."""
     for group, full in zip(optimizer.param_groups, (plan.learning_rate, plan.temperature_rate), strict=True):
         group["lr"] = full * rate(step, plan)
     loss = gradients(encoder, ids, labels, plan, step=step, ranks=ranks)
     optimizer.step()
     with torch.no_grad():
-        encoder.log_tau.clamp_(min=-4.6, max=0.0)  # tau in 0.01..1: below, single precision has few digits left
+        encoder.log_tau.clamp_(
+            min=-4.6, max=0.0
+        )  # tau in 0.01..1: below, single precision has few digits left
     return loss
 
 
 def gradients(
-    encoder: Encoder, ids: tuple[Tokens, Tokens], labels: np.ndarray, plan: Plan, *, step: int, ranks: Ranks = ALONE
+    encoder: Encoder,
+    ids: tuple[Tokens, Tokens],
+    labels: np.ndarray,
+    plan: Plan,
+    *,
+    step: int,
+    ranks: Ranks = ALONE,
 ) -> float:
-    """Leaves d(loss of the joint batch) in .grad of every parameter, the same on every rank, and returns that loss.
+    """Leaves d(loss of the joint batch) in .grad of every parameter, the same on every rank, and returns that
+    loss.
 
-    ids: tokens of the queries and of the distinct texts; labels int8 [Q, D]. With plan.cache_tokens the vectors are made
-    without a graph, and each piece is encoded again for its backward, with the dropout of the first time.
+    ids: tokens of the queries and of the distinct texts; labels int8 [Q, D]. With plan.cache_tokens the
+    vectors are made without a graph, and each piece is encoded again for its backward, with the dropout of
+    the first time.
     """
     encoder.train()
     encoder.zero_grad(set_to_none=True)
-    sides = [_Side(encoder, ids[0], "query", plan, step, ranks), _Side(encoder, ids[1], "document", plan, step, ranks)]
+    sides = [
+        _Side(encoder, ids[0], "query", plan, step, ranks),
+        _Side(encoder, ids[1], "document", plan, step, ranks),
+    ]
     q, d = (side.forward() for side in sides)
     grades = torch.from_numpy(labels).to(encoder.device).to_sparse()
     tau = encoder.log_tau.exp()
@@ -105,7 +128,9 @@ def _loss(plan: Plan, q: Tensor, d: Tensor, labels: Tensor, tau: Tensor) -> Tens
 class _Side:
     """The queries or the documents of a batch: this rank's share, in groups of like length."""
 
-    def __init__(self, encoder: Encoder, ids: Tokens, kind: Kind, plan: Plan, step: int, ranks: Ranks) -> None:
+    def __init__(
+        self, encoder: Encoder, ids: Tokens, kind: Kind, plan: Plan, step: int, ranks: Ranks
+    ) -> None:
         self.encoder, self.kind, self.ranks, self.cached = encoder, kind, ranks, plan.cache_tokens is not None
         self.shares = ranks.shares([len(x) for x in ids])
         self.own = [ids[i] for i in self.shares[ranks.rank]]
@@ -116,7 +141,9 @@ class _Side:
         """Vectors of the joint batch [N, H], a leaf: its gradient is what `backward` takes back."""
         with torch.set_grad_enabled(not self.cached):
             parts = [self._encode(number) for number in range(len(self.groups))]
-        order = torch.tensor([i for group in self.groups for i in group], device=self.encoder.device, dtype=torch.long)
+        order = torch.tensor(
+            [i for group in self.groups for i in group], device=self.encoder.device, dtype=torch.long
+        )
         empty = torch.zeros(0, self.encoder.width, device=self.encoder.device)  # fewer texts than ranks
         self.vectors = torch.cat(parts)[order.argsort()] if parts else empty
         self.leaf = self.ranks.gather(self.vectors, self.shares).requires_grad_()
@@ -126,8 +153,12 @@ class _Side:
         """Adds to .grad of the parameters what this rank's vectors owe."""
         if not self.own or self.leaf.grad is None:
             return
-        # `forward` counted each rank's loss as one share of `count`; a vector's gradient is made on its own rank alone.
-        grad = self.leaf.grad[torch.from_numpy(self.shares[self.ranks.rank]).to(self.leaf.device)] * self.ranks.count
+        # `forward` counted each rank's loss as one share of `count`; a vector's gradient is made on its own
+        # rank alone.
+        grad = (
+            self.leaf.grad[torch.from_numpy(self.shares[self.ranks.rank]).to(self.leaf.device)]
+            * self.ranks.count
+        )
         if not self.cached:
             self.vectors.backward(grad)
             return
@@ -136,13 +167,18 @@ class _Side:
 
     def _encode(self, number: int) -> Tensor:
         device = self.encoder.device.type
-        with _dropout_of(self.encoder.device, (*self.seed, number)), torch.autocast(device, torch.bfloat16, device == "cuda"):
+        with (
+            _dropout_of(self.encoder.device, (*self.seed, number)),
+            torch.autocast(device, torch.bfloat16, device == "cuda"),
+        ):
             return self.encoder(*self.encoder.pad([self.own[i] for i in self.groups[number]]), self.kind)
 
 
 @contextmanager
 def _dropout_of(device: torch.device, key: tuple[int, ...]) -> Iterator[None]:
-    """A stream of chance for each group: nothing has to be stored to resume, or to encode the same group again."""
+    """A stream of chance for each group: nothing has to be stored to resume, or to encode the same group
+    again.
+    """
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
         yield

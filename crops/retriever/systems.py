@@ -8,7 +8,8 @@ Pair = tuple[str, str]  # query, doc_id
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """`firsts` None: the candidates that the ladder chose. `hides`: perspectives whose samples it must not see.
+    """`firsts` None: the candidates that the ladder chose. `hides`: perspectives whose samples it must not
+    see.
 
     `loss`: h_infonce, info_nce, softmax_ce, or one_anchor (InfoNCE that takes each anchor apart).
     """
@@ -29,7 +30,10 @@ SYSTEMS = {
 
 
 def visible(
-    system: System, samples: Mapping[Pair, int], origins: Iterable[tuple[str, str, str]], labels: Mapping[str, int]
+    system: System,
+    samples: Mapping[Pair, int],
+    origins: Iterable[tuple[str, str, str]],
+    labels: Mapping[str, int],
 ) -> dict[Pair, int]:
     """(query, doc_id) -> label of what `system` sees.
 
@@ -47,14 +51,24 @@ def visible(
     return seen
 
 
-def rows(labels: Mapping[Pair, int], texts: Mapping[str, str], held_out: Iterable[Pair]) -> list[tuple[str, str, int]]:
-    """(query, text, label) without the validation pairs. KeyError with the doc_id of a sample that has no text."""
+def rows(
+    labels: Mapping[Pair, int], texts: Mapping[str, str], held_out: Iterable[Pair]
+) -> list[tuple[str, str, int]]:
+    """(query, text, label) without the validation pairs. KeyError with the doc_id of a sample that has no
+    text.
+    """
     apart = set(held_out)
-    return [(query, texts[doc_id], label) for (query, doc_id), label in labels.items() if (query, doc_id) not in apart]
+    return [
+        (query, texts[doc_id], label)
+        for (query, doc_id), label in labels.items()
+        if (query, doc_id) not in apart
+    ]
 
 
 def relevant_rows(pairs: Iterable[Pair], doc_ids: Sequence[str]) -> dict[str, frozenset[int]]:
-    """query -> rows in `doc_ids` that are relevant to it, sorted by query; queries without any are left out."""
+    """query -> rows in `doc_ids` that are relevant to it, sorted by query; queries without any are left
+    out.
+    """
     place = {doc_id: row for row, doc_id in enumerate(doc_ids)}
     found: dict[str, set[int]] = {}
     for query, doc_id in pairs:

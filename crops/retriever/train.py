@@ -41,84 +41,132 @@ class Validation:
     relevant: tuple[frozenset[int], ...]
 
     def recall(self, encoder: Encoder, k: int = 100) -> float | None:
-        """Mean share of a query's relevant documents among its k nearest; exact search. None without queries."""
+        """Mean share of a query's relevant documents among its k nearest; exact search. None without
+        queries.
+        """
         if not self.queries:
             return None
         q, d = encoder.encode(self.queries, kind="query"), encoder.encode(self.texts, kind="document")
         k = min(k, len(d))
         top = np.argpartition(-(q @ d.T), k - 1, axis=1)[:, :k]
-        return float(np.mean([len(r & set(row.tolist())) / len(r) for r, row in zip(self.relevant, top, strict=True)]))
+        return float(
+            np.mean([len(r & set(row.tolist())) / len(r) for r, row in zip(self.relevant, top, strict=True)])
+        )
 
 
 def best(
-    make: Callable[[], Encoder], samples: Pairs, valid: Validation, plans: Sequence[Plan], sizes: Sizes, *, probe_steps: int,
-    checkpoints: Path, log: Log | None = None, ranks: Ranks = ALONE,
-) -> tuple[Encoder, dict[str, Any], Plan]:  # fmt: skip
-    """Trains by the plan that is best on `valid`: each is probed for `probe_steps`, and the best goes on from there.
+    make: Callable[[], Encoder],
+    samples: Pairs,
+    valid: Validation,
+    plans: Sequence[Plan],
+    sizes: Sizes,
+    *,
+    probe_steps: int,
+    checkpoints: Path,
+    log: Log | None = None,
+    ranks: Ranks = ALONE,
+) -> tuple[Encoder, dict[str, Any], Plan]:
+    """Trains by the plan that is best on `valid`: each is probed for `probe_steps`, and the best goes on from
+    there.
 
-    Plans that tie, as all do without validation queries, are taken in the order given. Returns encoder, history, plan.
+    Plans that tie, as all do without validation queries, are taken in the order given. Returns encoder,
+    history, plan.
     """
 
     def trained(plan: Plan) -> tuple[Encoder, dict[str, Any]]:
         encoder = make()
         kind = AnchorBatches if plan.loss == "one_anchor" else Batches
         batches = kind(
-            samples, anchor_min=plan.first, size=sizes.queries, positives=sizes.positives, lower=sizes.lower, seed=plan.seed
+            samples,
+            anchor_min=plan.first,
+            size=sizes.queries,
+            positives=sizes.positives,
+            lower=sizes.lower,
+            seed=plan.seed,
         )
         plan = as_many_anchors(plan, samples, sizes) if plan.loss == "one_anchor" else plan
         # Probes of several plans would overwrite one another's curve: each has its own names.
         suffix = f".anchors_{plan.first}" if len(plans) > 1 else ""
-        named: Log = lambda step, values: log and log(step, {f"{name}{suffix}": v for name, v in values.items()})  # noqa: E731
+
+        def named(step: int, values: dict[str, float]) -> None:
+            if log:
+                log(step, {f"{name}{suffix}": value for name, value in values.items()})
+
         kept = checkpoints / f"anchors-{plan.first}"
         return encoder, fit(encoder, batches, valid, plan, checkpoints=kept, log=named, ranks=ranks)
 
     chosen = plans[0]
     if len(plans) > 1 and valid.queries:
-        probes = [trained(replace(plan, steps=min(probe_steps, plan.steps)))[1]["best_recall"] for plan in plans]
+        probes = [
+            trained(replace(plan, steps=min(probe_steps, plan.steps)))[1]["best_recall"] for plan in plans
+        ]
         chosen = plans[int(np.argmax(probes))]
     encoder, history = trained(chosen)
     return encoder, history, chosen
 
 
 def as_many_anchors(plan: Plan, samples: Pairs, sizes: Sizes) -> Plan:
-    """The plan with so many steps of one anchor a row that as many anchors are seen as the plan's own steps would see."""
+    """The plan with so many steps of one anchor a row that as many anchors are seen as the plan's own steps
+    would see.
+    """
     per_step = anchors_per_step(
         samples, anchor_min=plan.first, size=sizes.queries, positives=sizes.positives, lower=sizes.lower
-    )  # fmt: skip
+    )
     times = max(1.0, per_step / sizes.queries)
     longer = {name: round(times * getattr(plan, name)) for name in ("steps", "horizon", "check_every")}
     return replace(plan, **longer)
 
 
 def fit(
-    encoder: Encoder, batches: Batches, valid: Validation, plan: Plan, *, checkpoints: Path, log: Log | None = None,
+    encoder: Encoder,
+    batches: Batches,
+    valid: Validation,
+    plan: Plan,
+    *,
+    checkpoints: Path,
+    log: Log | None = None,
     ranks: Ranks = ALONE,
-) -> dict[str, Any]:  # fmt: skip
-    """Trains `encoder` in place and leaves it at its best check; resumes from `checkpoints` where a killed run left it.
+) -> dict[str, Any]:
+    """Trains `encoder` in place and leaves it at its best check; resumes from `checkpoints` where a killed
+    run left it.
 
-    Returns {"checks": [{step, loss, tau, lr, valid_recall_at_100}], "best_step", "best_recall", "encodes"}. loss: mean since
-    the last check, null before the first step: the untrained encoder is a candidate as well. recall: null without validation.
-    encodes: texts that went through the encoder in training, all steps.
-    Of several ranks the first checks, saves and logs. ValueError where they differ in plan, samples, batch or checkpoint.
+    Returns {"checks": [{step, loss, tau, lr, valid_recall_at_100}], "best_step", "best_recall", "encodes"}.
+    loss: mean since the last check, null before the first step: the untrained encoder is a candidate as well.
+    recall: null without validation. encodes: texts that went through the encoder in training, all steps. Of
+    several ranks the first checks, saves and logs. ValueError where they differ in plan, samples, batch or
+    checkpoint.
     """
     optimizer = step.optimizer_of(encoder, plan)
     state = checkpoint.resume(encoder, optimizer, checkpoints)
     samples = batches.samples
-    ranks.check_same({
-        "batch_queries": batches.size, "plan": plan, "positives, lower": (batches.positives, batches.lower),
-        "samples": (len(samples.query), len(samples.queries), len(samples.texts), int(samples.label.sum())),
-        "checkpoint at step": state and state["step"],
-    })  # fmt: skip
+    ranks.check_same(
+        {
+            "batch_queries": batches.size,
+            "plan": plan,
+            "positives, lower": (batches.positives, batches.lower),
+            "samples": (
+                len(samples.query),
+                len(samples.queries),
+                len(samples.texts),
+                int(samples.label.sum()),
+            ),
+            "checkpoint at step": state and state["step"],
+        }
+    )
     ranks.copy_weights(encoder)
     if state is None:
         state = {"step": 0, "checks": [], "best_step": 0, "best_recall": None, "losses": [], "encodes": 0}
         _check(encoder, optimizer, valid, state, plan, checkpoints, ranks)
     query_ids, text_ids = encoder.tokenize(samples.queries), encoder.tokenize(samples.texts)
-    with tqdm(total=plan.steps, initial=state["step"], desc="train", unit="step", disable=ranks.rank > 0 or None) as bar:
+    with tqdm(
+        total=plan.steps, initial=state["step"], desc="train", unit="step", disable=ranks.rank > 0 or None
+    ) as bar:
         while state["step"] < plan.steps and not _stale(state, plan):
             batch = batches.at(state["step"])
             ids = [query_ids[i] for i in batch.queries], [text_ids[i] for i in batch.texts]
-            state["losses"].append(step.take(encoder, optimizer, ids, batch.labels, plan, step=state["step"], ranks=ranks))
+            state["losses"].append(
+                step.take(encoder, optimizer, ids, batch.labels, plan, step=state["step"], ranks=ranks)
+            )
             state["step"] += 1
             state["encodes"] += len(batch.queries) + len(batch.texts)
             bar.update()
@@ -133,16 +181,23 @@ def fit(
 
 
 def _check(
-    encoder: Encoder, optimizer: torch.optim.Optimizer, valid: Validation, state: dict[str, Any], plan: Plan, checkpoints: Path,
+    encoder: Encoder,
+    optimizer: torch.optim.Optimizer,
+    valid: Validation,
+    state: dict[str, Any],
+    plan: Plan,
+    checkpoints: Path,
     ranks: Ranks,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Adds a check to `state`, the same on every rank, and has it saved by the first."""
     recall = ranks.from_first(lambda: valid.recall(encoder))
     check = {
-        "step": state["step"], "loss": float(np.mean(state["losses"])) if state["losses"] else None,
+        "step": state["step"],
+        "loss": float(np.mean(state["losses"])) if state["losses"] else None,
         "tau": float(encoder.log_tau.detach().exp()),
-        "lr": plan.learning_rate * step.rate(max(0, state["step"] - 1), plan), "valid_recall_at_100": recall,
-    }  # fmt: skip
+        "lr": plan.learning_rate * step.rate(max(0, state["step"] - 1), plan),
+        "valid_recall_at_100": recall,
+    }
     state["checks"].append(check)
     state["losses"] = []
     if recall is None or state["best_recall"] is None or recall > state["best_recall"]:

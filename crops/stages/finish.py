@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from crops.io import artifacts
 from crops.stages.base import StageReport
+from crops.tables import artifacts
 
 
 def run(out: Path, *, state: str, error: str | None = None) -> StageReport:

@@ -1,4 +1,6 @@
-"""What KFP components share: absent folders become None; a stage is timed and its numbers are kept beside its tables."""
+"""What KFP components share: absent folders become None; a stage is timed and its numbers are kept beside its
+tables.
+"""
 
 import json
 import time
@@ -7,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from crops.errors import CropsError
-from crops.io import artifacts
 from crops.stages.base import StageReport
+from crops.tables import artifacts
 
 # A line of a task's output that starts so is for the progress display; the rest is the log.
 MARK = "CROPS-TASK "
@@ -25,7 +27,9 @@ def optional(path: str | Path) -> Path | None:
 
 
 def graded(source: str | Path) -> Path | None:
-    """Where the log says what is relevant: its complete truth, else what people judged of a sample, else None."""
+    """Where the log says what is relevant: its complete truth, else what people judged of a sample, else
+    None.
+    """
     return optional(Path(source) / "truth") or optional(Path(source) / "judgements")
 
 
@@ -35,7 +39,9 @@ def below(root: str, name: str) -> Path | None:
 
 
 def timed(name: str, out: str, metrics: Any, stage: Callable[[Path], StageReport]) -> None:
-    """Runs `stage(out)`, writes stage.json (seconds, numbers, notes) into `out`, logs the numbers, prints one line."""
+    """Runs `stage(out)`, writes stage.json (seconds, numbers, notes) into `out`, logs the numbers, prints one
+    line.
+    """
     started_s = time.monotonic()
     try:
         report = stage(Path(out))
@@ -53,4 +59,6 @@ def timed(name: str, out: str, metrics: Any, stage: Callable[[Path], StageReport
 
 
 def _say(entry: dict) -> None:
-    print(MARK + json.dumps(entry), flush=True)  # one line: the local runner reads the task's output line by line
+    print(
+        MARK + json.dumps(entry), flush=True
+    )  # one line: the local runner reads the task's output line by line

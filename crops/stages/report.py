@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from crops.config.report import ReportConfig
-from crops.io import artifacts
-from crops.io.report import page
 from crops.mining import knowledge
+from crops.report import page
 from crops.retriever import systems
 from crops.stages.base import StageReport
 from crops.stages.plug import STAGE_FILE
+from crops.tables import artifacts
 
 SYSTEMS = tuple(systems.SYSTEMS)
 FROM_METRICS = ("recall_at_100", "recall_at_20", "ndcg_at_4", "intervals", "counts")
@@ -18,8 +18,10 @@ FROM_METRICS = ("recall_at_100", "recall_at_20", "ndcg_at_4", "intervals", "coun
 
 def run(
     folders: Mapping[str, str], out: Path, cfg: ReportConfig, *, shards: Mapping[str, Sequence[str]]
-) -> StageReport:  # fmt: skip
-    """`folders`: by stage, system or `source` (the raw logs), what that stage wrote; `shards`: those of knowledge and score."""
+) -> StageReport:
+    """`folders`: by stage, system or `source` (the raw logs), what that stage wrote; `shards`: those of
+    knowledge and score.
+    """
     paths = {name: Path(folder) for name, folder in folders.items()}
     parts_of = {name: [Path(folder) for folder in found] for name, found in shards.items()}
     every = [*(p for n, p in paths.items() if n != "source"), *parts_of["knowledge"], *parts_of["score"]]
@@ -48,7 +50,9 @@ def run(
         (folder / "report.html").write_text(html, encoding="utf-8")
     if cfg.publish:
         artifacts.publish([out / "report.html", out / "report.json"], cfg.publish)
-    return StageReport(numbers={"stages": len(measured), "seconds": sum(entry["seconds"] for entry in measured)})
+    return StageReport(
+        numbers={"stages": len(measured), "seconds": sum(entry["seconds"] for entry in measured)}
+    )
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -5,19 +5,55 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from crops import records
+from crops.tables import records
 from crops.world.lexicon import Intent, Lexicon
 from crops.world.settings import DURATION_MEDIAN_S, DURATION_SIGMA, FIRST_DAY, Scale, Settings
 
-OPENERS = ("", "", "my", "the best", "quick", "weekend", "honest", "part 2", "easy", "a real", "live", "tiny", "my first")
-CLOSERS = ("", "", "", "at home", "in one minute", "for everyone", "gone wrong", "with friends", "asmr", "day 7", "full guide")
-COVER_WORDS = ("wow", "must see", "number 3 surprised me", "watch to the end", "new", "full video", "save this")
+OPENERS = (
+    "",
+    "",
+    "my",
+    "the best",
+    "quick",
+    "weekend",
+    "honest",
+    "part 2",
+    "easy",
+    "a real",
+    "live",
+    "tiny",
+    "my first",
+)
+CLOSERS = (
+    "",
+    "",
+    "",
+    "at home",
+    "in one minute",
+    "for everyone",
+    "gone wrong",
+    "with friends",
+    "asmr",
+    "day 7",
+    "full guide",
+)
+COVER_WORDS = (
+    "wow",
+    "must see",
+    "number 3 surprised me",
+    "watch to the end",
+    "new",
+    "full video",
+    "save this",
+)
 DAY_US = 86_400_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    """Videos in id order. Arrays are [V]; `intent` indexes `intents`; `subject` and `topic` are ids for grading."""
+    """Videos in id order. Arrays are [V]; `intent` indexes `intents`; `subject` and `topic` are ids for
+    grading.
+    """
 
     intents: tuple[Intent, ...]
     intent: np.ndarray
@@ -37,21 +73,32 @@ class Catalogue:
         return [f"v{i:06d}" for i in range(len(self.intent))]
 
     def grades(self, intents: np.ndarray, videos: np.ndarray) -> np.ndarray:
-        """Relevance 0..3 of videos [N, K] to intents [N]: 3 same intent and well made, 2 same intent, 1 same subject, else 0."""
+        """Relevance 0..3 of videos [N, K] to intents [N]: 3 same intent and well made, 2 same intent, 1 same
+        subject, else 0.
+        """
         theirs = self.intent[videos]
         same_subject = self.subject_of_intent[theirs] == self.subject_of_intent[intents][:, None]
         same_intent = theirs == intents[:, None]
-        return np.where(same_intent, np.where(self.quality[videos] > 0.6, 3, 2), np.where(same_subject, 1, 0)).astype(np.int8)
+        return np.where(
+            same_intent, np.where(self.quality[videos] > 0.6, 3, 2), np.where(same_subject, 1, 0)
+        ).astype(np.int8)
 
     def table(self) -> pa.Table:
         """The table `videos`."""
         authors = [f"a{(i * 7919) % max(1, len(self.intent) // 8):05d}" for i in range(len(self.intent))]
         columns = [
-            self.ids, self.captions, self.keywords, self.covers, self.related, authors,
-            self.duration_s.astype(np.float32), self.uploaded_us,
-        ]  # fmt: skip
+            self.ids,
+            self.captions,
+            self.keywords,
+            self.covers,
+            self.related,
+            authors,
+            self.duration_s.astype(np.float32),
+            self.uploaded_us,
+        ]
         return pa.table(
-            [pa.array(c, f.type) for c, f in zip(columns, records.VIDEOS.schema, strict=True)], schema=records.VIDEOS.schema
+            [pa.array(c, f.type) for c, f in zip(columns, records.VIDEOS.schema, strict=True)],
+            schema=records.VIDEOS.schema,
         )
 
 
@@ -65,8 +112,12 @@ def choose_intents(lexicon: Lexicon, count: int, rng: np.random.Generator) -> tu
     return tuple(intent for g in order for intent in groups[g])[:count]
 
 
-def make(intents: tuple[Intent, ...], scale: Scale, settings: Settings, rng: np.random.Generator) -> Catalogue:
-    """Videos per intent are Poisson around the scale's mean, at least one; texts use the words of videos, not of searchers."""
+def make(
+    intents: tuple[Intent, ...], scale: Scale, settings: Settings, rng: np.random.Generator
+) -> Catalogue:
+    """Videos per intent are Poisson around the scale's mean, at least one; texts use the words of videos, not
+    of searchers.
+    """
     counts = np.maximum(1, rng.poisson(scale.videos_per_intent, len(intents)))
     intent = np.repeat(np.arange(len(intents)), counts)
     subjects = {key: i for i, key in enumerate(dict.fromkeys((x.topic, x.subject) for x in intents))}
@@ -77,7 +128,9 @@ def make(intents: tuple[Intent, ...], scale: Scale, settings: Settings, rng: np.
         intent=intent,
         subject_of_intent=np.array([subjects[(x.topic, x.subject)] for x in intents]),
         topic_of_intent=np.array([x.topic for x in intents]),
-        duration_s=np.clip(rng.lognormal(np.log(DURATION_MEDIAN_S), DURATION_SIGMA, len(intent)), 5, 300).round(1),
+        duration_s=np.clip(
+            rng.lognormal(np.log(DURATION_MEDIAN_S), DURATION_SIGMA, len(intent)), 5, 300
+        ).round(1),
         quality=rng.random(len(intent)),
         captions=[t[0] for t in texts],
         keywords=[t[1] for t in texts],
@@ -91,11 +144,15 @@ def _pick(rng: np.random.Generator, options: tuple[str, ...]) -> str:
     return options[int(rng.integers(len(options)))]
 
 
-def video_texts(intent: Intent, settings: Settings, rng: np.random.Generator) -> tuple[str, list[str], str, list[str]]:
+def video_texts(
+    intent: Intent, settings: Settings, rng: np.random.Generator
+) -> tuple[str, list[str], str, list[str]]:
     """Caption, keywords, cover text and related queries of one video."""
     opener, closer = _pick(rng, OPENERS), _pick(rng, CLOSERS)
     body = f"{intent.subject} {intent.facet}" if rng.random() < 0.75 else f"{intent.facet}: {intent.subject}"
-    if rng.random() < settings.caption_vague_share:  # a caption that says little, as many do; the keywords may still tell
+    if (
+        rng.random() < settings.caption_vague_share
+    ):  # a caption that says little, as many do; the keywords may still tell
         body = intent.head[0]
     keywords = [intent.subject] if rng.random() < settings.keyword_subject_share else []
     if rng.random() < settings.keyword_facet_share:
@@ -104,7 +161,9 @@ def video_texts(intent: Intent, settings: Settings, rng: np.random.Generator) ->
         keywords.append(_pick(rng, intent.head))
     cover = ""
     if rng.random() < settings.cover_share:
-        cover = f"{intent.subject} {_pick(rng, COVER_WORDS)}" if rng.random() < 0.5 else _pick(rng, COVER_WORDS)
+        cover = (
+            f"{intent.subject} {_pick(rng, COVER_WORDS)}" if rng.random() < 0.5 else _pick(rng, COVER_WORDS)
+        )
     related = []
     if rng.random() < settings.related_queries_share:
         related = [f"{_pick(rng, intent.subject_types)} {_pick(rng, intent.facet_types)}"]

@@ -1,4 +1,6 @@
-"""The incumbent search engine: a lexical and a dense path, popularity and click feedback. It decides what is exposed."""
+"""The incumbent search engine: a lexical and a dense path, popularity and click feedback. It decides what is
+exposed.
+"""
 
 from collections.abc import Sequence
 
@@ -29,10 +31,17 @@ def _counts(texts: Sequence[str], vocabulary: dict[str, int], *, grow: bool) -> 
 
 
 class Engine:
-    """State that changes from day to day: what was clicked for a query, what is popular, what words came to mean."""
+    """State that changes from day to day: what was clicked for a query, what is popular, what words came to
+    mean.
+    """
 
     def __init__(
-        self, catalogue: Catalogue, query_texts: Sequence[str], incumbent: str, settings: Settings, rng: np.random.Generator
+        self,
+        catalogue: Catalogue,
+        query_texts: Sequence[str],
+        incumbent: str,
+        settings: Settings,
+        rng: np.random.Generator,
     ):
         self.settings, self.dense = settings, incumbent == "paths"
         parts = zip(catalogue.captions, catalogue.keywords, catalogue.covers, catalogue.related, strict=True)
@@ -47,7 +56,9 @@ class Engine:
         self.documents, self.words = _lsa(documents, settings, rng)
 
     def search(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """For query ids [N]: videos int [N, pool] best first, and bit masks of the PATHS that brought them [N, pool]."""
+        """For query ids [N]: videos int [N, pool] best first, and bit masks of the PATHS that brought them
+        [N, pool].
+        """
         distinct, back = np.unique(queries, return_inverse=True)
         parts = [self._search(distinct[start : start + CHUNK]) for start in range(0, len(distinct), CHUNK)]
         return np.concatenate([p[0] for p in parts])[back], np.concatenate([p[1] for p in parts])[back]
@@ -57,9 +68,13 @@ class Engine:
         terms = self.queries[queries]
         lexical = np.asarray((terms @ self.bm25).todense())
         lexical /= np.maximum(lexical.max(axis=1, keepdims=True), 1e-9)
-        popular = self.popularity / max(1e-9, self.popularity.max()) + np.arange(len(self.popularity))[::-1] * 1e-9
+        popular = (
+            self.popularity / max(1e-9, self.popularity.max()) + np.arange(len(self.popularity))[::-1] * 1e-9
+        )
         score = lexical + self.settings.popularity_weight * popular
-        score = score + self.settings.click_feedback_weight * np.log1p(np.asarray(self.clicks[queries].todense()))
+        score = score + self.settings.click_feedback_weight * np.log1p(
+            np.asarray(self.clicks[queries].todense())
+        )
         brought = np.where(lexical > 0, 1, 0)
         if self.dense:
             near = self._near(terms)
@@ -80,7 +95,9 @@ class Engine:
         return vectors @ self.documents.T
 
     def learn(self, queries: np.ndarray, videos: np.ndarray) -> None:
-        """The nightly update from the day's clicks (query ids [C], videos [C]): popularity, click memory, word meanings."""
+        """The nightly update from the day's clicks (query ids [C], videos [C]): popularity, click memory,
+        word meanings.
+        """
         if len(queries) == 0:
             return
         decay = self.settings.daily_decay
@@ -89,7 +106,9 @@ class Engine:
         self.popularity = decay * self.popularity + np.bincount(videos, minlength=len(self.popularity))
         if self.dense:
             # A word comes to mean what was clicked for queries that hold it.
-            self.words = self.words + self.settings.word_learning * np.asarray(self.queries.T @ (seen @ self.documents))
+            self.words = self.words + self.settings.word_learning * np.asarray(
+                self.queries.T @ (seen @ self.documents)
+            )
 
 
 def _bm25(counts: sparse.csr_matrix) -> sparse.csr_matrix:
@@ -102,8 +121,12 @@ def _bm25(counts: sparse.csr_matrix) -> sparse.csr_matrix:
     return sparse.csr_matrix((data, (weights.row, weights.col)), shape=counts.shape)
 
 
-def _lsa(counts: sparse.csr_matrix, settings: Settings, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Unit document vectors [V, H] with noise and word vectors [W, H] from a truncated SVD of the weighted counts."""
+def _lsa(
+    counts: sparse.csr_matrix, settings: Settings, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Unit document vectors [V, H] with noise and word vectors [W, H] from a truncated SVD of the weighted
+    counts.
+    """
     weighted = _bm25(counts)
     width = min(settings.dense_width, min(weighted.shape) - 1)
     _, _, words = svds(weighted, k=width, v0=np.ones(min(weighted.shape)))

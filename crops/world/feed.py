@@ -1,4 +1,6 @@
-"""The recommendation feed: it knows people and what they watch, not words, and reacts with noise to recent needs."""
+"""The recommendation feed: it knows people and what they watch, not words, and reacts with noise to recent
+needs.
+"""
 
 from dataclasses import dataclass
 
@@ -23,19 +25,29 @@ class Views:
 
 
 class Shelves:
-    """Videos by intent, subject and topic, as padded tables, so that a random one of each can be drawn at once."""
+    """Videos by intent, subject and topic, as padded tables, so that a random one of each can be drawn at
+    once.
+    """
 
     def __init__(self, catalogue: Catalogue) -> None:
         self.by_intent = _shelf(catalogue.intent, len(catalogue.intents))
-        self.by_subject = _shelf(catalogue.subject_of_intent[catalogue.intent], int(catalogue.subject_of_intent.max()) + 1)
-        self.by_topic = _shelf(catalogue.topic_of_intent[catalogue.intent], int(catalogue.topic_of_intent.max()) + 1)
+        self.by_subject = _shelf(
+            catalogue.subject_of_intent[catalogue.intent], int(catalogue.subject_of_intent.max()) + 1
+        )
+        self.by_topic = _shelf(
+            catalogue.topic_of_intent[catalogue.intent], int(catalogue.topic_of_intent.max()) + 1
+        )
 
     @staticmethod
     def draw(shelf: tuple[np.ndarray, np.ndarray], which: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """A random video of each group [F]; an empty group gives video 0's neighbour by wrap-around, never an error."""
+        """A random video of each group [F]; an empty group gives video 0's neighbour by wrap-around, never an
+        error.
+        """
         start, order = shelf
         size = np.maximum(1, start[which + 1] - start[which])
-        return order[np.minimum(start[which] + (rng.random(len(which)) * size).astype(np.int64), len(order) - 1)]
+        return order[
+            np.minimum(start[which] + (rng.random(len(which)) * size).astype(np.int64), len(order) - 1)
+        ]
 
 
 def _shelf(group: np.ndarray, groups: int) -> tuple[np.ndarray, np.ndarray]:
@@ -44,9 +56,15 @@ def _shelf(group: np.ndarray, groups: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def day(
-    catalogue: Catalogue, shelves: Shelves, interests: np.ndarray, sessions: tuple[np.ndarray, np.ndarray, np.ndarray],
-    popularity: np.ndarray, day_us: int, settings: Settings, rng: np.random.Generator,
-) -> Views:  # fmt: skip
+    catalogue: Catalogue,
+    shelves: Shelves,
+    interests: np.ndarray,
+    sessions: tuple[np.ndarray, np.ndarray, np.ndarray],
+    popularity: np.ndarray,
+    day_us: int,
+    settings: Settings,
+    rng: np.random.Generator,
+) -> Views:
     """One day of the feed, at most one view of a video per user and microsecond, ordered by time.
 
     interests   int [U, I]  topics a user likes
@@ -72,7 +90,11 @@ def day(
 
 
 def _visits(
-    people: int, sessions: tuple[np.ndarray, np.ndarray, np.ndarray], day_us: int, settings: Settings, rng: np.random.Generator
+    people: int,
+    sessions: tuple[np.ndarray, np.ndarray, np.ndarray],
+    day_us: int,
+    settings: Settings,
+    rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """User, need (-1: the feed knows of none) and start of every visit."""
     user, intent, start_us = sessions
@@ -94,9 +116,14 @@ def _fit(catalogue: Catalogue, video: np.ndarray, need: np.ndarray, topics: np.n
 
 
 def _choose(
-    catalogue: Catalogue, shelves: Shelves, interests: np.ndarray, need: np.ndarray, popularity: np.ndarray,
-    settings: Settings, rng: np.random.Generator,
-) -> np.ndarray:  # fmt: skip
+    catalogue: Catalogue,
+    shelves: Shelves,
+    interests: np.ndarray,
+    need: np.ndarray,
+    popularity: np.ndarray,
+    settings: Settings,
+    rng: np.random.Generator,
+) -> np.ndarray:
     size = len(need)
     edges = np.cumsum([settings.feed_need_share, settings.feed_subject_share, settings.feed_interest_share])
     # Without a need its share goes to interests and popular videos in their proportion.
@@ -108,4 +135,6 @@ def _choose(
     by_topic = Shelves.draw(shelves.by_topic, topic, rng)
     clicked = np.cumsum(popularity + 1.0)
     popular = np.searchsorted(clicked, rng.random(size) * clicked[-1], side="right")
-    return np.select([draw < edges[0], draw < edges[1], draw < edges[2]], [by_need, by_subject, by_topic], popular)
+    return np.select(
+        [draw < edges[0], draw < edges[1], draw < edges[2]], [by_need, by_subject, by_topic], popular
+    )

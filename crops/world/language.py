@@ -1,4 +1,6 @@
-"""What searchers type: per intent a pool of wordings, short or long, in their own words, sometimes one ambiguous word."""
+"""What searchers type: per intent a pool of wordings, short or long, in their own words, sometimes one
+ambiguous word.
+"""
 
 from dataclasses import dataclass
 
@@ -8,20 +10,40 @@ from crops.text import normalise_query
 from crops.world.lexicon import Intent
 from crops.world.settings import Settings
 
-MODIFIERS = ("easy", "best", "video", "quick", "for kids", "2026", "near me", "good", "please", "short", "funny", "top 10", "why")
+MODIFIERS = (
+    "easy",
+    "best",
+    "video",
+    "quick",
+    "for kids",
+    "2026",
+    "near me",
+    "good",
+    "please",
+    "short",
+    "funny",
+    "top 10",
+    "why",
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Queries:
-    """All wordings. `texts` are distinct normalised queries; wording w of intent i is `text_of[i, w]`, with `weight[i, w]`."""
+    """All wordings. `texts` are distinct normalised queries; wording w of intent i is `text_of[i, w]`, with
+    `weight[i, w]`.
+    """
 
     texts: tuple[str, ...]
     text_of: np.ndarray
     weight: np.ndarray
     vague: np.ndarray
 
-    def draw(self, intents: np.ndarray, rng: np.random.Generator, avoid: np.ndarray | None = None) -> np.ndarray:
-        """A text id per intent [N]; with `avoid` [N] another text than that one, and never the vague ones again."""
+    def draw(
+        self, intents: np.ndarray, rng: np.random.Generator, avoid: np.ndarray | None = None
+    ) -> np.ndarray:
+        """A text id per intent [N]; with `avoid` [N] another text than that one, and never the vague ones
+        again.
+        """
         weight = self.weight[intents].copy()
         if avoid is not None:
             weight[self.text_of[intents] == avoid[:, None]] = 0.0
@@ -67,7 +89,9 @@ def _wording(intent: Intent, settings: Settings, rng: np.random.Generator) -> tu
         "own full": f"{own} {facet}" if rng.random() < 0.6 else f"{facet} {own}",
         "own subject": own,
         "own subject, video facet": f"{own} {intent.facet}",
-        "video words": f"{intent.subject} {intent.facet}" if rng.random() < 0.5 else f"{intent.subject} {facet}",
+        "video words": f"{intent.subject} {intent.facet}"
+        if rng.random() < 0.5
+        else f"{intent.subject} {facet}",
         "head facet": f"{pick(intent.head)} {facet}",
         "head": pick(intent.head),
     }[form]

@@ -1,36 +1,69 @@
-"""Everyday language of the simulated world, written for it: what videos say, what searchers type, and head words that mean
-several things. It scales by combination: a subject of a topic with a facet of the topic's kind is an intent.
+"""Everyday language of the simulated world, written for it: what videos say, what searchers type, and head
+words that mean several things. It scales by combination: a subject of a topic with a facet of the topic's
+kind is an intent.
 
-One line a topic: `name (kind) head words: subject = other words; ...`. The word before `=` is the one that videos use;
-searchers mostly use one of the words behind it. A head word names the topic briefly, and some stand in several topics.
+One line a topic: `name (kind) head words: subject = other words; ...`. The word before `=` is the one that
+videos use; searchers mostly use one of the words behind it. A head word names the topic briefly, and some
+stand in several topics.
 """
 
 import re
 from dataclasses import dataclass
 
-# kind -> facets: (what videos say, what searchers type). Kinds hold the facets that make sense for their subjects.
+# kind -> facets: (what videos say, what searchers type). Kinds hold the facets that make sense for their
+# subjects.
 FACETS: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
-    "food": (("recipe", ("how to make", "cook", "homemade")), ("taste test", ("which is best", "trying", "review")),
-             ("street stall", ("where to eat", "market", "vendor"))),
-    "sport": (("drills", ("training", "practice", "get better at")), ("highlights", ("best moments", "top plays")),
-              ("rules explained", ("how does it work", "what counts"))),
-    "animal": (("care guide", ("how to look after", "keeping")), ("funny compilation", ("cute", "being silly")),
-               ("in the wild", ("nature", "documentary"))),
-    "craft": (("tutorial", ("step by step", "how to", "diy")), ("tools", ("what do i need", "kit")),
-              ("restoration", ("fix", "repair", "old to new"))),
-    "tech": (("unboxing", ("first look", "new")), ("troubleshooting", ("not working", "fix", "broken")),
-             ("tips and tricks", ("hidden features", "how to use"))),
-    "music": (("lesson", ("learn", "beginner", "how to play")), ("cover", ("my version", "played by")),
-              ("gear demo", ("sound", "which to buy"))),
-    "style": (("tutorial", ("how to do", "easy", "look")), ("haul", ("what i bought", "cheap")),
-              ("transformation", ("before after", "glow up"))),
-    "place": (("travel vlog", ("visit", "trip", "what to see")), ("on a budget", ("cheap", "low cost")),
-              ("drone footage", ("from above", "views"))),
-    "body": (("routine", ("daily", "at home", "ten minutes")), ("mistakes", ("wrong", "avoid", "why does it hurt")),
-             ("progress diary", ("before after", "results", "30 days"))),
-    "mind": (("explained", ("what is", "simple words", "for beginners")), ("experiment", ("try it", "test")),
-             ("history of", ("origin", "story behind"))),
-}  # fmt: skip
+    "food": (
+        ("recipe", ("how to make", "cook", "homemade")),
+        ("taste test", ("which is best", "trying", "review")),
+        ("street stall", ("where to eat", "market", "vendor")),
+    ),
+    "sport": (
+        ("drills", ("training", "practice", "get better at")),
+        ("highlights", ("best moments", "top plays")),
+        ("rules explained", ("how does it work", "what counts")),
+    ),
+    "animal": (
+        ("care guide", ("how to look after", "keeping")),
+        ("funny compilation", ("cute", "being silly")),
+        ("in the wild", ("nature", "documentary")),
+    ),
+    "craft": (
+        ("tutorial", ("step by step", "how to", "diy")),
+        ("tools", ("what do i need", "kit")),
+        ("restoration", ("fix", "repair", "old to new")),
+    ),
+    "tech": (
+        ("unboxing", ("first look", "new")),
+        ("troubleshooting", ("not working", "fix", "broken")),
+        ("tips and tricks", ("hidden features", "how to use")),
+    ),
+    "music": (
+        ("lesson", ("learn", "beginner", "how to play")),
+        ("cover", ("my version", "played by")),
+        ("gear demo", ("sound", "which to buy")),
+    ),
+    "style": (
+        ("tutorial", ("how to do", "easy", "look")),
+        ("haul", ("what i bought", "cheap")),
+        ("transformation", ("before after", "glow up")),
+    ),
+    "place": (
+        ("travel vlog", ("visit", "trip", "what to see")),
+        ("on a budget", ("cheap", "low cost")),
+        ("drone footage", ("from above", "views")),
+    ),
+    "body": (
+        ("routine", ("daily", "at home", "ten minutes")),
+        ("mistakes", ("wrong", "avoid", "why does it hurt")),
+        ("progress diary", ("before after", "results", "30 days")),
+    ),
+    "mind": (
+        ("explained", ("what is", "simple words", "for beginners")),
+        ("experiment", ("try it", "test")),
+        ("history of", ("origin", "story behind")),
+    ),
+}
 
 TOPICS = """
 baking (food) bread, roll: sourdough = starter loaf, wild yeast bread; croissant = flaky pastry, butter roll; cheesecake = cream cake; brioche = sweet egg bread; cinnamon bun = swirl roll, sticky bun
@@ -96,12 +129,14 @@ planets (mind) mercury, ring, light: mercury planet = closest to the sun; saturn
 chemistry (mind) mercury, ring, scale: liquid mercury = silver metal drop; acid base = ph colours; crystal growing = salt gems; dry ice = smoking cold; benzene ring = carbon hexagon
 money (mind) bank, scale, press: compound interest = money grows; central bank = prints money; index fund = lazy investing; inflation = prices rise; mortgage = house loan
 weather (mind) spring, light, front: tornado = twister; northern lights = aurora; spring tide = moon high water; thunder = lightning bang; monsoon = rainy season
-"""  # noqa: E501  a table, one topic a line
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """One need: a subject of a topic under one facet. `says` are the videos' words, `types` the searchers'."""
+    """One need: a subject of a topic under one facet. `says` are the videos' words, `types` the
+    searchers'.
+    """
 
     topic: int
     head: tuple[str, ...]
@@ -124,17 +159,23 @@ def _words(text: str, separator: str) -> tuple[str, ...]:
 
 
 def load() -> Lexicon:
-    """Parses the table: at least 60 topics, and a subject with each facet of the topic's kind is an intent."""
+    """Parses the table: at least 60 topics, and a subject with each facet of the topic's kind is an
+    intent.
+    """
     topics, intents = [], []
     for number, line in enumerate(TOPICS.strip().splitlines()):
         match = re.fullmatch(r"(?P<name>[^(]+)\((?P<kind>\w+)\) (?P<heads>[^:]+): (?P<subjects>.+)", line)
         if match is None:
-            raise ValueError(f"lexicon line {number + 1} is not `name (kind) heads: subject = words; ...`: {line[:60]}")
+            raise ValueError(
+                f"lexicon line {number + 1} is not `name (kind) heads: subject = words; ...`: {line[:60]}"
+            )
         topics.append(match["name"].strip())
         for subject in _words(match["subjects"], ";"):
             says, _, types = subject.partition("=")
             intents += [
-                Intent(number, _words(match["heads"], ","), says.strip(), _words(types, ","), facet, facet_types)
+                Intent(
+                    number, _words(match["heads"], ","), says.strip(), _words(types, ","), facet, facet_types
+                )
                 for facet, facet_types in FACETS[match["kind"]]
             ]
     return Lexicon(tuple(topics), tuple(intents))

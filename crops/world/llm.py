@@ -1,6 +1,8 @@
-"""The simulated world's LLM behind an OpenAI-compatible API. It knows the lexicon and answers badly in 4.2 % of cases.
+"""The simulated world's LLM behind an OpenAI-compatible API. It knows the lexicon and answers badly in 4.2 %
+of cases.
 
-What it adds to recall is an upper bound: it speaks the language of the videos without fault. It does not read truth/.
+What it adds to recall is an upper bound: it speaks the language of the videos without fault. It does not read
+truth/.
 """
 
 import hashlib
@@ -47,9 +49,12 @@ class Model:
         about = self.world.videos.intents[intent]
         caption, keywords, cover, related = video_texts(about, self.world.settings, rng)
         return {
-            "caption": caption, "tags": [about.facet], "cover": cover, "keywords": keywords or [about.subject],
+            "caption": caption,
+            "tags": [about.facet],
+            "cover": cover,
+            "keywords": keywords or [about.subject],
             "related_queries": related,
-        }  # fmt: skip
+        }
 
     def _guess(self, query: str) -> dict[int, float]:
         """For a query that nobody typed: intents by shared words, all of them where none is shared."""
@@ -84,9 +89,13 @@ def app(world_dir: Path, *, bad_share: float = BAD_SHARE, seed: int = 0) -> Fast
         text = model.answer(prompt, count)
         used = {"prompt_tokens": len(prompt.split()), "completion_tokens": len(text.split())}
         return {
-            "id": "world", "object": "chat.completion", "model": "world",
-            "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}],
+            "id": "world",
+            "object": "chat.completion",
+            "model": "world",
+            "choices": [
+                {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
+            ],
             "usage": {**used, "total_tokens": sum(used.values())},
-        }  # fmt: skip
+        }
 
     return api

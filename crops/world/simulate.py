@@ -1,7 +1,6 @@
 """Runs the platform day by day and writes its logs; memory holds one day."""
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -10,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from crops import records
 from crops.errors import InputError
+from crops.tables import records
 from crops.world import catalogue, feed, language, lexicon, users
 from crops.world.engine import PATHS, Engine
 from crops.world.settings import FIRST_DAY, SCALES, Scale, Settings
@@ -36,7 +35,9 @@ class World:
     interests: np.ndarray  # topics a user likes, int [U, n]
 
 
-def make(scale_name: str, *, seed: int, incumbent: str = "paths", videos_per_intent: int | None = None) -> World:
+def make(
+    scale_name: str, *, seed: int, incumbent: str = "paths", videos_per_intent: int | None = None
+) -> World:
     """Builds the world of one scale and seed."""
     scale, settings = SCALES[scale_name], Settings()
     if videos_per_intent is not None:
@@ -56,23 +57,34 @@ def load(world_json: Path) -> World:
     """Rebuilds the world that `write` described in world.json."""
     try:
         made = json.loads(Path(world_json).read_text(encoding="utf-8"))
-        world = make(made["scale"], seed=made["seed"], incumbent=made["incumbent"], videos_per_intent=made["videos_per_intent"])
+        world = make(
+            made["scale"],
+            seed=made["seed"],
+            incumbent=made["incumbent"],
+            videos_per_intent=made["videos_per_intent"],
+        )
         settings = made["settings"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(world_json, "not the world.json of a folder that `crops world` wrote") from error
     if settings != json.loads(json.dumps(asdict(world.settings))):
-        raise InputError(world_json, "written with other settings than this version has; write the world again")
+        raise InputError(
+            world_json, "written with other settings than this version has; write the world again"
+        )
     return world
 
 
 def write(
     out: Path, *, scale: str, seed: int, incumbent: str = "paths", videos_per_intent: int | None = None
 ) -> dict[str, float | int]:
-    """Writes searches, results, feed, videos, truth/relevance and world.json into `out`; returns what the log looks like."""
+    """Writes searches, results, feed, videos, truth/relevance and world.json into `out`; returns what the log
+    looks like.
+    """
     world = make(scale, seed=seed, incumbent=incumbent, videos_per_intent=videos_per_intent)
     out.mkdir(parents=True, exist_ok=True)
     _save(out / "videos" / "part-0.parquet", world.videos.table())
-    engine = Engine(world.videos, world.queries.texts, incumbent, world.settings, np.random.default_rng([seed, ENGINE]))
+    engine = Engine(
+        world.videos, world.queries.texts, incumbent, world.settings, np.random.default_rng([seed, ENGINE])
+    )
     shelves, tally, seen = feed.Shelves(world.videos), Tally(), np.zeros(len(world.queries.texts), dtype=bool)
     for number in tqdm(range(world.scale.days), desc="world", unit="day", disable=None):
         searches = _search_day(world, engine, number, tally)
@@ -81,7 +93,9 @@ def write(
     _save(out / "truth" / "relevance" / "part-0.parquet", truth(world, seen))
     described = {"scale": scale, "seed": seed, "incumbent": incumbent, "videos_per_intent": videos_per_intent}
     numbers = tally.numbers(world, int(seen.sum()))
-    text = json.dumps({**described, "settings": asdict(world.settings), "numbers": numbers}, indent=2, sort_keys=True)
+    text = json.dumps(
+        {**described, "settings": asdict(world.settings), "numbers": numbers}, indent=2, sort_keys=True
+    )
     (out / "world.json").write_text(text + "\n", encoding="utf-8")
     return numbers
 
@@ -123,7 +137,9 @@ class Tally:
 
 
 def _search_day(world: World, engine: Engine, number: int, tally: Tally) -> dict[str, np.ndarray]:
-    """All searches of one day, round after round, then the engine's nightly learning. Arrays are [N] or [N, pool]."""
+    """All searches of one day, round after round, then the engine's nightly learning. Arrays are [N] or [N,
+    pool].
+    """
     rng = np.random.default_rng([world.seed, DAY, number])
     settings = world.settings
     sessions = int(world.scale.searches / world.scale.days / settings.searches_per_session)
@@ -165,23 +181,38 @@ def _search_day(world: World, engine: Engine, number: int, tally: Tally) -> dict
 
 
 def _react(
-    world: World, engine: Engine, user: np.ndarray, intent: np.ndarray, ts_s: np.ndarray, text: np.ndarray,
+    world: World,
+    engine: Engine,
+    user: np.ndarray,
+    intent: np.ndarray,
+    ts_s: np.ndarray,
+    text: np.ndarray,
     rng: np.random.Generator,
-) -> dict[str, np.ndarray]:  # fmt: skip
+) -> dict[str, np.ndarray]:
     videos, paths = engine.search(text)
     shown = videos[:, : world.settings.exposed]
-    reaction = users.react(world.videos.grades(intent, shown), world.videos.duration_s[shown], world.settings, rng)
+    reaction = users.react(
+        world.videos.grades(intent, shown), world.videos.duration_s[shown], world.settings, rng
+    )
     rest = ((0, 0), (0, videos.shape[1] - shown.shape[1]))
     return {
-        "user": user, "intent": intent, "ts_s": ts_s, "text": text, "videos": videos, "paths": paths,
-        "clicked": np.pad(reaction.clicked, rest), "liked": np.pad(reaction.liked, rest),
-        "play_s": np.pad(reaction.play_s, rest, constant_values=np.nan), "satisfied": reaction.satisfied,
-    }  # fmt: skip
+        "user": user,
+        "intent": intent,
+        "ts_s": ts_s,
+        "text": text,
+        "videos": videos,
+        "paths": paths,
+        "clicked": np.pad(reaction.clicked, rest),
+        "liked": np.pad(reaction.liked, rest),
+        "play_s": np.pad(reaction.play_s, rest, constant_values=np.nan),
+        "satisfied": reaction.satisfied,
+    }
 
 
 def truth(world: World, seen: np.ndarray) -> pa.Table:
-    """Grades of the queries in the log: the best grade over what a fair share (Settings.meaning_share) of those who type
-    the query mean by it."""
+    """Grades of the queries in the log: the best grade over what a fair share (Settings.meaning_share) of
+    those who type the query mean by it.
+    """
     out: dict[str, list] = {"query": [], "video_id": [], "grade": []}
     ids, members = world.videos.ids, feed.Shelves(world.videos).by_subject
     for text, meant in sorted(world.queries.intent_share(world.popularity).items()):
@@ -204,27 +235,35 @@ def truth(world: World, seen: np.ndarray) -> pa.Table:
 
 def _write_day(
     out: Path, world: World, engine: Engine, shelves: feed.Shelves, number: int, day: dict[str, np.ndarray]
-) -> None:  # fmt: skip
+) -> None:
     first_us = int(np.datetime64(FIRST_DAY, "us").astype(np.int64))
     day_us = first_us + number * DAY_S * SECOND_US
     date = str(np.datetime64(day_us, "us").astype("datetime64[D]"))
     search_ids = pa.array([f"s{number:02d}-{i:07d}" for i in range(len(day["user"]))])
     ts_us = day_us + (day["ts_s"] * SECOND_US).astype(np.int64)
     searches = {
-        "search_id": search_ids, "user_id": _names("u", day["user"]), "ts": ts_us,
-        "query": pa.array(world.queries.texts).take(pa.array(day["text"])), "arm": pa.nulls(len(ts_us), pa.string()),
-    }  # fmt: skip
+        "search_id": search_ids,
+        "user_id": _names("u", day["user"]),
+        "ts": ts_us,
+        "query": pa.array(world.queries.texts).take(pa.array(day["text"])),
+        "arm": pa.nulls(len(ts_us), pa.string()),
+    }
     _save(out / "searches" / f"date={date}" / "part-0.parquet", _table(records.SEARCHES, searches))
     _save(out / "results" / f"date={date}" / "part-0.parquet", _results(world, day, search_ids))
     first = day["first"]
     sessions = (day["user"][first], day["intent"][first], ts_us[first])
     rng = np.random.default_rng([world.seed, FEED, number])
-    views = feed.day(world.videos, shelves, world.interests, sessions, engine.popularity, day_us, world.settings, rng)
+    views = feed.day(
+        world.videos, shelves, world.interests, sessions, engine.popularity, day_us, world.settings, rng
+    )
     rows = {
-        "user_id": _names("u", views.user), "video_id": pa.array(world.videos.ids).take(pa.array(views.video)),
-        "ts": views.ts_us, "clicked": views.clicked, "liked": views.liked,
+        "user_id": _names("u", views.user),
+        "video_id": pa.array(world.videos.ids).take(pa.array(views.video)),
+        "ts": views.ts_us,
+        "clicked": views.clicked,
+        "liked": views.liked,
         "play_s": views.play_s.astype(np.float32),
-    }  # fmt: skip
+    }
     _save(out / "feed" / f"date={date}" / "part-0.parquet", _table(records.FEED, rows))
 
 
@@ -233,7 +272,9 @@ def _results(world: World, day: dict[str, np.ndarray], search_ids: pa.Array) -> 
     count = len(search_ids)
     stage = np.repeat(np.arange(3), (settings.exposed, settings.ranked, settings.filtered))
     position = np.where(np.arange(pool) < settings.exposed, np.arange(pool), -1)
-    names = pa.array([[p for bit, p in enumerate(PATHS) if mask & (1 << bit)] for mask in range(8)], records.TEXTS)
+    names = pa.array(
+        [[p for bit, p in enumerate(PATHS) if mask & (1 << bit)] for mask in range(8)], records.TEXTS
+    )
     play_s = day["play_s"].ravel().astype(np.float32)
     flat_position = np.tile(position, count)
     rows = {
@@ -241,9 +282,11 @@ def _results(world: World, day: dict[str, np.ndarray], search_ids: pa.Array) -> 
         "video_id": pa.array(world.videos.ids).take(pa.array(day["videos"].ravel())),
         "stage": pa.array(records.STAGES).take(pa.array(np.tile(stage, count))),
         "position": pa.array(flat_position, pa.int32(), mask=flat_position < 0),
-        "clicked": day["clicked"].ravel(), "liked": day["liked"].ravel(),
-        "play_s": pa.array(play_s, mask=np.isnan(play_s)), "paths": names.take(pa.array(day["paths"].ravel())),
-    }  # fmt: skip
+        "clicked": day["clicked"].ravel(),
+        "liked": day["liked"].ravel(),
+        "play_s": pa.array(play_s, mask=np.isnan(play_s)),
+        "paths": names.take(pa.array(day["paths"].ravel())),
+    }
     return _table(records.RESULTS, rows)
 
 
@@ -252,7 +295,9 @@ def _names(letter: str, numbers: np.ndarray) -> pa.Array:
 
 
 def _table(table: records.Table, columns: dict[str, object]) -> pa.Table:
-    cast: Callable[[object, pa.DataType], pa.Array] = lambda c, t: c.cast(t) if isinstance(c, pa.Array) else pa.array(c, t)  # noqa: E731
+    def cast(column: object, dtype: pa.DataType) -> pa.Array:
+        return column.cast(dtype) if isinstance(column, pa.Array) else pa.array(column, dtype)
+
     return pa.table([cast(columns[f.name], f.type) for f in table.schema], schema=table.schema)
 
 

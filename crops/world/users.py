@@ -1,7 +1,7 @@
 """People: they look from the top, click what fits, watch, like, and then rest, rephrase or leave.
 
-The model is apart from the engine: it needs a need (an intent) and the grades of whatever list it is shown, so that the
-same people can be put in front of any engine, recorded or live.
+The model is apart from the engine: it needs a need (an intent) and the grades of whatever list it is shown,
+so that the same people can be put in front of any engine, recorded or live.
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,9 @@ class Reaction:
     satisfied: np.ndarray
 
 
-def react(grades: np.ndarray, durations_s: np.ndarray, settings: Settings, rng: np.random.Generator) -> Reaction:
+def react(
+    grades: np.ndarray, durations_s: np.ndarray, settings: Settings, rng: np.random.Generator
+) -> Reaction:
     """Reactions to lists shown in this order.
 
     grades       int [N, K]    relevance 0..3 of each result to the person's need
@@ -44,10 +46,14 @@ LEAVE, REPHRASE, NEW_NEED = 0, 1, 2
 
 
 def decide(satisfied: np.ndarray, settings: Settings, rng: np.random.Generator) -> np.ndarray:
-    """The next step of each person [N]: LEAVE, REPHRASE (the need is open) or NEW_NEED (an unrelated search)."""
+    """The next step of each person [N]: LEAVE, REPHRASE (the need is open) or NEW_NEED (an unrelated
+    search).
+    """
     draw = rng.random(len(satisfied))
     unsatisfied = np.where(
-        draw < settings.reformulate, REPHRASE, np.where(draw < settings.reformulate + settings.abandon, NEW_NEED, LEAVE)
+        draw < settings.reformulate,
+        REPHRASE,
+        np.where(draw < settings.reformulate + settings.abandon, NEW_NEED, LEAVE),
     )
     return np.where(satisfied, np.where(draw < settings.unrelated_next, NEW_NEED, LEAVE), unsatisfied)
 

@@ -1,7 +1,8 @@
 """Segments of all replicas to the tables `searches` and `results`, as validate and augment read them.
 
-Two passes: records go to buckets by a hash of their search, then each bucket is joined in memory. So memory does not grow with
-the log, late events find their search wherever it stands, and the same segments give the same tables.
+Two passes: records go to buckets by a hash of their search, then each bucket is joined in memory. So memory
+does not grow with the log, late events find their search wherever it stands, and the same segments give the
+same tables.
 """
 
 import json
@@ -17,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from crops import records as tables
+from crops.tables import records as tables
 from serving.events import segments
 from serving.events.records import Interaction, Result, Search, decode
 
@@ -27,7 +28,9 @@ ROWS_PER_FILE = 1_000_000
 
 @dataclass(slots=True)
 class Tally:
-    """What compaction read and wrote. orphans: reason -> interactions that belong to nothing that was logged."""
+    """What compaction read and wrote. orphans: reason -> interactions that belong to nothing that was
+    logged.
+    """
 
     searches: int = 0
     results: int = 0
@@ -38,10 +41,12 @@ class Tally:
 
 
 def compact(folders: Iterable[Path], out: Path) -> Tally:
-    """Writes searches/, results/ and orphans/ under the existing folder `out`. Open segments are read, never changed.
+    """Writes searches/, results/ and orphans/ under the existing folder `out`. Open segments are read, never
+    changed.
 
-    A search that two segments hold (a retried append) stands once; of a click or like any number counts as one, of plays the
-    longest; an interaction with a video that was not exposed, or of an unknown search, becomes an orphan.
+    A search that two segments hold (a retried append) stands once; of a click or like any number counts as
+    one, of plays the longest; an interaction with a video that was not exposed, or of an unknown search,
+    becomes an orphan.
     """
     paths = [p for folder in folders for p in segments.listed(folder)]
     buckets = max(1, -(-sum(segments.size(p) for p in paths) // BUCKET_BYTES))
@@ -60,7 +65,10 @@ def _scatter(paths: list[Path], scratch: Path, buckets: int, tally: Tally) -> No
     files = [(scratch / f"{n:05d}").open("wb") for n in range(buckets)]
     try:
         for path in paths:
-            end, size = len(segments.MAGIC), segments.size(path)  # before it is read: what is appended meanwhile is not torn
+            end, size = (
+                len(segments.MAGIC),
+                segments.size(path),
+            )  # before it is read: what is appended meanwhile is not torn
             for end, payload in segments.read(path):  # noqa: B007  the last one is needed
                 record = decode(payload)
                 files[zlib.crc32(record.search_id.encode()) % buckets].write(payload + b"\n")
@@ -119,18 +127,33 @@ class _Writers:
     def search(self, search: Search, touched: dict[tuple[str, str], dict[str, Any]]) -> None:
         at = datetime.fromtimestamp(search.ts_us / 1e6, UTC)
         day = at.strftime("%Y-%m-%d")
-        row = {"search_id": search.search_id, "user_id": search.user_id, "ts": search.ts_us, "query": search.query}
+        row = {
+            "search_id": search.search_id,
+            "user_id": search.user_id,
+            "ts": search.ts_us,
+            "query": search.query,
+        }
         self._add(tables.SEARCHES, day, {**row, "arm": search.arm})
         for result in search.results:
             self._add(
-                tables.RESULTS, day, _result(search.search_id, result, touched.get((search.search_id, result.video_id), {}))
+                tables.RESULTS,
+                day,
+                _result(search.search_id, result, touched.get((search.search_id, result.video_id), {})),
             )
 
     def orphans(self, lost: list[Interaction], searches: dict[str, Search]) -> None:
         for event in lost:
             why = "video was not exposed in the search" if event.search_id in searches else "unknown search"
-            self._lost.append({"search_id": event.search_id, "video_id": event.video_id, "type": event.type, "reason": why,
-                               "play_s": event.play_s, "ts_us": event.ts_us})  # fmt: skip
+            self._lost.append(
+                {
+                    "search_id": event.search_id,
+                    "video_id": event.video_id,
+                    "type": event.type,
+                    "reason": why,
+                    "play_s": event.play_s,
+                    "ts_us": event.ts_us,
+                }
+            )
 
     def close(self) -> None:
         for (name, day), rows in sorted(self._rows.items()):
@@ -138,7 +161,9 @@ class _Writers:
         if self._lost:
             (self.out / "orphans").mkdir()
             ordered = sorted(self._lost, key=lambda row: json.dumps(row, sort_keys=True))
-            pq.write_table(pa.Table.from_pylist(ordered), self.out / "orphans" / "part-0.parquet", compression="zstd")
+            pq.write_table(
+                pa.Table.from_pylist(ordered), self.out / "orphans" / "part-0.parquet", compression="zstd"
+            )
 
     def _add(self, table: tables.Table, day: str, row: dict[str, Any]) -> None:
         rows = self._rows.setdefault((table.name, day), [])
@@ -162,10 +187,15 @@ class _Writers:
 def _result(search_id: str, result: Result, what: dict[str, Any]) -> dict[str, Any]:
     exposed = result.position is not None
     return {
-        "search_id": search_id, "video_id": result.video_id, "stage": "exposed" if exposed else "ranked",
-        "position": result.position, "clicked": bool(what.get("click")), "liked": bool(what.get("like")),
-        "play_s": what.get("play"), "paths": list(result.paths) or None,
-    }  # fmt: skip
+        "search_id": search_id,
+        "video_id": result.video_id,
+        "stage": "exposed" if exposed else "ranked",
+        "position": result.position,
+        "clicked": bool(what.get("click")),
+        "liked": bool(what.get("like")),
+        "play_s": what.get("play"),
+        "paths": list(result.paths) or None,
+    }
 
 
 def read_all(folder: Path) -> Iterator[Search | Interaction]:

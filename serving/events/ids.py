@@ -39,7 +39,8 @@ def verify(secret: bytes, search_id: str) -> Told:
     except ValueError as error:
         raise ForeignId("not a search_id of this service") from error
     body, signature = raw[:-SIGNATURE_BYTES], raw[-SIGNATURE_BYTES:]
-    # The last character holds two bits that no byte needs: another spelling of the same id is not the same id.
+    # The last character holds two bits that no byte needs: another spelling of the same id is not the same
+    # id.
     spelled = base64.urlsafe_b64encode(raw).decode().rstrip("=")
     if not hmac.compare_digest(signature, _sign(secret, body)) or spelled != search_id:
         raise ForeignId("not a search_id of this service")

@@ -1,4 +1,6 @@
-"""Events to Kafka and back: delivered to all in-sync replicas means acknowledged. The same interface as the segments."""
+"""Events to Kafka and back: delivered to all in-sync replicas means acknowledged. The same interface as the
+segments.
+"""
 
 import asyncio
 import threading
@@ -16,9 +18,13 @@ SAFE = {"enable.idempotence": True, "acks": "all"}
 
 
 class KafkaLog:
-    """One topic; the key is the search, so that a search and what followed it lie in one partition, in order."""
+    """One topic; the key is the search, so that a search and what followed it lie in one partition, in
+    order.
+    """
 
-    def __init__(self, servers: str, topic: str, *, timeout_s: float = 5.0, settings: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self, servers: str, topic: str, *, timeout_s: float = 5.0, settings: dict[str, Any] | None = None
+    ) -> None:
         """timeout_s: after which a record that no broker took is given up and not acknowledged."""
         self._topic, self._timeout_s = topic, timeout_s
         own = {"bootstrap.servers": servers, "delivery.timeout.ms": int(timeout_s * 1000), "linger.ms": 2}
@@ -49,7 +55,9 @@ class KafkaLog:
             loop.call_soon_threadsafe(_settle, future, error)
 
         try:
-            self._producer.produce(self._topic, key=record.search_id.encode(), value=encode(record), on_delivery=delivered)
+            self._producer.produce(
+                self._topic, key=record.search_id.encode(), value=encode(record), on_delivery=delivered
+            )
         except BufferError:
             with self._lock:
                 self._pending.pop(number, None)
@@ -89,14 +97,25 @@ JOIN_S = 60.0  # a group takes seconds to hand its partitions out
 
 
 def drain(
-    servers: str, topic: str, group: str, log: SegmentLog, *, idle_s: float = 5.0, settings: dict[str, Any] | None = None
+    servers: str,
+    topic: str,
+    group: str,
+    log: SegmentLog,
+    *,
+    idle_s: float = 5.0,
+    settings: dict[str, Any] | None = None,
 ) -> int:
     """Copies what the group has not seen yet into segments, for `crops compact`; returns how many records.
 
-    An offset is committed once its records are durable: a kill between the two brings them again, and compaction counts a
-    repeated event once. Ends after `idle_s` without a new record.
+    An offset is committed once its records are durable: a kill between the two brings them again, and
+    compaction counts a repeated event once. Ends after `idle_s` without a new record.
     """
-    own = {"bootstrap.servers": servers, "group.id": group, "enable.auto.commit": False, "auto.offset.reset": "earliest"}
+    own = {
+        "bootstrap.servers": servers,
+        "group.id": group,
+        "enable.auto.commit": False,
+        "auto.offset.reset": "earliest",
+    }
     consumer = Consumer({**own, **(settings or {})})
     consumer.subscribe([topic])
     count, began_s = 0, time.monotonic()

@@ -1,4 +1,6 @@
-"""The event log: `append` returns when its records are on the disk. Many appends share one fsync, in a thread of its own."""
+"""The event log: `append` returns when its records are on the disk. Many appends share one fsync, in a thread
+of its own.
+"""
 
 import asyncio
 import errno
@@ -46,15 +48,25 @@ class SegmentLog:
     """
 
     def __init__(
-        self, folder: Path, *, replica: str, max_bytes: int = 64 << 20, max_age_s: float = 300.0, max_waiting: int = 20_000,
+        self,
+        folder: Path,
+        *,
+        replica: str,
+        max_bytes: int = 64 << 20,
+        max_age_s: float = 300.0,
+        max_waiting: int = 20_000,
         clock: Callable[[], float] = time.time,
-    ) -> None:  # fmt: skip
-        """max_bytes, max_age_s: when a segment is finished and the next begun. max_waiting: records that may wait."""
+    ) -> None:
+        """max_bytes, max_age_s: when a segment is finished and the next begun. max_waiting: records that may
+        wait.
+        """
         self.folder, self.replica, self.clock = folder, replica, clock
         self._max_bytes, self._max_age_s, self._max_waiting = max_bytes, max_age_s, max_waiting
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = _locked(folder / f".{replica}.lock")
-        self.cut_bytes = sum(segments.recover(p) for p in segments.listed(folder) if self._own(p) and p.suffix == segments.OPEN)
+        self.cut_bytes = sum(
+            segments.recover(p) for p in segments.listed(folder) if self._own(p) and p.suffix == segments.OPEN
+        )
         self._pending: deque[tuple[float, list[bytes], Future[None]]] = deque()
         self._waiting, self._closing = 0, False
         self._wake = threading.Condition()
@@ -134,7 +146,11 @@ class SegmentLog:
 
     def _write(self, data: bytes) -> EventLogError | None:
         try:
-            if self._file is None or self._end > self._max_bytes or self.clock() - self._begun_s > self._max_age_s:
+            if (
+                self._file is None
+                or self._end > self._max_bytes
+                or self.clock() - self._begun_s > self._max_age_s
+            ):
                 self._finish()
                 self._begin()
             assert self._file is not None
@@ -153,7 +169,9 @@ class SegmentLog:
     def _begin(self) -> None:
         self._begun_s = self.clock()
         self._number += 1
-        self._path = self.folder / f"{self.replica}-{int(self._begun_s * 1e6):016d}-{self._number:06d}{segments.OPEN}"
+        self._path = (
+            self.folder / f"{self.replica}-{int(self._begun_s * 1e6):016d}-{self._number:06d}{segments.OPEN}"
+        )
         self._file = self._path.open("xb", buffering=0)
         self._end = 0
         self._file.write(segments.MAGIC)

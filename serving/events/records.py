@@ -1,4 +1,6 @@
-"""What the event log holds: a search with all that it retrieved, and what users did with what they were shown."""
+"""What the event log holds: a search with all that it retrieved, and what users did with what they were
+shown.
+"""
 
 import hashlib
 import hmac
@@ -13,7 +15,9 @@ KINDS: tuple[Kind, ...] = ("click", "like", "play")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """One retrieved video. position: 0-based where it was exposed, None where it was only ranked. paths: what brought it."""
+    """One retrieved video. position: 0-based where it was exposed, None where it was only ranked. paths: what
+    brought it.
+    """
 
     video_id: str
     position: int | None
@@ -23,7 +27,9 @@ class Result:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Search:
-    """One answered search. ts_us: Unix microseconds, UTC; arm: control, treatment, or None outside experiments."""
+    """One answered search. ts_us: Unix microseconds, UTC; arm: control, treatment, or None outside
+    experiments.
+    """
 
     search_id: str
     user_id: str
@@ -70,7 +76,9 @@ def decode(payload: bytes) -> Record:
 
 
 def pseudonym(secret: bytes, user_id: str) -> str:
-    """A keyed hash of a user id: the same for the same secret, so that the event log and a feed can be joined without ids."""
+    """A keyed hash of a user id: the same for the same secret, so that the event log and a feed can be joined
+    without ids.
+    """
     return hmac.new(secret, user_id.encode(), hashlib.sha256).hexdigest()[:32]
 
 

@@ -1,7 +1,8 @@
-"""Segment files: framed, checksummed records. What is whole is read; a torn tail is where a writer was killed.
+"""Segment files: framed, checksummed records. What is whole is read; a torn tail is where a writer was
+killed.
 
-NAME.open is being written, NAME.seg is finished and never changes again. A frame is the payload's length and CRC-32 (little
-endian, 4 bytes each) and the payload.
+NAME.open is being written, NAME.seg is finished and never changes again. A frame is the payload's length and
+CRC-32 (little endian, 4 bytes each) and the payload.
 """
 
 import contextlib
@@ -24,9 +25,11 @@ def frame(payload: bytes) -> bytes:
 
 
 def read(path: Path) -> Iterator[tuple[int, bytes]]:
-    """(end of the record in the file, payload) of every whole record, up to the first that is torn or damaged.
+    """(end of the record in the file, payload) of every whole record, up to the first that is torn or
+    damaged.
 
-    An open segment may be finished and renamed by its writer after it was listed: it is read under its new name.
+    An open segment may be finished and renamed by its writer after it was listed: it is read under its new
+    name.
     """
     found = _now(path)
     if found is None:
@@ -37,14 +40,20 @@ def read(path: Path) -> Iterator[tuple[int, bytes]]:
         end = len(MAGIC)
         while len(head := file.read(HEADER.size)) == HEADER.size:
             length, checksum = HEADER.unpack(head)
-            if length > LARGEST or len(payload := file.read(length)) < length or zlib.crc32(payload) != checksum:
+            if (
+                length > LARGEST
+                or len(payload := file.read(length)) < length
+                or zlib.crc32(payload) != checksum
+            ):
                 return
             end += HEADER.size + length
             yield end, payload
 
 
 def size(path: Path) -> int:
-    """Bytes of a segment, also where its writer finished it after it was listed; 0 where it held nothing and is gone."""
+    """Bytes of a segment, also where its writer finished it after it was listed; 0 where it held nothing and
+    is gone.
+    """
     found = _now(path)
     if found is None:
         return 0
@@ -69,7 +78,9 @@ def whole(path: Path) -> tuple[int, int]:
 
 
 def recover(path: Path) -> int:
-    """Finishes a segment that a killed writer left open: cuts its torn tail and renames it. Returns the bytes cut."""
+    """Finishes a segment that a killed writer left open: cuts its torn tail and renames it. Returns the bytes
+    cut.
+    """
     end, count = whole(path)
     cut = path.stat().st_size - end
     if count == 0:

@@ -32,11 +32,18 @@ def main(path: Path) -> None:
     app = http.create(settings, lambda: service(settings), token=token.decode() if token else None)
     server = _Draining(
         uvicorn.Config(
-            app, host=settings.host, port=settings.port, log_config=None, access_log=False, lifespan="on",
-            timeout_graceful_shutdown=10, backlog=2048,
+            app,
+            host=settings.host,
+            port=settings.port,
+            log_config=None,
+            access_log=False,
+            lifespan="on",
+            timeout_graceful_shutdown=10,
+            backlog=2048,
         ),
-        app, settings.drain_s,
-    )  # fmt: skip
+        app,
+        settings.drain_s,
+    )
     server.run()
 
 
@@ -71,7 +78,9 @@ def _kept(path: Path | None, variable: str) -> bytes | None:
 
 
 class _Draining(uvicorn.Server):
-    """On SIGTERM first says that it is not ready for `drain_s`, so that load balancers look elsewhere, then closes."""
+    """On SIGTERM first says that it is not ready for `drain_s`, so that load balancers look elsewhere, then
+    closes.
+    """
 
     def __init__(self, config: uvicorn.Config, app: object, drain_s: float) -> None:
         super().__init__(config)

@@ -46,7 +46,9 @@ class SearchBody(Body):
     """One search."""
 
     query: str = Field(min_length=1, description="What the user typed.")
-    user_id: str = Field(min_length=1, max_length=256, description="Who: decides the arm; never in metrics or logs.")
+    user_id: str = Field(
+        min_length=1, max_length=256, description="Who: decides the arm; never in metrics or logs."
+    )
     k: int = Field(20, ge=1, description="Results wanted.")
 
 
@@ -56,7 +58,9 @@ class EventBody(Body):
     search_id: str = Field(min_length=1, max_length=64)
     video_id: str = Field(min_length=1, max_length=256)
     type: Literal["click", "like", "play"]
-    play_s: float | None = Field(None, ge=0, le=LARGEST_PLAY_S, allow_inf_nan=False, description="Seconds, of plays.")
+    play_s: float | None = Field(
+        None, ge=0, le=LARGEST_PLAY_S, allow_inf_nan=False, description="Seconds, of plays."
+    )
     ts: Annotated[datetime, AfterValidator(_zoned)] = Field(description="When, RFC 3339 with time zone.")
 
 
@@ -107,8 +111,12 @@ class ErrorAnswer(BaseModel):
 ERRORS: dict[int | str, dict[str, Any]] = {code: {"model": ErrorAnswer} for code in (400, 404, 413, 429, 503)}
 
 
-def create(settings: Settings, make: Callable[[], Awaitable[Service]], *, token: str | None = None) -> FastAPI:
-    """The application; `make` gives the service inside the running loop. token: of administrative calls, None: refused."""
+def create(
+    settings: Settings, make: Callable[[], Awaitable[Service]], *, token: str | None = None
+) -> FastAPI:
+    """The application; `make` gives the service inside the running loop. token: of administrative calls,
+    None: refused.
+    """
 
     @contextlib.asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
@@ -149,31 +157,48 @@ def _search(app: FastAPI, settings: Settings) -> None:
 
     @app.post("/v1/compare", responses=ERRORS)
     async def compare(body: CompareBody, request: Request) -> dict[str, Any]:
-        """The same query in every arm, with what each release learnt about the documents. Nothing is logged."""
+        """The same query in every arm, with what each release learnt about the documents. Nothing is
+        logged.
+        """
         limits(body.query, body.k)
         arms = await _service(request).compare(body.query, body.k)
-        return {"arms": {
-            arm: {
-                "release": served.release.uri, "encode_ms": _ms(found.encode_s), "retrieve_ms": _ms(found.retrieve_s),
-                "results": [
-                    {"video_id": served.index.ids[row], "score": round(score, 6), "caption": served.captions[row],
-                     "learnt": [{"query": p.query, "perspective": p.perspective}
-                                for p in served.pairs.get(served.index.ids[row], ())[:3]]}
-                    for row, score in zip(found.rows, found.scores, strict=True)
-                ],
+        return {
+            "arms": {
+                arm: {
+                    "release": served.release.uri,
+                    "encode_ms": _ms(found.encode_s),
+                    "retrieve_ms": _ms(found.retrieve_s),
+                    "results": [
+                        {
+                            "video_id": served.index.ids[row],
+                            "score": round(score, 6),
+                            "caption": served.captions[row],
+                            "learnt": [
+                                {"query": p.query, "perspective": p.perspective}
+                                for p in served.pairs.get(served.index.ids[row], ())[:3]
+                            ],
+                        }
+                        for row, score in zip(found.rows, found.scores, strict=True)
+                    ],
+                }
+                for arm, (served, found) in arms.items()
             }
-            for arm, (served, found) in arms.items()
-        }}  # fmt: skip
+        }
 
 
 def _answer(answer: Answer) -> dict[str, Any]:
     served = answer.served
     shown = list(zip(answer.found.rows, answer.found.scores, strict=True))[: answer.k]
     return {
-        "search_id": answer.search_id, "arm": answer.arm, "release": served.release.uri,
-        "results": [{"video_id": served.index.ids[r], "score": round(s, 6), "caption": served.captions[r]} for r, s in shown],
+        "search_id": answer.search_id,
+        "arm": answer.arm,
+        "release": served.release.uri,
+        "results": [
+            {"video_id": served.index.ids[r], "score": round(s, 6), "caption": served.captions[r]}
+            for r, s in shown
+        ],
         "took_ms": _ms(answer.took_s),
-    }  # fmt: skip
+    }
 
 
 def _events(app: FastAPI, settings: Settings) -> None:
@@ -184,11 +209,14 @@ def _events(app: FastAPI, settings: Settings) -> None:
             raise TooLarge(f"{len(body)} events, at most {settings.max_events} are taken at once")
         records = [
             Interaction(
-                search_id=e.search_id, video_id=e.video_id, type=e.type, ts_us=int(e.ts.timestamp() * 1e6),
+                search_id=e.search_id,
+                video_id=e.video_id,
+                type=e.type,
+                ts_us=int(e.ts.timestamp() * 1e6),
                 play_s=(e.play_s or 0.0) if e.type == "play" else None,
             )
             for e in body
-        ]  # fmt: skip
+        ]
         if records:
             await _service(request).take(records)
         return {"accepted": len(records)}
@@ -200,13 +228,20 @@ def _state(app: FastAPI, token: str | None) -> None:
         """What is served per arm."""
         holder = _service(request).holder
         return {
-            "generation": holder.generation, "refused_generation": holder.refused or None, "problem": holder.problem or None,
+            "generation": holder.generation,
+            "refused_generation": holder.refused or None,
+            "problem": holder.problem or None,
             "arms": {
-                arm: {"release": s.release.uri, "model": s.release.model, "fingerprint": s.fingerprint, "index": s.index_checksum,
-                      "documents": len(s.index.ids)}
+                arm: {
+                    "release": s.release.uri,
+                    "model": s.release.model,
+                    "fingerprint": s.fingerprint,
+                    "index": s.index_checksum,
+                    "documents": len(s.index.ids),
+                }
                 for arm, s in holder.arms.items()
             },
-        }  # fmt: skip
+        }
 
     @app.post("/v1/admin/look", include_in_schema=False)
     async def look(request: Request) -> dict[str, Any]:
@@ -244,7 +279,10 @@ def _administrative(request: Request, token: str | None) -> None:
 
 
 def _experiment(app: FastAPI, settings: Settings, token: str | None) -> None:
-    pages = {"readout": settings.readout / "readout.html" if settings.readout else None, "report": settings.report}
+    pages = {
+        "readout": settings.readout / "readout.html" if settings.readout else None,
+        "report": settings.report,
+    }
 
     @app.get("/v1/experiment")
     def experiment() -> dict[str, Any]:
@@ -261,7 +299,9 @@ def _experiment(app: FastAPI, settings: Settings, token: str | None) -> None:
         try:
             experiments.request_abort(settings.rollout, body.reason)
         except OSError as error:
-            raise Unavailable(f"{error.strerror or error}: crops rollout abort does it", code="not_writable") from error
+            raise Unavailable(
+                f"{error.strerror or error}: crops rollout abort does it", code="not_writable"
+            ) from error
         return {"requested": body.reason}
 
     @app.get("/experiment", include_in_schema=False)
@@ -311,7 +351,9 @@ def _ms(seconds: float) -> float:
 
 
 class Limits:
-    """Bodies up to max_body_bytes, whatever their header says; an id for every request, taken over or made; one log line each."""
+    """Bodies up to max_body_bytes, whatever their header says; an id for every request, taken over or made;
+    one log line each.
+    """
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self.app, self.most = app, settings.max_body_bytes
@@ -323,7 +365,11 @@ class Limits:
             return
         headers = dict(scope["headers"])
         request_id = headers.get(b"x-request-id", b"").decode("latin-1")[:64]
-        request_id = request_id if request_id.isascii() and request_id.isprintable() and request_id else uuid.uuid4().hex
+        request_id = (
+            request_id
+            if request_id.isascii() and request_id.isprintable() and request_id
+            else uuid.uuid4().hex
+        )
         started_s, status, read = time.perf_counter(), 0, 0
 
         async def limited() -> Message:
@@ -342,7 +388,10 @@ class Limits:
             await send(message)
 
         try:
-            if headers.get(b"content-length", b"0").isdigit() and int(headers.get(b"content-length", b"0")) > self.most:
+            if (
+                headers.get(b"content-length", b"0").isdigit()
+                and int(headers.get(b"content-length", b"0")) > self.most
+            ):
                 raise TooLarge(f"the body has more than {self.most} bytes")
             await self.app(scope, limited, named)
         except TooLarge as error:
@@ -351,4 +400,7 @@ class Limits:
         finally:
             if scope["path"].startswith("/v1/"):
                 took = round((time.perf_counter() - started_s) * 1000, 2)
-                LOG.info("request", extra={"request_id": request_id, "path": scope["path"], "status": status, "ms": took})
+                LOG.info(
+                    "request",
+                    extra={"request_id": request_id, "path": scope["path"], "status": status, "ms": took},
+                )

@@ -12,14 +12,20 @@ Answer = TypeVar("Answer")
 
 
 class Batcher(Generic[Item, Answer]):
-    """Turns single `submit`s into calls of `work(items) -> answers`, at most `workers` at once and `max_batch` items each.
+    """Turns single `submit`s into calls of `work(items) -> answers`, at most `workers` at once and
+    `max_batch` items each.
 
-    An idle worker takes an item at once, so that nothing waits when there is little to do. At most `max_waiting` items wait;
-    more are refused: a queue that only grows helps nobody.
+    An idle worker takes an item at once, so that nothing waits when there is little to do. At most
+    `max_waiting` items wait; more are refused: a queue that only grows helps nobody.
     """
 
     def __init__(
-        self, work: Callable[[Sequence[Item]], Awaitable[Sequence[Answer]]], *, workers: int, max_batch: int, max_waiting: int
+        self,
+        work: Callable[[Sequence[Item]], Awaitable[Sequence[Answer]]],
+        *,
+        workers: int,
+        max_batch: int,
+        max_waiting: int,
     ) -> None:
         self._work, self._free, self._max_batch, self._max_waiting = work, workers, max_batch, max_waiting
         self._waiting: deque[tuple[Item, asyncio.Future[Answer]]] = deque()

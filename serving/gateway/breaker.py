@@ -1,10 +1,14 @@
-"""Circuit breaker: after some failures in a row nobody waits for a service that is down; one trial at a time finds it back."""
+"""Circuit breaker: after some failures in a row nobody waits for a service that is down; one trial at a time
+finds it back.
+"""
 
 from collections.abc import Callable
 
 
 class Breaker:
-    """Closed until `failures` in a row; then open, with one trial every `pause_s`; a trial that succeeds closes it."""
+    """Closed until `failures` in a row; then open, with one trial every `pause_s`; a trial that succeeds
+    closes it.
+    """
 
     def __init__(self, *, failures: int, pause_s: float, clock: Callable[[], float]) -> None:
         """`clock` gives seconds that only grow."""

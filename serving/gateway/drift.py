@@ -1,7 +1,8 @@
 """Whether what users type, and what the release makes of it, is still what the release was made for.
 
-Per arm: the share of words that the release has never seen, the norm of query vectors, where they lie as a whole, and whether the
-index still finds what it found when it was loaded. Queries and users never leave this module; only sums do.
+Per arm: the share of words that the release has never seen, the norm of query vectors, where they lie as a
+whole, and whether the index still finds what it found when it was loaded. Queries and users never leave this
+module; only sums do.
 """
 
 from collections.abc import Iterable
@@ -13,7 +14,8 @@ from crops.text import normalise_query
 from serving.gateway.metrics import Metrics
 
 DEPTH = 10
-# The running mean of query vectors forgets half of itself in 700 queries: calm enough, and an hour's shift shows.
+# The running mean of query vectors forgets half of itself in 700 queries: calm enough, and an hour's shift
+# shows.
 KEPT = 0.999
 FIRST = 100  # queries before the mean says anything
 
@@ -28,7 +30,8 @@ class Drift:
     """One release's watch.
 
     words      the release's vocabulary
-    probes     float32 [P, H]: the vectors of its fingerprint, queries of the log it was made from; their mean is the reference
+    probes     float32 [P, H]: the vectors of its fingerprint, queries of the log it was made from; their mean
+               is the reference
     found      int [P, k]: what the index gave for them when it was loaded
     """
 
@@ -56,5 +59,7 @@ class Drift:
 
     def recall(self, rows: np.ndarray) -> float:
         """Share of what the index found at load that `rows` (int [P, k], the same search now) still has."""
-        hits = sum(len(set(now) & set(then)) for now, then in zip(rows.tolist(), self.found.tolist(), strict=True))
+        hits = sum(
+            len(set(now) & set(then)) for now, then in zip(rows.tolist(), self.found.tolist(), strict=True)
+        )
         return hits / max(1, self.found.size)

@@ -1,4 +1,6 @@
-"""Queries to vectors at Triton over gRPC: a deadline on every call, one retry, a breaker, and micro-batches per model."""
+"""Queries to vectors at Triton over gRPC: a deadline on every call, one retry, a breaker, and micro-batches
+per model.
+"""
 
 import asyncio
 import time
@@ -14,11 +16,16 @@ from serving.gateway.breaker import Breaker
 from serving.gateway.errors import Unavailable
 from serving.gateway.settings import Settings
 
-# A channel that lost its server tries again at once, not after gRPC's default of one second and up to two minutes.
+# A channel that lost its server tries again at once, not after gRPC's default of one second and up to two
+# minutes.
 CHANNEL = [
-    ("grpc.initial_reconnect_backoff_ms", 100), ("grpc.min_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 500),
-    ("grpc.lb_policy_name", "round_robin"), ("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1),
-]  # fmt: skip
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 500),
+    ("grpc.lb_policy_name", "round_robin"),
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+]
 
 IN_A_ROW = 8
 
@@ -29,10 +36,14 @@ class TritonEncoder:
     def __init__(self, settings: Settings) -> None:
         self._timeout_s, self._follows = settings.encode_timeout_s, settings.triton_follows
         self._client = triton.InferenceServerClient(settings.triton, channel_args=CHANNEL)
-        self.breaker = Breaker(failures=settings.breaker_failures, pause_s=settings.breaker_pause_s, clock=time.monotonic)
+        self.breaker = Breaker(
+            failures=settings.breaker_failures, pause_s=settings.breaker_pause_s, clock=time.monotonic
+        )
 
     async def encode(self, model: str, texts: Sequence[str], *, timeout_s: float | None = None) -> np.ndarray:
-        """float32 [N, H] in the order of `texts`; Unavailable where Triton refuses, is silent, or was so just before."""
+        """float32 [N, H] in the order of `texts`; Unavailable where Triton refuses, is silent, or was so just
+        before.
+        """
         if not self.breaker.allows():
             raise Unavailable("the encoder does not answer", code="encoder_unavailable")
         for last in (False, True):
@@ -41,7 +52,9 @@ class TritonEncoder:
             except (TimeoutError, InferenceServerException, grpc.RpcError, OSError) as error:
                 self.breaker.failed()
                 if last or self.breaker.open:
-                    raise Unavailable(f"the encoder does not answer: {_reason(error)}", code="encoder_unavailable") from error
+                    raise Unavailable(
+                        f"the encoder does not answer: {_reason(error)}", code="encoder_unavailable"
+                    ) from error
             else:
                 self.breaker.succeeded()
                 return vectors
@@ -58,7 +71,9 @@ class TritonEncoder:
         return vectors
 
     async def ensure(self, model: str, *, timeout_s: float) -> None:
-        """Loads `model` where Triton lost it (a restarted one has none); Unavailable with its reason where it refuses."""
+        """Loads `model` where Triton lost it (a restarted one has none); Unavailable with its reason where it
+        refuses.
+        """
         if self._follows:
             await self._wait(model, timeout_s)
             return
@@ -69,13 +84,17 @@ class TritonEncoder:
             raise Unavailable(f"model {model}: {_reason(error)}", code="encoder_unavailable") from error
 
     async def _wait(self, model: str, timeout_s: float) -> None:
-        """Returns once `model` was ready IN_A_ROW times: calls take turns among Tritons, so that each has been asked."""
+        """Returns once `model` was ready IN_A_ROW times: calls take turns among Tritons, so that each has
+        been asked.
+        """
         until_s, seen = time.monotonic() + timeout_s, 0
         while seen < IN_A_ROW:
             seen = seen + 1 if await self.ready(model) else 0
             if seen == 0:
                 if time.monotonic() > until_s:
-                    raise Unavailable(f"model {model} is not ready after {timeout_s:.0f} s", code="encoder_unavailable")
+                    raise Unavailable(
+                        f"model {model} is not ready after {timeout_s:.0f} s", code="encoder_unavailable"
+                    )
                 await asyncio.sleep(0.2)
 
     async def ready(self, model: str, *, timeout_s: float = 0.5) -> bool:

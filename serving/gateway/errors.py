@@ -1,4 +1,6 @@
-"""What the gateway answers instead of a result: one class, one status, one code. The body is {"error": {"code", "message"}}."""
+"""What the gateway answers instead of a result: one class, one status, one code. The body is {"error":
+{"code", "message"}}.
+"""
 
 
 class ApiError(Exception):

@@ -1,7 +1,9 @@
-"""The running experiment as people look at it: where the rollout stands, what the readout says, and a request to abort it.
+"""The running experiment as people look at it: where the rollout stands, what the readout says, and a request
+to abort it.
 
-The gateway decides nothing. It reads what the rollout controller and `crops experiment` wrote, and leaves an abort request beside
-the state, which the controller acts on at its next look. Half-written or missing files are "not there yet".
+The gateway decides nothing. It reads what the rollout controller and `crops experiment` wrote, and leaves an
+abort request beside the state, which the controller acts on at its next look. Half-written or missing files
+are "not there yet".
 """
 
 import json
@@ -16,20 +18,30 @@ TRAIL = 30
 
 
 def status(rollout: Path | None, features_file: Path | None, readout: Path | None) -> dict[str, Any]:
-    """`rollout`: the controller's folder; `features_file`: what gateways go by; `readout`: the folder of readout.json."""
+    """`rollout`: the controller's folder; `features_file`: what gateways go by; `readout`: the folder of
+    readout.json.
+    """
     state = _json(rollout / STATE) if rollout else None
     found: dict[str, Any] = {"rollout": None, "readout": None, "coverage": _coverage(features_file)}
     if rollout is not None and state:
         found["rollout"] = {
-            **{key: state.get(key) for key in ("experiment", "control", "treatment", "phase", "step", "started_s", "entered_s")},
-            "next": _json(rollout / LOOK), "abort_requested": _json(rollout / ABORT), "trail": _trail(rollout / AUDIT),
-        }  # fmt: skip
+            **{
+                key: state.get(key)
+                for key in ("experiment", "control", "treatment", "phase", "step", "started_s", "entered_s")
+            },
+            "next": _json(rollout / LOOK),
+            "abort_requested": _json(rollout / ABORT),
+            "trail": _trail(rollout / AUDIT),
+        }
     measured = _json(readout / "readout.json") if readout else None
     if measured:
-        metrics = {name: {key: m.get(key) for key in SHOWN} for name, m in (measured.get("metrics") or {}).items()}
+        metrics = {
+            name: {key: m.get(key) for key in SHOWN} for name, m in (measured.get("metrics") or {}).items()
+        }
         found["readout"] = {
-            **{key: measured.get(key) for key in ("verdict", "reasons", "primary", "users", "srm", "period")}, "metrics": metrics,
-        }  # fmt: skip
+            **{key: measured.get(key) for key in ("verdict", "reasons", "primary", "users", "srm", "period")},
+            "metrics": metrics,
+        }
     return found
 
 

@@ -14,31 +14,68 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         own = self.registry
-        self.requests = Counter("crops_search_requests_total", "Searches by arm and outcome", ["arm", "outcome"], registry=own)
+        self.requests = Counter(
+            "crops_search_requests_total", "Searches by arm and outcome", ["arm", "outcome"], registry=own
+        )
         self.seconds = Histogram(
-            "crops_search_seconds", "Seconds of a search's phases", ["arm", "phase"], buckets=BUCKETS, registry=own
+            "crops_search_seconds",
+            "Seconds of a search's phases",
+            ["arm", "phase"],
+            buckets=BUCKETS,
+            registry=own,
         )
         self.impressions = Counter("crops_impressions_total", "Exposed results", ["arm"], registry=own)
         self.clicks = Counter("crops_clicks_total", "Clicks taken", ["arm"], registry=own)
-        self.long_plays = Counter("crops_long_plays_total", "Plays of 18 s, or whole where shorter", ["arm"], registry=own)
+        self.long_plays = Counter(
+            "crops_long_plays_total", "Plays of 18 s, or whole where shorter", ["arm"], registry=own
+        )
         self.searches = Counter("crops_searches_total", "Searches answered", ["arm"], registry=own)
-        self.reformulations = Counter("crops_reformulations_total", "Searches that another query followed", ["arm"], registry=own)
-        self.empty = Counter("crops_empty_results_total", "Searches answered without any result", ["arm"], registry=own)
-        self.events_lost = Counter("crops_events_lost_total", "Events that could not be made durable", registry=own)
-        self.event_lag = Gauge("crops_event_log_lag_seconds", "How long the oldest waiting event has waited", registry=own)
-        self.release = Gauge("crops_release_info", "1 for what each arm serves", ["arm", "release", "index"], registry=own)
-        self.rejected = Counter("crops_release_rejected_total", "Releases that were refused", ["reason"], registry=own)
-        self.generation = Gauge("crops_manifest_generation", "Generation of the manifest that is served", registry=own)
+        self.reformulations = Counter(
+            "crops_reformulations_total", "Searches that another query followed", ["arm"], registry=own
+        )
+        self.empty = Counter(
+            "crops_empty_results_total", "Searches answered without any result", ["arm"], registry=own
+        )
+        self.events_lost = Counter(
+            "crops_events_lost_total", "Events that could not be made durable", registry=own
+        )
+        self.event_lag = Gauge(
+            "crops_event_log_lag_seconds", "How long the oldest waiting event has waited", registry=own
+        )
+        self.release = Gauge(
+            "crops_release_info", "1 for what each arm serves", ["arm", "release", "index"], registry=own
+        )
+        self.rejected = Counter(
+            "crops_release_rejected_total", "Releases that were refused", ["reason"], registry=own
+        )
+        self.generation = Gauge(
+            "crops_manifest_generation", "Generation of the manifest that is served", registry=own
+        )
         self.index_age = Gauge(
-            "crops_index_built_timestamp_seconds", "When the index of an arm was written", ["arm"], registry=own
+            "crops_index_built_timestamp_seconds",
+            "When the index of an arm was written",
+            ["arm"],
+            registry=own,
         )
         self.in_flight = Gauge("crops_searches_in_flight", "Searches being answered", registry=own)
         self.breaker = Gauge("crops_encoder_breaker_open", "1 while Triton is left alone", registry=own)
-        self.cache_hits = Counter("crops_embedding_cache_hits_total", "Queries whose embedding was known", ["arm"], registry=own)
-        self.query_chars = Histogram("crops_query_characters", "Length of queries, characters", ["arm"],
-                                     buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 1024), registry=own)  # fmt: skip
-        self.top_score = Histogram("crops_top_score", "Best score of a search: how near the query is to the catalogue", ["arm"],
-                                   buckets=tuple(x / 20 for x in range(-4, 21)), registry=own)  # fmt: skip
+        self.cache_hits = Counter(
+            "crops_embedding_cache_hits_total", "Queries whose embedding was known", ["arm"], registry=own
+        )
+        self.query_chars = Histogram(
+            "crops_query_characters",
+            "Length of queries, characters",
+            ["arm"],
+            buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 1024),
+            registry=own,
+        )
+        self.top_score = Histogram(
+            "crops_top_score",
+            "Best score of a search: how near the query is to the catalogue",
+            ["arm"],
+            buckets=tuple(x / 20 for x in range(-4, 21)),
+            registry=own,
+        )
         self.words = Counter("crops_query_words_total", "Words of queries", ["arm"], registry=own)
         self.unknown_words = Counter(
             "crops_query_words_unknown_total",
@@ -46,18 +83,36 @@ class Metrics:
             ["arm"],
             registry=own,
         )
-        self.vector_norm = Histogram("crops_query_vector_norm", "Length of query vectors; anything but 1 is a broken encoder",
-                                     ["arm"], buckets=(0.5, 0.9, 0.99, 1.01, 1.1, 2.0), registry=own)  # fmt: skip
-        self.centroid = Gauge(
-            "crops_query_centroid_cosine", "Cosine of the mean query vector with that of the release's own queries", ["arm"],
+        self.vector_norm = Histogram(
+            "crops_query_vector_norm",
+            "Length of query vectors; anything but 1 is a broken encoder",
+            ["arm"],
+            buckets=(0.5, 0.9, 0.99, 1.01, 1.1, 2.0),
             registry=own,
-        )  # fmt: skip
+        )
+        self.centroid = Gauge(
+            "crops_query_centroid_cosine",
+            "Cosine of the mean query vector with that of the release's own queries",
+            ["arm"],
+            registry=own,
+        )
         self.probe_recall = Gauge(
-            "crops_probe_recall", "Share of what the index found for its probes at load that it finds now", ["arm"], registry=own
+            "crops_probe_recall",
+            "Share of what the index found for its probes at load that it finds now",
+            ["arm"],
+            registry=own,
         )
         for arm in (NONE, "control", "treatment"):  # there from the start: a rate needs a first 0
-            for counter in (self.impressions, self.clicks, self.long_plays, self.searches, self.reformulations, self.empty,
-                            self.words, self.unknown_words):  # fmt: skip
+            for counter in (
+                self.impressions,
+                self.clicks,
+                self.long_plays,
+                self.searches,
+                self.reformulations,
+                self.empty,
+                self.words,
+                self.unknown_words,
+            ):
                 counter.labels(arm)
 
     def serve(self, served: dict[str, tuple[str, str, float]], generation: int) -> None:

@@ -1,4 +1,6 @@
-"""Releases as a gateway holds them: fetched, checked against their checksums and fingerprint, swapped as a whole."""
+"""Releases as a gateway holds them: fetched, checked against their checksums and fingerprint, swapped as a
+whole.
+"""
 
 import asyncio
 import hashlib
@@ -11,19 +13,20 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from crops import index as indexes
-from crops import manifest, milvus
 from crops.errors import CropsError, InputError, ServiceError
-from crops.manifest import Manifest, Release
-from serving.fetch import BadRelease as Rejected
-from serving.fetch import fetch
+from crops.release import index as indexes
+from crops.release import manifest, milvus
+from crops.release.fetch import BadRelease as Rejected
+from crops.release.fetch import fetch
+from crops.release.manifest import Manifest, Release
 from serving.gateway.cache import EmbeddingCache
 from serving.gateway.drift import DEPTH, Drift, vocabulary
 from serving.gateway.errors import Unavailable
 from serving.gateway.settings import Settings
 
 Encode = Callable[[str, list[str]], Awaitable[np.ndarray]]
-# Least product of a document's vector, encoded anew, with the one in the index: 1 but for float16, less in a coarse index.
+# Least product of a document's vector, encoded anew, with the one in the index: 1 but for float16, less in a
+# coarse index.
 OWN_SCORE, OWN_SCORE_COARSE = 0.99, 0.9
 
 
@@ -56,7 +59,9 @@ class Served:
 
 
 class Holder:
-    """What each arm serves now. `arms` is replaced as a whole, so a search sees one generation from its start to its end."""
+    """What each arm serves now. `arms` is replaced as a whole, so a search sees one generation from its start
+    to its end.
+    """
 
     def __init__(self, settings: Settings, encode: Encode, ensure: Callable[[str], Awaitable[None]]) -> None:
         self.settings, self._encode, self._ensure = settings, encode, ensure
@@ -66,7 +71,9 @@ class Holder:
         self.problem = "no manifest has been read yet"
 
     async def look(self) -> str | None:
-        """Reads the manifest and serves what it says; the reason of the refusal where a release in it is not fit to be."""
+        """Reads the manifest and serves what it says; the reason of the refusal where a release in it is not
+        fit to be.
+        """
         found = await asyncio.to_thread(manifest.read, self.settings.manifest)
         if found.generation == self.generation and self.arms:
             return None
@@ -105,12 +112,19 @@ class Holder:
         expected = np.array(about["vectors"], dtype=np.float32)
         found = await self._encode(release.model, list(about["queries"]))
         if found.shape != expected.shape:
-            raise Rejected("fingerprint", f"the encoder gives vectors {found.shape}, registered were {expected.shape}")
+            raise Rejected(
+                "fingerprint", f"the encoder gives vectors {found.shape}, registered were {expected.shape}"
+            )
         worst = float(np.abs(found - expected).max(initial=0.0))
         if worst > self.settings.fingerprint_tolerance:
-            raise Rejected("fingerprint", f"a probe differs by {worst:.4f}, allowed {self.settings.fingerprint_tolerance}")
+            raise Rejected(
+                "fingerprint",
+                f"a probe differs by {worst:.4f}, allowed {self.settings.fingerprint_tolerance}",
+            )
         if found.shape[1] != served.width:
-            raise Rejected("dimension", f"the encoder gives width {found.shape[1]}, the index has {served.width}")
+            raise Rejected(
+                "dimension", f"the encoder gives width {found.shape[1]}, the index has {served.width}"
+            )
 
     async def _same_space(self, release: Release, folder: Path, served: Served) -> None:
         """Documents encoded anew and looked up: each must meet itself. One tower only.
@@ -121,7 +135,11 @@ class Holder:
             return
         factory = json.loads((folder / "index.json").read_text(encoding="utf-8"))["factory"]
         texts = pq.read_table(folder / "documents", columns=["doc_id", "text"])
-        rows = np.linspace(0, texts.num_rows - 1, min(self.settings.index_probes, texts.num_rows)).astype(int).tolist()
+        rows = (
+            np.linspace(0, texts.num_rows - 1, min(self.settings.index_probes, texts.num_rows))
+            .astype(int)
+            .tolist()
+        )
         if not rows:
             return
         wanted = [texts["doc_id"][r].as_py() for r in rows]
@@ -129,11 +147,17 @@ class Holder:
         scores, found = await asyncio.to_thread(served.index.search, vectors, 10)
         least = OWN_SCORE_COARSE if any(mark in factory for mark in ("PQ", "SQ", "LSH")) else OWN_SCORE
         hits = sum(
-            any(r >= 0 and served.index.ids[r] == name and score >= least for r, score in zip(near, best, strict=True))
+            any(
+                r >= 0 and served.index.ids[r] == name and score >= least
+                for r, score in zip(near, best, strict=True)
+            )
             for name, near, best in zip(wanted, found.tolist(), scores.tolist(), strict=True)
         )
         if hits < 0.8 * len(rows):
-            raise Rejected("index", f"the index knows {hits} of {len(rows)} of its own documents: it is another encoder's")
+            raise Rejected(
+                "index",
+                f"the index knows {hits} of {len(rows)} of its own documents: it is another encoder's",
+            )
 
 
 def _opened(release: Release, folder: Path, settings: Settings) -> Served:
@@ -155,13 +179,23 @@ def _opened(release: Release, folder: Path, settings: Settings) -> Served:
     words = vocabulary(chain(texts.values(), (pair.query for found in pairs.values() for pair in found)))
     vectors = np.array(json.loads(probes)["vectors"], dtype=np.float32)
     # Vectors of another width are refused later, with the reason.
-    near = found.search(vectors, DEPTH)[1] if vectors.ndim == 2 and vectors.shape[1] == width else np.empty((0, DEPTH), dtype=int)
+    near = (
+        found.search(vectors, DEPTH)[1]
+        if vectors.ndim == 2 and vectors.shape[1] == width
+        else np.empty((0, DEPTH), dtype=int)
+    )
     drift = Drift(words=words, probes=vectors, found=near)
     return Served(
-        release=release, index=found, captions=tuple(texts.get(i, "").split(" | ")[0] for i in ids),
-        index_checksum=about["sha256"], built_s=(folder / "index.faiss").stat().st_mtime,
-        fingerprint=hashlib.sha256(probes).hexdigest(), cache=EmbeddingCache(settings.cache_queries), drift=drift, pairs=pairs,
-    )  # fmt: skip
+        release=release,
+        index=found,
+        captions=tuple(texts.get(i, "").split(" | ")[0] for i in ids),
+        index_checksum=about["sha256"],
+        built_s=(folder / "index.faiss").stat().st_mtime,
+        fingerprint=hashlib.sha256(probes).hexdigest(),
+        cache=EmbeddingCache(settings.cache_queries),
+        drift=drift,
+        pairs=pairs,
+    )
 
 
 def _index(
@@ -175,6 +209,8 @@ def _index(
 def _pairs(folder: Path) -> dict[str, tuple[Pair, ...]]:
     path = folder / "training_pairs.parquet"
     found: dict[str, list[Pair]] = {}
-    for row in pq.read_table(path, columns=["query", "doc_id", "perspective"]).to_pylist() if path.is_file() else []:
+    for row in (
+        pq.read_table(path, columns=["query", "doc_id", "perspective"]).to_pylist() if path.is_file() else []
+    ):
         found.setdefault(row["doc_id"], []).append(Pair(query=row["query"], perspective=row["perspective"]))
     return {doc_id: tuple(pairs) for doc_id, pairs in found.items()}

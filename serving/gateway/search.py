@@ -33,7 +33,10 @@ class Searcher:
     def __init__(self, settings: Settings, encoder: TritonEncoder) -> None:
         self._settings, self._encoder = settings, encoder
         self._pool = ThreadPoolExecutor(settings.search_threads, thread_name_prefix="index")
-        self._batchers: dict[str, tuple[Batcher[str, np.ndarray], Batcher[tuple[np.ndarray, int], tuple[np.ndarray, np.ndarray]]]]
+        self._batchers: dict[
+            str,
+            tuple[Batcher[str, np.ndarray], Batcher[tuple[np.ndarray, int], tuple[np.ndarray, np.ndarray]]],
+        ]
         self._batchers = {}
 
     async def search(self, served: Served, query: str, k: int) -> Found:
@@ -50,9 +53,13 @@ class Searcher:
         scores, rows = await retrieve.submit((vector, k))
         kept = [(int(r), float(s)) for r, s in zip(rows, scores, strict=True) if r >= 0]
         return Found(
-            rows=tuple(r for r, _ in kept), scores=tuple(s for _, s in kept), vector=vector, encode_s=encoded_s - started_s,
-            retrieve_s=time.perf_counter() - encoded_s, cached=cached,
-        )  # fmt: skip
+            rows=tuple(r for r, _ in kept),
+            scores=tuple(s for _, s in kept),
+            vector=vector,
+            encode_s=encoded_s - started_s,
+            retrieve_s=time.perf_counter() - encoded_s,
+            cached=cached,
+        )
 
     async def nearest(self, served: Served, vectors: np.ndarray, k: int) -> np.ndarray:
         """int [N, k], the rows nearest to float32 [N, H], in the index threads."""
@@ -78,7 +85,9 @@ class Searcher:
             async def encode(texts: Sequence[str]) -> Sequence[np.ndarray]:
                 return list(await self._encoder.encode(served.release.model, texts))
 
-            async def retrieve(asked: Sequence[tuple[np.ndarray, int]]) -> Sequence[tuple[np.ndarray, np.ndarray]]:
+            async def retrieve(
+                asked: Sequence[tuple[np.ndarray, int]],
+            ) -> Sequence[tuple[np.ndarray, np.ndarray]]:
                 deepest = max(k for _, k in asked)
                 vectors = np.stack([vector for vector, _ in asked])  # [N, H]
                 loop = asyncio.get_running_loop()

@@ -50,9 +50,14 @@ class Service:
     """One gateway's state. Made inside the running event loop; `clock` gives Unix seconds."""
 
     def __init__(
-        self, settings: Settings, *, secret: bytes, log: EventLog | None, reformulations: reformulation.Reformulations,
+        self,
+        settings: Settings,
+        *,
+        secret: bytes,
+        log: EventLog | None,
+        reformulations: reformulation.Reformulations,
         clock: Callable[[], float] = time.time,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.settings, self.clock, self.metrics = settings, clock, Metrics()
         self.encoder = TritonEncoder(settings)
         self.searcher = Searcher(settings, self.encoder)
@@ -76,7 +81,9 @@ class Service:
         self.metrics.in_flight.inc()
         try:
             deadline = self.settings.deadline_s
-            found = await asyncio.wait_for(self.searcher.search(served, query, k + self.settings.ranked_extra), deadline)
+            found = await asyncio.wait_for(
+                self.searcher.search(served, query, k + self.settings.ranked_extra), deadline
+            )
             search_id = await self._logged(query, user_id, k, arm, served, found)
         except TimeoutError as error:
             self.metrics.requests.labels(label, "deadline").inc()
@@ -93,13 +100,18 @@ class Service:
 
     async def compare(self, query: str, k: int) -> dict[str, tuple[Served, Found]]:
         """The same query in every arm, for the console: nothing is logged or counted."""
-        found = {arm: (served, await self.searcher.search(served, query, k)) for arm, served in self.holder.arms.items()}
+        found = {
+            arm: (served, await self.searcher.search(served, query, k))
+            for arm, served in self.holder.arms.items()
+        }
         if not found:
             raise Unavailable(self.holder.problem)
         return found
 
     async def take(self, events: Sequence[Interaction]) -> None:
-        """Returns once all events are durable; UnknownSearch, and none is taken, where one is of a search that is not ours."""
+        """Returns once all events are durable; UnknownSearch, and none is taken, where one is of a search
+        that is not ours.
+        """
         try:
             told = [ids.verify(self._secret, event.search_id) for event in events]
         except ids.ForeignId as error:
@@ -117,7 +129,9 @@ class Service:
                 self.metrics.long_plays.labels(label).inc()
 
     async def keep_up(self) -> None:
-        """Follows manifest and features until it is cancelled; whatever goes wrong is said and tried again."""
+        """Follows manifest and features until it is cancelled; whatever goes wrong is said and tried
+        again.
+        """
         while True:
             await self.look()
             self.metrics.event_lag.set(self._log.lag_s() if self._log else 0.0)
@@ -126,7 +140,9 @@ class Service:
             await asyncio.sleep(self.settings.poll_s)
 
     async def _watch(self) -> None:
-        """Where the queries lie, and once a minute whether the index still finds what it found when it was loaded."""
+        """Where the queries lie, and once a minute whether the index still finds what it found when it was
+        loaded.
+        """
         arms = {NONE: self.holder.arms[CONTROL], **self.holder.arms} if CONTROL in self.holder.arms else {}
         for arm, served in arms.items():
             served.drift.report(self.metrics, arm)
@@ -137,7 +153,11 @@ class Service:
             try:
                 rows = await self.searcher.nearest(served, served.drift.probes, DEPTH)
                 self.metrics.probe_recall.labels(arm).set(served.drift.recall(rows))
-            except (CropsError, OSError, RuntimeError) as error:  # an index that does not answer finds nothing
+            except (
+                CropsError,
+                OSError,
+                RuntimeError,
+            ) as error:  # an index that does not answer finds nothing
                 self.metrics.probe_recall.labels(arm).set(0.0)
                 LOG.warning("the index does not answer its probes", extra={"why": str(error)})
 
@@ -179,22 +199,36 @@ class Service:
             self.metrics.requests.labels(NONE, "no_release").inc()
             raise Unavailable(self.holder.problem or "no release is served")
         found = self._assigner.assign(user_id) if self._assigner is not None else assign.NOBODY
-        # An experiment whose releases are not those in service counts for nothing: everybody gets the champion.
+        # An experiment whose releases are not those in service counts for nothing: everybody gets the
+        # champion.
         if found.arm is None or found.arm not in arms or arms[found.arm].release.uri != found.release:
             return None, arms[CONTROL]
         return found.counted_arm, arms[found.arm]
 
-    async def _logged(self, query: str, user_id: str, k: int, arm: str | None, served: Served, found: Found) -> str:
+    async def _logged(
+        self, query: str, user_id: str, k: int, arm: str | None, served: Served, found: Found
+    ) -> str:
         ts_us = int(self.clock() * 1e6)
         search_id = ids.make(self._secret, ts_us, arm)
         if self._log is not None:
             results = tuple(
-                Result(video_id=served.index.ids[row], position=n if n < k else None, score=round(score, 6), paths=(PATH,))
+                Result(
+                    video_id=served.index.ids[row],
+                    position=n if n < k else None,
+                    score=round(score, 6),
+                    paths=(PATH,),
+                )
                 for n, (row, score) in enumerate(zip(found.rows, found.scores, strict=True))
-            )  # fmt: skip
+            )
             kept = pseudonym(self._secret, user_id) if self.settings.hash_users else user_id
             record = Search(
-                search_id=search_id, user_id=kept, ts_us=ts_us, query=query, arm=arm, release=served.release.uri, results=results
+                search_id=search_id,
+                user_id=kept,
+                ts_us=ts_us,
+                query=query,
+                arm=arm,
+                release=served.release.uri,
+                results=results,
             )
             await self._append([record])
         return search_id
@@ -209,7 +243,7 @@ class Service:
 
     async def _count(
         self, label: str, query: str, user_id: str, k: int, served: Served, found: Found, took_s: float
-    ) -> None:  # fmt: skip
+    ) -> None:
         metrics, shown = self.metrics, min(k, len(found.rows))
         metrics.requests.labels(label, "ok" if shown else "empty").inc()
         metrics.searches.labels(label).inc()
@@ -238,7 +272,10 @@ class Service:
         served = {arm: (s.release.uri, s.index_checksum, s.built_s) for arm, s in arms.items()}
         # Outside experiments everybody gets the champion.
         self.metrics.serve({NONE: served[CONTROL], **served}, self.holder.generation)
-        LOG.info("serving", extra={"generation": self.holder.generation, "releases": [s.release.uri for s in arms.values()]})
+        LOG.info(
+            "serving",
+            extra={"generation": self.holder.generation, "releases": [s.release.uri for s in arms.values()]},
+        )
 
     def _read_features(self) -> None:
         path = self.settings.features
@@ -263,7 +300,11 @@ def _durations(folder: Path | None) -> dict[str, float]:
     short: dict[str, float] = {}
     for path in sorted(folder.rglob("*.parquet")):
         rows: list[dict[str, Any]] = pq.read_table(path, columns=["video_id", "duration_s"]).to_pylist()
-        short |= {r["video_id"]: float(r["duration_s"]) for r in rows if r["duration_s"] and r["duration_s"] < LONG_PLAY_S}
+        short |= {
+            r["video_id"]: float(r["duration_s"])
+            for r in rows
+            if r["duration_s"] and r["duration_s"] < LONG_PLAY_S
+        }
     return short
 
 
@@ -274,4 +315,11 @@ class JsonLines(logging.Formatter):
         """The line."""
         names = ("generation", "releases", "reason", "why", "request_id", "status", "path", "ms")
         more = {name: getattr(record, name) for name in names if hasattr(record, name)}
-        return json.dumps({"at": round(record.created, 3), "level": record.levelname, "message": record.getMessage(), **more})
+        return json.dumps(
+            {
+                "at": round(record.created, 3),
+                "level": record.levelname,
+                "message": record.getMessage(),
+                **more,
+            }
+        )

@@ -13,31 +13,52 @@ class Settings(StageConfig):
 
     manifest: str = Field(min_length=1, description="fsspec URL of the release manifest.")
     triton: str = Field(
-        "127.0.0.1:8001", description="Address of Triton's gRPC API, host:port; dns:///NAME:PORT takes turns among all of a name."
+        "127.0.0.1:8001",
+        description="Address of Triton's gRPC API, host:port; dns:///NAME:PORT takes turns among all of "
+        "a name.",
     )
     triton_follows: bool = Field(
-        False, description="Triton loads what the manifest says by itself (serving.triton.follow): wait for it, ask for nothing."
+        False,
+        description="Triton loads what the manifest says by itself (serving.triton.follow): wait for it, "
+        "ask for nothing.",
     )
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8080, ge=0, le=65535, description="Port to listen on.")
     state: Path = Field(Path("state"), description="Folder for downloaded releases.")
     events: Path | None = Field(None, description="Folder of the event log; none: no event is taken.")
-    kafka: str | None = Field(None, description="Bootstrap servers of Kafka: events go there instead of to a folder.")
+    kafka: str | None = Field(
+        None, description="Bootstrap servers of Kafka: events go there instead of to a folder."
+    )
     kafka_topic: str = Field("crops-events", min_length=1, description="Topic of the events.")
     features: Path | None = Field(None, description="GrowthBook features file of the running experiments.")
     rollout: Path | None = Field(
         None, description="Folder of the rollout's state, for the page /experiment and its abort request."
     )
-    readout: Path | None = Field(None, description="Folder that `crops experiment` writes, for the page /experiment.")
+    readout: Path | None = Field(
+        None, description="Folder that `crops experiment` writes, for the page /experiment."
+    )
     report: Path | None = Field(None, description="report.html of the training, linked from the console.")
-    secret_file: Path | None = Field(None, description="File with the secret that signs search ids; all replicas share it.")
+    secret_file: Path | None = Field(
+        None, description="File with the secret that signs search ids; all replicas share it."
+    )
     admin_token_file: Path | None = Field(
         None, description="File with the token of administrative calls; none: they are refused."
     )
-    milvus: str | None = Field(None, description="Milvus that holds the indexes (crops deploy fills it); none: FAISS, in memory.")
-    videos: Path | None = Field(None, description="Folder with the table videos: durations, for long plays of short videos.")
-    replica: str = Field("gateway-0", min_length=1, pattern=r"^[A-Za-z0-9_.-]+$", description="Name of this replica in the log.")
-    hash_users: bool = Field(False, description="Log keyed hashes instead of user ids; hash the feed's ids by the same secret.")
+    milvus: str | None = Field(
+        None, description="Milvus that holds the indexes (crops deploy fills it); none: FAISS, in memory."
+    )
+    videos: Path | None = Field(
+        None, description="Folder with the table videos: durations, for long plays of short videos."
+    )
+    replica: str = Field(
+        "gateway-0",
+        min_length=1,
+        pattern=r"^[A-Za-z0-9_.-]+$",
+        description="Name of this replica in the log.",
+    )
+    hash_users: bool = Field(
+        False, description="Log keyed hashes instead of user ids; hash the feed's ids by the same secret."
+    )
     window_s: float = Field(
         90.0, gt=0, description="Seconds within which another query counts as a reformulation. Source: paper."
     )
@@ -45,26 +66,38 @@ class Settings(StageConfig):
 
     poll_s: float = Field(1.0, gt=0, description="Seconds between two looks at the manifest.")
     deadline_s: float = Field(1.0, gt=0, description="Seconds after which a search is given up.")
-    encode_timeout_s: float = Field(0.4, gt=0, description="Seconds for one call of Triton; two fit into the deadline.")
+    encode_timeout_s: float = Field(
+        0.4, gt=0, description="Seconds for one call of Triton; two fit into the deadline."
+    )
     load_timeout_s: float = Field(120.0, gt=0, description="Seconds for Triton to load a model.")
-    breaker_failures: int = Field(3, ge=1, description="Failed calls in a row after which Triton is left alone.")
+    breaker_failures: int = Field(
+        3, ge=1, description="Failed calls in a row after which Triton is left alone."
+    )
     breaker_pause_s: float = Field(0.25, gt=0, description="Seconds until the next trial call.")
-    drain_s: float = Field(0.0, ge=0, description="Seconds between 'not ready' and closing, for load balancers to notice.")
+    drain_s: float = Field(
+        0.0, ge=0, description="Seconds between 'not ready' and closing, for load balancers to notice."
+    )
 
     max_in_flight: int = Field(256, ge=1, description="Searches at once; more get 429.")
     max_batch: int = Field(32, ge=1, description="Searches in one call of Triton or FAISS.")
     encode_workers: int = Field(2, ge=1, description="Calls of Triton at once.")
     threads: int = Field(0, ge=0, description="Threads that search the index; 0: one per core.")
-    cache_queries: int = Field(50_000, ge=0, description="Embeddings kept per release; 50 k of width 384 take 77 MB.")
+    cache_queries: int = Field(
+        50_000, ge=0, description="Embeddings kept per release; 50 k of width 384 take 77 MB."
+    )
     max_body_bytes: int = Field(1 << 20, ge=1024, description="Bytes of a request's body.")
     max_query_chars: int = Field(1024, ge=1, description="Characters of a query.")
     max_k: int = Field(100, ge=1, description="Results that one search may ask for.")
     max_events: int = Field(1000, ge=1, description="Events in one list.")
-    ranked_extra: int = Field(20, ge=0, description="Results beyond k that are retrieved and logged as `ranked`.")
+    ranked_extra: int = Field(
+        20, ge=0, description="Results beyond k that are retrieved and logged as `ranked`."
+    )
     fingerprint_tolerance: float = Field(
         5e-3, gt=0, description="Largest difference of a probe's element; float16 on a GPU fits."
     )
-    index_probes: int = Field(16, ge=0, description="Documents re-encoded and looked up to see that index and encoder belong.")
+    index_probes: int = Field(
+        16, ge=0, description="Documents re-encoded and looked up to see that index and encoder belong."
+    )
 
     @property
     def search_threads(self) -> int:

@@ -1,9 +1,11 @@
-"""`python -m serving.triton.follow SETTINGS.json`: a Triton that serves what the release manifest says, until SIGTERM.
+"""`python -m serving.triton.follow SETTINGS.json`: a Triton that serves what the release manifest says, until
+SIGTERM.
 
-The container's main process. It runs tritonserver, and for each arm of the manifest brings the encoder's files, checks them,
-writes the model into its own repository and loads it. So Tritons are as many as one likes, and a new or restarted one needs
-nobody to load its models. GET :health_port/readyz answers 200 once every model of the manifest is warm, and goes on doing so
-while a newer manifest is loaded beside it: a swap never leaves the service without a ready Triton. Gateways say `triton_follows`.
+The container's main process. It runs tritonserver, and for each arm of the manifest brings the encoder's
+files, checks them, writes the model into its own repository and loads it. So Tritons are as many as one
+likes, and a new or restarted one needs nobody to load its models. GET :health_port/readyz answers 200 once
+every model of the manifest is warm, and goes on doing so while a newer manifest is loaded beside it: a swap
+never leaves the service without a ready Triton. Gateways say `triton_follows`.
 """
 
 import json
@@ -21,12 +23,13 @@ from typing import Any
 
 from pydantic import Field
 
-from crops import manifest
 from crops.config.base import StageConfig
 from crops.errors import CropsError
-from crops.manifest import Manifest, Release
-from serving.fetch import BadRelease, fetch, forget
-from serving.triton import control, launch, repository
+from crops.release import manifest
+from crops.release.fetch import BadRelease, fetch, forget
+from crops.release.manifest import Manifest, Release
+from crops.release.triton import control, repository
+from serving.triton import launch
 
 LOG = logging.getLogger("crops.triton")
 FILES = ("query_encoder.onnx", "tokenizer.json", "encoder.json")
@@ -36,7 +39,9 @@ class Settings(StageConfig):
     """What a following Triton needs to know."""
 
     manifest: str = Field(min_length=1, description="fsspec URL of the release manifest.")
-    venv: Path | None = Field(None, description="Environment with the wheel's server and backend; none: NVIDIA's container.")
+    venv: Path | None = Field(
+        None, description="Environment with the wheel's server and backend; none: NVIDIA's container."
+    )
     repository: Path = Field(Path("models"), description="Triton's model repository, this server's own.")
     state: Path = Field(Path("state"), description="Folder for fetched encoders and the server's log.")
     host: str = Field("0.0.0.0", description="Address to listen on.")  # noqa: S104  a container's
@@ -46,19 +51,27 @@ class Settings(StageConfig):
     health_port: int = Field(8003, ge=1, le=65535, description="/readyz and /healthz of this process.")
     instances: int = Field(0, ge=0, description="Instances of an encoder; 0: one per core, or one on a GPU.")
     threads: int = Field(1, ge=1, description="Threads of an instance.")
-    providers: tuple[str, ...] = Field(("CPUExecutionProvider",), min_length=1, description="ONNX Runtime providers, best first.")
+    providers: tuple[str, ...] = Field(
+        ("CPUExecutionProvider",), min_length=1, description="ONNX Runtime providers, best first."
+    )
     poll_s: float = Field(1.0, gt=0, description="Seconds between two looks at the manifest.")
-    keep_s: float = Field(300.0, ge=0, description="Seconds that a model stays after it left the manifest: gateways may lag.")
+    keep_s: float = Field(
+        300.0, ge=0, description="Seconds that a model stays after it left the manifest: gateways may lag."
+    )
 
 
 class Follower:
-    """Keeps the models of one Triton at what a manifest says. `look` is called again and again, by one thread."""
+    """Keeps the models of one Triton at what a manifest says. `look` is called again and again, by one
+    thread.
+    """
 
     def __init__(self, settings: Settings, url: str, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.settings, self._url, self._clock = settings, url, clock
         self.generation = 0
         self.problem = "no manifest has been read yet"
-        self._serving: dict[str, str] = {}  # model -> release checksum, of the newest generation that is loaded as a whole
+        self._serving: dict[
+            str, str
+        ] = {}  # model -> release checksum, of the newest generation that is loaded as a whole
         self._left: dict[str, float] = {}  # model -> when it left the manifest
 
     @property
@@ -120,7 +133,9 @@ def health(follower: Follower, host: str, port: int) -> ThreadingHTTPServer:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             good = follower.ready if self.path == "/readyz" else self.path == "/healthz"
-            body = json.dumps({"ready": good, "generation": follower.generation, "problem": follower.problem or None}).encode()
+            body = json.dumps(
+                {"ready": good, "generation": follower.generation, "problem": follower.problem or None}
+            ).encode()
             self.send_response(200 if good else 503)
             self.send_header("content-type", "application/json")
             self.end_headers()
@@ -135,7 +150,9 @@ def health(follower: Follower, host: str, port: int) -> ThreadingHTTPServer:
 
 
 def main(path: Path) -> int:
-    """Follows until SIGTERM (0), or until tritonserver ends by itself (1: whoever runs this starts it again)."""
+    """Follows until SIGTERM (0), or until tritonserver ends by itself (1: whoever runs this starts it
+    again).
+    """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s", force=True)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     cfg = Settings.from_json(path.read_text(encoding="utf-8"))

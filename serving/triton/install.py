@@ -1,4 +1,5 @@
-"""The Triton server's own virtual environment: `python -m serving.triton.install` (make triton), and `crops serve` on first use.
+"""The Triton server's own virtual environment: `python -m serving.triton.install` (make triton), and `crops
+serve` on first use.
 
 It is apart from the project's: the wheel that carries `tritonserver` wants numpy < 2.
 """
@@ -21,17 +22,23 @@ READY = ".ready"
 
 
 def ready(venv: Path = VENV, lock: Path = LOCK) -> bool:
-    """Whether `venv` holds what `lock` says; where there is no lock (an installed wheel), whether it holds a server."""
+    """Whether `venv` holds what `lock` says; where there is no lock (an installed wheel), whether it holds a
+    server.
+    """
     mark = venv / READY
     return mark.is_file() and (not lock.is_file() or mark.read_text(encoding="utf-8") == _digest(lock))
 
 
 def ensure(venv: Path = VENV, lock: Path = LOCK, *, say: Callable[[str], None]) -> Path:
-    """Builds `venv` where it is missing or older than `lock`; a ServiceError with the installer's last line where it cannot."""
+    """Builds `venv` where it is missing or older than `lock`; a ServiceError with the installer's last line
+    where it cannot.
+    """
     if ready(venv, lock):
         return venv
     if not lock.is_file():
-        raise ServiceError(f"{venv}: no Triton server here and no {lock} to build it from; say --triton DIR or HOST:PORT")
+        raise ServiceError(
+            f"{venv}: no Triton server here and no {lock} to build it from; say --triton DIR or HOST:PORT"
+        )
     say(f"building {venv.name} for the Triton server, once (about 300 MB) ...")
     python, environment = venv / "bin/python", dict(os.environ)
     # uv reads UV_FIND_LINKS only; whoever keeps wheels on disk for pip has set PIP_FIND_LINKS.
@@ -50,9 +57,13 @@ def ensure(venv: Path = VENV, lock: Path = LOCK, *, say: Callable[[str], None]) 
 
 
 def _run(command: list[str], environment: dict[str, str]) -> None:
-    done = subprocess.run(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    done = subprocess.run(
+        command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
     if done.returncode != 0:
-        raise ServiceError(f"cannot build the Triton server's environment: {(done.stdout.strip() or 'no output')[-400:]}")
+        raise ServiceError(
+            f"cannot build the Triton server's environment: {(done.stdout.strip() or 'no output')[-400:]}"
+        )
 
 
 def _digest(lock: Path) -> str:

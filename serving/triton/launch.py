@@ -1,4 +1,6 @@
-"""Runs `tritonserver` as a child process, the nvidia-pytriton wheel's or that of NVIDIA's container: explicit model control."""
+"""Runs `tritonserver` as a child process, the nvidia-pytriton wheel's or that of NVIDIA's container: explicit
+model control.
+"""
 
 import os
 import shutil
@@ -10,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from crops.errors import ServiceError
+from crops.release.triton import control
 from serving import children
-from serving.triton import control
 
 PYTHON = sysconfig.get_python_version()
 START_S = 60.0
@@ -63,7 +65,9 @@ class Server:
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
-                raise ServiceError(f"tritonserver ended with {self.process.returncode}; its log is {self.log}")
+                raise ServiceError(
+                    f"tritonserver ended with {self.process.returncode}; its log is {self.log}"
+                )
             if control.live(self.http):
                 return
             time.sleep(0.05)
@@ -75,7 +79,9 @@ class Server:
 
 
 def backends(venv: Path, folder: Path) -> Path:
-    """Writes `folder`/python, the Python backend with the stub of this Python's version, as the wheel keeps them apart."""
+    """Writes `folder`/python, the Python backend with the stub of this Python's version, as the wheel keeps
+    them apart.
+    """
     wheel = _wheel(venv) / "pytriton/tritonserver"
     out = folder / "python"
     shutil.rmtree(out, ignore_errors=True)
@@ -87,23 +93,39 @@ def backends(venv: Path, folder: Path) -> Path:
 
 
 def start(
-    venv: Path | None, repository: Path, state: Path, ports: Ports, *, host: str = LOOPBACK, extra: tuple[str, ...] = ()
+    venv: Path | None,
+    repository: Path,
+    state: Path,
+    ports: Ports,
+    *,
+    host: str = LOOPBACK,
+    extra: tuple[str, ...] = (),
 ) -> Server:
     """Starts Triton on `repository` without any model loaded; `state` gets its log and its backend folder.
 
-    venv: with the wheel's server; None: NVIDIA's container. It dies with the process that started it, however that one ends.
+    venv: with the wheel's server; None: NVIDIA's container. It dies with the process that started it, however
+    that one ends.
     """
     state.mkdir(parents=True, exist_ok=True)
     repository.mkdir(parents=True, exist_ok=True)
     log = state / "triton.log"
     binary, folder, environment = _of_nvidia() if venv is None else _of_wheel(venv, state)
     command = [
-        str(binary), f"--model-repository={repository.resolve()}", f"--backend-directory={folder.resolve()}",
-        "--model-control-mode=explicit", "--strict-readiness=true", "--exit-timeout-secs=5",
-        f"--http-address={host}", f"--http-port={ports.http}", f"--grpc-address={host}", f"--grpc-port={ports.grpc}",
-        f"--metrics-address={host}", f"--metrics-port={ports.metrics}",
-        f"--allow-gpu-metrics={str(venv is None).lower()}", *extra,
-    ]  # fmt: skip
+        str(binary),
+        f"--model-repository={repository.resolve()}",
+        f"--backend-directory={folder.resolve()}",
+        "--model-control-mode=explicit",
+        "--strict-readiness=true",
+        "--exit-timeout-secs=5",
+        f"--http-address={host}",
+        f"--http-port={ports.http}",
+        f"--grpc-address={host}",
+        f"--grpc-port={ports.grpc}",
+        f"--metrics-address={host}",
+        f"--metrics-port={ports.metrics}",
+        f"--allow-gpu-metrics={str(venv is None).lower()}",
+        *extra,
+    ]
     # ONNX Runtime alone uses threads here, as many as an instance is given.
     environment |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     return Server(process=children.start(command, log=log, environment=environment), ports=ports, log=log)
@@ -119,9 +141,14 @@ def _of_wheel(venv: Path, state: Path) -> tuple[Path, Path, dict[str, str]]:
         "LD_LIBRARY_PATH": os.pathsep.join(libraries),
         # The stub is an embedded Python: it finds its packages by the `python3` that comes first on the path.
         "PATH": os.pathsep.join([str(venv.resolve() / "bin"), os.environ.get("PATH", "")]),
-        "VIRTUAL_ENV": str(venv.resolve()), "PYTHONPATH": str(_wheel(venv)),
-    }  # fmt: skip
-    return _wheel(venv) / "pytriton/tritonserver/bin/tritonserver", backends(venv, state / "backends"), environment
+        "VIRTUAL_ENV": str(venv.resolve()),
+        "PYTHONPATH": str(_wheel(venv)),
+    }
+    return (
+        _wheel(venv) / "pytriton/tritonserver/bin/tritonserver",
+        backends(venv, state / "backends"),
+        environment,
+    )
 
 
 def _wheel(venv: Path) -> Path:

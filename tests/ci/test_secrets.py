@@ -9,7 +9,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def hook():
     """The scanner with the options of the Makefile, as pre-commit and `make check` run it."""
-    said = subprocess.run(["make", "-s", "-n", "secrets"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    said = subprocess.run(
+        ["make", "-s", "-n", "secrets"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
     command = said[said.index(".venv/bin/detect-secrets-hook") :].replace("\\\n", " ")
     return shlex.split(command)
 

@@ -1,23 +1,21 @@
-"""The workflows: sound, pinned, and their own steps executed, against a stand-in of KFP and a real MLflow registry."""
+"""The workflows: sound, pinned, and their own steps executed, against a stand-in of KFP and a real MLflow
+registry.
+"""
 
 import json
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
-sys.path.append(str(Path(__file__).parents[1] / "pipelines"))
-sys.path.append(str(Path(__file__).parents[1] / "serving"))
-import releases as toys
-from kfp_server import KfpServer
-
-from crops import manifest
 from crops.config.all import Config
-from crops.io import registry
-from crops.stages import deploy
+from crops.release import manifest
+from crops.services import registry
+from crops.stages.release import deploy
+from tests.pipelines.kfp_server import KfpServer
+from tests.serving import releases as toys
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yaml"))
@@ -63,7 +61,11 @@ def place(tmp_path):
     registry.move(uri, "challenger", "2", expected=None, reason="promoted")
     config = {
         "kubeflow": {"results": f"file://{tmp_path}/results", "poll_s": 0.05},
-        "deploy": {"manifest": str(tmp_path / "manifest.json"), "releases": str(tmp_path / "releases"), "triton": None},
+        "deploy": {
+            "manifest": str(tmp_path / "manifest.json"),
+            "releases": str(tmp_path / "releases"),
+            "triton": None,
+        },
     }
     (tmp_path / "cluster.yaml").write_text(yaml.safe_dump(config))
     deploy.release("crops", "1", manifest.CONTROL, Config(raw=config).section("deploy"), registry_uri=uri)
@@ -80,7 +82,9 @@ def publishes(verdict):
 
 
 class Runner:
-    """What GitHub does with the steps of one job: env, outputs, summary, `if:` on an earlier output; bash -e -o pipefail."""
+    """What GitHub does with the steps of one job: env, outputs, summary, `if:` on an earlier output; bash -e
+    -o pipefail.
+    """
 
     def __init__(self, job: dict, workflow: dict, place: Path, known: dict[str, str]) -> None:
         self.job, self.workflow, self.place, self.known = job, workflow, place, known
@@ -100,16 +104,25 @@ class Runner:
         files = {key: self.place / key.lower() for key in ("GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY")}
         declared = {**self.workflow["env"], **step.get("env", {})}
         environment = {
-            "PATH": "/usr/bin:/bin", "HOME": str(self.place), "GITHUB_RUN_ID": "17", **{k: str(v) for k, v in files.items()},
+            "PATH": "/usr/bin:/bin",
+            "HOME": str(self.place),
+            "GITHUB_RUN_ID": "17",
+            **{k: str(v) for k, v in files.items()},
             **{key: self.resolved(value) for key, value in declared.items()},
-        }  # fmt: skip
+        }
         done = subprocess.run(
-            ["bash", "--noprofile", "--norc", "-e", "-o", "pipefail", "-c", step["run"]], cwd=self.place, env=environment,
-            capture_output=True, text=True, timeout=300,
-        )  # fmt: skip
+            ["bash", "--noprofile", "--norc", "-e", "-o", "pipefail", "-c", step["run"]],
+            cwd=self.place,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
         self.ran.append(done.stdout + done.stderr)
         if files["GITHUB_OUTPUT"].exists():
-            self.outputs |= dict(line.split("=", 1) for line in files["GITHUB_OUTPUT"].read_text().splitlines())
+            self.outputs |= dict(
+                line.split("=", 1) for line in files["GITHUB_OUTPUT"].read_text().splitlines()
+            )
         return done.returncode
 
 
@@ -120,11 +133,16 @@ def runner(place, uri, server) -> Runner:
         (place / name).symlink_to(ROOT / name)
     workflow = yaml.safe_load((ROOT / ".github/workflows/retrain.yaml").read_text())
     known = {
-        "vars.CROPS_CONFIG || 'configs/kubeflow.yaml'": str(place / "cluster.yaml"), "vars.CROPS_LOGS": "s3://logs",
-        "vars.CROPS_REGISTRY": uri, "vars.KFP_HOST": server.url, "secrets.KFP_TOKEN": "secret",
-        "secrets.MLFLOW_TRACKING_PASSWORD": "", "inputs.reason || 'schedule'": "drift",
-        "vars.CROPS_ROLLOUT_STATE": str(place / "rollout"), "vars.PROMETHEUS": "http://127.0.0.1:9",
-    }  # fmt: skip
+        "vars.CROPS_CONFIG || 'configs/kubeflow.yaml'": str(place / "cluster.yaml"),
+        "vars.CROPS_LOGS": "s3://logs",
+        "vars.CROPS_REGISTRY": uri,
+        "vars.KFP_HOST": server.url,
+        "secrets.KFP_TOKEN": "secret",
+        "secrets.MLFLOW_TRACKING_PASSWORD": "",
+        "inputs.reason || 'schedule'": "drift",
+        "vars.CROPS_ROLLOUT_STATE": str(place / "rollout"),
+        "vars.PROMETHEUS": "http://127.0.0.1:9",
+    }
     return Runner(workflow["jobs"]["retrain"], workflow, place, known)
 
 

@@ -1,4 +1,6 @@
-"""Bad input for validate and augment: one clear line and exit code 2, or quarantine where a row is bad; nothing half-written."""
+"""Bad input for validate and augment: one clear line and exit code 2, or quarantine where a row is bad;
+nothing half-written.
+"""
 
 import os
 import random
@@ -11,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from crops.io import artifacts
-from tests.crops.io.validation import small_log
+from crops.tables import artifacts
+from tests.crops.validation import small_log
 
 
 def crops(*args: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -49,17 +51,21 @@ def file_of(logs: Path, table: str) -> Path:
 BROKEN = {
     "a missing column": ("searches", lambda t: t.drop(["query"]), "column 'query' (string) is missing"),
     "a wrong type": (
-        "videos", lambda t: t.set_column(0, "video_id", pa.array(range(t.num_rows))),
+        "videos",
+        lambda t: t.set_column(0, "video_id", pa.array(range(t.num_rows))),
         "'video_id' is int64, expected string",
     ),
     "a naive timestamp": (
-        "feed", lambda t: t.set_column(t.column_names.index("ts"), "ts", t["ts"].cast(pa.timestamp("us"))),
+        "feed",
+        lambda t: t.set_column(t.column_names.index("ts"), "ts", t["ts"].cast(pa.timestamp("us"))),
         "column 'ts' is timestamp[us], expected timestamp[us, tz=UTC]",
     ),
-}  # fmt: skip
+}
 
 
-@pytest.mark.parametrize(("verb", "fault"), [*(("validate", fault) for fault in BROKEN), ("augment", "a naive timestamp")])
+@pytest.mark.parametrize(
+    ("verb", "fault"), [*(("validate", fault) for fault in BROKEN), ("augment", "a naive timestamp")]
+)
 def test_a_file_of_another_shape_is_refused_before_it_is_read(logs, tmp_path, verb, fault):
     table, change, expected = BROKEN[fault]
     path = rewrite(file_of(logs, table), change)
@@ -70,7 +76,12 @@ def test_a_file_of_another_shape_is_refused_before_it_is_read(logs, tmp_path, ve
 def test_a_truncated_file_is_refused_by_its_name(logs, tmp_path, verb):
     path = file_of(logs, "results")
     path.write_bytes(path.read_bytes()[:-30])
-    refused(crops(verb, "--logs", logs, "--out", tmp_path / "out"), tmp_path / "out", path, "not a readable Parquet file")
+    refused(
+        crops(verb, "--logs", logs, "--out", tmp_path / "out"),
+        tmp_path / "out",
+        path,
+        "not a readable Parquet file",
+    )
 
 
 def test_a_damaged_page_is_refused_by_the_name_of_its_file_and_column(logs, tmp_path):
@@ -81,7 +92,12 @@ def test_a_damaged_page_is_refused_by_the_name_of_its_file_and_column(logs, tmp_
     start = column.dictionary_page_offset or column.data_page_offset
     raw[start : start + 40] = b"\xff" * 40
     path.write_bytes(raw)
-    refused(crops("validate", "--logs", logs, "--out", tmp_path / "out"), tmp_path / "out", path, "column 'caption' is damaged")
+    refused(
+        crops("validate", "--logs", logs, "--out", tmp_path / "out"),
+        tmp_path / "out",
+        path,
+        "column 'caption' is damaged",
+    )
 
 
 @pytest.mark.parametrize(("column", "wrap"), [("caption", False), ("keywords", True)])
@@ -103,16 +119,24 @@ def test_invalid_utf_8_is_refused_with_file_row_and_column(logs, tmp_path, colum
 def test_a_table_without_rows_is_refused(logs, tmp_path, table):
     for path in (logs / table).rglob("*.parquet"):
         rewrite(path, lambda t: t.slice(0, 0))
-    if table != "videos":  # the others come after Great Expectations is loaded: in this process, to load it once
+    if (
+        table != "videos"
+    ):  # the others come after Great Expectations is loaded: in this process, to load it once
         from crops.config.validate import ValidateConfig
         from crops.errors import InputError
-        from crops.stages import validate
+        from crops.stages.logs import validate
 
-        with pytest.raises(InputError, match=f"logs/{table}: 0 rows, none of them acceptable, expected at least one"):
+        with pytest.raises(
+            InputError, match=f"logs/{table}: 0 rows, none of them acceptable, expected at least one"
+        ):
             validate.run(logs, tmp_path / "out", ValidateConfig())
         assert not (tmp_path / "out").exists()
         return
-    refused(crops("validate", "--logs", logs, "--out", tmp_path / "out"), tmp_path / "out", "logs/videos: 0 rows, none")
+    refused(
+        crops("validate", "--logs", logs, "--out", tmp_path / "out"),
+        tmp_path / "out",
+        "logs/videos: 0 rows, none",
+    )
 
 
 def test_a_folder_without_the_tables_is_refused(tmp_path):
@@ -128,7 +152,9 @@ def small_disk(tmp_path):
     disk.mkdir()
     if os.geteuid() != 0 or not shutil.which("mount"):
         pytest.skip("not run: a small file system needs root")
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], capture_output=True, text=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], capture_output=True, text=True
+    )
     if mounted.returncode:
         pytest.skip(f"not run: no small file system here ({mounted.stderr.strip()})")
     yield disk
@@ -145,21 +171,26 @@ def test_a_full_disk_is_one_line_and_leaves_no_folder(small_disk, tmp_path):
 
 
 def test_bad_rows_go_to_quarantine_and_the_rest_goes_on(logs, tmp_path):
-    """An unknown stage, a video without text, a query of 10 kB, a log without reformulations and feed: exit code 0."""
+    """An unknown stage, a video without text, a query of 10 kB, a log without reformulations and feed: exit
+    code 0.
+    """
     log = small_log.rows()
     log["feed"] = []
     log["searches"] = [{**row, "query": "the same"} for row in log["searches"]]
     log["searches"][0]["query"] = "q" * 10_240
     log["results"][-1] = {**log["results"][-1], "stage": "shown"}
-    log["videos"].append({**log["videos"][0], "video_id": "blank", "caption": " ", "keywords": [], "cover_text": "\u3000"})
+    log["videos"].append(
+        {**log["videos"][0], "video_id": "blank", "caption": " ", "keywords": [], "cover_text": "\u3000"}
+    )
     accepted = tmp_path / "accepted"
     done = crops("validate", "--logs", small_log.write(tmp_path / "bad", log), "--out", accepted)
     assert done.returncode == 0, done.stderr
     tables = artifacts.read_json(accepted / "validation.json")["tables"]
     assert {n: t["reasons"] for n, t in tables.items()} == {
-        "videos": {"no text in any field": 1}, "searches": {"query is too long": 1},
+        "videos": {"no text in any field": 1},
+        "searches": {"query is too long": 1},
         "results": {"search is in quarantine": 4, "stage is unknown": 1},
-    }  # fmt: skip
+    }
     assert all(t["accepted"] + t["quarantined"] == t["read"] for t in tables.values())
     assert "feed: no such table" in done.stdout
     mined = crops("augment", "--logs", accepted, "--out", tmp_path / "mined")
@@ -174,5 +205,7 @@ def test_a_critical_failure_is_exit_code_1_and_the_docs_say_why(tmp_path):
     assert done.returncode == 1, done.stderr
     found = artifacts.read_json(tmp_path / "out" / "validation.json")
     assert found["success"] is False
-    assert found["critical_failures"] == ["searches: arm is unknown: 45 of 45 rows (100.0000%), expected at most 5.0000%"]
+    assert found["critical_failures"] == [
+        "searches: arm is unknown: 45 of 45 rows (100.0000%), expected at most 5.0000%"
+    ]
     assert "Critical: these end the run" in (tmp_path / "out" / "data_docs" / "index.html").read_text()

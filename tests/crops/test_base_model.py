@@ -9,7 +9,10 @@ from crops.errors import ConfigError
 
 
 def test_paths_and_hub_names_stay_as_they_are():
-    assert base_model.weights("sentence-transformers/all-MiniLM-L6-v2") == "sentence-transformers/all-MiniLM-L6-v2"
+    assert (
+        base_model.weights("sentence-transformers/all-MiniLM-L6-v2")
+        == "sentence-transformers/all-MiniLM-L6-v2"
+    )
     assert base_model.weights("/models/mine") == "/models/mine"
 
 

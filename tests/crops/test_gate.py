@@ -1,4 +1,6 @@
-"""The verdict: swapped sides flip it, few queries leave it open, and an open guard does not stop a promotion."""
+"""The verdict: swapped sides flip it, few queries leave it open, and an open guard does not stop a
+promotion.
+"""
 
 import dataclasses
 
@@ -55,21 +57,30 @@ def test_a_great_gain_on_the_guardrail_alone_promotes_nothing():
 
 
 def test_an_open_guard_is_said_and_stops_nothing():
-    found = decide([gain(CLEAR, "qr_raw", min_queries=30)], [no_loss(None, "ct", max_loss=0.02, min_queries=30)])
+    found = decide(
+        [gain(CLEAR, "qr_raw", min_queries=30)], [no_loss(None, "ct", max_loss=0.02, min_queries=30)]
+    )
     assert found.verdict == PROMOTE
     assert found.reasons[-1] == "not answered: ct: 0 queries, 30 are needed to tell"
 
 
 @pytest.mark.parametrize(
     ("value", "limits", "passed"),
-    [(0.95, {"least": 0.95}, True), (0.94, {"least": 0.95}, False), (50.0, {"most": 50.0}, True), (51.0, {"most": 50.0}, False),
-     (None, {"least": 0.1}, None)],
-)  # fmt: skip
+    [
+        (0.95, {"least": 0.95}, True),
+        (0.94, {"least": 0.95}, False),
+        (50.0, {"most": 50.0}, True),
+        (51.0, {"most": 50.0}, False),
+        (None, {"least": 0.1}, None),
+    ],
+)
 def test_bounds(value, limits, passed):
     assert bound("x", value, **limits).passed is passed
 
 
-checks = st.lists(st.builds(Check, st.just("c"), st.sampled_from([True, False, None]), st.just("r")), max_size=5)
+checks = st.lists(
+    st.builds(Check, st.just("c"), st.sampled_from([True, False, None]), st.just("r")), max_size=5
+)
 
 
 @given(checks, checks)
@@ -77,6 +88,10 @@ def test_decide_as_a_truth_table(required, guards):
     """Anything failed: reject; else a required one open: unknown; else promote."""
     passed = [c.passed for c in required]
     expected = (
-        REJECT if False in passed or False in [c.passed for c in guards] else UNKNOWN if None in passed else PROMOTE
-    )  # fmt: skip
+        REJECT
+        if False in passed or False in [c.passed for c in guards]
+        else UNKNOWN
+        if None in passed
+        else PROMOTE
+    )
     assert decide(required, guards).verdict == expected

@@ -1,4 +1,6 @@
-"""The blinded draw, agreement by hand and against scikit-free brute force, and the median of several raters."""
+"""The blinded draw, agreement by hand and against scikit-free brute force, and the median of several
+raters.
+"""
 
 import itertools
 
@@ -28,16 +30,23 @@ def test_a_pair_of_two_perspectives_is_asked_once_and_for_the_rarer_one():
 
 def test_the_place_in_the_sheet_tells_nothing_of_the_perspective():
     """Shuffled: over 200 seeds each place holds the rarer perspective about a third of the time."""
-    share = np.mean([judgement.sample(PAIRS, per_perspective=10, seed=s)["perspective"].eq("feed") for s in range(200)], axis=0)
+    share = np.mean(
+        [judgement.sample(PAIRS, per_perspective=10, seed=s)["perspective"].eq("feed") for s in range(200)],
+        axis=0,
+    )
     assert abs(share - 1 / 3).max() < 0.15
 
 
 def test_kappa_by_hand():
-    """Grades (0, 3) and (0, 2): observed (0 + 1) / 2; expected over all four combinations (0 + 4 + 9 + 1) / 4 = 3.5."""
+    """Grades (0, 3) and (0, 2): observed (0 + 1) / 2; expected over all four combinations (0 + 4 + 9 + 1) / 4
+    = 3.5.
+    """
     found = judgement.agreement([{"a": 0, "b": 3}, {"a": 0, "b": 2, "c": 1}])
     assert (found.kappa, found.pairs) == (pytest.approx(1 - 0.5 / 3.5, abs=1e-4), 2)
     assert judgement.agreement([{"a": 1}]) == judgement.Agreement(None, 0)
-    assert judgement.agreement([{"a": 2, "b": 2}, {"a": 2, "b": 2}]).kappa is None, "nobody varies: nothing to expect"
+    assert judgement.agreement([{"a": 2, "b": 2}, {"a": 2, "b": 2}]).kappa is None, (
+        "nobody varies: nothing to expect"
+    )
 
 
 @settings(max_examples=50, deadline=None)
@@ -49,7 +58,9 @@ def test_kappa_is_the_one_of_the_confusion_matrix(grades):
         table[a, b] += 1 / len(grades)
     weights = np.array([[(i - j) ** 2 for j in range(4)] for i in range(4)])
     expected = (weights * np.outer(table.sum(1), table.sum(0))).sum()
-    found = judgement.agreement([{str(n): a for n, (a, _) in enumerate(grades)}, {str(n): b for n, (_, b) in enumerate(grades)}])
+    found = judgement.agreement(
+        [{str(n): a for n, (a, _) in enumerate(grades)}, {str(n): b for n, (_, b) in enumerate(grades)}]
+    )
     if expected == 0:
         assert found.kappa is None
     else:

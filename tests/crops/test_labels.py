@@ -17,24 +17,36 @@ def scored(*rows):
 
 
 def test_a_pair_of_several_origins_keeps_its_highest_label():
-    """a: clicked, skipped and reformulated -> 5, θ the highest asked; b: its reformulation was dropped, the click stays: 4;
-    c: feed and click share 4: the first name, click; d: kept nowhere; e: skipped only: 3, θ never asked."""
+    """a: clicked, skipped and reformulated -> 5, θ the highest asked; b: its reformulation was dropped, the
+    click stays: 4; c: feed and click share 4: the first name, click; d: kept nowhere; e: skipped only: 3, θ
+    never asked.
+    """
     rows = scored(
-        ("q", "a", "click", 0.2, True), ("q", "a", "exposed", np.nan, True), ("q", "a", "reformulation", 0.9, True),
-        ("q", "b", "reformulation", 0.5, False), ("q", "b", "click", np.nan, True),
-        ("q", "c", "feed", 0.7, True), ("q", "c", "click", np.nan, True),
-        ("q", "d", "feed", 0.1, False), ("q", "e", "exposed", np.nan, True),
-    )  # fmt: skip
+        ("q", "a", "click", 0.2, True),
+        ("q", "a", "exposed", np.nan, True),
+        ("q", "a", "reformulation", 0.9, True),
+        ("q", "b", "reformulation", 0.5, False),
+        ("q", "b", "click", np.nan, True),
+        ("q", "c", "feed", 0.7, True),
+        ("q", "c", "click", np.nan, True),
+        ("q", "d", "feed", 0.1, False),
+        ("q", "e", "exposed", np.nan, True),
+    )
     found = labels.assign(rows, PAPER_LABELS)
     assert found[["doc_id", "perspective", "label"]].values.tolist() == [
-        ["a", "reformulation", 5], ["b", "click", 4], ["c", "click", 4], ["e", "exposed", 3],
-    ]  # fmt: skip
+        ["a", "reformulation", 5],
+        ["b", "click", 4],
+        ["c", "click", 4],
+        ["e", "exposed", 3],
+    ]
     np.testing.assert_array_equal(found["theta"], [0.9, np.nan, 0.7, np.nan])
     assert found["label"].dtype == np.int8
 
 
 def test_origins_keep_all_of_them():
-    rows = scored(("q", "a", "feed", 0.9, True), ("q", "a", "click", 0.1, True), ("q", "a", "feed", 0.9, True))
+    rows = scored(
+        ("q", "a", "feed", 0.9, True), ("q", "a", "click", 0.1, True), ("q", "a", "feed", 0.9, True)
+    )
     assert labels.origins(rows).values.tolist() == [["q", "a", "click"], ["q", "a", "feed"]]
 
 
@@ -47,7 +59,9 @@ def test_a_perspective_without_a_label_is_named():
 @given(st.data())
 def test_assign_is_the_maximum_whatever_the_order_of_rows(data):
     names = sorted(PAPER_LABELS)
-    row = st.tuples(st.sampled_from("pq"), st.sampled_from("ab"), st.sampled_from(names), st.just(np.nan), st.booleans())
+    row = st.tuples(
+        st.sampled_from("pq"), st.sampled_from("ab"), st.sampled_from(names), st.just(np.nan), st.booleans()
+    )
     rows = data.draw(st.lists(row, min_size=1, max_size=12))
     expected = {}
     for query, doc, perspective, _theta, kept in rows:
@@ -79,7 +93,8 @@ def test_pairs_that_were_not_asked_are_not_counted():
 
 def rungs(**shares):
     return {
-        name[1:]: labels.rung(np.array([1.0] * round(1000 * x) + [0.0] * round(1000 * (1 - x)))) for name, x in shares.items()
+        name[1:]: labels.rung(np.array([1.0] * round(1000 * x) + [0.0] * round(1000 * (1 - x))))
+        for name, x in shares.items()
     }
 
 
@@ -108,7 +123,13 @@ grid = st.integers(0, 20).map(lambda n: n / 20)
 
 
 @settings(deadline=None)
-@given(st.lists(grid, min_size=4, max_size=4), st.floats(0.1, 0.9), st.floats(0.1, 0.9), st.floats(0, 0.4), st.integers(0, 2))
+@given(
+    st.lists(grid, min_size=4, max_size=4),
+    st.floats(0.1, 0.9),
+    st.floats(0.1, 0.9),
+    st.floats(0, 0.4),
+    st.integers(0, 2),
+)
 def test_choice_moves_one_way(shares, one, other, uncertain, raised):
     """A lower bar never takes anchors away, nor does more relevance of a lower label."""
     four, *lower = shares
@@ -133,8 +154,7 @@ def test_labels_that_the_log_cannot_tell_apart_are_named():
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
-    [({"click": 9}, "1..5"), ({"click": 0}, "1..5"), ({"wish": 4}, "a label for each of")],
+    ("change", "says"), [({"click": 9}, "1..5"), ({"click": 0}, "1..5"), ({"wish": 4}, "a label for each of")]
 )
 def test_labels_are_checked_where_they_are_set(change, says):
     with pytest.raises(ConfigError, match=says):
@@ -143,11 +163,15 @@ def test_labels_are_checked_where_they_are_set(change, says):
 
 
 def test_below_the_lowest_anchor_only_people_are_believed():
-    """All labels look as relevant as label 4: θ may take label 3, people what they judged, in a row from above."""
+    """All labels look as relevant as label 4: θ may take label 3, people what they judged, in a row from
+    above.
+    """
     steps = {str(n): labels.Rung(0.8, 0.7, 0.9, 100) for n in (5, 4, 3, 2, 1)}
 
     def chosen(judged=()):
-        return labels.choose(steps, min_share=0.5, uncertain=0.2, lowest=3, judged=judged).anchor_min_candidates
+        return labels.choose(
+            steps, min_share=0.5, uncertain=0.2, lowest=3, judged=judged
+        ).anchor_min_candidates
 
     assert chosen() == (3,)
     assert chosen({"2"}) == (2,)

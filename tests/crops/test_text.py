@@ -1,4 +1,6 @@
-"""Normalisation is what joins queries across stages: it must be idempotent and blind to form, case and white space."""
+"""Normalisation is what joins queries across stages: it must be idempotent and blind to form, case and white
+space.
+"""
 
 from hypothesis import given
 from hypothesis import strategies as st

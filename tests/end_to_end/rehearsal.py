@@ -1,10 +1,11 @@
 """The closed loop on one machine: `make rehearsal`. Simulated, and it says so.
 
-The release of `make run`'s baseline (clicks) is the champion, its crops release the challenger. The world's people search before
-a live stack (Triton, gateway, event log, a real Prometheus); the rollout controller widens the canary, the A/B is read from the
-compacted events, and the verdict is acted on. Then three bad releases are tried: an index of another encoder, which every gateway
-must refuse; an untrained encoder that is sound in itself, and the champion's own made slow, which the guardrails must roll back.
-Last, what people did is appended to the log as its newest day, and the pipeline trains on it. Ends in rehearsal.html.
+The release of `make run`'s baseline (clicks) is the champion, its crops release the challenger. The world's
+people search before a live stack (Triton, gateway, event log, a real Prometheus); the rollout controller
+widens the canary, the A/B is read from the compacted events, and the verdict is acted on. Then three bad
+releases are tried: an index of another encoder, which every gateway must refuse; an untrained encoder that is
+sound in itself, and the champion's own made slow, which the guardrails must roll back. Last, what people did
+is appended to the log as its newest day, and the pipeline trains on it. Ends in rehearsal.html.
 """
 
 import argparse
@@ -20,9 +21,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests/load")]
-
-from people import People  # noqa: E402
+sys.path[:0] = [str(ROOT)]
 
 from crops.config.deploy import DeployConfig  # noqa: E402
 from crops.config.experiment import ExperimentConfig  # noqa: E402
@@ -31,13 +30,16 @@ from crops.config.index import IndexConfig  # noqa: E402
 from crops.config.rollout import GUARDRAILS, RolloutConfig  # noqa: E402
 from crops.errors import ServiceError  # noqa: E402
 from crops.experiment import rollout as rules  # noqa: E402
-from crops.index import sha256  # noqa: E402
-from crops.io import artifacts, registry  # noqa: E402
+from crops.release.index import sha256  # noqa: E402
 from crops.retriever import encoder as encoders  # noqa: E402
-from crops.stages import experiment, export, index, register, rollout  # noqa: E402
+from crops.services import registry  # noqa: E402
+from crops.stages.release import export, index, register  # noqa: E402
+from crops.stages.trial import experiment, rollout  # noqa: E402
+from crops.tables import artifacts  # noqa: E402
 from serving import laptop  # noqa: E402
 from serving.events import compact  # noqa: E402
 from serving.triton import launch  # noqa: E402
+from tests.load.people import People  # noqa: E402
 
 BY_WHAT_IS_FOUND = ("ctr", "lpr", "rqr", "empty results", "readout: worse")
 WASTE, TIMES = 2048, 40  # 16 MB of weights read again and again: some tens of milliseconds a query
@@ -58,15 +60,26 @@ class Stage:
 
 def plan(seconds: float) -> RolloutConfig:
     """A canary of two steps and an A/B; `seconds` for each step's dwell."""
-    steps = ({"coverage": 0.2, "dwell_s": seconds, "min_users": 20}, {"coverage": 0.5, "dwell_s": seconds, "min_users": 50})
+    steps = (
+        {"coverage": 0.2, "dwell_s": seconds, "min_users": 20},
+        {"coverage": 0.5, "dwell_s": seconds, "min_users": 50},
+    )
     ab = {"min_s": 3 * seconds, "max_s": 20 * seconds, "min_users": 200}
-    # A day of a platform in a minute of a laptop: a fifth of the events must do, but for p99, of which 40 searches say nothing.
-    rails = [rail.model_dump() | ({} if rail.name == "p99" else {"min_events": rail.min_events / 5}) for rail in GUARDRAILS]
-    return RolloutConfig.parse({"steps": list(steps), "ab": ab, "window_s": 300, "max_skew_s": 60, "guardrails": rails})
+    # A day of a platform in a minute of a laptop: a fifth of the events must do, but for p99, of which 40
+    # searches say nothing.
+    rails = [
+        rail.model_dump() | ({} if rail.name == "p99" else {"min_events": rail.min_events / 5})
+        for rail in GUARDRAILS
+    ]
+    return RolloutConfig.parse(
+        {"steps": list(steps), "ab": ab, "window_s": 300, "max_skew_s": 60, "guardrails": rails}
+    )
 
 
 def walk(stage: Stage, name: str, settings: RolloutConfig) -> dict[str, Any]:
-    """Starts a rollout of the registry's challenger and looks until it is over; its trail and the last readout."""
+    """Starts a rollout of the registry's challenger and looks until it is over; its trail and the last
+    readout.
+    """
     shutil.rmtree(stage.place.folder, ignore_errors=True)
     began = rollout.start(stage.place, settings, name=name)
     print(f"== {name}: {began.treatment} against {began.control}", flush=True)
@@ -85,9 +98,13 @@ def walk(stage: Stage, name: str, settings: RolloutConfig) -> dict[str, Any]:
     read(stage, began.started_s)
     trail = [json.loads(line) for line in (stage.place.folder / rules.AUDIT).read_text().splitlines()]
     return {
-        "name": name, "control": began.control, "treatment": began.treatment, "phase": state.phase, "trail": trail,
+        "name": name,
+        "control": began.control,
+        "treatment": began.treatment,
+        "phase": state.phase,
+        "trail": trail,
         "coverage_at_the_end": covered,
-    }  # fmt: skip
+    }
 
 
 def read(stage: Stage, since_s: float) -> None:
@@ -96,19 +113,25 @@ def read(stage: Stage, since_s: float) -> None:
     with artifacts.replacing(folder) as partial:
         compact.compact([stage.out / "events"], partial)
     since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(since_s))
-    cfg = ExperimentConfig.parse({"since": since, "window_s": max(1, round(90 / stage.compression)), "planned_users": 1000})
+    cfg = ExperimentConfig.parse(
+        {"since": since, "window_s": max(1, round(90 / stage.compression)), "planned_users": 1000}
+    )
     experiment.run(folder, stage.out / "readout", cfg, videos=stage.out / "world")
 
 
 def bad_index(stage: Stage, control: Path, challenger: Path) -> str:
-    """The champion's encoder with the challenger's index, registered as if it were whole: what a gateway says to it."""
+    """The champion's encoder with the challenger's index, registered as if it were whole: what a gateway says
+    to it.
+    """
     folder = stage.out / "bad-index"
     shutil.copytree(control, folder)
     for name in ("index.faiss", "index.json"):
         shutil.copyfile(challenger / name, folder / name)
     version = enlist(stage, folder)
     try:
-        rollout.deploy.release(registry.NAME, version, "treatment", stage.place.deploy, registry_uri=stage.registry)
+        rollout.deploy.release(
+            registry.NAME, version, "treatment", stage.place.deploy, registry_uri=stage.registry
+        )
     except ServiceError as error:
         rollout.deploy.withdraw("treatment", stage.place.deploy)
         return str(error)
@@ -128,7 +151,7 @@ def untrained(stage: Stage, control: Path) -> str:
     for source in (*(stage.out / "untrained-onnx").iterdir(), *(stage.out / "untrained-index").iterdir()):
         if source.is_file():
             shutil.copyfile(source, folder / source.name)
-    from crops.retriever.onnx_encoder import OnnxEncoder
+    from crops.release.encoder import OnnxEncoder
 
     probes = artifacts.read_json(folder / "fingerprint.json")["queries"]
     vectors = OnnxEncoder(folder).encode(probes)
@@ -138,7 +161,9 @@ def untrained(stage: Stage, control: Path) -> str:
 
 
 def slow(stage: Stage, control: Path) -> str:
-    """The champion's release with an encoder that gives the same vectors after some needless work: its version."""
+    """The champion's release with an encoder that gives the same vectors after some needless work: its
+    version.
+    """
     import numpy as np
     import onnx
     from onnx import helper, numpy_helper
@@ -167,7 +192,9 @@ def slow(stage: Stage, control: Path) -> str:
 
 
 def next_log(stage: Stage, world: Path) -> Path:
-    """The world's log with the rehearsal as its newest day: its times stretched again, so that 90 s are 90 s."""
+    """The world's log with the rehearsal as its newest day: its times stretched again, so that 90 s are
+    90 s.
+    """
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
@@ -177,13 +204,18 @@ def next_log(stage: Stage, world: Path) -> Path:
     day = max(p.name.removeprefix("date=") for p in (logs / "searches").iterdir())
     newest = datetime.fromisoformat(day).replace(tzinfo=UTC) + timedelta(days=1)
     for name in ("searches", "results"):
-        parts = [pq.read_table(p, partitioning=None) for p in sorted((stage.out / "tables" / name).rglob("*.parquet"))]
+        parts = [
+            pq.read_table(p, partitioning=None)
+            for p in sorted((stage.out / "tables" / name).rglob("*.parquet"))
+        ]
         found = pa.concat_tables(parts)
         if "ts" in found.column_names:
             times = pc.cast(found["ts"], pa.int64())
             first = pc.min(times).as_py()
             stretched = pc.cast(
-                pc.multiply(pc.cast(pc.subtract(times, first), pa.float64()), stage.compression), pa.int64(), safe=False
+                pc.multiply(pc.cast(pc.subtract(times, first), pa.float64()), stage.compression),
+                pa.int64(),
+                safe=False,
             )
             moved = pc.cast(pc.add(stretched, int(newest.timestamp() * 1e6)), pa.timestamp("us", tz="UTC"))
             found = found.set_column(found.column_names.index("ts"), "ts", moved)
@@ -194,22 +226,40 @@ def next_log(stage: Stage, world: Path) -> Path:
 
 
 def train_on(stage: Stage, logs: Path) -> dict[str, Any]:
-    """The pipeline on that log, against the champion that the rehearsal promoted: its verdict, and what the newest day gave."""
+    """The pipeline on that log, against the champion that the rehearsal promoted: its verdict, and what the
+    newest day gave.
+    """
     command = [
-        sys.executable, "-m", "crops", "run", "--logs", str(logs), "--out", str(stage.out / "next"),
-        "--config", str(ROOT / "configs/quickstart.yaml"), "--registry", stage.registry, "--llm", "world",
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "crops",
+        "run",
+        "--logs",
+        str(logs),
+        "--out",
+        str(stage.out / "next"),
+        "--config",
+        str(ROOT / "configs/quickstart.yaml"),
+        "--registry",
+        stage.registry,
+        "--llm",
+        "world",
+    ]
     print("== the pipeline on what people did", flush=True)
     code = subprocess.run(command, cwd=ROOT).returncode
     if code not in (0, 3, 4):
         return {"verdict": f"exit code {code}", "reasons": [], "closed": False}
     report = artifacts.read_json(stage.out / "next/report.json")
-    return {"verdict": report["gate"]["verdict"], "reasons": report["gate"]["reasons"], "recall_at_100": report["recall_at_100"],
-            "closed": True}  # fmt: skip
+    return {
+        "verdict": report["gate"]["verdict"],
+        "reasons": report["gate"]["reasons"],
+        "recall_at_100": report["recall_at_100"],
+        "closed": True,
+    }
 
 
 def artifacts_table() -> Any:
-    from crops import records
+    from crops.tables import records
 
     return records.DOCUMENTS
 
@@ -224,30 +274,43 @@ def page(stage: Stage, report: dict[str, Any]) -> None:
     import html
 
     def rows(found: dict[str, Any]) -> str:
-        return "".join(f"<tr><td>{line['at'][11:19]}</td><td>{line['phase']} {line['step'] + 1}</td><td>{line['verdict']}</td>"
-                       f"<td>{html.escape(line['reason'])}</td></tr>" for line in found["trail"])  # fmt: skip
+        return "".join(
+            f"<tr><td>{line['at'][11:19]}</td><td>{line['phase']} "
+            f"{line['step'] + 1}</td><td>{line['verdict']}</td>"
+            f"<td>{html.escape(line['reason'])}</td></tr>"
+            for line in found["trail"]
+        )
 
     lifts = "".join(
-        f"<tr><td>{name.upper()}</td><td>{_percent(m['lift'])}</td><td>{_percent(m['low'])} to {_percent(m['high'])}</td>"
-        f"<td>{m['verdict']}</td><td>{100 * PAPER[name]:+.3f} %</td></tr>" for name, m in report["lifts"].items()
-    )  # fmt: skip
+        f"<tr><td>{name.upper()}</td><td>{_percent(m['lift'])}</td><td>{_percent(m['low'])} to "
+        f"{_percent(m['high'])}</td>"
+        f"<td>{m['verdict']}</td><td>{100 * PAPER[name]:+.3f} %</td></tr>"
+        for name, m in report["lifts"].items()
+    )
     trails = ""
     for r in report["rollouts"]:
         end = f"{r['phase']} at a coverage of {r['coverage_at_the_end']:.0%}"
-        trails += f"<h3>{r['name']}: {r['treatment']} against {r['control']}: {end}</h3><table>{rows(r)}</table>"
-    style = (ROOT / "crops/io/report/style.html.j2").read_text()
-    text = f"""<!doctype html><html lang="en"><head><meta charset="utf-8"><title>CroPS rehearsal</title>{style}</head><body>
+        trails += (
+            f"<h3>{r['name']}: {r['treatment']} against {r['control']}: {end}</h3><table>{rows(r)}</table>"
+        )
+    style = (ROOT / "crops/report/style.html.j2").read_text()
+    text = f"""<!doctype html><html lang="en"><head><meta charset="utf-8">
+<title>CroPS rehearsal</title>{style}</head><body>
 <h1>CroPS rehearsal</h1>
-<p class="box unknown"><b>Simulated people.</b> {report["searches"]:,} searches in {report["minutes"]:.0f} minutes. Delays between
-searches and the window of reformulations are compressed {stage.compression:.0f} times; dwell times of the rollout are seconds.
+<p class="box unknown"><b>Simulated people.</b>
+{report["searches"]:,} searches in {report["minutes"]:.0f} minutes.
+Delays between searches and the window of reformulations are compressed {stage.compression:.0f} times;
+dwell times of the rollout are seconds.
 What is measured here says that the machinery works, not what users would do.</p>
 <h2>Measured lifts of crops over clicks</h2><table>
-<tr><th>Metric</th><th>Lift</th><th>always-valid 95 % interval</th><th></th><th>the paper, on people</th></tr>{lifts}</table>
+<tr><th>Metric</th><th>Lift</th><th>always-valid 95 % interval</th><th></th><th>the paper, on people</th></tr>
+{lifts}</table>
 <p><a href="readout-crops/readout.html">The readout</a></p>
 <h2>Rollouts</h2>{trails}
 <h2>An index of another encoder</h2><p class="box">{html.escape(report["bad_index"])}</p>
-<h2>The loop closes</h2><p>The log with the rehearsal as its newest day, validated, mined, and trained on against the promoted
-champion: {html.escape(report["next"]["verdict"])}. <a href="next/report.html">The report</a></p>
+<h2>The loop closes</h2><p>The log with the rehearsal as its newest day, validated, mined, and
+trained on against the promoted champion: {html.escape(report["next"]["verdict"])}.
+<a href="next/report.html">The report</a></p>
 <ul>{"".join(f"<li>{html.escape(reason)}</li>" for reason in report["next"]["reasons"])}</ul></body></html>"""
     (stage.out / "rehearsal.html").write_text(text, encoding="utf-8")
 
@@ -260,8 +323,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", type=Path, default=Path("runs/quickstart"), help="what `make run` wrote")
     parser.add_argument("--out", type=Path, default=Path("runs/rehearsal"))
-    parser.add_argument("--compression", type=float, default=30.0, help="of delays between searches and of the 90 s window")
-    parser.add_argument("--step-seconds", type=float, default=20.0, help="dwell of a canary step; the A/B takes 3 to 20 times it")
+    parser.add_argument(
+        "--compression", type=float, default=30.0, help="of delays between searches and of the 90 s window"
+    )
+    parser.add_argument(
+        "--step-seconds",
+        type=float,
+        default=20.0,
+        help="dwell of a canary step; the A/B takes 3 to 20 times it",
+    )
     parser.add_argument("--sessions-per-second", type=float, default=20.0)
     given = parser.parse_args()
     out = given.out.resolve()
@@ -277,10 +347,19 @@ def main() -> int:
     url = f"http://127.0.0.1:{port}"
     settings = {"poll_s": 0.2, "window_s": 90 / given.compression, "features": str(out / "features.json")}
     champion = laptop.release_of(control, f"models:/{registry.NAME}/{registry.holder(uri, 'champion')}")
-    stack = threading.Thread(target=lambda: laptop.serve(
-        {"control": champion}, out / "state", host="127.0.0.1", port=port, events=out / "events", settings=settings,
-        say=lambda line: (said.append(line), print(f"   {line}", flush=True)), stop=stop.is_set, handle_signals=False,
-    ))  # fmt: skip
+    stack = threading.Thread(
+        target=lambda: laptop.serve(
+            {"control": champion},
+            out / "state",
+            host="127.0.0.1",
+            port=port,
+            events=out / "events",
+            settings=settings,
+            say=lambda line: (said.append(line), print(f"   {line}", flush=True)),
+            stop=stop.is_set,
+            handle_signals=False,
+        )
+    )
     stack.start()
     while not any(line.startswith("ready") for line in said):
         time.sleep(0.2)
@@ -288,13 +367,28 @@ def main() -> int:
             return 1
     triton = next(line.split()[-1] for line in said if line.startswith("Triton: "))
     monitor, asked = _prometheus(out, port)
-    deploy = DeployConfig(manifest=str(out / "state/manifest.json"), triton=triton, repository=str(out / "state/models"),
-                          releases=str(out / "releases"), gateways=(url,))  # fmt: skip
-    place = rollout.Place(folder=out / "rollout", prometheus=asked, registry=uri, features=out / "features.json",
-                          readout=out / "readout/readout.json", deploy=deploy)  # fmt: skip
-    stage = Stage(out=out, compression=given.compression, url=url, prometheus=asked, registry=uri, place=place)
+    deploy = DeployConfig(
+        manifest=str(out / "state/manifest.json"),
+        triton=triton,
+        repository=str(out / "state/models"),
+        releases=str(out / "releases"),
+        gateways=(url,),
+    )
+    place = rollout.Place(
+        folder=out / "rollout",
+        prometheus=asked,
+        registry=uri,
+        features=out / "features.json",
+        readout=out / "readout/readout.json",
+        deploy=deploy,
+    )
+    stage = Stage(
+        out=out, compression=given.compression, url=url, prometheus=asked, registry=uri, place=place
+    )
     home = threading.Event()
-    people = People(world, url, compression=given.compression, sessions_per_s=given.sessions_per_second, seed=0)
+    people = People(
+        world, url, compression=given.compression, sessions_per_s=given.sessions_per_second, seed=0
+    )
     crowd = threading.Thread(target=people.run, args=(home.is_set,))
     crowd.start()
     try:
@@ -305,13 +399,20 @@ def main() -> int:
         stop.set()
         stack.join(30)
         monitor.terminate()
-    report |= {"searches": people.searches, "failed": people.failed, "minutes": (time.monotonic() - began_s) / 60}
+    report |= {
+        "searches": people.searches,
+        "failed": people.failed,
+        "minutes": (time.monotonic() - began_s) / 60,
+    }
     report["next"] = train_on(stage, next_log(stage, world))
     report["as_expected"] = report["as_expected"] and report["next"]["closed"]
     report["minutes"] = (time.monotonic() - began_s) / 60
     artifacts.write_json(out / "rehearsal.json", report)
     page(stage, report)
-    print(f"{report['searches']:,} searches, {report['failed']} not answered, {report['minutes']:.1f} min: {out}/rehearsal.html")
+    print(
+        f"{report['searches']:,} searches, {report['failed']} not answered, "
+        f"{report['minutes']:.1f} min: {out}/rehearsal.html"
+    )
     return 0 if report["as_expected"] else 1
 
 
@@ -319,8 +420,10 @@ def _rehearse(stage: Stage, control: Path, challenger: Path, settings: RolloutCo
     first = walk(stage, "crops", settings)
     shutil.copytree(stage.out / "readout", stage.out / "readout-crops")
     found = artifacts.read_json(stage.out / "readout-crops/readout.json")
-    lifts = {name: {k: m[k] for k in ("lift", "low", "high", "p", "verdict", "control", "treatment")}
-             for name, m in found["metrics"].items()}  # fmt: skip
+    lifts = {
+        name: {k: m[k] for k in ("lift", "low", "high", "p", "verdict", "control", "treatment")}
+        for name, m in found["metrics"].items()
+    }
     refused = bad_index(stage, control, challenger)
     print(f"== index of another encoder: {refused[:160]}", flush=True)
     time.sleep(65)  # a rollout counts refusals of at least its last minute, and that one was not its own
@@ -330,11 +433,24 @@ def _rehearse(stage: Stage, control: Path, challenger: Path, settings: RolloutCo
         ("untrained", untrained(stage, control), BY_WHAT_IS_FOUND),
         ("slow", slow(stage, challenger), ("p99", "errors")),
     ):
-        registry.move(stage.registry, "challenger", version, expected=registry.holder(stage.registry, "challenger"),
-                      reason="rehearsal: a bad release")  # fmt: skip
+        registry.move(
+            stage.registry,
+            "challenger",
+            version,
+            expected=registry.holder(stage.registry, "challenger"),
+            reason="rehearsal: a bad release",
+        )
         rollouts.append(walk(stage, name, settings))
-        good &= rollouts[-1]["phase"] == "rolled back" and rollouts[-1]["trail"][-1]["reason"].startswith(rails)
-    return {"rollouts": rollouts, "lifts": lifts, "users": found["users"], "bad_index": refused, "as_expected": good}
+        good &= rollouts[-1]["phase"] == "rolled back" and rollouts[-1]["trail"][-1]["reason"].startswith(
+            rails
+        )
+    return {
+        "rollouts": rollouts,
+        "lifts": lifts,
+        "users": found["users"],
+        "bad_index": refused,
+        "as_expected": good,
+    }
 
 
 def _own_registry(run: Path, out: Path) -> str:
@@ -356,9 +472,15 @@ def _prometheus(out: Path, gateway: int) -> tuple[subprocess.Popen[bytes], str]:
     rules_files = [str(path) for path in (ROOT / "monitoring/rules").glob("*.yaml")]
     config = {"global": {"scrape_interval": "1s"}, "scrape_configs": [scraped], "rule_files": rules_files}
     (out / "prometheus.yml").write_text(json.dumps(config))
-    command = ["prometheus", f"--config.file={out}/prometheus.yml", f"--storage.tsdb.path={out}/tsdb",
-               f"--web.listen-address=127.0.0.1:{port}"]  # fmt: skip
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL), f"http://127.0.0.1:{port}"
+    command = [
+        "prometheus",
+        f"--config.file={out}/prometheus.yml",
+        f"--storage.tsdb.path={out}/tsdb",
+        f"--web.listen-address=127.0.0.1:{port}",
+    ]
+    return subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ), f"http://127.0.0.1:{port}"
 
 
 if __name__ == "__main__":

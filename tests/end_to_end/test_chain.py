@@ -1,4 +1,6 @@
-"""`crops run` on the tiny world, every stage real: what it ends with, and that a SIGKILL at any place changes nothing."""
+"""`crops run` on the tiny world, every stage real: what it ends with, and that a SIGKILL at any place changes
+nothing.
+"""
 
 import hashlib
 import json
@@ -12,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from crops import records
-from crops.io import artifacts, registry
+from crops.services import registry
+from crops.tables import artifacts, records
 
 pytestmark = pytest.mark.timeout(1_800)
 
@@ -25,12 +27,27 @@ train: {steps: 12, check_every: 6, batch_queries: 16, probe_steps: 6}
 """
 SETS = {"ct", "qr", "qr_raw", "qr_relevant", "truth", "unseen", "no_click"}
 SYSTEMS = {"bm25", "clicks", "crops", "crops_paper", "crops_no_knowledge"}
-STAGES = ("validate", "augment", "knowledge", "discriminate", "label", "train", "export", "index", "evaluate", "baseline", "gate",
-          "register", "report")  # fmt: skip
+STAGES = (
+    "validate",
+    "augment",
+    "knowledge",
+    "discriminate",
+    "label",
+    "train",
+    "export",
+    "index",
+    "evaluate",
+    "baseline",
+    "gate",
+    "register",
+    "report",
+)
 
 
 def crops(*args: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "crops", *args], cwd=ROOT, capture_output=True, text=True, timeout=1_200)
+    return subprocess.run(
+        [sys.executable, "-m", "crops", *args], cwd=ROOT, capture_output=True, text=True, timeout=1_200
+    )
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +61,20 @@ def logs(tmp_path_factory):
 
 def command(logs: Path, out: Path) -> list[str]:
     config = str(logs.parent / "config.yaml")
-    return [sys.executable, "-m", "crops", "run", "--logs", str(logs), "--out", str(out), "--llm", "world", "--config", config]
+    return [
+        sys.executable,
+        "-m",
+        "crops",
+        "run",
+        "--logs",
+        str(logs),
+        "--out",
+        str(out),
+        "--llm",
+        "world",
+        "--config",
+        config,
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +87,9 @@ def whole(logs, tmp_path_factory):
 
 
 def tables(out: Path) -> dict[str, str]:
-    """Digest of every table, model and index that the stages wrote, by task and path; reports hold times and are left out."""
+    """Digest of every table, model and index that the stages wrote, by task and path; reports hold times and
+    are left out.
+    """
     found = {}
     for path in sorted((out / ".cache/artifacts").rglob("*")):
         if path.suffix in (".parquet", ".safetensors", ".onnx", ".faiss") and ".checkpoints" not in str(path):
@@ -87,8 +119,16 @@ def test_without_a_champion_clicks_is_registered_first_and_becomes_it(whole):
     assert registry.holder(uri, "challenger") == ("2" if code == 0 else None)
     release = registry.download(uri, "1", out / "downloaded")
     names = {p.name for p in release.iterdir()}
-    assert {"query_encoder.onnx", "tokenizer.json", "index.faiss", "documents", "fingerprint.json", "training_pairs.parquet",
-            "MODEL_CARD.md", "checksums.json"} <= names  # fmt: skip
+    assert {
+        "query_encoder.onnx",
+        "tokenizer.json",
+        "index.faiss",
+        "documents",
+        "fingerprint.json",
+        "training_pairs.parquet",
+        "MODEL_CARD.md",
+        "checksums.json",
+    } <= names
 
 
 def test_every_perspective_reached_training_and_truth_did_not(whole):
@@ -108,7 +148,9 @@ def test_the_second_run_does_nothing_twice_and_says_the_same(whole, logs):
 
 
 def killed_in(stage: str, logs: Path, out: Path, *, delay_s: float) -> bool:
-    """Starts the run, waits until `stage` has begun, sends SIGKILL to the whole group; False where it ended before."""
+    """Starts the run, waits until `stage` has begun, sends SIGKILL to the whole group; False where it ended
+    before.
+    """
     with (out.parent / "screen.log").open("ab") as log:
         child = subprocess.Popen(command(logs, out), cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
     begun = f"'{stage}'"
@@ -150,7 +192,9 @@ def test_killed_in_every_stage_it_ends_with_the_same_tables(whole, logs, tmp_pat
 
 
 def test_without_reformulations_feed_and_llm_it_still_ends_with_a_report(logs, tmp_path):
-    """One search per user and day, no feed, no LLM: nothing to hold the challenger to, so the verdict is unknown, exit code 4."""
+    """One search per user and day, no feed, no LLM: nothing to hold the challenger to, so the verdict is
+    unknown, exit code 4.
+    """
     import duckdb
 
     poor = tmp_path / "logs"
@@ -167,7 +211,15 @@ def test_without_reformulations_feed_and_llm_it_still_ends_with_a_report(logs, t
             COPY (SELECT * EXCLUDE (date) FROM read_parquet('{logs}/results/{day.name}/*.parquet')
                   WHERE search_id IN (SELECT search_id FROM read_parquet('{searches}/part-0.parquet')))
             TO '{results}/part-0.parquet'""")
-    done = crops("run", "--logs", str(poor), "--out", str(tmp_path / "run"), "--config", str(logs.parent / "config.yaml"))
+    done = crops(
+        "run",
+        "--logs",
+        str(poor),
+        "--out",
+        str(tmp_path / "run"),
+        "--config",
+        str(logs.parent / "config.yaml"),
+    )
     assert done.returncode == 4, done.stdout + done.stderr
     report = json.loads((tmp_path / "run/report.json").read_text())
     assert report["recall_at_100"]["qr_raw"] is None
@@ -180,9 +232,13 @@ def test_without_reformulations_feed_and_llm_it_still_ends_with_a_report(logs, t
 
 @pytest.mark.docker
 def test_in_its_images_the_pipeline_makes_the_same(logs, whole, images, tmp_path):
-    """KFP's DockerRunner on a real engine: every task in the image that a cluster would run, with nothing of this checkout."""
+    """KFP's DockerRunner on a real engine: every task in the image that a cluster would run, with nothing of
+    this checkout.
+    """
     out = tmp_path / "run"
-    done = subprocess.run([*command(logs, out), "--runner", "docker"], cwd=ROOT, capture_output=True, text=True, timeout=1_500)
+    done = subprocess.run(
+        [*command(logs, out), "--runner", "docker"], cwd=ROOT, capture_output=True, text=True, timeout=1_500
+    )
     assert done.returncode == whole[1], done.stdout[-3000:] + done.stderr[-3000:]
     report, expected = (json.loads((folder / "report.json").read_text()) for folder in (out, whole[0]))
     for key in ("ladder", "hierarchy", "counts"):
@@ -198,7 +254,11 @@ def test_in_images_a_task_that_fails_is_seen_to_fail(logs, images, tmp_path):
     shutil.copytree(logs, broken)
     shutil.rmtree(broken / "results")
     done = subprocess.run(
-        [*command(broken, tmp_path / "run"), "--runner", "docker"], cwd=ROOT, capture_output=True, text=True, timeout=600
+        [*command(broken, tmp_path / "run"), "--runner", "docker"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=600,
     )
     assert done.returncode == 2, done.stdout[-3000:] + done.stderr[-3000:]
     assert "validate" in done.stderr

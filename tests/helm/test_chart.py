@@ -1,4 +1,5 @@
-"""The chart, rendered by real Helm for every supported shape: valid, locked down, stable, and strict about bad values.
+"""The chart, rendered by real Helm for every supported shape: valid, locked down, stable, and strict about
+bad values.
 
 CROPS_GOLDEN=write pytest tests/helm    writes golden/ anew after a change that is meant.
 """
@@ -14,13 +15,13 @@ import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
-from crds import validate as validate_custom
 from helm_python import Chart
 
 from crops.config.all import Config
 from crops.config.deploy import DeployConfig
 from serving.gateway.settings import Settings
 from serving.triton import follow
+from tests.helm.crds import validate as validate_custom
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "helm/crops"
@@ -88,7 +89,12 @@ def test_every_object_is_valid_for_kubernetes(shape):
 
 def test_the_validators_see_what_is_wrong():
     """An API version that is gone, a misspelt field, a custom one: none may pass in silence."""
-    gone = {"apiVersion": "autoscaling/v2beta2", "kind": "HorizontalPodAutoscaler", "metadata": {"name": "x"}, "spec": {}}
+    gone = {
+        "apiVersion": "autoscaling/v2beta2",
+        "kind": "HorizontalPodAutoscaler",
+        "metadata": {"name": "x"},
+        "spec": {},
+    }
     with pytest.raises(kubernetes_validate.SchemaNotFoundError):
         kubernetes_validate.validate(gone, KUBERNETES, strict=True)
     documents = rendered(values_of("cluster"))
@@ -112,7 +118,14 @@ def test_every_pod_passes_the_restricted_profile(shape):
         assert pod["securityContext"]["runAsUser"] > 0, name
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, name
         kinds = {kind for volume in pod.get("volumes", []) for kind in volume if kind != "name"}
-        assert kinds <= {"configMap", "emptyDir", "persistentVolumeClaim", "secret", "projected", "downwardAPI"}, name
+        assert kinds <= {
+            "configMap",
+            "emptyDir",
+            "persistentVolumeClaim",
+            "secret",
+            "projected",
+            "downwardAPI",
+        }, name
         for container in containers(pod):
             context = container["securityContext"]
             assert context["allowPrivilegeEscalation"] is False, name
@@ -125,14 +138,18 @@ def test_every_pod_keeps_the_rules_of_the_house(shape):
     for name, pod in pods(shape[1]):
         assert pod["automountServiceAccountToken"] is False, name
         for container in containers(pod):
-            assert re.search(r"(:(?!latest$)[\w.-]+|@sha256:[0-9a-f]{64})$", container["image"]), container["image"]
+            assert re.search(r"(:(?!latest$)[\w.-]+|@sha256:[0-9a-f]{64})$", container["image"]), container[
+                "image"
+            ]
             assert {"requests", "limits"} <= container["resources"].keys(), name
             for kept in ("requests", "limits"):
                 assert {"cpu", "memory"} <= container["resources"][kept].keys(), name
         if not name.startswith(("CronJob", "Pod")):
             for container in pod["containers"]:
                 assert "livenessProbe" in container, name
-                assert name.endswith("-rollout") or {"startupProbe", "readinessProbe"} <= container.keys(), name
+                assert name.endswith("-rollout") or {"startupProbe", "readinessProbe"} <= container.keys(), (
+                    name
+                )
 
 
 def test_no_secret_is_in_the_chart_only_names_of_secrets(shape):
@@ -152,7 +169,9 @@ def test_what_is_mounted_is_there_and_what_is_there_is_mounted(shape):
 
 
 def test_selectors_find_exactly_their_own_pods(shape):
-    """Services, budgets, policies and monitors: each of the labels they ask for is on one component's pods, and only there."""
+    """Services, budgets, policies and monitors: each of the labels they ask for is on one component's pods,
+    and only there.
+    """
     labels = {}
     for document in shape[1]:
         if document["kind"] in ("Deployment", "StatefulSet", "Rollout"):
@@ -162,9 +181,10 @@ def test_selectors_find_exactly_their_own_pods(shape):
     for document in shape[1]:
         spec = document.get("spec", {})
         asked = {
-            "Service": spec.get("selector"), "PodDisruptionBudget": spec.get("selector", {}).get("matchLabels"),
+            "Service": spec.get("selector"),
+            "PodDisruptionBudget": spec.get("selector", {}).get("matchLabels"),
             "NetworkPolicy": spec.get("podSelector", {}).get("matchLabels"),
-        }.get(document["kind"])  # fmt: skip
+        }.get(document["kind"])
         if asked is not None:
             matched = [name for name, found in labels.items() if asked.items() <= found.items()]
             assert len(matched) == 1, (document["kind"], document["metadata"]["name"], matched)
@@ -173,12 +193,20 @@ def test_selectors_find_exactly_their_own_pods(shape):
 def test_the_settings_are_what_the_programs_read(shape):
     documents = shape[1]
     gateway = Settings.parse(json.loads(named(documents, "ConfigMap", "-gateway")["data"]["gateway.json"]))
-    triton = follow.Settings.parse(json.loads(named(documents, "ConfigMap", "-triton")["data"]["triton.json"]))
+    triton = follow.Settings.parse(
+        json.loads(named(documents, "ConfigMap", "-triton")["data"]["triton.json"])
+    )
     assert gateway.manifest == triton.manifest
     assert gateway.triton_follows
-    services = {f"dns:///{d['metadata']['name']}:{d['spec']['ports'][0]['port']}" for d in documents if d["kind"] == "Service"}
+    services = {
+        f"dns:///{d['metadata']['name']}:{d['spec']['ports'][0]['port']}"
+        for d in documents
+        if d["kind"] == "Service"
+    }
     assert gateway.triton in services
-    rollouts = [d for d in documents if d["kind"] == "ConfigMap" and d["metadata"]["name"].endswith("-rollout")]
+    rollouts = [
+        d for d in documents if d["kind"] == "ConfigMap" and d["metadata"]["name"].endswith("-rollout")
+    ]
     for held in rollouts:
         config = Config(raw=yaml.safe_load(held["data"]["crops.yaml"]))
         deploy: DeployConfig = config.section("deploy")
@@ -191,7 +219,9 @@ def test_the_settings_are_what_the_programs_read(shape):
 def test_the_render_is_what_was_looked_at(name):
     """A golden diff: an unmeant change shows. The generated rules and dashboards have tests of their own."""
     documents = [
-        d for d in rendered(values_of(name)) if d["kind"] != "PrometheusRule" and "dashboard" not in d["metadata"]["name"]
+        d
+        for d in rendered(values_of(name))
+        if d["kind"] != "PrometheusRule" and "dashboard" not in d["metadata"]["name"]
     ]
     text = yaml.safe_dump_all(documents, sort_keys=True, width=130)
     path = GOLDEN / f"{name}.yaml"
@@ -202,10 +232,14 @@ def test_the_render_is_what_was_looked_at(name):
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_an_upgrade_keeps_every_selector(name):
-    """Kubernetes refuses to change the selector of a Deployment or StatefulSet, and the claim templates of the latter."""
+    """Kubernetes refuses to change the selector of a Deployment or StatefulSet, and the claim templates of
+    the latter.
+    """
     before = list(yaml.safe_load_all((GOLDEN / f"selectors-0.1.0-{name}.yaml").read_text()))
     now = {
-        (d["kind"], d["metadata"]["name"]): d["spec"]["selector"] for d in rendered(values_of(name)) if d["kind"] in WORKLOADS[:3]
+        (d["kind"], d["metadata"]["name"]): d["spec"]["selector"]
+        for d in rendered(values_of(name))
+        if d["kind"] in WORKLOADS[:3]
     }
     for kept in before:
         assert now[(kept["kind"], kept["name"])] == kept["selector"]
@@ -217,8 +251,13 @@ BAD = [
     ({"release": {"existing": False}}, "no champion"),
     ({"release": {"existing": False, "uri": "models:/crops/1", "sha256": "a" * 64}}, "pulled from MLflow"),
     ({"release": {"uri": "crops"}}, "pattern"),
-    ({"ingress": {"enabled": True, "host": "a.example"},
-      "gatewayApi": {"enabled": True, "host": "a.example", "parent": {"name": "p"}}}, "choose one"),
+    (
+        {
+            "ingress": {"enabled": True, "host": "a.example"},
+            "gatewayApi": {"enabled": True, "host": "a.example", "parent": {"name": "p"}},
+        },
+        "choose one",
+    ),
     ({"ingress": {"enabled": True}}, "minLength"),
     ({"images": {"gateway": {"tag": "latest"}}}, "not"),
     ({"events": {"kind": "kafka"}}, "events.kafka.servers"),
@@ -232,10 +271,12 @@ BAD = [
     ({"redis": {"url": "redis.example"}}, "pattern"),
     ({"compactor": {"schedule": "hourly"}}, "pattern"),
     ({"gateway": {"resources": {"limits": {"cpu": "2", "memory": "4Gi"}}, "minAvailable": 7}}, "drained"),
-]  # fmt: skip
+]
 
 
-@pytest.mark.parametrize(("values", "why"), BAD, ids=[why.replace(" ", "-") + str(n) for n, (_, why) in enumerate(BAD)])
+@pytest.mark.parametrize(
+    ("values", "why"), BAD, ids=[why.replace(" ", "-") + str(n) for n, (_, why) in enumerate(BAD)]
+)
 def test_values_that_cannot_be_meant_are_refused(values, why):
     with pytest.raises(helm_python.HelmError) as refused:
         rendered(values)

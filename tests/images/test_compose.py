@@ -1,10 +1,11 @@
-"""The compose file of a laptop: its rules, its configs by their own tools, and our five services of it up and answering."""
+"""The compose file of a laptop: its rules, its configs by their own tools, and our five services of it up and
+answering.
+"""
 
 import json
 import os
 import shutil
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -12,11 +13,9 @@ import httpx
 import pytest
 import yaml
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "crops/stages"))
-import toy_release as toy
-
-from crops.index import sha256
+from crops.release.index import sha256
 from serving.triton import launch
+from tests.crops.stages import toy_release as toy
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPOSE = ROOT / "docker/compose.yaml"
@@ -28,7 +27,9 @@ def compose(*words: str, **environment: str) -> str:
     """Compose's own command, as a plugin of docker or by its old name."""
     env = {**os.environ, "PATH": f"/usr/bin:{os.environ['PATH']}", **environment}
     base = ["docker-compose"] if shutil.which("docker-compose", path=env["PATH"]) else ["docker", "compose"]
-    done = subprocess.run([*base, "-p", "crops-test", "-f", str(COMPOSE), *words], env=env, capture_output=True, text=True)
+    done = subprocess.run(
+        [*base, "-p", "crops-test", "-f", str(COMPOSE), *words], env=env, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -65,9 +66,15 @@ def test_prometheus_and_alertmanager_read_their_configs(tmp_path, tool, command,
 
 @pytest.fixture
 def up(engine, images, tmp_path):
-    """Ports of gateway and MLflow, which keeps its tables in SQLite: public images (Postgres, Redis) cannot be counted on."""
+    """Ports of gateway and MLflow, which keeps its tables in SQLite: public images (Postgres, Redis) cannot
+    be counted on.
+    """
     gateway, mlflow = launch.free_ports(2)
-    env = {"GATEWAY_PORT": str(gateway), "MLFLOW_PORT": str(mlflow), "MLFLOW_BACKEND": "sqlite:////var/lib/crops/mlflow.db"}
+    env = {
+        "GATEWAY_PORT": str(gateway),
+        "MLFLOW_PORT": str(mlflow),
+        "MLFLOW_BACKEND": "sqlite:////var/lib/crops/mlflow.db",
+    }
     try:
         compose("up", "-d", "--no-deps", "volumes", "mlflow", **env)
         yield gateway, mlflow, env
@@ -98,10 +105,18 @@ def test_registry_release_triton_and_gateway_come_up_and_answer(up, tmp_path):
     env["CROPS_SHA256"] = sha256(tmp_path / "registered/release/checksums.json")
     compose("up", "-d", "--no-deps", "first-release", "triton", "gateway", **env)
     address = f"http://127.0.0.1:{gateway}"
-    until(alive(f"{address}/readyz"), 120, lambda: compose("logs", "first-release", "triton", "gateway", **env))
-    found = httpx.post(f"{address}/v1/search", json={"query": "subject1", "user_id": "u", "k": 3}, timeout=10).json()
+    until(
+        alive(f"{address}/readyz"), 120, lambda: compose("logs", "first-release", "triton", "gateway", **env)
+    )
+    found = httpx.post(
+        f"{address}/v1/search", json={"query": "subject1", "user_id": "u", "k": 3}, timeout=10
+    ).json()
     assert [len(found["results"]), found["release"]] == [3, "models:/crops/1"]
-    event = {"search_id": found["search_id"], "video_id": found["results"][0]["video_id"], "type": "click",
-             "ts": "2026-01-01T00:00:00Z"}  # fmt: skip
+    event = {
+        "search_id": found["search_id"],
+        "video_id": found["results"][0]["video_id"],
+        "type": "click",
+        "ts": "2026-01-01T00:00:00Z",
+    }
     assert httpx.post(f"{address}/v1/events", json=[event], timeout=10).status_code == 202
     assert json.loads(httpx.get(f"{address}/v1/release").text)["generation"] == 1

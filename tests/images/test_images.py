@@ -1,4 +1,6 @@
-"""The four images: what is in them and what is not, and that they serve a search with nothing but what a cluster allows."""
+"""The four images: what is in them and what is not, and that they serve a search with nothing but what a
+cluster allows.
+"""
 
 import importlib.util
 import json
@@ -11,25 +13,30 @@ from pathlib import Path
 import httpx
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "serving"))
-import releases as toys
-
-from crops import manifest
-from crops.manifest import Manifest
+from crops.release import manifest
+from crops.release.manifest import Manifest
 from serving.triton import launch
+from tests.serving import releases as toys
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(1_800)]
 
 ROOT = Path(__file__).resolve().parents[2]
 # What the "restricted" profile of Kubernetes asks for.
-LOCKED_DOWN = {"read_only": True, "cap_drop": ["ALL"], "security_opt": ["no-new-privileges"], "tmpfs": {"/tmp": "mode=1777"}}
+LOCKED_DOWN = {
+    "read_only": True,
+    "cap_drop": ["ALL"],
+    "security_opt": ["no-new-privileges"],
+    "tmpfs": {"/tmp": "mode=1777"},
+}
 LOCKS = {"mine": ["mine"], "train": ["train"], "gateway": ["gateway"], "triton": ["follow", "triton"]}
 NAMES = tuple(LOCKS)
 LARGEST_MB = {"mine": 1900, "train": 3500, "gateway": 900, "triton": 900}
 
 
 def said(engine, image, *command, **more) -> str:
-    return engine.containers.run(image, list(command), entrypoint="", remove=True, **LOCKED_DOWN, **more).decode()
+    return engine.containers.run(
+        image, list(command), entrypoint="", remove=True, **LOCKED_DOWN, **more
+    ).decode()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -45,7 +52,10 @@ def test_an_image_is_locked_down_labelled_and_small(engine, images, name):
     size = image.attrs["Size"] / 1e6
     print(f"crops/{name}: {size:.0f} MB")
     assert size < LARGEST_MB[name], "something heavy came in"
-    tools = "for t in gcc cc make uv git curl; do command -v $t && exit 1; done; [ ! -s /run/secrets/ca.crt ] && id -u"
+    tools = (
+        "for t in gcc cc make uv git curl; do command -v $t && exit 1; done; [ ! -s "
+        "/run/secrets/ca.crt ] && id -u"
+    )
     assert said(engine, image, "sh", "-c", tools).strip() == "10001"
     assert "Read-only" in said(engine, image, "sh", "-c", "touch /x 2>&1 || true")
 
@@ -59,14 +69,28 @@ def test_the_mining_image_has_no_torch_and_does_its_verbs(engine, images):
         "import importlib.util as u; print([bool(u.find_spec(m)) for m in ('torch', 'kfp', 'mlflow')])",
     )
     assert found.strip() == "[False, True, True]"
-    for verb in ("validate", "augment", "register", "deploy", "rollout", "compact", "experiment", "pull", "submit"):
+    for verb in (
+        "validate",
+        "augment",
+        "register",
+        "deploy",
+        "rollout",
+        "compact",
+        "experiment",
+        "pull",
+        "submit",
+    ):
         assert "Usage" in said(engine, images["mine"], "crops", verb, "--help")
 
 
 def test_the_gateway_image_stays_light(engine, images):
     heavy = ["torch", "transformers", "kfp", "mlflow", "duckdb", "pyspark"]
     found = said(
-        engine, images["gateway"], "python3", "-c", f"import importlib.util as u; print([m for m in {heavy} if u.find_spec(m)])"
+        engine,
+        images["gateway"],
+        "python3",
+        "-c",
+        f"import importlib.util as u; print([m for m in {heavy} if u.find_spec(m)])",
     )
     assert found.strip() == "[]"
 
@@ -81,7 +105,9 @@ def network(engine):
 
 
 def test_gateway_and_triton_answer_a_search_in_locked_down_containers(engine, images, network, tmp_path):
-    """A read-only root, no capabilities, no user of the host: what they write goes to the places that were given to them."""
+    """A read-only root, no capabilities, no user of the host: what they write goes to the places that were
+    given to them.
+    """
     shared, events = tmp_path / "shared", tmp_path / "events"
     (release,) = toys.build(shared, count=1)
     manifest.write(str(shared / "manifest.json"), Manifest(generation=1, arms={"control": release}))
@@ -89,37 +115,74 @@ def test_gateway_and_triton_answer_a_search_in_locked_down_containers(engine, im
     events.chmod(0o777)
     subprocess.run(["chmod", "-R", "a+rX", str(tmp_path)], check=True)
     subprocess.run(["chmod", "a+rx", *map(str, tmp_path.parents[:2])], check=True)
-    (tmp_path / "triton.json").write_text(json.dumps({
-        "manifest": str(shared / "manifest.json"), "venv": "/opt/triton", "repository": "/var/lib/crops/models",
-        "state": "/var/lib/crops", "instances": 1,
-    }))  # fmt: skip
-    (tmp_path / "gateway.json").write_text(json.dumps({
-        "manifest": str(shared / "manifest.json"), "triton": "dns:///triton:8001", "triton_follows": True, "host": "0.0.0.0",
-        "state": "/var/lib/crops", "events": "/var/lib/crops-events", "poll_s": 0.2,
-    }))  # fmt: skip
+    (tmp_path / "triton.json").write_text(
+        json.dumps(
+            {
+                "manifest": str(shared / "manifest.json"),
+                "venv": "/opt/triton",
+                "repository": "/var/lib/crops/models",
+                "state": "/var/lib/crops",
+                "instances": 1,
+            }
+        )
+    )
+    (tmp_path / "gateway.json").write_text(
+        json.dumps(
+            {
+                "manifest": str(shared / "manifest.json"),
+                "triton": "dns:///triton:8001",
+                "triton_follows": True,
+                "host": "0.0.0.0",
+                "state": "/var/lib/crops",
+                "events": "/var/lib/crops-events",
+                "poll_s": 0.2,
+            }
+        )
+    )
     volumes = {str(shared): {"bind": str(shared), "mode": "ro"}}
     writable = {"tmpfs": {"/tmp": "mode=1777", "/var/lib/crops": "uid=10001,gid=10001,exec"}}
     triton = engine.containers.run(
-        images["triton"], detach=True, name="triton", network=network.name, shm_size="256m", **(LOCKED_DOWN | writable),
+        images["triton"],
+        detach=True,
+        name="triton",
+        network=network.name,
+        shm_size="256m",
+        **(LOCKED_DOWN | writable),
         volumes=volumes | {str(tmp_path / "triton.json"): {"bind": "/etc/crops/triton.json", "mode": "ro"}},
-    )  # fmt: skip
+    )
     (port,) = launch.free_ports(1)
     gateway = engine.containers.run(
-        images["gateway"], detach=True, name="gateway", network=network.name, ports={"8080/tcp": ("127.0.0.1", port)},
-        environment={"CROPS_REPLICA": "gateway-7"}, **(LOCKED_DOWN | writable),
-        volumes=volumes | {
+        images["gateway"],
+        detach=True,
+        name="gateway",
+        network=network.name,
+        ports={"8080/tcp": ("127.0.0.1", port)},
+        environment={"CROPS_REPLICA": "gateway-7"},
+        **(LOCKED_DOWN | writable),
+        volumes=volumes
+        | {
             str(tmp_path / "gateway.json"): {"bind": "/etc/crops/gateway.json", "mode": "ro"},
             str(events): {"bind": "/var/lib/crops-events", "mode": "rw"},
         },
-    )  # fmt: skip
+    )
     address = f"http://127.0.0.1:{port}"
     ready(address, gateway, triton)
-    found = httpx.post(f"{address}/v1/search", json={"query": "subject1", "user_id": "u", "k": 3}, timeout=10).json()
+    found = httpx.post(
+        f"{address}/v1/search", json={"query": "subject1", "user_id": "u", "k": 3}, timeout=10
+    ).json()
     assert [len(found["results"]), found["release"]] == [3, "models:/crops/1"]
-    done = httpx.post(f"{address}/v1/events", json=[{
-        "search_id": found["search_id"], "video_id": found["results"][0]["video_id"], "type": "click",
-        "ts": "2026-01-01T00:00:00Z",
-    }], timeout=10)  # fmt: skip
+    done = httpx.post(
+        f"{address}/v1/events",
+        json=[
+            {
+                "search_id": found["search_id"],
+                "video_id": found["results"][0]["video_id"],
+                "type": "click",
+                "ts": "2026-01-01T00:00:00Z",
+            }
+        ],
+        timeout=10,
+    )
     assert done.status_code == 202
     assert list(events.glob("gateway-7*")), "the log carries the replica's name"
     for container in (gateway, triton):
@@ -176,7 +239,14 @@ def test_a_licence_that_cannot_be_shipped_ends_it(bills):
     spec = importlib.util.spec_from_file_location("sbom", ROOT / "docker/sbom.py")
     sbom = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(sbom)
-    licences = ["AGPL-3.0", "GPL-3.0-only", "GNU General Public License v3", "LGPL-2.1", "MIT OR GPL-2.0", "MIT",
-                "GNU Library or Lesser General Public License (LGPL)"]  # fmt: skip
+    licences = [
+        "AGPL-3.0",
+        "GPL-3.0-only",
+        "GNU General Public License v3",
+        "LGPL-2.1",
+        "MIT OR GPL-2.0",
+        "MIT",
+        "GNU Library or Lesser General Public License (LGPL)",
+    ]
     found = sbom.forbidden({"python": [["p", "1", licence] for licence in licences]})
     assert [line.split(": ")[1] for line in found] == licences[:3]

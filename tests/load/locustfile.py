@@ -1,12 +1,16 @@
-"""Searchers of the simulated world in front of a gateway: they type, click what is relevant to them, watch, and rephrase.
+"""Searchers of the simulated world in front of a gateway: they type, click what is relevant to them, watch,
+and rephrase.
 
     locust -f tests/load/locustfile.py --host http://127.0.0.1:8080 --headless --run-time 60s --users 50
     LOAD_SHAPE=ramp locust ...                    from 1 user to LOAD_USERS (100) in LOAD_SECONDS (120)
-    LOAD_RATE=2 locust ...                        every user starts two searches a second, however long answers take
-    locust ... EncoderUser                        gRPC to Triton alone: LOAD_TRITON=host:port LOAD_MODEL=query_encoder-...
+    LOAD_RATE=2 locust ...                        every user starts two searches a second, however long
+                                                  answers take
+    locust ... EncoderUser                        gRPC to Triton alone: LOAD_TRITON=host:port
+                                                  LOAD_MODEL=query_encoder-...
 
 Exit code 1 where the SLO does not hold: LOAD_P99_MS (200) on searches, LOAD_ERRORS (0.001) of all requests.
-LOAD_WORLD names the folder that `crops world` wrote (queries as often as people asked them, and what is relevant).
+LOAD_WORLD names the folder that `crops world` wrote (queries as often as people asked them, and what is
+relevant).
 """
 
 import os
@@ -26,10 +30,15 @@ P99_MS, ERRORS = float(os.environ.get("LOAD_P99_MS", "200")), float(os.environ.g
 
 @cache
 def world() -> tuple[list[str], dict[str, set[str]], dict[str, list[str]]]:
-    """Queries as asked, query -> relevant videos, video -> queries that it answers (another one is a rephrasing)."""
+    """Queries as asked, query -> relevant videos, video -> queries that it answers (another one is a
+    rephrasing).
+    """
     folder = Path(os.environ.get("LOAD_WORLD", "runs/quickstart-logs"))
-    asked = [q for path in sorted(folder.glob("searches/**/*.parquet"))
-             for q in pq.read_table(path, columns=["query"], partitioning=None)["query"].to_pylist()]  # fmt: skip
+    asked = [
+        q
+        for path in sorted(folder.glob("searches/**/*.parquet"))
+        for q in pq.read_table(path, columns=["query"], partitioning=None)["query"].to_pylist()
+    ]
     relevant: dict[str, set[str]] = {}
     answers: dict[str, list[str]] = {}
     for path in folder.glob("truth/relevance/*.parquet"):
@@ -53,7 +62,11 @@ class Searcher(FastHttpUser):
         asked, relevant, answers = world()
         query = random.choice(asked)
         found = self.search(query)
-        good = [r["video_id"] for r in found.get("results", []) if r["video_id"] in relevant.get(query.casefold(), ())]
+        good = [
+            r["video_id"]
+            for r in found.get("results", [])
+            if r["video_id"] in relevant.get(query.casefold(), ())
+        ]
         if good:
             self.watch(found["search_id"], good[0], LONG_S)
         elif found.get("results") and random.random() < 0.2:
@@ -79,7 +92,9 @@ class Searcher(FastHttpUser):
 
 
 class EncoderUser(User):
-    """gRPC to Triton directly: what the encoder holds without a gateway before it. Not started unless it is named."""
+    """gRPC to Triton directly: what the encoder holds without a gateway before it. Not started unless it is
+    named.
+    """
 
     weight = 0 if "LOAD_TRITON" not in os.environ else 1
     wait_time = constant_throughput(float(os.environ.get("LOAD_RATE", "10")))
@@ -111,7 +126,9 @@ class EncoderUser(User):
         except Exception as failed:
             error = failed
         took_ms = (time.perf_counter() - started_s) * 1000
-        events.request.fire(request_type="gRPC", name="encode", response_time=took_ms, response_length=size, exception=error)
+        events.request.fire(
+            request_type="gRPC", name="encode", response_time=took_ms, response_length=size, exception=error
+        )
 
 
 if os.environ.get("LOAD_SHAPE") == "ramp":
@@ -120,7 +137,10 @@ if os.environ.get("LOAD_SHAPE") == "ramp":
         """From one user to LOAD_USERS in a line, then over."""
 
         def tick(self) -> tuple[int, float] | None:
-            users, seconds = int(os.environ.get("LOAD_USERS", "100")), float(os.environ.get("LOAD_SECONDS", "120"))
+            users, seconds = (
+                int(os.environ.get("LOAD_USERS", "100")),
+                float(os.environ.get("LOAD_SECONDS", "120")),
+            )
             run_s = self.get_run_time()
             return None if run_s > seconds else (max(1, round(users * run_s / seconds)), 10.0)
 
@@ -129,8 +149,10 @@ if os.environ.get("LOAD_SHAPE") == "ramp":
 def verdict(environment, **_more) -> None:
     """By the SLO, as the exit code; no request at all is no success."""
     stats = environment.stats
-    p99 = max((stats.get(name, kind).get_response_time_percentile(0.99) or 0.0)
-              for name, kind in (("search", "POST"), ("encode", "gRPC")))  # fmt: skip
+    p99 = max(
+        (stats.get(name, kind).get_response_time_percentile(0.99) or 0.0)
+        for name, kind in (("search", "POST"), ("encode", "gRPC"))
+    )
     ratio = stats.total.fail_ratio
     good = stats.total.num_requests > 0 and p99 <= P99_MS and ratio <= ERRORS
     found = f"p99 {p99:.0f} ms (at most {P99_MS:.0f}), errors {ratio:.4f} (at most {ERRORS})"

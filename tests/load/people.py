@@ -1,4 +1,6 @@
-"""The simulated world's people before a live gateway: they type, look from the top, click what fits, watch, rephrase or leave."""
+"""The simulated world's people before a live gateway: they type, look from the top, click what fits, watch,
+rephrase or leave.
+"""
 
 import asyncio
 import time
@@ -17,10 +19,13 @@ EXPOSED = 10
 class People:
     """Sessions of the world's users at a given rate. Delays of the model are divided by `compression`.
 
-    A person's need decides what is relevant to them, not the words they typed; nothing here knows which arm they are in.
+    A person's need decides what is relevant to them, not the words they typed; nothing here knows which arm
+    they are in.
     """
 
-    def __init__(self, world: Path, url: str, *, compression: float, sessions_per_s: float, seed: int) -> None:
+    def __init__(
+        self, world: Path, url: str, *, compression: float, sessions_per_s: float, seed: int
+    ) -> None:
         self.world = simulate.load(world / "world.json")
         self.url, self.compression, self.rate = url, compression, sessions_per_s
         self.rng = np.random.default_rng(seed)
@@ -36,7 +41,9 @@ class People:
 
     async def _run(self, stop: Callable[[], bool]) -> None:
         running: set[asyncio.Task[None]] = set()
-        async with httpx.AsyncClient(base_url=self.url, timeout=10, limits=httpx.Limits(max_connections=100)) as client:
+        async with httpx.AsyncClient(
+            base_url=self.url, timeout=10, limits=httpx.Limits(max_connections=100)
+        ) as client:
             due_s = time.monotonic()
             while not stop():
                 due_s += float(self.rng.exponential(1 / self.rate))
@@ -78,7 +85,9 @@ class People:
             if not videos.size:
                 return False
             grades = self.world.videos.grades(np.array([intent]), videos)
-            reaction = users.react(grades, self.world.videos.duration_s[videos], self.world.settings, self.rng)
+            reaction = users.react(
+                grades, self.world.videos.duration_s[videos], self.world.settings, self.rng
+            )
             events = self._events(found, reaction)
             if events and (await client.post("/v1/events", json=events)).status_code != 202:
                 self.failed += 1
@@ -91,8 +100,15 @@ class People:
     def _events(found: dict, reaction: users.Reaction) -> list[dict]:
         now, events = datetime.now(UTC).isoformat(), []
         for place in np.flatnonzero(reaction.clicked[0]):
-            one = {"search_id": found["search_id"], "video_id": found["results"][place]["video_id"], "ts": now}
-            events += [{**one, "type": "click"}, {**one, "type": "play", "play_s": float(reaction.play_s[0, place])}]
+            one = {
+                "search_id": found["search_id"],
+                "video_id": found["results"][place]["video_id"],
+                "ts": now,
+            }
+            events += [
+                {**one, "type": "click"},
+                {**one, "type": "play", "play_s": float(reaction.play_s[0, place])},
+            ]
             if reaction.liked[0, place]:
                 events.append({**one, "type": "like"})
         return events

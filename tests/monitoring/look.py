@@ -1,4 +1,5 @@
-"""The dashboards on a page, each panel drawn from a real Prometheus: there is no Grafana to be had without a registry.
+"""The dashboards on a page, each panel drawn from a real Prometheus: there is no Grafana to be had without a
+registry.
 
     python tests/monitoring/look.py OUT.html [SECONDS]
 
@@ -27,10 +28,14 @@ from serving.gateway.metrics import Metrics  # noqa: E402
 
 # https://docs.nvidia.com/deeplearning/triton-inference-server/user-guide/docs/user_guide/metrics.html
 TRITON = {
-    "nv_inference_request_success": "counter", "nv_inference_request_failure": "counter", "nv_inference_count": "counter",
-    "nv_inference_exec_count": "counter", "nv_inference_queue_duration_us": "counter",
-    "nv_inference_compute_infer_duration_us": "counter", "nv_inference_pending_request_count": "gauge",
-}  # fmt: skip
+    "nv_inference_request_success": "counter",
+    "nv_inference_request_failure": "counter",
+    "nv_inference_count": "counter",
+    "nv_inference_exec_count": "counter",
+    "nv_inference_queue_duration_us": "counter",
+    "nv_inference_compute_infer_duration_us": "counter",
+    "nv_inference_pending_request_count": "gauge",
+}
 ARMS = ("none", "control", "treatment")
 COLOURS = ("#3274d9", "#e0752d", "#56a64b", "#8f3bb8", "#e02f44", "#b877d9")
 
@@ -42,7 +47,9 @@ class Traffic:
         self.gateway, self.triton = Metrics(), CollectorRegistry()
         kinds = {"counter": Counter, "gauge": Gauge}
         # prometheus_client puts `_total` behind counters, Triton does not: both are gauges here.
-        self.of_triton = {name: kinds["gauge"](name, name, ["model", "version"], registry=self.triton) for name in TRITON}
+        self.of_triton = {
+            name: kinds["gauge"](name, name, ["model", "version"], registry=self.triton) for name in TRITON
+        }
         self.random = random.Random(0)
         traffic = self
 
@@ -63,7 +70,13 @@ class Traffic:
 
     def _live(self) -> None:
         gateway = self.gateway
-        gateway.serve({arm: (f"models:/crops/{1 + (arm == 'treatment')}", "f" * 64, time.time() - 9000) for arm in ARMS}, 3)
+        gateway.serve(
+            {
+                arm: (f"models:/crops/{1 + (arm == 'treatment')}", "f" * 64, time.time() - 9000)
+                for arm in ARMS
+            },
+            3,
+        )
         for reason in ("checksum", "index"):
             gateway.rejected.labels(reason).inc(0)
         while True:
@@ -112,21 +125,30 @@ class Prometheus:
             (folder / "rules" / path.name).write_text(path.read_text())
         target = f"127.0.0.1:{traffic.server.server_port}"
         config = {
-            "global": {"scrape_interval": "1s", "evaluation_interval": "1s"}, "rule_files": ["rules/*.yaml"],
+            "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
+            "rule_files": ["rules/*.yaml"],
             "scrape_configs": [
                 {"job_name": "crops-gateway", "static_configs": [{"targets": [target]}]},
-                {"job_name": "crops-triton", "metrics_path": "/triton", "static_configs": [{"targets": [target]}]},
+                {
+                    "job_name": "crops-triton",
+                    "metrics_path": "/triton",
+                    "static_configs": [{"targets": [target]}],
+                },
             ],
-        }  # fmt: skip
+        }
         (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
         spare = ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
         self.url = f"http://127.0.0.1:{spare.server_port}"
         spare.server_close()
         command = [
-            "prometheus", f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data",
+            "prometheus",
+            f"--config.file={folder}/prometheus.yml",
+            f"--storage.tsdb.path={folder}/data",
             f"--web.listen-address={self.url.removeprefix('http://')}",
-        ]  # fmt: skip
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=(folder / "log").open("wb"))
+        ]
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=(folder / "log").open("wb")
+        )
 
     def ask(self, query: str, seconds: float) -> list[dict]:
         """Series of the last `seconds`, a value a second."""
@@ -154,8 +176,9 @@ def drawn(panel: dict, prometheus: Prometheus, seconds: float) -> str:
     """One panel as SVG in a box."""
     lines = [
         (target["legendFormat"], series)
-        for target in panel["targets"] for series in prometheus.ask(target["expr"].replace("offset 1w", ""), seconds)
-    ]  # fmt: skip
+        for target in panel["targets"]
+        for series in prometheus.ask(target["expr"].replace("offset 1w", ""), seconds)
+    ]
     values = [float(v) for _, series in lines for _, v in series["values"] if v != "NaN"]
     low, high = min([0.0, *values]), max([*values, 1e-9]) * 1.1
     paths, names = "", []
@@ -165,9 +188,10 @@ def drawn(panel: dict, prometheus: Prometheus, seconds: float) -> str:
         names.append(f'<span style="color:{COLOURS[n % 6]}">{html.escape(legend)}</span>')
         start = series["values"][0][0]
         points = " ".join(
-            f"{(at - start) / seconds * 380:.1f},{120 - (float(v) - low) / (high - low) * 110:.1f}" for at, v in series["values"]
+            f"{(at - start) / seconds * 380:.1f},{120 - (float(v) - low) / (high - low) * 110:.1f}"
+            for at, v in series["values"]
             if v != "NaN"
-        )  # fmt: skip
+        )
         paths += f'<polyline points="{points}" fill="none" stroke="{COLOURS[n % 6]}" stroke-width="2"/>'
     value = f"<b>{values[-1]:.4g}</b>" if values and panel["type"] == "stat" else ""
     unit = panel["fieldConfig"]["defaults"].get("unit", "")
@@ -198,7 +222,9 @@ def page(out: Path, seconds: float = 25.0) -> None:
                 body += drawn(panel, prometheus, seconds)
         finally:
             prometheus.stop()
-    out.write_text(f"<!doctype html><meta charset=utf-8><title>Dashboards</title><style>{STYLE}</style>{body}</section>")
+    out.write_text(
+        f"<!doctype html><meta charset=utf-8><title>Dashboards</title><style>{STYLE}</style>{body}</section>"
+    )
 
 
 if __name__ == "__main__":

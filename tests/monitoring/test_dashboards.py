@@ -2,19 +2,15 @@
 
 import re
 import shutil
-import sys
 import time
-from pathlib import Path
 
 import httpx
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-import look
-import test_monitoring as monitoring
-
 from monitoring import dashboards
 from serving.gateway.metrics import Metrics
+from tests.monitoring import look
+from tests.monitoring import test_monitoring as monitoring
 
 # Panels that compare with what is not there in a test of seconds.
 NEEDS_A_WEEK = re.compile(r"offset 1w")
@@ -22,7 +18,9 @@ NEEDS_A_WEEK = re.compile(r"offset 1w")
 
 def known() -> set[str]:
     families = list(Metrics().registry.collect())
-    exported = {f"{m.name}{suffix}" for m in families for suffix in ("", "_total", "_bucket", "_count", "_sum")}
+    exported = {
+        f"{m.name}{suffix}" for m in families for suffix in ("", "_total", "_bucket", "_count", "_sum")
+    }
     recorded = {rule["record"] for rule in monitoring.rules() if "record" in rule}
     return exported | recorded | set(look.TRITON) | {"up"}
 
@@ -53,9 +51,11 @@ def test_every_panel_has_data_from_a_real_prometheus(tmp_path):
     prometheus = look.Prometheus(look.Traffic(), tmp_path / "prometheus")
     try:
         waiting = {
-            (board, panel["title"], target["expr"]) for board, panel in look.panels() for target in panel["targets"]
+            (board, panel["title"], target["expr"])
+            for board, panel in look.panels()
+            for target in panel["targets"]
             if not NEEDS_A_WEEK.search(target["expr"])
-        }  # fmt: skip
+        }
         end = time.monotonic() + 60
         while waiting and time.monotonic() < end:
             time.sleep(2)

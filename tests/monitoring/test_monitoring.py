@@ -1,30 +1,37 @@
-"""Rules are what their sources say; every alert fires, and stays quiet on little and no data; every name is exported."""
+"""Rules are what their sources say; every alert fires, and stays quiet on little and no data; every name is
+exported.
+"""
 
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
+from monitoring import generate
+from serving.gateway.metrics import Metrics
+
 ROOT = Path(__file__).resolve().parents[2]
 MONITORING = ROOT / "monitoring"
-sys.path.insert(0, str(MONITORING))
-import generate  # noqa: E402
-
-from serving.gateway.metrics import Metrics  # noqa: E402
 
 # Signs that are read in a run's report, not in Prometheus: they have a runbook and no alert.
 READ_IN_REPORTS = {"RecallHighNdcgDown", "LossPlateausEarly"}
-needs_promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="not run: promtool is not installed")
+needs_promtool = pytest.mark.skipif(
+    shutil.which("promtool") is None, reason="not run: promtool is not installed"
+)
 
 
 def rules():
     files = sorted((MONITORING / "rules").glob("*.yaml"))
     assert files, "no rule file found"
-    return [rule for path in files for group in yaml.safe_load(path.read_text())["groups"] for rule in group["rules"]]
+    return [
+        rule
+        for path in files
+        for group in yaml.safe_load(path.read_text())["groups"]
+        for rule in group["rules"]
+    ]
 
 
 def alerts():
@@ -40,9 +47,15 @@ def test_what_is_committed_is_what_the_sources_give():
 
 
 def test_the_burn_rates_by_hand():
-    """Objective 99.9 %: a page where an error ratio of 0.0144 holds over 5 min and 1 h; half of it is none."""
+    """Objective 99.9 %: a page where an error ratio of 0.0144 holds over 5 min and 1 h; half of it is
+    none.
+    """
     document = yaml.safe_load((MONITORING / "slo/search.yaml").read_text())
-    (page,) = [r for r in generate.slo_rules(document)["groups"][0]["rules"] if r.get("labels", {}).get("severity") == "page"]
+    (page,) = [
+        r
+        for r in generate.slo_rules(document)["groups"][0]["rules"]
+        if r.get("labels", {}).get("severity") == "page"
+    ]
     assert "> 14.4 * 0.001" in page["expr"]
     assert "ratio_rate5m" in page["expr"]
     assert "ratio_rate1h" in page["expr"]
@@ -62,7 +75,9 @@ def test_every_alert_has_a_runbook_and_every_runbook_an_alert():
 def test_every_series_in_a_rule_is_exported_by_the_gateway_or_recorded():
     families = list(Metrics().registry.collect())
     exported = {s.name for family in families for s in family.samples}
-    exported |= {f"{m.name}{suffix}" for m in families for suffix in ("", "_total", "_bucket", "_count", "_sum")}
+    exported |= {
+        f"{m.name}{suffix}" for m in families for suffix in ("", "_total", "_bucket", "_count", "_sum")
+    }
     recorded = {rule["record"] for rule in rules() if "record" in rule}
     for rule in rules():
         if "nv_" in rule["expr"]:
@@ -83,19 +98,30 @@ def steady(name, per_minute, minutes, start=0):
 
 
 def traffic(arm, *, minutes=90, impressions=600, clicks=60, searches=60, rephrased=6, empty=0, start=0):
-    names = {"impressions": impressions, "clicks": clicks, "long_plays": clicks, "searches": searches,
-             "reformulations": rephrased, "empty_results": empty}  # fmt: skip
+    names = {
+        "impressions": impressions,
+        "clicks": clicks,
+        "long_plays": clicks,
+        "searches": searches,
+        "reformulations": rephrased,
+        "empty_results": empty,
+    }
     return [steady(f'crops_{name}_total{{arm="{arm}"}}', rate, minutes) for name, rate in names.items()]
 
 
 def outcomes(ok, bad, minutes=90):
-    return [steady('crops_search_requests_total{arm="none",outcome="ok"}', ok, minutes),
-            steady('crops_search_requests_total{arm="none",outcome="deadline"}', bad, minutes)]  # fmt: skip
+    return [
+        steady('crops_search_requests_total{arm="none",outcome="ok"}', ok, minutes),
+        steady('crops_search_requests_total{arm="none",outcome="deadline"}', bad, minutes),
+    ]
 
 
 def latency(fast, slow, minutes=90):
     of = 'crops_search_seconds_{}{{arm="none",phase="total"{}}}'
-    return [steady(of.format("count", ""), fast + slow, minutes), steady(of.format("bucket", ',le="0.2"'), fast, minutes)]
+    return [
+        steady(of.format("count", ""), fast + slow, minutes),
+        steady(of.format("bucket", ',le="0.2"'), fast, minutes),
+    ]
 
 
 WEEK = 7 * 24 * 60  # minutes
@@ -107,29 +133,42 @@ def gauge(name, values, arm="none"):
 
 
 def over_a_week(names, hours=6):
-    """Counters that grow for `hours`, rest, and grow a week later at another rate: [(name, per minute then, now)]."""
+    """Counters that grow for `hours`, rest, and grow a week later at another rate: [(name, per minute then,
+    now)].
+    """
     samples, found = hours * 60 // TEN, []
     idle = WEEK // TEN - samples - 1
     for name, before, later in names:
         kept = before * TEN * samples
-        values = f"0+{before * TEN}x{samples} {kept}+0x{idle - 1} {kept + later * TEN}+{later * TEN}x{samples}"
+        values = (
+            f"0+{before * TEN}x{samples} {kept}+0x{idle - 1} {kept + later * TEN}+{later * TEN}x{samples}"
+        )
         found.append({"series": f'{name}{{arm="none"}}', "values": values})
     return found
 
 
 def norms(mean, per_minute=60, minutes=30):
-    return [{"series": 'crops_query_vector_norm_sum{arm="control"}', "values": f"0+{mean * per_minute}x{minutes}"},
-            {"series": 'crops_query_vector_norm_count{arm="control"}', "values": f"0+{per_minute}x{minutes}"}]  # fmt: skip
+    return [
+        {
+            "series": 'crops_query_vector_norm_sum{arm="control"}',
+            "values": f"0+{mean * per_minute}x{minutes}",
+        },
+        {"series": 'crops_query_vector_norm_count{arm="control"}', "values": f"0+{per_minute}x{minutes}"},
+    ]
 
 
 def words(before, now):
-    return over_a_week([("crops_query_words_total", 200, 200), ("crops_query_words_unknown_total", before, now)])
+    return over_a_week(
+        [("crops_query_words_total", 200, 200), ("crops_query_words_unknown_total", before, now)]
+    )
 
 
 def moved(before, now):
     samples = WEEK // TEN
-    return [gauge("crops_query_centroid_cosine", f"{before}x{samples} {now}x60"),
-            *over_a_week([("crops_query_words_total", 200, 200)])]  # fmt: skip
+    return [
+        gauge("crops_query_centroid_cosine", f"{before}x{samples} {now}x60"),
+        *over_a_week([("crops_query_words_total", 200, 200)]),
+    ]
 
 
 def clicked(before, now):
@@ -137,7 +176,9 @@ def clicked(before, now):
 
 
 def weeks(before, now):
-    """Two hours of traffic a week apart, a sample every ten minutes; between them nothing grows. Rates are per minute."""
+    """Two hours of traffic a week apart, a sample every ten minutes; between them nothing grows. Rates are
+    per minute.
+    """
     found = []
     for name, then, later in (("searches", 60, 60), ("reformulations", before, now)):
         idle = (WEEK - 120) // TEN - 1
@@ -150,81 +191,135 @@ SPAN_A_WEEK = {"ReformulationsUp", "ClicksDown", "QueryVocabularyShifts", "Query
 # alert -> [(what, series, at minute, fires)]
 CASES = {
     "SearchErrorBudgetBurns": [
-        ("fires", outcomes(950, 50), 75, True), ("quiet", outcomes(1000, 0.1), 75, False), ("no data", [], 75, False),
+        ("fires", outcomes(950, 50), 75, True),
+        ("quiet", outcomes(1000, 0.1), 75, False),
+        ("no data", [], 75, False),
     ],
     "SearchLatencyBudgetBurns": [
-        ("fires", latency(700, 300), 75, True), ("quiet", latency(995, 5), 75, False), ("no data", [], 75, False),
+        ("fires", latency(700, 300), 75, True),
+        ("quiet", latency(995, 5), 75, False),
+        ("no data", [], 75, False),
     ],
     "GatewayDown": [
-        ("fires", [{"series": UP, "values": "0x10"}], 5, True), ("quiet", [{"series": UP, "values": "1x10"}], 5, False),
+        ("fires", [{"series": UP, "values": "0x10"}], 5, True),
+        ("quiet", [{"series": UP, "values": "1x10"}], 5, False),
         ("no data", [], 5, True),
     ],
     "EncoderUnavailable": [
         ("fires", [{"series": "crops_encoder_breaker_open", "values": "1x10"}], 5, True),
-        ("quiet", [{"series": "crops_encoder_breaker_open", "values": "1 0x10"}], 5, False), ("no data", [], 5, False),
+        ("quiet", [{"series": "crops_encoder_breaker_open", "values": "1 0x10"}], 5, False),
+        ("no data", [], 5, False),
     ],
     "EventsLost": [
         ("fires", [{"series": "crops_events_lost_total", "values": "0 0 5x10"}], 4, True),
-        ("quiet", [{"series": "crops_events_lost_total", "values": "7x10"}], 5, False), ("no data", [], 5, False),
+        ("quiet", [{"series": "crops_events_lost_total", "values": "7x10"}], 5, False),
+        ("no data", [], 5, False),
     ],
     "EventLogLags": [
         ("fires", [{"series": "crops_event_log_lag_seconds", "values": "3x10"}], 5, True),
-        ("quiet", [{"series": "crops_event_log_lag_seconds", "values": "0 3 0x10"}], 5, False), ("no data", [], 5, False),
+        ("quiet", [{"series": "crops_event_log_lag_seconds", "values": "0 3 0x10"}], 5, False),
+        ("no data", [], 5, False),
     ],
     "ReleaseRejected": [
-        ("fires", [{"series": 'crops_release_rejected_total{reason="index"}', "values": "0 0 1x10"}], 5, True),
+        (
+            "fires",
+            [{"series": 'crops_release_rejected_total{reason="index"}', "values": "0 0 1x10"}],
+            5,
+            True,
+        ),
         ("quiet", [{"series": 'crops_release_rejected_total{reason="index"}', "values": "1x30"}], 25, False),
         ("no data", [], 5, False),
     ],
     "GatewaysDisagree": [
-        ("fires", [{"series": f'crops_manifest_generation{{instance="{n}"}}', "values": f"{n}x20"} for n in (3, 4)], 10, True),
-        ("quiet", [{"series": f'crops_manifest_generation{{instance="{n}"}}', "values": "4x20"} for n in (3, 4)], 10, False),
+        (
+            "fires",
+            [{"series": f'crops_manifest_generation{{instance="{n}"}}', "values": f"{n}x20"} for n in (3, 4)],
+            10,
+            True,
+        ),
+        (
+            "quiet",
+            [{"series": f'crops_manifest_generation{{instance="{n}"}}', "values": "4x20"} for n in (3, 4)],
+            10,
+            False,
+        ),
         ("no data", [], 10, False),
     ],
     "IndexOld": [
-        ("fires", [{"series": 'crops_index_built_timestamp_seconds{arm="none"}', "values": "-300000x80"}], 70, True),
-        ("quiet", [{"series": 'crops_index_built_timestamp_seconds{arm="none"}', "values": "-1000x80"}], 70, False),
+        (
+            "fires",
+            [{"series": 'crops_index_built_timestamp_seconds{arm="none"}', "values": "-300000x80"}],
+            70,
+            True,
+        ),
+        (
+            "quiet",
+            [{"series": 'crops_index_built_timestamp_seconds{arm="none"}', "values": "-1000x80"}],
+            70,
+            False,
+        ),
         ("no data", [], 70, False),
     ],
     "TreatmentClicksLess": [
         ("fires", traffic("control") + traffic("treatment", clicks=48), 80, True),
         ("quiet", traffic("control") + traffic("treatment", clicks=57), 80, False),
-        ("low traffic", traffic("control", impressions=60, clicks=6) + traffic("treatment", impressions=60, clicks=3), 80, False),
+        (
+            "low traffic",
+            traffic("control", impressions=60, clicks=6) + traffic("treatment", impressions=60, clicks=3),
+            80,
+            False,
+        ),
         ("no data", traffic("control"), 80, False),
     ],
     "TreatmentReformulatesMore": [
         ("fires", traffic("control") + traffic("treatment", rephrased=8), 80, True),
         ("quiet", traffic("control") + traffic("treatment"), 80, False),
-        ("low traffic", traffic("control", searches=10, rephrased=1) + traffic("treatment", searches=10, rephrased=5), 80, False),
+        (
+            "low traffic",
+            traffic("control", searches=10, rephrased=1) + traffic("treatment", searches=10, rephrased=5),
+            80,
+            False,
+        ),
         ("no data", [], 80, False),
     ],
     "ReformulationsUp": [
-        ("fires", weeks(6, 9), WEEK + 110, True), ("quiet", weeks(6, 6), WEEK + 110, False),
+        ("fires", weeks(6, 9), WEEK + 110, True),
+        ("quiet", weeks(6, 6), WEEK + 110, False),
         ("no data", traffic("none"), 80, False),
     ],
     "ClicksDown": [
-        ("fires", clicked(60, 40), WEEK + 200, True), ("quiet", clicked(60, 58), WEEK + 200, False),
+        ("fires", clicked(60, 40), WEEK + 200, True),
+        ("quiet", clicked(60, 58), WEEK + 200, False),
         ("no data", [], 80, False),
     ],
     "QueryVocabularyShifts": [
-        ("fires", words(10, 30), WEEK + 300, True), ("quiet", words(10, 12), WEEK + 300, False), ("no data", [], 80, False),
+        ("fires", words(10, 30), WEEK + 300, True),
+        ("quiet", words(10, 12), WEEK + 300, False),
+        ("no data", [], 80, False),
     ],
     "QueryCentroidMoves": [
-        ("fires", moved(0.9, 0.7), WEEK + 300, True), ("quiet", moved(0.9, 0.88), WEEK + 300, False), ("no data", [], 80, False),
+        ("fires", moved(0.9, 0.7), WEEK + 300, True),
+        ("quiet", moved(0.9, 0.88), WEEK + 300, False),
+        ("no data", [], 80, False),
     ],
     "VectorNormOff": [
-        ("fires", norms(0.5), 25, True), ("quiet", norms(1.0), 25, False), ("low traffic", norms(0.5, per_minute=2), 25, False),
+        ("fires", norms(0.5), 25, True),
+        ("quiet", norms(1.0), 25, False),
+        ("low traffic", norms(0.5, per_minute=2), 25, False),
         ("no data", [], 25, False),
     ],
     "ProbeRecallDrops": [
         ("fires", [gauge("crops_probe_recall", "0.5x20", "control")], 10, True),
-        ("quiet", [gauge("crops_probe_recall", "1x20", "control")], 10, False), ("no data", [], 10, False),
+        ("quiet", [gauge("crops_probe_recall", "1x20", "control")], 10, False),
+        ("no data", [], 10, False),
     ],
     "EmptyResultsUp": [
-        ("fires", traffic("none", empty=3), 85, True), ("quiet", traffic("none", empty=0), 85, False),
-        ("low traffic", traffic("none", searches=3, empty=1), 85, False), ("no data", [], 85, False),
+        ("fires", traffic("none", empty=3), 85, True),
+        ("quiet", traffic("none", empty=0), 85, False),
+        ("low traffic", traffic("none", searches=3, empty=1), 85, False),
+        ("no data", [], 85, False),
     ],
-}  # fmt: skip
+}
 
 
 @needs_promtool
@@ -242,9 +337,16 @@ def test_each_alert_fires_and_stays_quiet(tmp_path, minutes):
     # Shares before the alerts on them: with ten minutes between two looks a stale share is none.
     groups = [g["name"] for f in files for g in yaml.safe_load(Path(f).read_text())["groups"]]
     order = sorted(groups, key=lambda name: not name.endswith("-recorded"))
-    document = {"rule_files": files, "evaluation_interval": f"{minutes}m", "group_eval_order": order, "tests": tests}
+    document = {
+        "rule_files": files,
+        "evaluation_interval": f"{minutes}m",
+        "group_eval_order": order,
+        "tests": tests,
+    }
     (tmp_path / "cases.yaml").write_text(yaml.safe_dump(document))
-    done = subprocess.run(["promtool", "test", "rules", str(tmp_path / "cases.yaml")], capture_output=True, text=True)
+    done = subprocess.run(
+        ["promtool", "test", "rules", str(tmp_path / "cases.yaml")], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
 
 
@@ -261,20 +363,35 @@ def _case(title, name, series, minute, fires, minutes):
 def test_the_rules_are_sound_to_promtool_and_a_planted_fault_is_found(tmp_path):
     files = [str(p) for p in (MONITORING / "rules").glob("*.yaml")]
     assert subprocess.run(["promtool", "check", "rules", *files], capture_output=True).returncode == 0
-    (tmp_path / "bad.yaml").write_text((MONITORING / "rules/alerts-search.yaml").read_text().replace("max(", "maximum("))
-    assert subprocess.run(["promtool", "check", "rules", str(tmp_path / "bad.yaml")], capture_output=True).returncode != 0
+    (tmp_path / "bad.yaml").write_text(
+        (MONITORING / "rules/alerts-search.yaml").read_text().replace("max(", "maximum(")
+    )
+    assert (
+        subprocess.run(
+            ["promtool", "check", "rules", str(tmp_path / "bad.yaml")], capture_output=True
+        ).returncode
+        != 0
+    )
 
 
-needs_amtool = pytest.mark.skipif(shutil.which("amtool") is None, reason="no amtool on this machine (prometheus-alertmanager)")
+needs_amtool = pytest.mark.skipif(
+    shutil.which("amtool") is None, reason="no amtool on this machine (prometheus-alertmanager)"
+)
 
 
 @needs_amtool
 @pytest.mark.prometheus
-@pytest.mark.parametrize(("labels", "receivers"), [
-    ({"alertname": "GatewayDown", "severity": "page"}, "on-call"),
-    ({"alertname": "ReformulationsUp", "severity": "ticket"}, "tickets"),
-    ({"alertname": "QueryVocabularyShifts", "severity": "ticket", "retrain": "true"}, "retraining,tickets"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("labels", "receivers"),
+    [
+        ({"alertname": "GatewayDown", "severity": "page"}, "on-call"),
+        ({"alertname": "ReformulationsUp", "severity": "ticket"}, "tickets"),
+        (
+            {"alertname": "QueryVocabularyShifts", "severity": "ticket", "retrain": "true"},
+            "retraining,tickets",
+        ),
+    ],
+)
 def test_alerts_go_where_they_should(labels, receivers):
     config = str(MONITORING / "alertmanager.yaml")
     assert subprocess.run(["amtool", "check-config", config], capture_output=True).returncode == 0
@@ -288,4 +405,6 @@ def test_the_labels_that_routes_ask_for_are_on_the_alerts():
     starts = {name for name, rule in alerts().items() if rule["labels"].get("retrain") == "true"}
     assert starts == {"QueryVocabularyShifts", "QueryCentroidMoves"}
     text = (MONITORING / "alertmanager.yaml").read_text()
-    assert not re.search(r"(routing_key|password|credentials|bearer_token):\s*\S", text), "secrets only as files"
+    assert not re.search(r"(routing_key|password|credentials|bearer_token):\s*\S", text), (
+        "secrets only as files"
+    )

@@ -1,5 +1,7 @@
-"""A stand-in for a Kubeflow Pipelines server: its HTTP API by kfp-server-api's own models, its runs by a script. No real one can
-be had without a cluster, so what it shows is that we speak the API, not that a cluster runs the pipeline."""
+"""A stand-in for a Kubeflow Pipelines server: its HTTP API by kfp-server-api's own models, its runs by a
+script. No real one can be had without a cluster, so what it shows is that we speak the API, not that a
+cluster runs the pipeline.
+"""
 
 import email
 import itertools
@@ -18,11 +20,22 @@ JSON = api.ApiClient().sanitize_for_serialization
 
 
 class KfpServer:
-    """`outcome`: SUCCEEDED or FAILED, the state in which runs end; `publish(parameters)` is called just before."""
+    """`outcome`: SUCCEEDED or FAILED, the state in which runs end; `publish(parameters)` is called just
+    before.
+    """
 
-    def __init__(self, outcome: str = "SUCCEEDED", publish=lambda _parameters: None, *, token: str | None = None) -> None:
+    def __init__(
+        self, outcome: str = "SUCCEEDED", publish=lambda _parameters: None, *, token: str | None = None
+    ) -> None:
         self.outcome, self.publish, self.token = outcome, publish, token
-        self.pipelines, self.versions, self.packages, self.experiments, self.runs, self.recurring = {}, {}, {}, {}, {}, {}
+        self.pipelines, self.versions, self.packages, self.experiments, self.runs, self.recurring = (
+            {},
+            {},
+            {},
+            {},
+            {},
+            {},
+        )
         self.terminated, self.looks = [], itertools.count()
         self.silent, self.asked = range(0), itertools.count()  # looks at runs that get no answer
         self.lock = threading.Lock()
@@ -46,7 +59,11 @@ class KfpServer:
                         code, answer = 401, {"error": "no token"}
                     else:
                         code, answer = server.answer(
-                            self.command, parsed.path.removeprefix(API), query, body, self.headers.get("content-type", "")
+                            self.command,
+                            parsed.path.removeprefix(API),
+                            query,
+                            body,
+                            self.headers.get("content-type", ""),
                         )
                 data = json.dumps(JSON(answer)).encode()
                 self.send_response(code)
@@ -76,10 +93,15 @@ class KfpServer:
             self.pipelines[made.pipeline_id] = made
             return 200, made
         if path == "pipelines/upload_version":
-            if any((v.display_name, v.pipeline_id) == (query["name"], query["pipelineid"]) for v in self.versions.values()):
+            if any(
+                (v.display_name, v.pipeline_id) == (query["name"], query["pipelineid"])
+                for v in self.versions.values()
+            ):
                 return 409, {"error": "already exists"}
             made = api.V2beta1PipelineVersion(
-                pipeline_id=query["pipelineid"], pipeline_version_id=str(uuid.uuid4()), display_name=query["name"]
+                pipeline_id=query["pipelineid"],
+                pipeline_version_id=str(uuid.uuid4()),
+                display_name=query["name"],
             )
             self.versions[made.pipeline_version_id] = made
             self.packages[made.pipeline_version_id] = list(yaml.safe_load_all(_uploaded(body, kind)))
@@ -87,7 +109,9 @@ class KfpServer:
         if first == "pipelines":
             if rest and rest[-1] == "versions":
                 held = [v for v in self.versions.values() if v.pipeline_id == rest[0]]
-                return 200, api.V2beta1ListPipelineVersionsResponse(pipeline_versions=held, total_size=len(held))
+                return 200, api.V2beta1ListPipelineVersionsResponse(
+                    pipeline_versions=held, total_size=len(held)
+                )
             named = _wanted(query)
             held = [p for p in self.pipelines.values() if named in (None, p.display_name)]
             return 200, api.V2beta1ListPipelinesResponse(pipelines=held, total_size=len(held))
@@ -107,10 +131,14 @@ class KfpServer:
             parameters = given["runtime_config"]["parameters"]
             self._check(given["pipeline_version_reference"]["pipeline_version_id"], parameters)
             made = api.V2beta1Run(
-                run_id=str(uuid.uuid4()), display_name=given["display_name"], experiment_id=given["experiment_id"],
-                created_at=datetime.now(UTC), state="PENDING", service_account=given.get("service_account"),
+                run_id=str(uuid.uuid4()),
+                display_name=given["display_name"],
+                experiment_id=given["experiment_id"],
+                created_at=datetime.now(UTC),
+                state="PENDING",
+                service_account=given.get("service_account"),
                 runtime_config=api.V2beta1RuntimeConfig(parameters=parameters),
-            )  # fmt: skip
+            )
             self.runs[made.run_id] = made
             return 200, made
         run_id, _, verb = rest[0].partition(":")
@@ -124,12 +152,20 @@ class KfpServer:
 
     def _recurringruns(self, method, rest, query, given):
         if method == "POST":
-            self._check(given["pipeline_version_reference"]["pipeline_version_id"], given["runtime_config"]["parameters"])
+            self._check(
+                given["pipeline_version_reference"]["pipeline_version_id"],
+                given["runtime_config"]["parameters"],
+            )
             made = api.V2beta1RecurringRun(
-                recurring_run_id=str(uuid.uuid4()), display_name=given["display_name"], no_catchup=given["no_catchup"],
-                max_concurrency=given["max_concurrency"], experiment_id=given["experiment_id"],
-                trigger=api.V2beta1Trigger(cron_schedule=api.V2beta1CronSchedule(cron=given["trigger"]["cron_schedule"]["cron"])),
-            )  # fmt: skip
+                recurring_run_id=str(uuid.uuid4()),
+                display_name=given["display_name"],
+                no_catchup=given["no_catchup"],
+                max_concurrency=given["max_concurrency"],
+                experiment_id=given["experiment_id"],
+                trigger=api.V2beta1Trigger(
+                    cron_schedule=api.V2beta1CronSchedule(cron=given["trigger"]["cron_schedule"]["cron"])
+                ),
+            )
             self.recurring[made.recurring_run_id] = made
             return 200, made
         if method == "DELETE":
@@ -150,7 +186,9 @@ class KfpServer:
         look = next(self.looks)
         tasks = ["validate", "augment", "train", "gate"]
         done = look // 2
-        states = ["SUCCEEDED" if n < done else "RUNNING" if n == done else "PENDING" for n in range(len(tasks))]
+        states = [
+            "SUCCEEDED" if n < done else "RUNNING" if n == done else "PENDING" for n in range(len(tasks))
+        ]
         run.state = "RUNNING"
         if done >= len(tasks) or (self.outcome == "FAILED" and done == 3):
             run.state = self.outcome
@@ -158,13 +196,17 @@ class KfpServer:
                 states[2] = "FAILED"
             else:
                 self.publish(run.runtime_config.parameters)
-        run.run_details = api.V2beta1RunDetails(task_details=[
-            api.V2beta1PipelineTaskDetail(
-                task_id=name, display_name=name, state=state,
-                error=api.GoogleRpcStatus(message="no GPU left") if state == "FAILED" else None,
-            )
-            for name, state in zip(tasks, states, strict=True)
-        ])  # fmt: skip
+        run.run_details = api.V2beta1RunDetails(
+            task_details=[
+                api.V2beta1PipelineTaskDetail(
+                    task_id=name,
+                    display_name=name,
+                    state=state,
+                    error=api.GoogleRpcStatus(message="no GPU left") if state == "FAILED" else None,
+                )
+                for name, state in zip(tasks, states, strict=True)
+            ]
+        )
 
 
 def _wanted(query):
@@ -179,4 +221,8 @@ def _wanted(query):
 def _uploaded(body, kind):
     """The file in a multipart body."""
     message = email.message_from_bytes(b"content-type: " + kind.encode() + b"\r\n\r\n" + body)
-    return next(part.get_payload(decode=True) for part in message.walk() if part.get_param("name", header="content-disposition"))
+    return next(
+        part.get_payload(decode=True)
+        for part in message.walk()
+        if part.get_param("name", header="content-disposition")
+    )

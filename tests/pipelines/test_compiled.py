@@ -19,4 +19,6 @@ def without_version(path: Path) -> list[dict]:
 def test_the_yaml_is_up_to_date(name, tmp_path):
     compiling.write(name, tmp_path / "new.yaml")
     committed = Path(compiling.__file__).with_name(f"{name}.yaml")
-    assert without_version(tmp_path / "new.yaml") == without_version(committed), "run python -m pipelines.compile"
+    assert without_version(tmp_path / "new.yaml") == without_version(committed), (
+        "run python -m pipelines.compile"
+    )

@@ -1,4 +1,6 @@
-"""The wiring of the training pipeline on KFP's local runner, with stubs in place of the stages (see stubs/sitecustomize.py)."""
+"""The wiring of the training pipeline on KFP's local runner, with stubs in place of the stages (see
+stubs/sitecustomize.py).
+"""
 
 import json
 import os
@@ -24,9 +26,11 @@ def crops_run(folder: Path, **stubs: str) -> subprocess.CompletedProcess[str]:
     if not (logs / "world.json").exists():
         (logs / "world.json").write_text("{}")
     env = {
-        **os.environ, "CROPS_STUB_RUNS": str(folder / "runs.jsonl"), "PYTHONPATH": f"{ROOT / 'tests/pipelines/stubs'}:{ROOT}",
+        **os.environ,
+        "CROPS_STUB_RUNS": str(folder / "runs.jsonl"),
+        "PYTHONPATH": f"{ROOT / 'tests/pipelines/stubs'}:{ROOT}",
         **{f"CROPS_STUB_{key.upper()}": value for key, value in stubs.items()},
-    }  # fmt: skip
+    }
     command = [sys.executable, "-c", CODE, str(logs), str(folder / "out")]
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=300)
 
@@ -36,11 +40,31 @@ def runs(folder: Path) -> list[list[str]]:
 
 
 EACH_ONCE = sorted(
-    [[s, ""] for s in ("validate", "augment", "knowledge", "theta", "discriminate", "label", "evaluate", "gate", "deploy")]
+    [
+        [s, ""]
+        for s in (
+            "validate",
+            "augment",
+            "knowledge",
+            "theta",
+            "discriminate",
+            "label",
+            "evaluate",
+            "gate",
+            "deploy",
+        )
+    ]
     + [["score", ""], ["score", ""]]
     + [["train", s] for s in ("clicks", "crops", "crops_paper", "crops_no_knowledge")]
-    + [["export", ""], ["export", ""], ["index", ""], ["index", ""], ["register", "champion"], ["register", "challenger"]]
-)  # fmt: skip
+    + [
+        ["export", ""],
+        ["export", ""],
+        ["index", ""],
+        ["index", ""],
+        ["register", "champion"],
+        ["register", "challenger"],
+    ]
+)
 
 
 def test_every_stage_runs_once_and_the_report_has_the_contracts_keys(tmp_path):
@@ -57,7 +81,9 @@ def test_every_stage_runs_once_and_the_report_has_the_contracts_keys(tmp_path):
 
 
 def test_killed_in_a_stage_the_same_command_resumes_there(tmp_path):
-    """Before the kill: everything up to label; the second run asks for label again, and for nothing before it."""
+    """Before the kill: everything up to label; the second run asks for label again, and for nothing before
+    it.
+    """
     assert crops_run(tmp_path, kill="label").returncode == -9
     before = [name for name, _ in runs(tmp_path)]
     assert before[-1] == "label"

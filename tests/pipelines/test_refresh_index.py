@@ -1,4 +1,6 @@
-"""The refresh pipeline on KFP's local runner: a real release, a real registry, a manifest that gateways would follow."""
+"""The refresh pipeline on KFP's local runner: a real release, a real registry, a manifest that gateways would
+follow.
+"""
 
 import json
 import os
@@ -8,13 +10,11 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "crops/stages"))
-import toy_release as toy
-
-from crops import manifest
 from crops.config.all import load
-from crops.io import registry
+from crops.release import manifest
+from crops.services import registry
 from pipelines import submit
+from tests.crops.stages import toy_release as toy
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE = """
@@ -34,12 +34,19 @@ def test_new_videos_are_served_under_a_version_of_their_own(tmp_path):
     uri = toy.champion(tmp_path, texts)
     served = str(tmp_path / "manifest.json")
     settings = tmp_path / "refresh.yaml"
-    settings.write_text(json.dumps({"deploy": {"manifest": served, "releases": str(tmp_path / "releases"), "triton": None}}))
+    settings.write_text(
+        json.dumps({"deploy": {"manifest": served, "releases": str(tmp_path / "releases"), "triton": None}})
+    )
     logs = toy.catalogue(tmp_path / "logs", texts | {"new": "a video that came today"})
     given = submit.refresh(load(settings), logs=str(logs), registry=uri)
     command = [sys.executable, "-c", CODE, str(tmp_path / "kfp"), json.dumps(given)]
     done = subprocess.run(
-        command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=300
+        command,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert registry.holder(uri, "champion") == "2"

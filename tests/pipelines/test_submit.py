@@ -1,4 +1,6 @@
-"""`crops submit` against a stand-in of the KFP server, and what the settings of a cluster become in the compiled pipeline."""
+"""`crops submit` against a stand-in of the KFP server, and what the settings of a cluster become in the
+compiled pipeline.
+"""
 
 import json
 import os
@@ -10,34 +12,42 @@ from pathlib import Path
 
 import pytest
 import yaml
-from kfp_server import KfpServer
 
 from crops.config import all as configs
 from crops.config.all import Config
 from crops.errors import ConfigError, ServiceError
 from pipelines import submit
+from tests.pipelines.kfp_server import KfpServer
 
 ROOT = Path(__file__).resolve().parents[2]
 CLUSTER = {
     "service_account": "crops-pipeline",
-    "images": {"mine": "registry.example/crops/mine:0.1.0", "train": "registry.example/crops/train@sha256:" + "a" * 64},
+    "images": {
+        "mine": "registry.example/crops/mine:0.1.0",
+        "train": "registry.example/crops/train@sha256:" + "a" * 64,
+    },
     "pull_secrets": ["registry"],
     "pod": {"cpu": "2", "memory": "8G", "retries": 2, "timeout_s": 3600},
     "tasks": {
         "train": {
-            "gpus": 1, "memory": "64G", "node_selector": {"gpu": "a100"}, "timeout_s": 86400,
+            "gpus": 1,
+            "memory": "64G",
+            "node_selector": {"gpu": "a100"},
+            "timeout_s": 86400,
             "tolerations": [{"key": "nvidia.com/gpu", "effect": "NoSchedule"}],
-        },
+        }
     },
     "secrets": [{"name": "mlflow", "keys": {"password": "MLFLOW_TRACKING_PASSWORD"}}],
     "volumes": [{"claim": "crops", "path": "/shared"}],
     "poll_s": 0.05,
-}  # fmt: skip
+}
 
 
 def config(tmp_path: Path, **more: object) -> Path:
     path = tmp_path / "cluster.yaml"
-    path.write_text(yaml.safe_dump({"kubeflow": {**CLUSTER, "results": f"file://{tmp_path}/results", **more}}))
+    path.write_text(
+        yaml.safe_dump({"kubeflow": {**CLUSTER, "results": f"file://{tmp_path}/results", **more}})
+    )
     return path
 
 
@@ -47,23 +57,44 @@ def report(verdict: str):
     def publish(parameters):
         folder = Path(json.loads(parameters["report_config"])["publish"].removeprefix("file://"))
         folder.mkdir(parents=True)
-        (folder / "report.json").write_text(json.dumps({"gate": {"verdict": verdict, "reasons": ["recall rose by 2 points"]}}))
+        (folder / "report.json").write_text(
+            json.dumps({"gate": {"verdict": verdict, "reasons": ["recall rose by 2 points"]}})
+        )
 
     return publish
 
 
 def crops(server: KfpServer, path: Path, *more: str) -> subprocess.Popen[str]:
     command = [
-        sys.executable, "-m", "crops", "submit", "--host", server.url, "--logs", "s3://logs/search", "--registry", "http://mlflow",
-        "--config", str(path), "--version", "abc123", *more,
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "crops",
+        "submit",
+        "--host",
+        server.url,
+        "--logs",
+        "s3://logs/search",
+        "--registry",
+        "http://mlflow",
+        "--config",
+        str(path),
+        "--version",
+        "abc123",
+        *more,
+    ]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 def here(server: KfpServer, path: Path, **more) -> tuple[str | None, list[str]]:
     """The same inside this process: the verdict and what was said."""
     said: list[str] = []
-    given = {"logs": "s3://logs/search", "registry": "http://mlflow", "version": "abc123", "say": said.append, **more}
+    given = {
+        "logs": "s3://logs/search",
+        "registry": "http://mlflow",
+        "version": "abc123",
+        "say": said.append,
+        **more,
+    }
     return submit.submit(server.url, configs.load(path), **given), said
 
 
@@ -123,7 +154,11 @@ def test_a_recurring_run_replaces_the_one_before_and_never_catches_up(tmp_path):
     for cron in ("0 3 * * 1", "0 4 * * 1"):
         here(server, config(tmp_path), cron=cron)
     (held,) = server.recurring.values()
-    assert [held.trigger.cron_schedule.cron, held.no_catchup, held.max_concurrency] == ["0 0 4 * * 1", True, 1]
+    assert [held.trigger.cron_schedule.cron, held.no_catchup, held.max_concurrency] == [
+        "0 0 4 * * 1",
+        True,
+        1,
+    ]
     assert not server.runs
 
 
@@ -138,17 +173,38 @@ def test_nobody_there_is_one_line(tmp_path):
 
 
 def submitted(server: KfpServer, path: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    common = ["--host", server.url, "--registry", "http://mlflow", "--config", str(path), "--version", "abc123"]
+    common = [
+        "--host",
+        server.url,
+        "--registry",
+        "http://mlflow",
+        "--config",
+        str(path),
+        "--version",
+        "abc123",
+    ]
     command = [sys.executable, "-m", "crops", "submit", *common, *more]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
 
 
 def test_the_other_pipelines_go_the_same_way_under_their_own_names(tmp_path):
     server, path = KfpServer(), config(tmp_path)
-    hourly = submitted(server, path, "--pipeline", "refresh_index", "--logs", "s3://catalogue", "--every", "0 * * * *")
+    hourly = submitted(
+        server, path, "--pipeline", "refresh_index", "--logs", "s3://catalogue", "--every", "0 * * * *"
+    )
     assert hourly.returncode == 0, hourly.stderr
-    rolled = submitted(server, path, "--pipeline", "rollout", "--name", "autumn", "--state", "/shared/rollout",
-                       "--prometheus", "http://prometheus:9090")  # fmt: skip
+    rolled = submitted(
+        server,
+        path,
+        "--pipeline",
+        "rollout",
+        "--name",
+        "autumn",
+        "--state",
+        "/shared/rollout",
+        "--prometheus",
+        "http://prometheus:9090",
+    )
     assert rolled.returncode == 0, rolled.stderr
     assert [p.display_name for p in server.pipelines.values()] == ["crops-refresh-index", "crops-rollout"]
     assert [r.display_name for r in server.recurring.values()] == ["crops-refresh-index s3://catalogue"]
@@ -168,7 +224,9 @@ def package(tmp_path_factory):
     path = tmp_path_factory.mktemp("compiled") / "training.yaml"
     submit.compiled(path, Config(raw={"kubeflow": CLUSTER}).section("kubeflow"))
     pipeline, platform = yaml.safe_load_all(path.read_text())
-    return pipeline["deploymentSpec"]["executors"], platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    return pipeline["deploymentSpec"]["executors"], platform["platforms"]["kubernetes"]["deploymentSpec"][
+        "executors"
+    ]
 
 
 def test_every_task_has_the_clusters_user_secrets_and_volumes(package):
@@ -176,11 +234,17 @@ def test_every_task_has_the_clusters_user_secrets_and_volumes(package):
     pods = {name for name, about in executors.items() if "container" in about}
     assert set(platform) == pods
     for name, about in platform.items():
-        assert about["securityContext"] == {"runAsUser": "10001", "runAsGroup": "10001", "runAsNonRoot": True}, name
+        assert about["securityContext"] == {
+            "runAsUser": "10001",
+            "runAsGroup": "10001",
+            "runAsNonRoot": True,
+        }, name
         assert about["secretAsEnv"][0]["secretName"] == "mlflow"
         assert about["pvcMount"][0]["mountPath"] == "/shared"
         assert about["imagePullSecret"][0]["secretName"] == "registry"
-    assert {about["container"]["image"] for name, about in executors.items() if name in pods} == set(CLUSTER["images"].values())
+    assert {about["container"]["image"] for name, about in executors.items() if name in pods} == set(
+        CLUSTER["images"].values()
+    )
 
 
 def test_training_gets_its_gpu_and_nothing_else_does(package):
@@ -191,18 +255,23 @@ def test_training_gets_its_gpu_and_nothing_else_does(package):
         assert ("accelerator" in resources) == trains, name
         if trains:
             assert platform[name]["nodeSelector"]["labels"] == {"gpu": "a100"}
-            assert platform[name]["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
+            assert platform[name]["tolerations"] == [
+                {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
+            ]
             assert platform[name]["activeDeadlineSeconds"] == "86400"
         elif "container" in about:
             assert resources["resourceCpuLimit"] == "2"
 
 
-@pytest.mark.parametrize(("values", "why"), [
-    ({"tasks": {"trian": {}}}, "no component 'trian'"),
-    ({"images": {"mine": "registry.example/crops/mine:latest"}}, "no fixed tag"),
-    ({"run_as_user": 0}, "greater than or equal to 1"),
-    ({"nodes": 3}, "knows no key 'nodes'"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("values", "why"),
+    [
+        ({"tasks": {"trian": {}}}, "no component 'trian'"),
+        ({"images": {"mine": "registry.example/crops/mine:latest"}}, "no fixed tag"),
+        ({"run_as_user": 0}, "greater than or equal to 1"),
+        ({"nodes": 3}, "knows no key 'nodes'"),
+    ],
+)
 def test_settings_that_cannot_be_meant_are_refused(values, why):
     with pytest.raises(ConfigError, match=why):
         Config(raw={"kubeflow": values}).section("kubeflow")

@@ -1,20 +1,17 @@
 """Shared by all tests of serving: two toy releases and one Triton per session, because each takes seconds."""
 
 import json
-import sys
 import threading
 import time
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-import releases as toys
-
 from crops.config.deploy import DeployConfig
-from crops.io import registry
+from crops.services import registry
 from serving import laptop
 from serving.triton import install, launch
+from tests.serving import releases as toys
 
 
 @pytest.fixture(scope="session")
@@ -53,10 +50,17 @@ def stack(tmp_path_factory):
     def work():
         try:
             laptop.serve(
-                {"control": laptop.release_of(first, "models:/crops/1")}, root / "state", host="127.0.0.1", port=port,
-                events=root / "events", settings={"poll_s": 0.1}, say=said.append, stop=stop.is_set, handle_signals=False,
+                {"control": laptop.release_of(first, "models:/crops/1")},
+                root / "state",
+                host="127.0.0.1",
+                port=port,
+                events=root / "events",
+                settings={"poll_s": 0.1},
+                say=said.append,
+                stop=stop.is_set,
+                handle_signals=False,
                 restarts_a_minute=100,  # tests kill it again and again
-            )  # fmt: skip
+            )
         except Exception as error:
             failed.append(error)
 
@@ -67,10 +71,13 @@ def stack(tmp_path_factory):
     assert not failed
     triton = json.loads((root / "state/gateway.json").read_text())["triton"]
     cfg = DeployConfig(
-        manifest=str(root / "state/manifest.json"), repository=str(root / "state/models"), releases=str(root / "releases"),
-        triton=next(line.split()[-1] for line in said if line.startswith("Triton: ")), gateways=(f"http://127.0.0.1:{port}",),
+        manifest=str(root / "state/manifest.json"),
+        repository=str(root / "state/models"),
+        releases=str(root / "releases"),
+        triton=next(line.split()[-1] for line in said if line.startswith("Triton: ")),
+        gateways=(f"http://127.0.0.1:{port}",),
         timeout_s=30,
-    )  # fmt: skip
+    )
     yield root, uri, cfg, triton
     stop.set()
     thread.join(30)

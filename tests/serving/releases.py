@@ -1,31 +1,32 @@
 """Toy releases as `crops register` makes them, and a real Triton beside them. No test in here."""
 
-import sys
 from pathlib import Path
 
 import pytest
 
-sys.path.append(str(Path(__file__).parents[1] / "crops/stages"))
-import toy_release as toy
-
 from crops.config.export import ExportConfig
 from crops.config.index import IndexConfig
 from crops.config.register import RegisterConfig
-from crops.index import sha256
-from crops.manifest import Release
-from crops.stages import export, index, register
-from serving.triton import control, install, launch, repository  # noqa: F401
+from crops.release.index import sha256
+from crops.release.manifest import Release
+from crops.release.triton import control, repository  # noqa: F401
+from crops.stages.release import export, index, register
+from serving.triton import install, launch
+from tests.crops.stages import toy_release as toy
 
 INSTANCES = repository.Instances(count=1)
 
 
 def build(root: Path, count: int = 2) -> list[Release]:
-    """`count` releases of the toy catalogue by encoders of other seeds, as the registry would hand them out."""
+    """`count` releases of the toy catalogue by encoders of other seeds, as the registry would hand them
+    out.
+    """
     mined = toy.mined(root / "mined")
     pairs = [
         {"query": f"subject{t}", "doc_id": toy.doc(t, n), "perspective": p}
-        for t in range(toy.TOPICS) for n, p in enumerate(("click", "feed"))
-    ]  # fmt: skip
+        for t in range(toy.TOPICS)
+        for n, p in enumerate(("click", "feed"))
+    ]
     toy.write(root / "samples", ORIGINS=pairs)
     return [_one(root, mined, seed) for seed in range(count)]
 
@@ -37,7 +38,9 @@ def _one(root: Path, mined: Path, seed: int) -> Release:
     index.run(made["onnx"], mined, made["index"], IndexConfig())
     folder = root / f"release-{seed}"
     folder.mkdir()
-    register.assemble(folder, (made["onnx"], made["index"], mined, root / "samples"), RegisterConfig(probes=8))
+    register.assemble(
+        folder, (made["onnx"], made["index"], mined, root / "samples"), RegisterConfig(probes=8)
+    )
     return named(folder, seed + 1)
 
 
@@ -48,7 +51,9 @@ def named(folder: Path, version: int) -> Release:
 
 
 def triton(root: Path) -> launch.Server:
-    """A running, empty Triton on `root`/models; the test is reported as not run where `make triton` has not been."""
+    """A running, empty Triton on `root`/models; the test is reported as not run where `make triton` has not
+    been.
+    """
     if not install.ready():
         pytest.skip("no Triton server: make triton")
     names = ("http", "grpc", "metrics")

@@ -1,4 +1,6 @@
-"""A whole stack as `crops serve` starts it: load with a verdict, hostile requests by the OpenAPI document, SIGKILL under load."""
+"""A whole stack as `crops serve` starts it: load with a verdict, hostile requests by the OpenAPI document,
+SIGKILL under load.
+"""
 
 import json
 import os
@@ -17,13 +19,12 @@ import psutil
 import pyarrow as pa
 import pytest
 import schemathesis
-import toy_release as toy
 from hypothesis import HealthCheck, given, settings
 
-from crops import records
-from crops.io import artifacts
+from crops.tables import artifacts, records
 from serving.events.compact import read_all
 from serving.events.records import Interaction
+from tests.crops.stages import toy_release as toy
 
 pytestmark = pytest.mark.triton
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,13 +39,30 @@ def people(tmp_path_factory):
     import pyarrow.parquet as pq
 
     pq.write_table(pa.table({"query": queries}), root / "searches/date=2026-01-01/part-0.parquet")
-    artifacts.write(root / "truth", records.RELEVANCE, pa.Table.from_pylist(toy.truth(), schema=records.RELEVANCE.schema))
+    artifacts.write(
+        root / "truth", records.RELEVANCE, pa.Table.from_pylist(toy.truth(), schema=records.RELEVANCE.schema)
+    )
     return root
 
 
 def locust(gateway, people, **environment):
-    command = [sys.executable, "-m", "locust", "-f", str(ROOT / "tests/load/locustfile.py"), "--host", gateway, "--headless",
-               "--run-time", "6s", "--users", "10", "--spawn-rate", "10", "--only-summary"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "locust",
+        "-f",
+        str(ROOT / "tests/load/locustfile.py"),
+        "--host",
+        gateway,
+        "--headless",
+        "--run-time",
+        "6s",
+        "--users",
+        "10",
+        "--spawn-rate",
+        "10",
+        "--only-summary",
+    ]
     variables = {**os.environ, "LOAD_WORLD": str(people), "LOAD_P99_MS": "2000", **environment}
     return subprocess.run(command, env=variables, cwd=ROOT, capture_output=True, text=True, timeout=120)
 
@@ -71,16 +89,27 @@ def test_triton_alone_under_load(stack, people):
 
 
 def test_hostile_requests_by_the_document_never_break_it(stack):
-    """Whatever fits or breaks the OpenAPI document: an answer that the document names, never a 5xx other than 503."""
+    """Whatever fits or breaks the OpenAPI document: an answer that the document names, never a 5xx other than
+    503.
+    """
     _root, _uri, cfg, _ = stack
     schema = schemathesis.openapi.from_url(f"{cfg.gateways[0]}/openapi.json")
 
     operations = [found.ok() for found in schema.get_all_operations()]
-    assert {o.path for o in operations} >= {"/v1/search", "/v1/events", "/v1/release", "/v1/compare", "/healthz", "/readyz"}
+    assert {o.path for o in operations} >= {
+        "/v1/search",
+        "/v1/events",
+        "/v1/release",
+        "/v1/compare",
+        "/healthz",
+        "/readyz",
+    }
     modes = schemathesis.GenerationMode
     for operation in operations:
         # What takes nothing cannot be given anything wrong.
-        for generation in (modes.POSITIVE, modes.NEGATIVE) if operation.method == "post" else (modes.POSITIVE,):
+        for generation in (
+            (modes.POSITIVE, modes.NEGATIVE) if operation.method == "post" else (modes.POSITIVE,)
+        ):
             _attack(operation.as_strategy(generation_mode=generation))
     assert httpx.get(f"{cfg.gateways[0]}/healthz").status_code == 200
 
@@ -97,21 +126,60 @@ def _attack(cases):
     attack()
 
 
-GONE = (httpx.RemoteProtocolError, httpx.WriteError, httpx.ReadError)  # it closes on what is no HTTP, or too large
+GONE = (
+    httpx.RemoteProtocolError,
+    httpx.WriteError,
+    httpx.ReadError,
+)  # it closes on what is no HTTP, or too large
 
 
 def hostile(rng: random.Random) -> tuple[str, str, bytes, dict[str, str]]:
     """Method, path, body and headers that somebody with bad intent, or a bug, would send."""
-    text = rng.choice(["subject1", "\x00", "\ud83d\ude00" * 40, "'; drop table", "a" * 5000, "\u202e<script>", "%00%ff", " "])
+    text = rng.choice(
+        [
+            "subject1",
+            "\x00",
+            "\ud83d\ude00" * 40,
+            "'; drop table",
+            "a" * 5000,
+            "\u202e<script>",
+            "%00%ff",
+            " ",
+        ]
+    )
     value = rng.choice([text, None, -1, 2**63, 1e308, [], {}, [[]] * 50, True])
-    search = {"query": rng.choice([text, text, value]), "user_id": rng.choice(["u", "u", value]), "k": rng.choice([3, 3, value])}
-    event = {"search_id": rng.choice([text, value]), "video_id": text, "type": rng.choice(["click", "buy", value]), "ts": value}
-    body = rng.choice([
-        *[json.dumps(search).encode()] * 4, json.dumps([event] * rng.choice([1, 30, 2000])).encode(), json.dumps(value).encode(),
-        rng.randbytes(rng.choice([0, 1, 900])), b"[" * 20_000, b'{"query": NaN}', b'{"query": "a", "query": "b"}',
-        b"x" * 1_200_000,
-    ])  # fmt: skip
-    kind = rng.choice([*["application/json"] * 4, "text/plain", "application/json; charset=utf-16", "multipart/form-data", ""])
+    search = {
+        "query": rng.choice([text, text, value]),
+        "user_id": rng.choice(["u", "u", value]),
+        "k": rng.choice([3, 3, value]),
+    }
+    event = {
+        "search_id": rng.choice([text, value]),
+        "video_id": text,
+        "type": rng.choice(["click", "buy", value]),
+        "ts": value,
+    }
+    body = rng.choice(
+        [
+            *[json.dumps(search).encode()] * 4,
+            json.dumps([event] * rng.choice([1, 30, 2000])).encode(),
+            json.dumps(value).encode(),
+            rng.randbytes(rng.choice([0, 1, 900])),
+            b"[" * 20_000,
+            b'{"query": NaN}',
+            b'{"query": "a", "query": "b"}',
+            b"x" * 1_200_000,
+        ]
+    )
+    kind = rng.choice(
+        [
+            *["application/json"] * 4,
+            "text/plain",
+            "application/json; charset=utf-16",
+            "multipart/form-data",
+            "",
+        ]
+    )
     path = rng.choice(
         [
             "/v1/search",
@@ -123,7 +191,11 @@ def hostile(rng: random.Random) -> tuple[str, str, bytes, dict[str, str]]:
             f"/{value}"[:200],
         ]
     )
-    headers = {"content-type": kind, "x-request-id": rng.choice(["r", "y" * 3000, "a\tb"]), "authorization": "Bearer wrong"}
+    headers = {
+        "content-type": kind,
+        "x-request-id": rng.choice(["r", "y" * 3000, "a\tb"]),
+        "authorization": "Bearer wrong",
+    }
     return rng.choice(["POST", "POST", "POST", "GET", "PUT", "DELETE"]), path, body, headers
 
 
@@ -140,7 +212,9 @@ def test_ten_thousand_hostile_requests_end_in_no_5xx_and_leave_no_memory_behind(
             for _ in range(count):
                 method, path, body, headers = hostile(rng)
                 try:
-                    answer = client.request(method, quote(path, safe="/%", errors="replace"), content=body, headers=headers)
+                    answer = client.request(
+                        method, quote(path, safe="/%", errors="replace"), content=body, headers=headers
+                    )
                 except GONE as error:
                     answers[type(error).__name__] += 1
                     continue
@@ -169,7 +243,9 @@ def test_ten_thousand_hostile_requests_end_in_no_5xx_and_leave_no_memory_behind(
 
 @pytest.mark.parametrize("rounds", [2, pytest.param(50, marks=pytest.mark.slow)])
 def test_killed_under_load_every_acknowledged_event_is_logged_once(stack, rounds):
-    """SIGKILL of the gateway; it is started again by itself. What was answered with 202 stands in the log, once."""
+    """SIGKILL of the gateway; it is started again by itself. What was answered with 202 stands in the log,
+    once.
+    """
     root, _uri, cfg, _ = stack
     address, told, stop = cfg.gateways[0], [], threading.Event()
 
@@ -179,12 +255,18 @@ def test_killed_under_load_every_acknowledged_event_is_logged_once(stack, rounds
             while not stop.is_set():
                 n += 1
                 try:
-                    found = client.post("/v1/search", json={"query": f"subject{n % 6}", "user_id": f"p{number}", "k": 3})
+                    found = client.post(
+                        "/v1/search", json={"query": f"subject{n % 6}", "user_id": f"p{number}", "k": 3}
+                    )
                     if found.status_code != 200:
                         continue
                     one = found.json()
-                    event = {"search_id": one["search_id"], "video_id": one["results"][0]["video_id"], "type": "like",
-                             "ts": "2026-11-25T06:00:00Z"}  # fmt: skip
+                    event = {
+                        "search_id": one["search_id"],
+                        "video_id": one["results"][0]["video_id"],
+                        "type": "like",
+                        "ts": "2026-11-25T06:00:00Z",
+                    }
                     if client.post("/v1/events", json=[event]).status_code == 202:
                         told.append(one["search_id"])
                 except httpx.HTTPError:
@@ -195,7 +277,9 @@ def test_killed_under_load_every_acknowledged_event_is_logged_once(stack, rounds
         thread.start()
     for _ in range(rounds):
         time.sleep(1.0)
-        found = subprocess.run(["pgrep", "-f", f"serving.gateway {root}/state/gateway.json"], capture_output=True, text=True)
+        found = subprocess.run(
+            ["pgrep", "-f", f"serving.gateway {root}/state/gateway.json"], capture_output=True, text=True
+        )
         os.kill(int(found.stdout.split()[0]), signal.SIGKILL)
         for _ in range(100):
             time.sleep(0.1)
@@ -208,7 +292,9 @@ def test_killed_under_load_every_acknowledged_event_is_logged_once(stack, rounds
     stop.set()
     for thread in people:
         thread.join()
-    likes = [r.search_id for r in read_all(root / "events") if isinstance(r, Interaction) and r.type == "like"]
+    likes = [
+        r.search_id for r in read_all(root / "events") if isinstance(r, Interaction) and r.type == "like"
+    ]
     assert len(told) > 5
     assert set(told) <= set(likes)
     assert len([x for x in likes if x in set(told)]) == len(told), "each exactly once"

@@ -1,4 +1,6 @@
-"""Another query within the window, whichever store keeps the last search: one test body, in process and a real Redis."""
+"""Another query within the window, whichever store keeps the last search: one test body, in process and a
+real Redis.
+"""
 
 import asyncio
 import contextlib
@@ -22,8 +24,10 @@ def redis_server(folder):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    process = subprocess.Popen([path, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)],
-                               stdout=subprocess.DEVNULL)  # fmt: skip
+    process = subprocess.Popen(
+        [path, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)],
+        stdout=subprocess.DEVNULL,
+    )
     try:
         for _ in range(100):
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 0.2):

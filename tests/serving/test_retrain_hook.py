@@ -1,4 +1,6 @@
-"""Alerts start trainings once, also past restarts, refusals and repetition; and a real Alertmanager's call is understood."""
+"""Alerts start trainings once, also past restarts, refusals and repetition; and a real Alertmanager's call is
+understood.
+"""
 
 import contextlib
 import json
@@ -70,7 +72,10 @@ def test_repeated_alerts_start_one_training_also_past_a_restart(ci, tmp_path):
 
 
 def test_what_is_resolved_starts_nothing(ci, tmp_path):
-    assert hook(ci, tmp_path).take([{"status": "resolved", "labels": {"alertname": "QueryCentroidMoves"}}])[0] == 200
+    assert (
+        hook(ci, tmp_path).take([{"status": "resolved", "labels": {"alertname": "QueryCentroidMoves"}}])[0]
+        == 200
+    )
     assert not ci.calls
 
 
@@ -109,17 +114,24 @@ def test_a_real_alertmanager_with_our_routes_starts_a_training(ci, listening, tm
         receiver.pop("pagerduty_configs", None)
         if receiver["name"] == "retraining":
             receiver["webhook_configs"][0] |= {
-                "url": listening, "http_config": {"authorization": {"credentials_file": str(tmp_path / "token")}},
-            }  # fmt: skip
+                "url": listening,
+                "http_config": {"authorization": {"credentials_file": str(tmp_path / "token")}},
+            }
         else:
             receiver.pop("webhook_configs", None)
     config["route"]["group_wait"] = "0s"
     (tmp_path / "am.yaml").write_text(yaml.safe_dump(config))
     (port,) = free_ports(1)
-    process = subprocess.Popen([
-        "prometheus-alertmanager", f"--config.file={tmp_path}/am.yaml", f"--storage.path={tmp_path}/am",
-        "--cluster.listen-address=", f"--web.listen-address=127.0.0.1:{port}",
-    ], stderr=subprocess.DEVNULL)  # fmt: skip
+    process = subprocess.Popen(
+        [
+            "prometheus-alertmanager",
+            f"--config.file={tmp_path}/am.yaml",
+            f"--storage.path={tmp_path}/am",
+            "--cluster.listen-address=",
+            f"--web.listen-address=127.0.0.1:{port}",
+        ],
+        stderr=subprocess.DEVNULL,
+    )
     try:
         alerts = [
             {"labels": {"alertname": "QueryCentroidMoves", "severity": "ticket", "retrain": "true"}},

@@ -1,4 +1,6 @@
-"""KuaiSAR, Qilin and RecFlow through the stage: what the tables hold, by hand, and what a wrong folder is told."""
+"""KuaiSAR, Qilin and RecFlow through the stage: what the tables hold, by hand, and what a wrong folder is
+told.
+"""
 
 import csv
 import datetime
@@ -10,13 +12,12 @@ import pyarrow.compute as pc
 import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
-import releases
 
-from crops import records
 from crops.errors import ConfigError, CropsError, InputError
-from crops.io import artifacts
-from crops.stages import import_log
 from crops.stages.base import StageReport
+from crops.stages.logs import import_log
+from crops.tables import artifacts, records
+from tests.crops.adapters import releases
 
 MAKERS = {"kuaisar": releases.kuaisar, "qilin": releases.qilin, "recflow": releases.recflow}
 
@@ -36,12 +37,16 @@ def _utc(*parts: int) -> datetime.datetime:
 
 @pytest.mark.parametrize("dataset", MAKERS)
 def test_tables_keep_their_promises(tmp_path, dataset):
-    """Schema, non-null columns, keys, references, order and partition, with nothing else left in the folder."""
+    """Schema, non-null columns, keys, references, order and partition, with nothing else left in the
+    folder.
+    """
     out, report = _import(tmp_path, dataset)
     present = [t for t in records.LOGS if artifacts.exists(out, t)]
     assert {p.name for p in out.iterdir()} == {t.name for t in present}
-    known = {name: set(artifacts.read(out, t)[key].to_pylist()) for name, t, key in
-             (("search", records.SEARCHES, "search_id"), ("video", records.VIDEOS, "video_id"))}  # fmt: skip
+    known = {
+        name: set(artifacts.read(out, t)[key].to_pylist())
+        for name, t, key in (("search", records.SEARCHES, "search_id"), ("video", records.VIDEOS, "video_id"))
+    }
     for table in present:
         rows = artifacts.read(out, table)
         assert report.numbers[table.name] == rows.num_rows > 0
@@ -74,8 +79,10 @@ def test_twice_the_same_bytes(tmp_path, dataset):
 
 
 def test_kuaisar_searches_are_told_apart_and_put_together_again(tmp_path):
-    """Session 1 of user 1 is two searches, at 13:58:52.919 and 23:30 UTC; the rows of the first lie apart. User 2's stamp
-    1.684764e+12 is 14:00:00, as the readable Beijing time says. What has no words or an unreadable user is out."""
+    """Session 1 of user 1 is two searches, at 13:58:52.919 and 23:30 UTC; the rows of the first lie apart.
+    User 2's stamp 1.684764e+12 is 14:00:00, as the readable Beijing time says. What has no words or an
+    unreadable user is out.
+    """
     out, report = _import(tmp_path, "kuaisar")
     assert [(r["user_id"], r["ts"], r["query"]) for r in _rows(out, records.SEARCHES)] == [
         ("1", _utc(2023, 5, 22, 13, 58, 52, 919_000), "w20 w34 w3"),
@@ -89,34 +96,51 @@ def test_kuaisar_results_keep_place_and_any_click(tmp_path):
     """Shown: 100, a user's page, 102, 100 again (this time clicked). 100 is first and clicked, 102 third."""
     out, report = _import(tmp_path, "kuaisar")
     first = _rows(out, records.SEARCHES)[0]["search_id"]
-    rows = [(r["video_id"], r["position"], r["clicked"]) for r in _rows(out, records.RESULTS) if r["search_id"] == first]
+    rows = [
+        (r["video_id"], r["position"], r["clicked"])
+        for r in _rows(out, records.RESULTS)
+        if r["search_id"] == first
+    ]
     assert rows == [("100", 0, True), ("102", 2, True)]
     assert report.numbers["results_that_are_no_videos"] == 1
     assert all(r["play_s"] is None and not r["liked"] for r in _rows(out, records.RESULTS))
 
 
 def test_kuaisar_feed(tmp_path):
-    """1.684742e+12 ms is 07:53:20 UTC = 15:53:20 in Beijing. Two rows of one view are one: clicked and liked."""
+    """1.684742e+12 ms is 07:53:20 UTC = 15:53:20 in Beijing. Two rows of one view are one: clicked and
+    liked.
+    """
     out, _ = _import(tmp_path, "kuaisar")
     first, second, third = _rows(out, records.FEED)
-    assert (first["video_id"], first["ts"], first["clicked"], first["liked"]) == ("100", _utc(2023, 5, 22, 7, 53, 20), True, True)
+    assert (first["video_id"], first["ts"], first["clicked"], first["liked"]) == (
+        "100",
+        _utc(2023, 5, 22, 7, 53, 20),
+        True,
+        True,
+    )
     assert first["play_s"] == pytest.approx(60.792)
     assert (second["video_id"], second["play_s"]) == ("104", None)
     assert third["ts"] == _utc(2023, 5, 22, 17, 0, 0)
 
 
 def test_kuaisar_a_rounded_stamp_gives_way_to_the_readable_time(tmp_path):
-    """1.684742e+12 can stand for any time within 8 minutes; `time` knows the second. 15:57:01 Beijing is 07:57:01 UTC."""
+    """1.684742e+12 can stand for any time within 8 minutes; `time` knows the second. 15:57:01 Beijing is
+    07:57:01 UTC.
+    """
     src = releases.kuaisar(tmp_path / "src")
     path = src / "rec_inter.csv"
-    path.write_text(path.read_text(encoding="utf-8").replace("2023-05-22 15:53:20", "2023-05-22 15:57:01"), encoding="utf-8")
+    path.write_text(
+        path.read_text(encoding="utf-8").replace("2023-05-22 15:53:20", "2023-05-22 15:57:01"),
+        encoding="utf-8",
+    )
     import_log.run(src, tmp_path / "out", dataset="kuaisar")
     assert _rows(tmp_path / "out", records.FEED)[0]["ts"] == _utc(2023, 5, 22, 7, 57, 1)
 
 
 def test_kuaisar_videos(tmp_path):
-    """A field of 2 MB is read whole; 0 and 1970 are padding; what only the logs know is there without texts; the duration
-    is the feed's; "no category" is no keyword."""
+    """A field of 2 MB is read whole; 0 and 1970 are padding; what only the logs know is there without texts;
+    the duration is the feed's; "no category" is no keyword.
+    """
     out, report = _import(tmp_path, "kuaisar")
     videos = {r["video_id"]: r for r in _rows(out, records.VIDEOS)}
     assert set(videos) == {"100", "102", "103", "104", "105", "200"}
@@ -146,9 +170,23 @@ def test_kuaisar_against_plain_python(tmp_path):
     for _ in range(3_000):
         user, session, minute = chance.randrange(4), chance.randrange(5), chance.randrange(3)
         stamp = releases.STAMP_MS + minute * 60_000
-        readable = f"{_utc(1970, 1, 1) + datetime.timedelta(milliseconds=stamp + 8 * 3_600_000):%Y-%m-%d %H:%M:%S}"
+        readable = (
+            f"{_utc(1970, 1, 1) + datetime.timedelta(milliseconds=stamp + 8 * 3_600_000):%Y-%m-%d %H:%M:%S}"
+        )
         item, kind = chance.randrange(8), "VIDEO"
-        rows.append([user, session, readable, stamp, f"[{user}, {minute}]", "HOT", item, int(chance.random() < 0.1), kind])
+        rows.append(
+            [
+                user,
+                session,
+                readable,
+                stamp,
+                f"[{user}, {minute}]",
+                "HOT",
+                item,
+                int(chance.random() < 0.1),
+                kind,
+            ]
+        )
     with (src / "src_inter.csv").open("r+", newline="") as file:
         head = next(csv.reader(file))
         file.seek(0)
@@ -160,43 +198,65 @@ def test_kuaisar_against_plain_python(tmp_path):
         key = (f"{user}:{session}:{stamp}", str(item))
         expected[key] = expected.get(key, False) or bool(clicked)
     places: dict[str, int] = {}
-    order = {key: places[key[0]] for key in expected if places.update({key[0]: places.get(key[0], -1) + 1}) is None}
-    found = {(r["search_id"], r["video_id"]): (r["clicked"], r["position"]) for r in _rows(tmp_path / "out", records.RESULTS)}
+    order = {
+        key: places[key[0]] for key in expected if places.update({key[0]: places.get(key[0], -1) + 1}) is None
+    }
+    found = {
+        (r["search_id"], r["video_id"]): (r["clicked"], r["position"])
+        for r in _rows(tmp_path / "out", records.RESULTS)
+    }
     assert found == {key: (clicked, order[key]) for key, clicked in expected.items()}
 
 
-@pytest.mark.parametrize("options", [{}, {"milliseconds": True}, {"time": "timestamp"}, {"nested": "lists"}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"milliseconds": True}, {"time": "timestamp"}, {"nested": "lists"}], ids=str
+)
 def test_qilin_is_read_in_every_known_form(tmp_path, options):
-    """Items at places 4, 1, 2 (from 1, with a hole) are positions 2, 0, 1. -1 and NaN are no play time. The test part uses
-    search_idx 5 again. A search without items has no time and is left out. A collected note counts as liked."""
+    """Items at places 4, 1, 2 (from 1, with a hole) are positions 2, 0, 1. -1 and NaN are no play time. The
+    test part uses search_idx 5 again. A search without items has no time and is left out. A collected note
+    counts as liked.
+    """
     out, report = _import(tmp_path, "qilin", **options)
     assert [(r["search_id"], r["user_id"], r["ts"], r["query"]) for r in _rows(out, records.SEARCHES)] == [
-        ("train:5", "8", _utc(2024, 8, 30, 6, 40), "酸面包"), ("test:5", "8", _utc(2024, 8, 31, 10, 26, 40), "酸面包"),
-    ]  # fmt: skip
+        ("train:5", "8", _utc(2024, 8, 30, 6, 40), "酸面包"),
+        ("test:5", "8", _utc(2024, 8, 31, 10, 26, 40), "酸面包"),
+    ]
     columns = ("search_id", "video_id", "position", "clicked", "liked", "play_s")
     assert [tuple(r[c] for c in columns) for r in _rows(out, records.RESULTS)] == [
-        ("train:5", "1", 0, True, True, 12.5), ("train:5", "2", 1, True, True, None), ("train:5", "3", 2, False, False, None),
+        ("train:5", "1", 0, True, True, 12.5),
+        ("train:5", "2", 1, True, True, None),
+        ("train:5", "3", 2, False, False, None),
         ("test:5", "1", 0, True, False, 3.0),
-    ]  # fmt: skip
+    ]
     assert {r["stage"] for r in _rows(out, records.RESULTS)} == {"exposed"}, "bm25 and dpr lists are no stage"
     assert [(r["video_id"], r["ts"], r["clicked"], r["play_s"]) for r in _rows(out, records.FEED)] == [
-        ("2", _utc(2024, 8, 30, 6, 40), True, 7.0), ("0", _utc(2024, 8, 30, 6, 40, 1), False, None),
-    ]  # fmt: skip
+        ("2", _utc(2024, 8, 30, 6, 40), True, 7.0),
+        ("0", _utc(2024, 8, 30, 6, 40, 1), False, None),
+    ]
     videos = [(r["video_id"], r["caption"], r["cover_text"]) for r in _rows(out, records.VIDEOS)]
-    assert videos == [("0", "猫", "正文 0"), ("1", "面包 第一天", "正文 1"), ("2", "", "正文 2"), ("3", "狗", "正文 3")]
+    assert videos == [
+        ("0", "猫", "正文 0"),
+        ("1", "面包 第一天", "正文 1"),
+        ("2", "", "正文 2"),
+        ("3", "狗", "正文 3"),
+    ]
     assert report.numbers["searches_without_results"] == 1
 
 
 def test_recflow_stages(tmp_path):
-    """Rerank places 2 and 1 make video 2 first. Video 3 lost in rank and in rerank: ranked once. 5 and 6 were filtered.
-    effective_view is the click; what nobody saw has neither click nor play."""
+    """Rerank places 2 and 1 make video 2 first. Video 3 lost in rank and in rerank: ranked once. 5 and 6 were
+    filtered. effective_view is the click; what nobody saw has neither click nor play.
+    """
     out, report = _import(tmp_path, "recflow")
     columns = ("video_id", "stage", "position", "clicked", "liked", "play_s")
     assert [tuple(r[c] for c in columns) for r in _rows(out, records.RESULTS) if r["search_id"] == "50"] == [
-        ("2", "exposed", 0, False, True, 0.5), ("1", "exposed", 1, True, False, 9.0),
-        ("3", "ranked", None, False, False, None), ("4", "ranked", None, False, False, None),
-        ("5", "filtered", None, False, False, None), ("6", "filtered", None, False, False, None),
-    ]  # fmt: skip
+        ("2", "exposed", 0, False, True, 0.5),
+        ("1", "exposed", 1, True, False, 9.0),
+        ("3", "ranked", None, False, False, None),
+        ("4", "ranked", None, False, False, None),
+        ("5", "filtered", None, False, False, None),
+        ("6", "filtered", None, False, False, None),
+    ]
     assert report.numbers["rows_without_a_stage"] == 2, "one a day"
     assert not artifacts.exists(out, records.FEED)
     assert any("feed" in note for note in report.notes)
@@ -205,7 +265,10 @@ def test_recflow_stages(tmp_path):
 
 def test_recflow_days_become_files_and_videos_are_merged(tmp_path):
     out, _ = _import(tmp_path, "recflow")
-    assert [p.parent.name for p in sorted((out / "searches").rglob("*.parquet"))] == ["date=2024-01-13", "date=2024-01-14"]
+    assert [p.parent.name for p in sorted((out / "searches").rglob("*.parquet"))] == [
+        "date=2024-01-13",
+        "date=2024-01-14",
+    ]
     assert [(r["query"], r["user_id"]) for r in _rows(out, records.SEARCHES)] == [("user9", "9")] * 2
     videos = {r["video_id"]: r for r in _rows(out, records.VIDEOS)}
     assert set(videos) == set("1234567")
@@ -230,7 +293,12 @@ def _drop_column(path: Path, column: str) -> None:
         ("kuaisar", "src_inter.csv", "click_cnt", "zenodo"),
         ("kuaisar", "rec_inter.csv", "timestamp", "zenodo"),
         ("kuaisar", "item_features.csv", "caption", "zenodo"),
-        ("qilin", "search_train/train-00000-of-00001.parquet", "search_result_details_with_idx", "huggingface"),
+        (
+            "qilin",
+            "search_train/train-00000-of-00001.parquet",
+            "search_result_details_with_idx",
+            "huggingface",
+        ),
         ("qilin", "notes/train-00000-of-00001.parquet", "note_title", "huggingface"),
         ("recflow", "all_stage/2024-01-13.feather", "prerank_neg", "all_stage"),
     ],

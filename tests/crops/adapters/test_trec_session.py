@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow.compute as pc
 import pytest
 
-from crops import records
 from crops.adapters import trec_session
 from crops.errors import InputError
+from crops.tables import records
 
 UTC = datetime.UTC
 
@@ -21,8 +21,9 @@ def made_up(request) -> trec_session.Converted:
 
 
 def test_searches_get_days_from_their_session_and_the_closing_query_is_one(made_up):
-    """Session 1 starts at hour 1; 100 s later its second search; currentquery is the third. Session 30 lies on the next day,
-    and a closing query without a time is none."""
+    """Session 1 starts at hour 1; 100 s later its second search; currentquery is the third. Session 30 lies
+    on the next day, and a closing query without a time is none.
+    """
     rows = {r["search_id"]: r for r in made_up.searches.to_pylist()}
     assert list(rows) == ["1:1", "1:2", "1:3", "2:1", "30:1"]
     assert rows["1:1"]["ts"] == datetime.datetime(2013, 1, 1, 1, 0, 10, 500_000, UTC)
@@ -33,12 +34,15 @@ def test_searches_get_days_from_their_session_and_the_closing_query_is_one(made_
 
 
 def test_positions_are_the_order_and_ranks_only_name_clicks(made_up):
-    """Ranks 11 to 14: positions 0 and 1; the page that stands twice keeps its first place, the one without an id none.
-    doc-b is clicked twice: 12.5 s and an unknown end make 12.5 s. doc-a has only an unknown end: null, not 0."""
+    """Ranks 11 to 14: positions 0 and 1; the page that stands twice keeps its first place, the one without an
+    id none. doc-b is clicked twice: 12.5 s and an unknown end make 12.5 s. doc-a has only an unknown end:
+    null, not 0.
+    """
     rows = made_up.results.filter(pc.equal(made_up.results["search_id"], "1:1")).to_pylist()
     assert [(r["video_id"], r["position"], r["clicked"], r["play_s"]) for r in rows] == [
-        ("doc-a", 0, True, None), ("doc-b", 1, True, 12.5),
-    ]  # fmt: skip
+        ("doc-a", 0, True, None),
+        ("doc-b", 1, True, 12.5),
+    ]
     assert {r["stage"] for r in made_up.results.to_pylist()} == {"exposed"}
     assert made_up.results.num_rows == 3
     assert not made_up.results.to_pylist()[2]["clicked"]
@@ -49,7 +53,10 @@ def test_texts_are_decoded_twice_and_the_longest_snippet_stays(made_up):
     assert set(rows) == {"doc-a", "doc-b"}
     assert rows["doc-b"]["caption"] == "CHEAP Bikes"
     assert rows["doc-b"]["cover_text"] == "Bikes & more"
-    assert (rows["doc-a"]["caption"], rows["doc-a"]["cover_text"]) == ("Home", "a longer snippet of the same page")
+    assert (rows["doc-a"]["caption"], rows["doc-a"]["cover_text"]) == (
+        "Home",
+        "a longer snippet of the same page",
+    )
 
 
 @pytest.mark.parametrize(
@@ -67,8 +74,10 @@ def test_clean(raw, clean):
 
 
 def test_weak_truth_is_what_other_sessions_clicked(made_up):
-    """Session 2 asks `used bicycles`: relevant to it is what session 1 clicked for the topic. Session 1 learns nothing from
-    itself, session 2 clicked nothing. Its closing query is the same text, so the pair stands once."""
+    """Session 2 asks `used bicycles`: relevant to it is what session 1 clicked for the topic. Session 1
+    learns nothing from itself, session 2 clicked nothing. Its closing query is the same text, so the pair
+    stands once.
+    """
     assert made_up.relevance.to_pylist() == [
         {"query": "used bicycles", "video_id": v, "grade": records.RELEVANT_GRADE} for v in ("doc-a", "doc-b")
     ]
@@ -115,7 +124,9 @@ def test_the_real_file_holds_what_is_known_of_it(real):
 
 @pytest.mark.trec
 def test_the_real_files_gaps(real):
-    """355 gaps between neighbouring searches of a session, the closing query among them: median 72 s, 58 % within 90 s."""
+    """355 gaps between neighbouring searches of a session, the closing query among them: median 72 s, 58 %
+    within 90 s.
+    """
     searches = real.searches.to_pandas().sort_values(["user_id", "ts"])
     gaps = searches.groupby("user_id")["ts"].diff().dt.total_seconds().dropna()
     assert len(gaps) == 355
@@ -129,14 +140,19 @@ def test_the_real_files_clicks(real, request):
     import re
 
     path = Path(
-        os.environ.get("CROPS_TREC_FILE") or request.config.rootpath.parent / "shared/data/trec-session-2013/sessiontrack2013.xml"
+        os.environ.get("CROPS_TREC_FILE")
+        or request.config.rootpath.parent / "shared/data/trec-session-2013/sessiontrack2013.xml"
     )
     text = path.read_text(encoding="utf-8")
     assert len(re.findall(r"<click ", text)) == 586
     clicked = set()
     for session in re.findall(r'<session num="(\d+)"(.*?)</session>', text, re.DOTALL):
         for number, body in re.findall(r'<interaction num="(\d+)"(.*?)</interaction>', session[1], re.DOTALL):
-            ids = dict(re.findall(r'<result rank="(\d+)">.*?<clueweb12id>\s*(\S+?)\s*</clueweb12id>', body, re.DOTALL))
+            ids = dict(
+                re.findall(
+                    r'<result rank="(\d+)">.*?<clueweb12id>\s*(\S+?)\s*</clueweb12id>', body, re.DOTALL
+                )
+            )
             ranks = re.findall(r"<click .*?<rank>\s*(\d+)\s*</rank>", body, re.DOTALL)
             clicked |= {(f"{session[0]}:{number}", ids[rank]) for rank in ranks}
     rows = real.results.filter(real.results["clicked"]).to_pylist()
@@ -146,7 +162,11 @@ def test_the_real_files_clicks(real, request):
 
 @pytest.mark.trec
 def test_the_real_file_keeps_every_promise_of_the_tables(real):
-    for table, rows in ((records.SEARCHES, real.searches), (records.RESULTS, real.results), (records.VIDEOS, real.videos)):
+    for table, rows in (
+        (records.SEARCHES, real.searches),
+        (records.RESULTS, real.results),
+        (records.VIDEOS, real.videos),
+    ):
         assert rows.group_by([*table.key]).aggregate([]).num_rows == rows.num_rows
         for field in table.schema:
             assert field.nullable or rows[field.name].null_count == 0, (table.name, field.name)

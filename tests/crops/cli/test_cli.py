@@ -15,7 +15,9 @@ def crops(*args: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_help_lists_every_verb_without_importing_any():
-    """Importing torch or kfp for `--help` would cost seconds; the modules of the verbs are loaded when called."""
+    """Importing torch or kfp for `--help` would cost seconds; the modules of the verbs are loaded when
+    called.
+    """
     code = (
         "import sys; from crops.cli.main import main\n"
         "try: main(['--help'])\n"
@@ -40,7 +42,10 @@ def test_every_verb_has_a_help_that_says_what_it_does(verb):
         (["augment", "--logs", "/nowhere", "--out", "x"], "/nowhere"),
         (["augmented"], "augmented"),
         (["augment", "--out", "x"], "--logs"),
-        (["augment", "--logs", ".", "--out", "x", "--config", "/nowhere.yaml"], "/nowhere.yaml: no such file"),
+        (
+            ["augment", "--logs", ".", "--out", "x", "--config", "/nowhere.yaml"],
+            "/nowhere.yaml: no such file",
+        ),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(args, expected):

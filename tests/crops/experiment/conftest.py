@@ -2,7 +2,7 @@
 
 import pytest
 
-from crops.io import warehouse
+from crops.engines import session
 from tests.crops.mining import engines
 
 
@@ -12,5 +12,5 @@ def house(request, tmp_path):
         engines.need_spark()
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    with warehouse.opened(request.param, scratch=scratch, threads=1) as opened:
+    with session.opened(request.param, scratch=scratch, threads=1) as opened:
         yield opened

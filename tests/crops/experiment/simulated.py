@@ -1,4 +1,6 @@
-"""Users with their own click rate and activity: what makes a test on impressions wrong. Shared by the statistics' tests."""
+"""Users with their own click rate and activity: what makes a test on impressions wrong. Shared by the
+statistics' tests.
+"""
 
 import numpy as np
 import pyarrow as pa
@@ -34,9 +36,15 @@ def rows(rng: np.random.Generator, n: int = 200, *, lift: float = 0.0) -> pa.Tab
     clicked = rng.random(len(who)) < np.minimum(1.0, rate[who] * (1 + lift * treated[who]))
     play = np.where(clicked, rng.exponential(20.0, len(who)), np.nan)
     duration = np.where(rng.random(len(who)) < 0.1, np.nan, rng.uniform(5, 60, len(who)))
-    return pa.table({
-        "user_id": [f"u{i}" for i in who], "arm": np.where(treated[who], "treatment", "control"),
-        "search_id": [f"s{i}" for i in range(len(who))], "video_id": ["v"] * len(who),
-        "clicked": clicked, "play_s": pa.array(play, from_pandas=True), "duration_s": pa.array(duration, from_pandas=True),
-        "reformulated": rng.random(len(who)) < 0.3,
-    })  # fmt: skip
+    return pa.table(
+        {
+            "user_id": [f"u{i}" for i in who],
+            "arm": np.where(treated[who], "treatment", "control"),
+            "search_id": [f"s{i}" for i in range(len(who))],
+            "video_id": ["v"] * len(who),
+            "clicked": clicked,
+            "play_s": pa.array(play, from_pandas=True),
+            "duration_s": pa.array(duration, from_pandas=True),
+            "reformulated": rng.random(len(who)) < 0.3,
+        }
+    )

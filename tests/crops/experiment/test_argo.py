@@ -13,7 +13,9 @@ from crops.experiment import argo
 
 def test_every_guardrail_of_the_rollout_is_asked_of_the_new_pods_and_the_old():
     gateway, triton = argo.templates()
-    assert [m["name"].replace("-", " ") for m in gateway["spec"]["metrics"]] == [rail.name for rail in GUARDRAILS]
+    assert [m["name"].replace("-", " ") for m in gateway["spec"]["metrics"]] == [
+        rail.name for rail in GUARDRAILS
+    ]
     for metric in gateway["spec"]["metrics"] + triton["spec"]["metrics"]:
         query = metric["provider"]["prometheus"]["query"]
         assert "$" not in query
@@ -35,7 +37,12 @@ def test_prometheus_can_read_every_query(tmp_path):
     if shutil.which("promtool") is None:
         pytest.skip("no promtool on this machine")
     queries = [m["provider"]["prometheus"]["query"] for t in argo.templates() for m in t["spec"]["metrics"]]
-    rules = [{"record": f"q:{n}", "expr": re.sub(r"{{args\.(\w+)-hash}}", r"\1", query)} for n, query in enumerate(queries)]
+    rules = [
+        {"record": f"q:{n}", "expr": re.sub(r"{{args\.(\w+)-hash}}", r"\1", query)}
+        for n, query in enumerate(queries)
+    ]
     (tmp_path / "rules.yaml").write_text(yaml.safe_dump({"groups": [{"name": "q", "rules": rules}]}))
-    done = subprocess.run(["promtool", "check", "rules", str(tmp_path / "rules.yaml")], capture_output=True, text=True)
+    done = subprocess.run(
+        ["promtool", "check", "rules", str(tmp_path / "rules.yaml")], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -1,4 +1,6 @@
-"""Who gets what: shares, stickiness, widening, testers, and everything that GrowthBook alone would let pass."""
+"""Who gets what: shares, stickiness, widening, testers, and everything that GrowthBook alone would let
+pass.
+"""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -17,7 +19,14 @@ LATER = START.timestamp() + 60
 
 
 def experiment(**changes) -> Experiment:
-    base = {"name": "crops-1", "salt": "s1", "coverage": 0.2, "control": "crops/1", "treatment": "crops/2", "start": START}
+    base = {
+        "name": "crops-1",
+        "salt": "s1",
+        "coverage": 0.2,
+        "control": "crops/1",
+        "treatment": "crops/2",
+        "start": START,
+    }
     return Experiment.parse(base | changes)
 
 
@@ -32,7 +41,9 @@ def arms(*experiments, users=USERS, now=LATER) -> dict[str, str | None]:
 
 @pytest.mark.parametrize("coverage", [0.01, 0.2, 1.0])
 def test_coverage_c_puts_half_of_c_of_all_users_into_each_arm(coverage):
-    """Binomial: 10,000 users, standard error of a share s is sqrt(s (1 - s) / 10,000); 4 of them are allowed."""
+    """Binomial: 10,000 users, standard error of a share s is sqrt(s (1 - s) / 10,000); 4 of them are
+    allowed.
+    """
     found = list(arms(experiment(coverage=coverage)).values())
     for arm in features.ARMS:
         share = coverage / 2
@@ -52,8 +63,9 @@ def test_widening_moves_nobody_of_10_000_users():
 @settings(max_examples=15, deadline=None)
 @given(
     steps=st.lists(st.floats(0, 1), min_size=2, max_size=4).map(sorted),
-    share=st.floats(0.05, 0.95), salt=st.text(min_size=1, max_size=8),
-)  # fmt: skip
+    share=st.floats(0.05, 0.95),
+    salt=st.text(min_size=1, max_size=8),
+)
 def test_widening_moves_nobody_whatever_the_weights_and_the_salt(steps, share, salt):
     users = USERS[:200]
     seen: dict[str, str] = {}
@@ -79,7 +91,14 @@ def test_exposure_is_said_once_per_user_also_across_payloads():
 
 def test_memory_of_exposures_is_bounded():
     exposures = assign.Exposures(capacity=2)
-    assert [exposures.first("e", user) for user in ("a", "b", "a", "c", "a", "b")] == [True, True, False, True, False, True]
+    assert [exposures.first("e", user) for user in ("a", "b", "a", "c", "a", "b")] == [
+        True,
+        True,
+        False,
+        True,
+        False,
+        True,
+    ]
 
 
 def test_testers_see_their_arm_and_count_nowhere():
@@ -104,7 +123,9 @@ def test_two_experiments_in_their_namespaces_share_no_user():
 
 def test_the_file_reads_back_as_what_was_written(tmp_path):
     written = [
-        experiment(overrides={"ann": "treatment", "bob": "control"}, namespace=(0.0, 0.4), weights=(0.7, 0.3)),
+        experiment(
+            overrides={"ann": "treatment", "bob": "control"}, namespace=(0.0, 0.4), weights=(0.7, 0.3)
+        ),
         experiment(name="crops-2", salt="s2", namespace=(0.4, 1.0)),
     ]
     path = tmp_path / "features.json"
@@ -172,6 +193,11 @@ def test_a_file_that_is_no_features_file_is_named(tmp_path, text):
 def test_a_running_experiment_may_only_widen():
     running = experiment()
     assert features.check_change(running, experiment(coverage=0.5)).coverage == 0.5
-    for changes in ({"coverage": 0.1}, {"salt": "x"}, {"weights": (0.6, 0.4)}, {"start": START + timedelta(hours=1)}):
+    for changes in (
+        {"coverage": 0.1},
+        {"salt": "x"},
+        {"weights": (0.6, 0.4)},
+        {"start": START + timedelta(hours=1)},
+    ):
         with pytest.raises(ConfigError, match=f"{next(iter(changes))}"):
             features.check_change(running, experiment(**({"coverage": 0.2} | changes)))

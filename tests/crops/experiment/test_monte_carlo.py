@@ -1,4 +1,6 @@
-"""Simulated experiments: how often each test is wrong. The small version is what the large one does, with wider limits."""
+"""Simulated experiments: how often each test is wrong. The small version is what the large one does, with
+wider limits.
+"""
 
 import numpy as np
 import pytest
@@ -34,7 +36,11 @@ def arriving(rng: np.random.Generator, users: int) -> list[Arms]:
     for _ in range(LOOKS):
         new = simulated.arms(rng, users // LOOKS)
         last = seen[-1] if seen else None
-        seen.append(Arms(control=last.control + new.control, treatment=last.treatment + new.treatment) if last else new)
+        seen.append(
+            Arms(control=last.control + new.control, treatment=last.treatment + new.treatment)
+            if last
+            else new
+        )
     return seen
 
 
@@ -57,7 +63,9 @@ def returning(rng: np.random.Generator, users: int) -> list[Arms]:
 @pytest.mark.parametrize("looks", [arriving, returning])
 @pytest.mark.parametrize("planned", [1000, 5000])
 def test_20_looks_are_wrong_at_most_5_percent_of_the_time(runs, looks, planned):
-    """Wrong in an experiment: at ANY of the looks. The fixed-horizon test read that way is wrong far more often."""
+    """Wrong in an experiment: at ANY of the looks. The fixed-horizon test read that way is wrong far more
+    often.
+    """
     runs = runs if runs == 1000 else 40
     rng = np.random.default_rng(13)
     always = fixed = 0
@@ -71,5 +79,9 @@ def test_20_looks_are_wrong_at_most_5_percent_of_the_time(runs, looks, planned):
 
 def test_verdicts_of_equal_arms_are_almost_never_better_or_worse():
     rng = np.random.default_rng(17)
-    found = [stats.compare(simulated.rows(rng, 200), metric=m).verdict for m in ("ctr", "lpr", "rqr") for _ in range(10)]
+    found = [
+        stats.compare(simulated.rows(rng, 200), metric=m).verdict
+        for m in ("ctr", "lpr", "rqr")
+        for _ in range(10)
+    ]
     assert set(found) == {"no difference"}

@@ -12,7 +12,9 @@ def test_needed_users_agree_with_tea_tasting():
     arms = simulated.arms(np.random.default_rng(1), 4000)
     both = (arms.control + arms.treatment).aggregates()
     theirs = (
-        RatioOfMeans("x", "y", rel_effect_size=0.05, power=0.8, alpha=0.05).solve_power_from_aggregates(both, "n_obs")[0].n_obs
+        RatioOfMeans("x", "y", rel_effect_size=0.05, power=0.8, alpha=0.05)
+        .solve_power_from_aggregates(both, "n_obs")[0]
+        .n_obs
     )
     ours = power.needed_users(0.05, power.spread(arms)).fixed
     assert ours == pytest.approx(theirs, rel=0.06)  # log(1.05) against 0.05: 5 % in the square

@@ -1,4 +1,6 @@
-"""The verdict of every kind of look, worked by hand: what is not known never advances, a guardrail beats everything."""
+"""The verdict of every kind of look, worked by hand: what is not known never advances, a guardrail beats
+everything.
+"""
 
 from dataclasses import replace
 
@@ -13,20 +15,36 @@ from crops.experiment.rollout import ADVANCE, PROMOTE, ROLL_BACK, WAIT, Measurem
 RAILS = (
     Guardrail(name="errors", kind="difference", limit=0.005, min_events=100, query="e", events="s"),
     Guardrail(name="p99", kind="ratio", limit=1.25, min_events=100, query="p", events="s"),
-    Guardrail(name="ctr", kind="rate", limit=0.02, min_events=1000, higher_is_better=True, query="c", events="i"),
+    Guardrail(
+        name="ctr", kind="rate", limit=0.02, min_events=1000, higher_is_better=True, query="c", events="i"
+    ),
 )
 PLAN = RolloutConfig(
-    steps=(Step(coverage=0.01, dwell_s=60, min_users=10), Step(coverage=0.5, dwell_s=60, min_users=100)), guardrails=RAILS,
-    ab=AB(min_s=600, max_s=6000, min_users=200), blind_limit_s=300, max_skew_s=30,
-)  # fmt: skip
-START = State(experiment="e", control="models:/crops/1", treatment="models:/crops/2", started_s=1000.0, entered_s=1000.0)
+    steps=(Step(coverage=0.01, dwell_s=60, min_users=10), Step(coverage=0.5, dwell_s=60, min_users=100)),
+    guardrails=RAILS,
+    ab=AB(min_s=600, max_s=6000, min_users=200),
+    blind_limit_s=300,
+    max_skew_s=30,
+)
+START = State(
+    experiment="e", control="models:/crops/1", treatment="models:/crops/2", started_s=1000.0, entered_s=1000.0
+)
 FINE = Measurements(
-    at_s=1100.0, values={"errors": {"control": 1, "treatment": 1}, "p99": {"control": 0.1, "treatment": 0.11},
-                         "ctr": {"control": 1000, "treatment": 1010}},
-    events={"errors": {"control": 1000, "treatment": 1000}, "p99": {"control": 1000, "treatment": 1000},
-            "ctr": {"control": 50_000, "treatment": 50_000}},
-    served={"treatment": frozenset(["models:/crops/2"])}, rejected=0, users=500,
-)  # fmt: skip
+    at_s=1100.0,
+    values={
+        "errors": {"control": 1, "treatment": 1},
+        "p99": {"control": 0.1, "treatment": 0.11},
+        "ctr": {"control": 1000, "treatment": 1010},
+    },
+    events={
+        "errors": {"control": 1000, "treatment": 1000},
+        "p99": {"control": 1000, "treatment": 1000},
+        "ctr": {"control": 50_000, "treatment": 50_000},
+    },
+    served={"treatment": frozenset(["models:/crops/2"])},
+    rejected=0,
+    users=500,
+)
 
 
 def verdict(state=START, now_s=1100.0, **seen):
@@ -38,23 +56,34 @@ def changed(name, **sides):
     return {"values": {**FINE.values, name: {**FINE.values[name], **sides}}}
 
 
-@pytest.mark.parametrize(("seen", "kind", "words"), [
-    ({}, ADVANCE, "next: step 2 at 50%"),
-    (changed("errors", treatment=7), ROLL_BACK, "errors: 0.70% in treatment against 0.10%"),
-    (changed("errors", treatment=5), ADVANCE, ""),
-    (changed("p99", treatment=0.13), ROLL_BACK, "p99: 0.13 in treatment against 0.1"),
-    (changed("p99", treatment=None), WAIT, "too little traffic to judge p99"),
-    (changed("ctr", treatment=200), ROLL_BACK, "ctr: 0.40% in treatment against 2.00%"),
-    (changed("ctr", treatment=0), ROLL_BACK, "ctr"),
-    ({"rejected": 1}, ROLL_BACK, "1 release(s) refused"),
-    ({"served": {"treatment": frozenset(["models:/crops/9"])}}, ROLL_BACK, "treatment is served by models:/crops/9"),
-    ({"served": {}}, WAIT, "no gateway reports models:/crops/2"),
-    ({"users": None}, WAIT, "number of users is not known"),
-    ({"users": 9}, WAIT, "9 of 10 users"),
-    ({"readout": Readout(verdict="worse", reason="CTR", users=500)}, ROLL_BACK, "readout: worse"),
-    ({"readout": Readout(verdict="blocked", reason="SRM", users=500)}, ROLL_BACK, "readout: blocked: SRM"),
-    ({"problem": "down"}, WAIT, "no measurements: down; waiting, rolled back in 300 s"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("seen", "kind", "words"),
+    [
+        ({}, ADVANCE, "next: step 2 at 50%"),
+        (changed("errors", treatment=7), ROLL_BACK, "errors: 0.70% in treatment against 0.10%"),
+        (changed("errors", treatment=5), ADVANCE, ""),
+        (changed("p99", treatment=0.13), ROLL_BACK, "p99: 0.13 in treatment against 0.1"),
+        (changed("p99", treatment=None), WAIT, "too little traffic to judge p99"),
+        (changed("ctr", treatment=200), ROLL_BACK, "ctr: 0.40% in treatment against 2.00%"),
+        (changed("ctr", treatment=0), ROLL_BACK, "ctr"),
+        ({"rejected": 1}, ROLL_BACK, "1 release(s) refused"),
+        (
+            {"served": {"treatment": frozenset(["models:/crops/9"])}},
+            ROLL_BACK,
+            "treatment is served by models:/crops/9",
+        ),
+        ({"served": {}}, WAIT, "no gateway reports models:/crops/2"),
+        ({"users": None}, WAIT, "number of users is not known"),
+        ({"users": 9}, WAIT, "9 of 10 users"),
+        ({"readout": Readout(verdict="worse", reason="CTR", users=500)}, ROLL_BACK, "readout: worse"),
+        (
+            {"readout": Readout(verdict="blocked", reason="SRM", users=500)},
+            ROLL_BACK,
+            "readout: blocked: SRM",
+        ),
+        ({"problem": "down"}, WAIT, "no measurements: down; waiting, rolled back in 300 s"),
+    ],
+)
 def test_one_look_at_the_first_step(seen, kind, words):
     found = verdict(**seen)
     assert found.kind == kind, found
@@ -97,7 +126,12 @@ def test_states_follow_verdicts_and_end():
 
 def test_the_arms_can_be_swapped_and_the_answer_flips():
     worse = changed("ctr", treatment=200)
-    values = {"values": {name: {"control": s["treatment"], "treatment": s["control"]} for name, s in worse["values"].items()}}
+    values = {
+        "values": {
+            name: {"control": s["treatment"], "treatment": s["control"]}
+            for name, s in worse["values"].items()
+        }
+    }
     assert verdict(**worse).kind == ROLL_BACK
     assert verdict(**values).kind == ADVANCE
 

@@ -21,7 +21,9 @@ CTR = METRICS["ctr"]
 def events(counts: dict[str, tuple[str, int, int]]) -> pa.Table:
     """{user: (arm, clicks, impressions)} as rows."""
     rows = [(user, arm, k < clicks) for user, (arm, clicks, seen) in counts.items() for k in range(seen)]
-    return pa.table({"user_id": [r[0] for r in rows], "arm": [r[1] for r in rows], "clicked": [r[2] for r in rows]})
+    return pa.table(
+        {"user_id": [r[0] for r in rows], "arm": [r[1] for r in rows], "clicked": [r[2] for r in rows]}
+    )
 
 
 def test_a_small_experiment_by_hand():
@@ -31,8 +33,17 @@ def test_a_small_experiment_by_hand():
     treatment (2 - 3) / 4, (4 - 3) / 4: variance 1/8.
     se of the log ratio: sqrt( (1/32) / 2 / (3/8)^2 + (1/8) / 2 / (3/4)^2 ) = sqrt(1/9 + 1/9).
     """
-    found = stats.compare(events({"a": ("control", 1, 4), "b": ("control", 2, 4),
-                                  "c": ("treatment", 2, 4), "d": ("treatment", 4, 4)}), metric="ctr")  # fmt: skip
+    found = stats.compare(
+        events(
+            {
+                "a": ("control", 1, 4),
+                "b": ("control", 2, 4),
+                "c": ("treatment", 2, 4),
+                "d": ("treatment", 4, 4),
+            }
+        ),
+        metric="ctr",
+    )
     assert (found.control, found.treatment, found.users) == (3 / 8, 6 / 8, 4)
     assert found.lift == pytest.approx(1.0)
     assert found.verdict == "unknown"
@@ -44,24 +55,33 @@ def test_a_small_experiment_by_hand():
 
 
 def test_long_play_is_18_s_or_the_whole_video_if_shorter():
-    """One row each: 18 of 60 yes; 17.9 of 60 no; 5 of 5 yes; 4.9 of 5 no; 18 of unknown yes; unknown no; 0 of 0 no."""
+    """One row each: 18 of 60 yes; 17.9 of 60 no; 5 of 5 yes; 4.9 of 5 no; 18 of unknown yes; unknown no; 0 of
+    0 no.
+    """
     plays = [(18.0, 60.0), (17.9, 60.0), (5.0, 5.0), (4.9, 5.0), (18.0, None), (None, 5.0), (0.0, 0.0)]
-    table = pa.table({
-        "user_id": ["u"] * 7 + ["w"], "arm": ["control"] * 7 + ["treatment"],
-        "play_s": pa.array([p for p, _ in plays] + [20.0], pa.float32()),
-        "duration_s": pa.array([d for _, d in plays] + [30.0], pa.float32()),
-    })  # fmt: skip
+    table = pa.table(
+        {
+            "user_id": ["u"] * 7 + ["w"],
+            "arm": ["control"] * 7 + ["treatment"],
+            "play_s": pa.array([p for p, _ in plays] + [20.0], pa.float32()),
+            "duration_s": pa.array([d for _, d in plays] + [30.0], pa.float32()),
+        }
+    )
     assert stats.compare(table, metric="lpr").control == 3 / 7
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_estimate_and_p_agree_with_weighted_least_squares(seed):
-    """WLS of the user's rate on the arm, weighted by the denominator, with HC1: the same difference, se within 1 %."""
+    """WLS of the user's rate on the arm, weighted by the denominator, with HC1: the same difference, se
+    within 1 %.
+    """
     from statsmodels.api import WLS, add_constant
 
     rng = np.random.default_rng(seed)
     table = simulated.rows(rng, 1500, lift=0.1).to_pandas()
-    per_user = table.groupby(["user_id", "arm"], as_index=False).agg(x=("clicked", "sum"), y=("clicked", "size"))
+    per_user = table.groupby(["user_id", "arm"], as_index=False).agg(
+        x=("clicked", "sum"), y=("clicked", "size")
+    )
     treated = (per_user.arm == "treatment").astype(float)
     fit = WLS(per_user.x / per_user.y, add_constant(treated), weights=per_user.y).fit(cov_type="HC1")
     found = stats.compare(table, metric="ctr")
@@ -78,20 +98,26 @@ def test_estimate_and_p_agree_with_weighted_least_squares(seed):
 def test_covariates_narrow_the_interval_and_keep_the_metric():
     rng = np.random.default_rng(5)
     with_pre = simulated.arms(rng, 4000, lift=0.05, pre=True)
-    blind = Arms(**{
-        name: Moments(users=m.users, sums=m.sums | {"x_pre": 0.0, "y_pre": 0.0}, products=m.products)
-        for name, m in (("control", with_pre.control), ("treatment", with_pre.treatment))
-    })  # fmt: skip
+    blind = Arms(
+        **{
+            name: Moments(users=m.users, sums=m.sums | {"x_pre": 0.0, "y_pre": 0.0}, products=m.products)
+            for name, m in (("control", with_pre.control), ("treatment", with_pre.treatment))
+        }
+    )
     assert stats.estimate(with_pre).se < 0.85 * stats.estimate(blind).se
     assert stats.decide(with_pre, CTR).control == stats.decide(blind, CTR).control
 
 
 def test_the_pre_period_is_what_came_before_the_first_exposure():
     """u has one row without an arm before (a click), one after, which counts nowhere."""
-    table = pa.table({
-        "user_id": ["u", "u", "u", "w"], "arm": [None, "control", None, "treatment"], "clicked": [True, False, True, True],
-        "ts": pa.array([0, 10, 20, 11], pa.timestamp("us", tz="UTC")),
-    })  # fmt: skip
+    table = pa.table(
+        {
+            "user_id": ["u", "u", "u", "w"],
+            "arm": [None, "control", None, "treatment"],
+            "clicked": [True, False, True, True],
+            "ts": pa.array([0, 10, 20, 11], pa.timestamp("us", tz="UTC")),
+        }
+    )
     found = stats.totals.of_events(table, CTR)
     assert found.control.sums == {"x": 0, "y": 1, "x_pre": 1, "y_pre": 1}
     assert found.treatment.sums == {"x": 1, "y": 1, "x_pre": 0, "y_pre": 0}
@@ -100,9 +126,13 @@ def test_the_pre_period_is_what_came_before_the_first_exposure():
 def many(control: int, treatment: int, *, clicks=(2, 2), seed=0) -> pa.Table:
     rng = np.random.default_rng(seed)
     sizes = {"control": (control, clicks[0]), "treatment": (treatment, clicks[1])}
-    return events({
-        f"{arm}{i}": (arm, int(rng.binomial(10, k / 10)), 10) for arm, (n, k) in sizes.items() for i in range(n)
-    })  # fmt: skip
+    return events(
+        {
+            f"{arm}{i}": (arm, int(rng.binomial(10, k / 10)), 10)
+            for arm, (n, k) in sizes.items()
+            for i in range(n)
+        }
+    )
 
 
 def test_verdicts_and_what_lower_is_better_means():
@@ -147,12 +177,22 @@ def test_users_in_both_arms_are_left_out_and_said():
         (many(0, 0), 0, "no users"),
         (many(0, 2), 2, "0 users in control"),
         (many(50, 50, clicks=(0, 2)), 100, "CTR of control is 0"),
-        (events({f"{a}{i}": (a, 1, 2) for a in ("control", "treatment") for i in range(40)}), 80, "does not vary"),
+        (
+            events({f"{a}{i}": (a, 1, 2) for a in ("control", "treatment") for i in range(40)}),
+            80,
+            "does not vary",
+        ),
     ],
 )
 def test_no_answer_is_unknown_and_never_p_1(table, users, expected):
     found = stats.compare(table, metric="ctr")
-    assert (found.verdict, found.users, found.p, found.lift, found.low) == ("unknown", users, None, None, None)
+    assert (found.verdict, found.users, found.p, found.lift, found.low) == (
+        "unknown",
+        users,
+        None,
+        None,
+        None,
+    )
     assert expected in found.reason
 
 
@@ -189,6 +229,13 @@ def test_moments_add_over_users(cut, seed):
 
 
 def test_false_discoveries_by_hand():
-    """Benjamini-Hochberg at 5 %, four metrics: limits 0.0125, 0.025, 0.0375, 0.05; 0.02 and 0.01 stand, 0.04 does not."""
-    assert stats.discoveries({"a": 0.01, "b": 0.04, "c": 0.02, "d": 0.5}) == {"a": True, "b": False, "c": True, "d": False}
+    """Benjamini-Hochberg at 5 %, four metrics: limits 0.0125, 0.025, 0.0375, 0.05; 0.02 and 0.01 stand, 0.04
+    does not.
+    """
+    assert stats.discoveries({"a": 0.01, "b": 0.04, "c": 0.02, "d": 0.5}) == {
+        "a": True,
+        "b": False,
+        "c": True,
+        "d": False,
+    }
     assert stats.discoveries({}) == {}

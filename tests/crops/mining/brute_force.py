@@ -1,7 +1,8 @@
-"""The miner written a second time, straight from the method's definitions: plain Python, every pair looked at.
+"""The miner written a second time, straight from the method's definitions: plain Python, every pair looked
+at.
 
-Nothing here is shared with crops.mining but the normalisation of text (tests/crops/test_text.py). Rows are dicts of the
-tables in crops.records; times are datetimes in UTC.
+Nothing here is shared with crops.mining but the normalisation of text (tests/crops/test_text.py). Rows are
+dicts of the tables in crops.tables.records; times are datetimes in UTC.
 """
 
 import hashlib
@@ -27,7 +28,10 @@ class Log:
         self.by_id = {s["search_id"]: s for s in self.searches}
         self.results = [r for r in results if r["search_id"] in self.by_id]
         self.feed = feed
-        texts = {v["video_id"]: document_text(v["caption"], v["keywords"], v["cover_text"], v["related_queries"]) for v in videos}
+        texts = {
+            v["video_id"]: document_text(v["caption"], v["keywords"], v["cover_text"], v["related_queries"])
+            for v in videos
+        }
         self.documents = {video: text for video, text in texts.items() if text}
         self.days = sorted({_day(s["ts"]) for s in self.searches})
         self.train = self.days[: -cfg.test_days]
@@ -35,11 +39,19 @@ class Log:
         self.valid = self.train[-cfg.valid_days :]
 
     def is_bot(self, search) -> bool:
-        same = [s for s in self.searches if (s["user_id"], _day(s["ts"])) == (search["user_id"], _day(search["ts"]))]
+        same = [
+            s
+            for s in self.searches
+            if (s["user_id"], _day(s["ts"])) == (search["user_id"], _day(search["ts"]))
+        ]
         return len(same) > self.cfg.max_searches_per_user_day
 
     def watched(self, row) -> bool:
-        return row["clicked"] or row["liked"] or (row["play_s"] is not None and row["play_s"] >= self.cfg.min_play_s)
+        return (
+            row["clicked"]
+            or row["liked"]
+            or (row["play_s"] is not None and row["play_s"] >= self.cfg.min_play_s)
+        )
 
     def clicks(self):
         """(query, video, event, ts, day)."""
@@ -98,7 +110,9 @@ class Log:
                 seen[s["query"], r["stage"], r["video_id"]].append(s["ts"])
         for query in {key[0] for key in seen}:
             for stage in STAGES:
-                videos = sorted((-len(times), v) for (q, st, v), times in seen.items() if (q, st) == (query, stage))
+                videos = sorted(
+                    (-len(times), v) for (q, st, v), times in seen.items() if (q, st) == (query, stage)
+                )
                 for _, video in videos[: self.cfg.stage_videos_per_query]:
                     times = seen[query, stage, video]
                     yield query, video, stage, min(times), len(times)
@@ -119,7 +133,9 @@ class Log:
         for query, video, user, ts in self.feed_events() if self.feed is not None else ():
             add((query, video, "feed", None), user, ts)
         rows = [(*key, times[key], len(found)) for key, found in events.items()]
-        rows += [(query, video, stage, None, ts, support) for query, video, stage, ts, support in self.stages()]
+        rows += [
+            (query, video, stage, None, ts, support) for query, video, stage, ts, support in self.stages()
+        ]
         return _sorted(row for row in rows if row[1] in self.documents)
 
     def queries(self):
@@ -132,23 +148,30 @@ class Log:
         return _sorted((*key, *entry) for key, entry in counts.items())
 
     def test_ct(self):
-        return _sorted({(q, v) for q, v, _, _, day in self.clicks() if day in self.test and v in self.documents})
+        return _sorted(
+            {(q, v) for q, v, _, _, day in self.clicks() if day in self.test and v in self.documents}
+        )
 
     def test_qr(self):
         found = self.reformulations()
-        return _sorted({(q, v, later) for q, v, later, _, _, day in found if day in self.test and v in self.documents})
+        return _sorted(
+            {(q, v, later) for q, v, later, _, _, day in found if day in self.test and v in self.documents}
+        )
 
     def valid_qr(self):
         found = self.reformulations()
         return _sorted(
             {
-                (q, v, later) for q, v, later, _, ts, day in found
+                (q, v, later)
+                for q, v, later, _, ts, day in found
                 if day in self.valid and _day(ts) < self.test[0] and v in self.documents
             }
-        )  # fmt: skip
+        )
 
     def tables(self) -> dict[str, list[tuple]]:
-        """Every table that `augment` writes, as tuples in the order of its columns, sorted by its key (null last)."""
+        """Every table that `augment` writes, as tuples in the order of its columns, sorted by its key (null
+        last).
+        """
         return {
             "candidates": self.candidates(),
             "documents": _sorted(self.documents.items()),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from crops.io import warehouse
+from crops.engines import session
 from tests.crops.mining import engines
 
 
@@ -17,5 +17,5 @@ def engine(request):
 def house(engine, tmp_path):
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    with warehouse.opened(engine, scratch=scratch, threads=1) as opened:
+    with session.opened(engine, scratch=scratch, threads=1) as opened:
         yield opened

@@ -1,7 +1,7 @@
 """The catalogue as the encoder reads it: the same text on every engine as crops.text makes."""
 
-from crops import records
 from crops.mining import documents
+from crops.tables import records
 from crops.text import document_text
 from tests.crops.mining.small_logs import arrow, video
 

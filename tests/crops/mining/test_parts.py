@@ -6,7 +6,7 @@ import pyarrow as pa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from crops.io import warehouse
+from crops.engines import session
 from crops.mining import parts
 
 
@@ -32,7 +32,9 @@ def test_part_of_a_query_by_hand(house):
 
 
 def test_every_user_is_in_one_of_the_parts(house):
-    """A hash of either sign: 200 users fall into 0 to 2, all three used, the same user into the same part twice."""
+    """A hash of either sign: 200 users fall into 0 to 2, all three used, the same user into the same part
+    twice.
+    """
     users = [f"u{i}" for i in range(200)] * 2
     table = house.put(pa.table({"user_id": users}), "users")
     found = house.fetch(table.select("user_id", part=parts.part_of_user(table.user_id, 3)).distinct())
@@ -43,8 +45,10 @@ def test_every_user_is_in_one_of_the_parts(house):
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.text("abñ漢 ", min_size=1, max_size=3), min_size=1, max_size=40), st.integers(1, 6))
 def test_no_part_is_larger_than_its_share_and_one_query(tmp_path, queries, number):
-    """Every query in one part, ascending, and a part at most its share of the searches and the query that crosses its end."""
-    with warehouse.opened("duckdb", scratch=tmp_path, threads=1) as house:
+    """Every query in one part, ascending, and a part at most its share of the searches and the query that
+    crosses its end.
+    """
+    with session.opened("duckdb", scratch=tmp_path, threads=1) as house:
         cuts = cut(house, queries, number)
     assert cuts == sorted(set(cuts), key=str.encode)
     assert len(cuts) < number

@@ -1,21 +1,23 @@
-"""A toy catalogue of twelve topics with its tables, and an untrained encoder that finds shared words: for the stages after
-training. No test in here."""
+"""A toy catalogue of twelve topics with its tables, and an untrained encoder that finds shared words: for the
+stages after training. No test in here.
+"""
 
 import pyarrow as pa
 
-from crops import records
 from crops.config.export import ExportConfig
 from crops.config.index import IndexConfig
 from crops.config.register import RegisterConfig
-from crops.io import artifacts, registry
 from crops.retriever import encoder as encoders
-from crops.stages import export, index, register
+from crops.services import registry
+from crops.stages.release import export, index, register
+from crops.tables import artifacts, records
 
 TOPICS, PER_TOPIC = 12, 15
 DOCUMENTS = [
     {"doc_id": f"v{t:02d}x{n:02d}", "text": f"subject{t} about part{n} | keyword{t} clip{t * n % 7}"}
-    for t in range(TOPICS) for n in range(PER_TOPIC)
-]  # fmt: skip
+    for t in range(TOPICS)
+    for n in range(PER_TOPIC)
+]
 TEXTS = [row["text"] for row in DOCUMENTS]
 
 
@@ -28,7 +30,7 @@ def rows(table, content):
 
 
 def write(folder, **tables):
-    """Each keyword is the name of a table in crops.records, each value its rows."""
+    """Each keyword is the name of a table in crops.tables.records, each value its rows."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in tables.items():
         table = getattr(records, name)
@@ -37,7 +39,9 @@ def write(folder, **tables):
 
 
 def queries():
-    """Per topic a head query with a click and a tail query without one; "keyword" queries appear on the held-out day only."""
+    """Per topic a head query with a click and a tail query without one; "keyword" queries appear on the
+    held-out day only.
+    """
     out = []
     for t in range(TOPICS):
         out.append({"query": f"subject{t}", "split": "train", "searches": 40 - t, "clicks": 5})
@@ -55,7 +59,11 @@ def candidates():
     def row(query, video, perspective):
         return {"query": query, "video_id": video, "perspective": perspective, "first_ts": 0, "support": 1}
 
-    return [row(f"subject{t}", doc(t, n), ("click", "exposed", "ranked")[n % 3]) for t in range(TOPICS) for n in range(6)]
+    return [
+        row(f"subject{t}", doc(t, n), ("click", "exposed", "ranked")[n % 3])
+        for t in range(TOPICS)
+        for n in range(6)
+    ]
 
 
 def truth():
@@ -63,17 +71,24 @@ def truth():
     names = {row["query"] for row in queries()}
     return [
         {"query": q, "video_id": doc(t, n), "grade": (3, 2, 1)[n // 5]}
-        for q in sorted(names) for t in range(TOPICS) if q.endswith((f"subject{t}", f"keyword{t}")) for n in range(PER_TOPIC)
-    ]  # fmt: skip
+        for q in sorted(names)
+        for t in range(TOPICS)
+        if q.endswith((f"subject{t}", f"keyword{t}"))
+        for n in range(PER_TOPIC)
+    ]
 
 
 def mined(folder):
     """What augment writes."""
     qr = [(f"part{t} subject{t}", doc(t, n)) for t in range(TOPICS) for n in (0, 12)]
     return write(
-        folder, DOCUMENTS=DOCUMENTS, QUERIES=queries(), CANDIDATES=candidates(),
-        TEST_CT=pairs(*((f"subject{t}", doc(t, 0)) for t in range(TOPICS))), TEST_QR=pairs(*qr, ("subject0", doc(0, 3))),
-    )  # fmt: skip
+        folder,
+        DOCUMENTS=DOCUMENTS,
+        QUERIES=queries(),
+        CANDIDATES=candidates(),
+        TEST_CT=pairs(*((f"subject{t}", doc(t, 0)) for t in range(TOPICS))),
+        TEST_QR=pairs(*qr, ("subject0", doc(0, 3))),
+    )
 
 
 def gated(folder):
@@ -90,13 +105,26 @@ def trained(folder, *, seed=0, pooling=None, shared=True, system="crops"):
 
 def catalogue(folder, texts):
     """A `videos` table whose documents have exactly these texts."""
-    rest = {"keywords": [], "cover_text": "", "related_queries": [], "author_id": None, "duration_s": None, "uploaded_at": None}
+    rest = {
+        "keywords": [],
+        "cover_text": "",
+        "related_queries": [],
+        "author_id": None,
+        "duration_s": None,
+        "uploaded_at": None,
+    }
     return write(folder, VIDEOS=[{"video_id": i, "caption": text, **rest} for i, text in texts.items()])
 
 
 def champion(root, texts, *, uri=None, cfg=None):
-    """Registers a release of these documents as the first champion; the registry's URI. `root`/onnx holds its encoder."""
-    mined = write(root / "mined", DOCUMENTS=[{"doc_id": i, "text": text} for i, text in texts.items()], QUERIES=queries())
+    """Registers a release of these documents as the first champion; the registry's URI. `root`/onnx holds its
+    encoder.
+    """
+    mined = write(
+        root / "mined",
+        DOCUMENTS=[{"doc_id": i, "text": text} for i, text in texts.items()],
+        QUERIES=queries(),
+    )
     write(root / "samples", ORIGINS=[{"query": "subject0", "doc_id": doc(0, 0), "perspective": "click"}])
     trained(root / "crops")
     export.run(root / "crops", root / "onnx", ExportConfig())

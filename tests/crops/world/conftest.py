@@ -6,8 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from crops import records
-from crops.io import artifacts
+from crops.tables import artifacts, records
 from crops.world import simulate
 
 

@@ -1,7 +1,8 @@
-"""Stands in for the stages of the pipeline in every process that has this folder on PYTHONPATH: tests of the wiring alone.
+"""Stands in for the stages of the pipeline in every process that has this folder on PYTHONPATH: tests of the
+wiring alone.
 
-A stub writes the JSON that the report reads and one line per run to $CROPS_STUB_RUNS; $CROPS_STUB_KILL names a stage that kills
-the runner above it (SIGKILL), $CROPS_STUB_FAIL one that raises.
+A stub writes the JSON that the report reads and one line per run to $CROPS_STUB_RUNS; $CROPS_STUB_KILL names
+a stage that kills the runner above it (SIGKILL), $CROPS_STUB_FAIL one that raises.
 """
 
 import importlib.abc
@@ -30,22 +31,39 @@ STAGES = (
 )
 TABLE = {s: {"clicks": 0.4, "crops": 0.5} for s in ("ct", "qr")}
 FILES = {
-    "augment": {"augment.json": {"perspectives": {"click": {"candidates": 7, "examples": [{"query": "q", "text": "<t>"}]}}}},
+    "augment": {
+        "augment.json": {
+            "perspectives": {"click": {"candidates": 7, "examples": [{"query": "q", "text": "<t>"}]}}
+        }
+    },
     "discriminate": {"discriminate.json": {"reliability": [{"predicted": 0.1, "observed": 0.2}]}},
     "label": {"label.json": {"ladder": {"5": 0.9}, "hierarchy": {"chosen_by": "stub"}}},
     "train": {"train.json": {"checks": [{"step": 1, "loss": 2.0, "valid_recall_at_100": 0.1}]}},
-    "evaluate": {"metrics.json": {"recall_at_100": TABLE, "recall_at_20": TABLE, "ndcg_at_4": {"crops": 0.1}, "intervals": {},
-                                  "counts": {}}},
-    "gate": {"verdict.json": {"verdict": os.environ.get("CROPS_STUB_VERDICT", "promote"), "reasons": ["a stub"], "checks": []}},
+    "evaluate": {
+        "metrics.json": {
+            "recall_at_100": TABLE,
+            "recall_at_20": TABLE,
+            "ndcg_at_4": {"crops": 0.1},
+            "intervals": {},
+            "counts": {},
+        }
+    },
+    "gate": {
+        "verdict.json": {
+            "verdict": os.environ.get("CROPS_STUB_VERDICT", "promote"),
+            "reasons": ["a stub"],
+            "checks": [],
+        }
+    },
     "register": {"release.json": {"uri": "models:/crops/1"}},
-}  # fmt: skip
+}
 
 
 def _run(name):
     def run(*args, **kwargs):
         from crops.errors import InputError
-        from crops.io import artifacts
         from crops.stages.base import StageReport
+        from crops.tables import artifacts
 
         with open(os.environ["CROPS_STUB_RUNS"], "a") as file:
             file.write(json.dumps([name, kwargs.get("system") or kwargs.get("alias") or ""]) + "\n")
@@ -66,22 +84,24 @@ def _run(name):
 class _Stubs(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def find_spec(self, fullname, path, target=None):
         part = fullname.rsplit(".", 1)
-        if part[0] in ("crops.stages", "crops.config") and part[-1] in STAGES:
+        if part[0].startswith(("crops.stages.", "crops.config")) and part[-1] in STAGES:
             return importlib.util.spec_from_loader(fullname, self)
-        if fullname == "crops.io.registry":
+        if fullname == "crops.services.registry":
             return importlib.util.spec_from_loader(fullname, self)
         return None
 
     def exec_module(self, module):
         package, name = module.__name__.rsplit(".", 1)
-        if package == "crops.stages":
+        if package.startswith("crops.stages"):
             module.run = _run(name)
-        elif package == "crops.io":
+        elif package == "crops.services":
             module.champion = lambda registry, folder: False
         else:
             from crops.config.base import StageConfig
 
-            setattr(module, f"{name.capitalize()}Config", type(f"{name.capitalize()}Config", (StageConfig,), {}))
+            setattr(
+                module, f"{name.capitalize()}Config", type(f"{name.capitalize()}Config", (StageConfig,), {})
+            )
 
 
 if os.environ.get("CROPS_STUB_RUNS"):

@@ -1,4 +1,6 @@
-"""Compaction: every event once, in the tables as validate and augment read them, whatever order and replica it came by."""
+"""Compaction: every event once, in the tables as validate and augment read them, whatever order and replica
+it came by.
+"""
 
 import datetime as dt
 import random
@@ -7,12 +9,12 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
-from crops import records as tables
 from crops.cli.serve import compact as verb
 from crops.config.augment import AugmentConfig
 from crops.config.validate import ValidateConfig
-from crops.io import artifacts
-from crops.stages import augment, validate
+from crops.stages.logs import augment, validate
+from crops.tables import artifacts
+from crops.tables import records as tables
 from crops.world import simulate
 from serving.events import compact, log, segments
 from serving.events.records import Interaction, Result, Search
@@ -25,8 +27,19 @@ def us(**after):
 
 
 def search(name, ts_us, user="u", query="bread", arm=None):
-    found = tuple(Result(video_id=f"v{n}", position=n if n < 2 else None, score=1 - n / 10, paths=("crops",)) for n in range(3))
-    return Search(search_id=name, user_id=user, ts_us=ts_us, query=query, arm=arm, release="models:/crops/1", results=found)
+    found = tuple(
+        Result(video_id=f"v{n}", position=n if n < 2 else None, score=1 - n / 10, paths=("crops",))
+        for n in range(3)
+    )
+    return Search(
+        search_id=name,
+        user_id=user,
+        ts_us=ts_us,
+        query=query,
+        arm=arm,
+        release="models:/crops/1",
+        results=found,
+    )
 
 
 def did(name, video, kind="click", play_s=None, ts_us=0):
@@ -48,10 +61,19 @@ def rows(folder, name):
 
 
 def test_two_replicas_late_and_repeated_events(tmp_path):
-    """A search late on day one at one replica, its click next day at the other, sent twice; the longest play counts."""
+    """A search late on day one at one replica, its click next day at the other, sent twice; the longest play
+    counts.
+    """
     one = [search("s1", us(hours=23, minutes=59), arm="treatment"), did("s2", "v0", "like")]
-    two = [did("s1", "v1", ts_us=us(hours=30)), search("s2", us(hours=25)), did("s1", "v1"), search("s2", us(hours=25)),
-           did("s2", "v0", "play", 3.0), did("s2", "v0", "play", 40.0), did("s2", "v0", "play", 5.0)]  # fmt: skip
+    two = [
+        did("s1", "v1", ts_us=us(hours=30)),
+        search("s2", us(hours=25)),
+        did("s1", "v1"),
+        search("s2", us(hours=25)),
+        did("s2", "v0", "play", 3.0),
+        did("s2", "v0", "play", 40.0),
+        did("s2", "v0", "play", 5.0),
+    ]
     lost = [did("s1", "v2"), did("s9", "v0"), did("s1", "never")]
     folder = write(tmp_path / "events", one, two, lost)
     out = tmp_path / "out"
@@ -66,7 +88,10 @@ def test_two_replicas_late_and_repeated_events(tmp_path):
     assert found["s1", "v2"]["stage"] == "ranked"
     assert found["s1", "v2"]["position"] is None
     assert {r["search_id"]: r["arm"] for r in rows(out, "searches")} == {"s1": "treatment", "s2": None}
-    assert sorted(r["reason"] for r in rows(out, "orphans")) == ["unknown search", *["video was not exposed in the search"] * 2]
+    assert sorted(r["reason"] for r in rows(out, "orphans")) == [
+        "unknown search",
+        *["video was not exposed in the search"] * 2,
+    ]
     for table in (tables.SEARCHES, tables.RESULTS):
         assert artifacts.read(out, table).num_rows
 
@@ -96,7 +121,9 @@ def test_a_segment_that_its_writer_finishes_meanwhile_is_read_all_the_same(tmp_p
 def test_again_and_in_buckets_it_writes_the_same(tmp_path, monkeypatch):
     rng = random.Random(0)
     made = [search(f"s{n}", us(minutes=n)) for n in range(60)]
-    made += [did(f"s{rng.randrange(70)}", f"v{rng.randrange(3)}", rng.choice(("click", "like"))) for _ in range(80)]
+    made += [
+        did(f"s{rng.randrange(70)}", f"v{rng.randrange(3)}", rng.choice(("click", "like"))) for _ in range(80)
+    ]
     rng.shuffle(made)
     folder = write(tmp_path / "events", made[:70], made[70:])
 
@@ -112,7 +139,9 @@ def test_again_and_in_buckets_it_writes_the_same(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def closed(tmp_path_factory):
-    """A tiny world's searches as a gateway would have logged them, compacted by the verb beside its videos and feed."""
+    """A tiny world's searches as a gateway would have logged them, compacted by the verb beside its videos
+    and feed.
+    """
     root = tmp_path_factory.mktemp("closed")
     simulate.write(root / "world", scale="tiny", seed=0)
     shown = {}
@@ -123,11 +152,22 @@ def closed(tmp_path_factory):
     for row in artifacts.read(root / "world", tables.SEARCHES).to_pylist():
         own = shown.get(row["search_id"], [])
         found = tuple(Result(video_id=r["video_id"], position=r["position"], score=0.5) for r in own)
-        made.append(Search(search_id=row["search_id"], user_id=row["user_id"], ts_us=int(row["ts"].timestamp() * 1e6),
-                           query=row["query"], arm=None, release="r", results=found))  # fmt: skip
+        made.append(
+            Search(
+                search_id=row["search_id"],
+                user_id=row["user_id"],
+                ts_us=int(row["ts"].timestamp() * 1e6),
+                query=row["query"],
+                arm=None,
+                release="r",
+                results=found,
+            )
+        )
         for r in own:
             made += [
-                did(row["search_id"], r["video_id"], kind) for kind, key in (("click", "clicked"), ("like", "liked")) if r[key]
+                did(row["search_id"], r["video_id"], kind)
+                for kind, key in (("click", "clicked"), ("like", "liked"))
+                if r[key]
             ]
             if r["play_s"]:
                 made.append(did(row["search_id"], r["video_id"], "play", r["play_s"]))
@@ -150,7 +190,9 @@ def closed(tmp_path_factory):
 
 
 def test_the_loop_closes_validate_and_augment_read_the_tables_as_they_are(closed):
-    """What was mined from the world's own tables and from what a gateway logged of the same searches is the same."""
+    """What was mined from the world's own tables and from what a gateway logged of the same searches is the
+    same.
+    """
     for name in ("world", "logs"):
         report = validate.run(closed / name, closed / f"{name}-valid", ValidateConfig())
         assert report.numbers["critical_failures"] == 0
@@ -159,7 +201,9 @@ def test_the_loop_closes_validate_and_augment_read_the_tables_as_they_are(closed
     for table in (tables.CANDIDATES, tables.TEST_CT, tables.TEST_QR, tables.VALID_QR):
         one, other = (artifacts.read(closed / f"{name}-mined", table) for name in ("world", "logs"))
         if table is tables.CANDIDATES:  # the gateway logs no filtered stage
-            one, other = (t.filter([p != "filtered" for p in t["perspective"].to_pylist()]) for t in (one, other))
+            one, other = (
+                t.filter([p != "filtered" for p in t["perspective"].to_pylist()]) for t in (one, other)
+            )
         assert one.num_rows
         assert one.equals(other), table.name
 

@@ -1,4 +1,6 @@
-"""Acknowledged means durable: torn tails at every byte, a full disk, two writers, a writer that is killed under load."""
+"""Acknowledged means durable: torn tails at every byte, a full disk, two writers, a writer that is killed
+under load.
+"""
 
 import asyncio
 import errno
@@ -22,10 +24,17 @@ ROOT = Path(__file__).resolve().parents[3]
 
 def search(n, user="u", query="q", results=3):
     found = tuple(
-        Result(video_id=f"v{i}", position=i if i < 2 else None, score=1.0 - i, paths=("dense",)) for i in range(results)
+        Result(video_id=f"v{i}", position=i if i < 2 else None, score=1.0 - i, paths=("dense",))
+        for i in range(results)
     )
     return Search(
-        search_id=f"s{n}", user_id=user, ts_us=1_700_000_000_000_000 + n, query=query, arm=None, release="r", results=found
+        search_id=f"s{n}",
+        user_id=user,
+        ts_us=1_700_000_000_000_000 + n,
+        query=query,
+        arm=None,
+        release="r",
+        results=found,
     )
 
 
@@ -57,7 +66,9 @@ def test_a_record_comes_back_as_it_was(query, arm, play_s):
 
 def test_what_append_returned_for_is_read_back(tmp_path):
     made = written(tmp_path)
-    assert [r.search_id for r in read_all(tmp_path)] == [f"s{n}" for n in range(5)], "also while the segment is open"
+    assert [r.search_id for r in read_all(tmp_path)] == [f"s{n}" for n in range(5)], (
+        "also while the segment is open"
+    )
     made.stop()
     assert [p.suffix for p in segments.listed(tmp_path)] == [".seg"]
     assert [r.search_id for r in read_all(tmp_path)] == [f"s{n}" for n in range(5)]
@@ -190,9 +201,11 @@ def test_killed_under_load_every_acknowledged_record_is_there_once(tmp_path, rou
     told = set()
     for number in range(rounds):
         process = subprocess.Popen(
-            [sys.executable, "-c", WRITER, str(tmp_path), str(number * 1_000_000), str(ROOT)], stdout=subprocess.PIPE, cwd=ROOT,
+            [sys.executable, "-c", WRITER, str(tmp_path), str(number * 1_000_000), str(ROOT)],
+            stdout=subprocess.PIPE,
+            cwd=ROOT,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
-        )  # fmt: skip
+        )
         lines = [process.stdout.readline() for _ in range(60 + 7 * number)]
         os.kill(process.pid, signal.SIGKILL)
         rest = process.stdout.read().split(b"\n")[:-1]

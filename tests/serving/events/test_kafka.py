@@ -1,4 +1,6 @@
-"""The Kafka sink before librdkafka's own mock cluster: delivered is acknowledged, once; without a broker nothing is."""
+"""The Kafka sink before librdkafka's own mock cluster: delivered is acknowledged, once; without a broker
+nothing is.
+"""
 
 import asyncio
 import uuid
@@ -10,7 +12,8 @@ from serving.events import kafka, log
 from serving.events.compact import read_all
 from serving.events.records import Interaction, Result, Search
 
-# The mock cluster counts a group's members by their sessions: with the default of 45 s the second reader would wait as long.
+# The mock cluster counts a group's members by their sessions: with the default of 45 s the second reader
+# would wait as long.
 QUICK = {"session.timeout.ms": 6000, "heartbeat.interval.ms": 500}
 
 
@@ -21,7 +24,9 @@ def search(n):
 
 @pytest.fixture
 def cluster():
-    """A producer that holds a mock cluster of three brokers for as long as it lives; its address comes from its metadata."""
+    """A producer that holds a mock cluster of three brokers for as long as it lives; its address comes from
+    its metadata.
+    """
     holder = Producer({"bootstrap.servers": "unused", "test.mock.num.brokers": 3})
     brokers = holder.list_topics(timeout=10).brokers.values()
     yield ",".join(f"{b.host}:{b.port}" for b in brokers)
@@ -31,7 +36,9 @@ def cluster():
 def test_what_was_appended_is_in_the_topic_once_and_becomes_segments(cluster, tmp_path):
     topic = f"events-{uuid.uuid4().hex[:6]}"
     events = [search(n) for n in range(50)]
-    events += [Interaction(search_id=f"s{n}", video_id="v", type="click", play_s=None, ts_us=1) for n in range(50)]
+    events += [
+        Interaction(search_id=f"s{n}", video_id="v", type="click", play_s=None, ts_us=1) for n in range(50)
+    ]
 
     async def work():
         sink = kafka.KafkaLog(cluster, topic, timeout_s=10)

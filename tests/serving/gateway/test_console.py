@@ -1,4 +1,6 @@
-"""The pages of the console in a real Chromium, before a live gateway: search side by side; the experiment, and its abort."""
+"""The pages of the console in a real Chromium, before a live gateway: search side by side; the experiment,
+and its abort.
+"""
 
 import json
 import threading
@@ -8,45 +10,86 @@ from datetime import UTC, datetime
 import httpx
 import pytest
 import uvicorn
-from test_gateway import settings_for
 
-from crops import manifest
 from crops.config.deploy import DeployConfig
 from crops.config.rollout import RolloutConfig
 from crops.experiment import features
 from crops.experiment.rollout import ABORT, AUDIT, LOOK, STATE, Measurements
-from crops.manifest import Manifest
-from crops.stages import rollout
+from crops.release import manifest
+from crops.release.manifest import Manifest
+from crops.stages.trial import rollout
 from serving.gateway import app as http
 from serving.gateway.__main__ import service
 from serving.triton import launch
+from tests.serving.gateway.test_gateway import settings_for
 
 pytestmark = [pytest.mark.triton, pytest.mark.browser]
-METRIC = {"control": 0.31, "treatment": 0.33, "lift": 0.06, "low": 0.01, "high": 0.11, "verdict": "better",
-          "paper_lift": 0.00869, "higher_is_better": True, "means": "clicks / impressions"}  # fmt: skip
+METRIC = {
+    "control": 0.31,
+    "treatment": 0.33,
+    "lift": 0.06,
+    "low": 0.01,
+    "high": 0.11,
+    "verdict": "better",
+    "paper_lift": 0.00869,
+    "higher_is_better": True,
+    "means": "clicks / impressions",
+}
 
 
 def experiment(folder, releases):
-    """What the rollout controller and `crops experiment` leave, with a name that a page must not take for markup."""
+    """What the rollout controller and `crops experiment` leave, with a name that a page must not take for
+    markup.
+    """
     (folder / "rollout").mkdir()
     control, treatment = (release.uri for release in releases)
-    state = {"experiment": "<b>autumn</b>", "control": control, "treatment": treatment, "phase": "canary", "step": 1,
-             "started_s": 1.7e9, "entered_s": 1.7e9, "blind_since_s": None}  # fmt: skip
-    line = {"at": "2026-01-01T00:00:00+00:00", "verdict": "advance", "reason": "guardrails hold", "phase": "canary", "step": 1}
+    state = {
+        "experiment": "<b>autumn</b>",
+        "control": control,
+        "treatment": treatment,
+        "phase": "canary",
+        "step": 1,
+        "started_s": 1.7e9,
+        "entered_s": 1.7e9,
+        "blind_since_s": None,
+    }
+    line = {
+        "at": "2026-01-01T00:00:00+00:00",
+        "verdict": "advance",
+        "reason": "guardrails hold",
+        "phase": "canary",
+        "step": 1,
+    }
     (folder / "rollout" / STATE).write_text(json.dumps({**state, "last": line}))
     (folder / "rollout" / AUDIT).write_text(json.dumps(line) + "\n" + '{"torn')
-    (folder / "rollout" / LOOK).write_text(json.dumps({"at": line["at"], "verdict": "wait", "reason": "300 of 500 users seen"}))
+    (folder / "rollout" / LOOK).write_text(
+        json.dumps({"at": line["at"], "verdict": "wait", "reason": "300 of 500 users seen"})
+    )
     kept = {"salt": "s", "control_version": "1", "treatment_version": "2"}
     (folder / "rollout/experiment.json").write_text(json.dumps(kept))
-    one = features.Experiment.parse({
-        "name": "autumn", "salt": "s", "coverage": 0.05, "control": control, "treatment": treatment,
-        "start": datetime(2026, 1, 1, tzinfo=UTC),
-    })  # fmt: skip
+    one = features.Experiment.parse(
+        {
+            "name": "autumn",
+            "salt": "s",
+            "coverage": 0.05,
+            "control": control,
+            "treatment": treatment,
+            "start": datetime(2026, 1, 1, tzinfo=UTC),
+        }
+    )
     (folder / "features.json").write_text(json.dumps(features.render([one])))
     (folder / "readout").mkdir()
-    readout = {"verdict": "better", "primary": "ctr", "reasons": ["CTR: better."], "users": {"control": 300, "treatment": 290},
-               "metrics": {"ctr": METRIC, "lpr": {**METRIC, "lift": None, "low": None, "high": None, "verdict": "unknown"},
-                           "rqr": {**METRIC, "lift": -0.02, "low": -0.05, "high": 0.01, "verdict": "no difference"}}}  # fmt: skip
+    readout = {
+        "verdict": "better",
+        "primary": "ctr",
+        "reasons": ["CTR: better."],
+        "users": {"control": 300, "treatment": 290},
+        "metrics": {
+            "ctr": METRIC,
+            "lpr": {**METRIC, "lift": None, "low": None, "high": None, "verdict": "unknown"},
+            "rqr": {**METRIC, "lift": -0.02, "low": -0.05, "high": 0.01, "verdict": "no difference"},
+        },
+    }
     (folder / "readout/readout.json").write_text(json.dumps(readout))
     (folder / "readout/readout.html").write_text("<h1>The readout</h1>")
 
@@ -89,7 +132,10 @@ def test_champion_and_challenger_stand_side_by_side(address, page):
     page.fill("#query", "subject1")
     page.press("#query", "Enter")
     page.wait_for_selector("#arms li")
-    assert [h.inner_text() for h in page.query_selector_all("#arms h2")] == ["control: the champion", "treatment: the challenger"]
+    assert [h.inner_text() for h in page.query_selector_all("#arms h2")] == [
+        "control: the champion",
+        "treatment: the challenger",
+    ]
     assert len(page.query_selector_all("#arms li")) == 20
     assert page.query_selector_all(".tag"), "what a release learnt about a result"
     assert page.query_selector_all(".moved")
@@ -115,7 +161,9 @@ def test_the_experiment_says_where_it_stands_and_what_comes_next(address, page, 
     assert page.inner_text("h1") == "The readout"
 
 
-def test_an_abort_needs_the_token_and_ends_it_at_the_controllers_next_look(address, page, tmp_path, monkeypatch):
+def test_an_abort_needs_the_token_and_ends_it_at_the_controllers_next_look(
+    address, page, tmp_path, monkeypatch
+):
     page.goto(f"{address}/experiment")
     page.wait_for_selector("#abort:not([hidden])")
     for token, said in (("wrong", "unauthorised"), ("token", "Requested")):
@@ -124,9 +172,17 @@ def test_an_abort_needs_the_token_and_ends_it_at_the_controllers_next_look(addre
         page.click("#form button")
         page.wait_for_function(f"document.getElementById('said').textContent.includes('{said}')")
         assert (tmp_path / "rollout" / ABORT).exists() == (token == "token")
-    cfg = DeployConfig(manifest=str(tmp_path / "manifest.json"), releases=str(tmp_path / "releases"), triton=None)
-    place = rollout.Place(folder=tmp_path / "rollout", prometheus="http://127.0.0.1:1", registry="", readout=None, deploy=cfg,
-                          features=tmp_path / "features.json")  # fmt: skip
+    cfg = DeployConfig(
+        manifest=str(tmp_path / "manifest.json"), releases=str(tmp_path / "releases"), triton=None
+    )
+    place = rollout.Place(
+        folder=tmp_path / "rollout",
+        prometheus="http://127.0.0.1:1",
+        registry="",
+        readout=None,
+        deploy=cfg,
+        features=tmp_path / "features.json",
+    )
     monkeypatch.setattr(rollout, "measure", lambda *_a, **_k: Measurements())
     state, verdict = rollout.step(place, RolloutConfig())
     assert (state.phase, verdict.reason) == ("aborted", "aborted from the console: latency")

@@ -10,7 +10,11 @@ EAST, NORTH = np.array([1.0, 0.0], dtype=np.float32), np.array([0.0, 1.0], dtype
 
 
 def drift() -> Drift:
-    return Drift(words=vocabulary(["Bread baking | home"]), probes=np.stack([EAST, EAST]), found=np.array([[1, 2], [3, 4]]))
+    return Drift(
+        words=vocabulary(["Bread baking | home"]),
+        probes=np.stack([EAST, EAST]),
+        found=np.array([[1, 2], [3, 4]]),
+    )
 
 
 def value(metrics: Metrics, name: str, arm: str = "control", **labels: str) -> float | None:

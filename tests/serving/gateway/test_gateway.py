@@ -1,4 +1,6 @@
-"""The gateway before a real Triton: the contract's calls, refusals, releases that must not be served, a Triton that dies."""
+"""The gateway before a real Triton: the contract's calls, refusals, releases that must not be served, a
+Triton that dies.
+"""
 
 import asyncio
 import json
@@ -13,12 +15,11 @@ import httpx
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import releases as toys
 
-from crops import manifest
 from crops.experiment import features
-from crops.index import sha256
-from crops.manifest import Manifest
+from crops.release import manifest
+from crops.release.index import sha256
+from crops.release.manifest import Manifest
 from serving import reformulation
 from serving.events import ids
 from serving.events.compact import compact, read_all
@@ -27,6 +28,7 @@ from serving.events.records import Search
 from serving.gateway import app as http
 from serving.gateway.service import Service
 from serving.gateway.settings import Settings
+from tests.serving import releases as toys
 
 pytestmark = pytest.mark.triton
 SECRET = b"s" * 32
@@ -45,7 +47,9 @@ class Gateway:
         self.service = Service(self.settings, secret=SECRET, log=log, reformulations=state, clock=self.clock)
         self.app = http.create(self.settings, self._made, token="token")
         self.app.state.service = self.service
-        self.client = httpx.AsyncClient(transport=httpx.ASGITransport(app=self.app), base_url="http://gateway")
+        self.client = httpx.AsyncClient(
+            transport=httpx.ASGITransport(app=self.app), base_url="http://gateway"
+        )
         await self.service.look()
         return self
 
@@ -62,16 +66,23 @@ class Gateway:
 
 def settings_for(folder, triton, **more):
     values = {
-        "manifest": str(folder / "manifest.json"), "triton": triton.grpc, "state": str(folder), "events": str(folder / "events"),
-        "deadline_s": 5.0, "encode_timeout_s": 2.0, "ranked_extra": 2, **more,
-    }  # fmt: skip
+        "manifest": str(folder / "manifest.json"),
+        "triton": triton.grpc,
+        "state": str(folder),
+        "events": str(folder / "events"),
+        "deadline_s": 5.0,
+        "encode_timeout_s": 2.0,
+        "ranked_extra": 2,
+        **more,
+    }
     return Settings.parse(values)
 
 
 @pytest.fixture
 def gateway(tmp_path, triton, releases):
     manifest.write(
-        str(tmp_path / "manifest.json"), Manifest(generation=1, arms={"control": releases[0], "treatment": releases[1]})
+        str(tmp_path / "manifest.json"),
+        Manifest(generation=1, arms={"control": releases[0], "treatment": releases[1]}),
     )
     return Gateway(settings_for(tmp_path, triton))
 
@@ -89,7 +100,7 @@ def test_a_search_is_what_encoder_and_index_say_and_its_record_is_on_the_disk(ga
         async with gateway:
             answer = (await gateway.search("Subject1 ", k=3)).json()
             served = gateway.service.holder.arms["control"]
-            from crops.retriever.onnx_encoder import OnnxEncoder
+            from crops.release.encoder import OnnxEncoder
 
             vector = OnnxEncoder(Path(releases[0].files), threads=1).encode(["subject1"])
             scores, rows = served.index.search(vector, 3)
@@ -101,7 +112,9 @@ def test_a_search_is_what_encoder_and_index_say_and_its_record_is_on_the_disk(ga
             (record,) = read_all(gateway.settings.events)
             assert isinstance(record, Search)
             assert (record.search_id, record.query, record.user_id) == (answer["search_id"], "Subject1 ", "u")
-            assert [r.position for r in record.results] == [0, 1, 2, None, None], "two more were ranked and not exposed"
+            assert [r.position for r in record.results] == [0, 1, 2, None, None], (
+                "two more were ranked and not exposed"
+            )
 
     run(work())
 
@@ -111,9 +124,13 @@ def test_events_are_durable_counted_once_and_become_the_tables(gateway, tmp_path
         async with gateway:
             found = (await gateway.search(k=3)).json()
             first, second = (r["video_id"] for r in found["results"][:2])
-            sent = [event(found["search_id"], first), event(found["search_id"], first),
-                    event(found["search_id"], second, "play", play_s=3.0), event(found["search_id"], second, "play", play_s=40.0),
-                    event(found["search_id"], "never shown")]  # fmt: skip
+            sent = [
+                event(found["search_id"], first),
+                event(found["search_id"], first),
+                event(found["search_id"], second, "play", play_s=3.0),
+                event(found["search_id"], second, "play", play_s=40.0),
+                event(found["search_id"], "never shown"),
+            ]
             answer = await gateway.client.post("/v1/events", json=sent)
             assert (answer.status_code, answer.json()) == (202, {"accepted": 5})
             text = (await gateway.client.get("/metrics")).text
@@ -123,7 +140,11 @@ def test_events_are_durable_counted_once_and_become_the_tables(gateway, tmp_path
             assert found["search_id"] not in text
         (tmp_path / "tables").mkdir()
         tally = compact([gateway.settings.events], tmp_path / "tables")
-        assert (tally.searches, tally.results, dict(tally.orphans)) == (1, 5, {"video was not exposed in the search": 1})
+        assert (tally.searches, tally.results, dict(tally.orphans)) == (
+            1,
+            5,
+            {"video was not exposed in the search": 1},
+        )
         rows = {r["video_id"]: r for r in pq.read_table(tmp_path / "tables/results").to_pylist()}
         assert rows[first]["clicked"]
         assert rows[second]["play_s"] == 40.0
@@ -179,18 +200,28 @@ def test_without_a_release_it_says_so_and_is_alive(tmp_path, triton):
     run(work())
 
 
-def test_arms_see_their_release_and_reformulations_count_for_the_arm_of_the_first_search(tmp_path, triton, releases):
+def test_arms_see_their_release_and_reformulations_count_for_the_arm_of_the_first_search(
+    tmp_path, triton, releases
+):
     now = [1_800_000_000.0]
     manifest.write(
-        str(tmp_path / "manifest.json"), Manifest(generation=1, arms={"control": releases[0], "treatment": releases[1]})
+        str(tmp_path / "manifest.json"),
+        Manifest(generation=1, arms={"control": releases[0], "treatment": releases[1]}),
     )
     experiment = features.Experiment(
-        name="e", salt="s", coverage=1.0, control=releases[0].uri, treatment=releases[1].uri, start="2020-01-01T00:00:00Z"
+        name="e",
+        salt="s",
+        coverage=1.0,
+        control=releases[0].uri,
+        treatment=releases[1].uri,
+        start="2020-01-01T00:00:00Z",
     )
     (tmp_path / "features.json").write_text(json.dumps(features.render([experiment])))
 
     async def work():
-        made = Gateway(settings_for(tmp_path, triton, features=str(tmp_path / "features.json")), clock=lambda: now[0])
+        made = Gateway(
+            settings_for(tmp_path, triton, features=str(tmp_path / "features.json")), clock=lambda: now[0]
+        )
         async with made as gateway:
             seen = {}
             for n in range(40):
@@ -203,7 +234,9 @@ def test_arms_see_their_release_and_reformulations_count_for_the_arm_of_the_firs
                 now[0] += wait_s
                 await gateway.search(query, user="someone")
             text = (await gateway.client.get("/metrics")).text
-            assert f'crops_reformulations_total{{arm="{arm}"}} 1.0' in text, "one is the same query, one is too late"
+            assert f'crops_reformulations_total{{arm="{arm}"}} 1.0' in text, (
+                "one is the same query, one is too late"
+            )
 
     run(work())
 
@@ -229,17 +262,27 @@ def other_index(other):
 
 
 def near_index(folder):
-    """As of an encoder that began with the same weights: every document is still its own nearest, at a product of about 0.8."""
-    from crops import index
-    from crops.retriever.onnx_encoder import OnnxEncoder
+    """As of an encoder that began with the same weights: every document is still its own nearest, at a
+    product of about 0.8.
+    """
+    from crops.release import index
+    from crops.release.encoder import OnnxEncoder
 
     ids = tuple(pq.read_table(folder / "doc_ids.parquet")["doc_id"].to_pylist())
-    texts = dict(zip(*pq.read_table(folder / "documents", columns=["doc_id", "text"]).to_pydict().values(), strict=True))
+    texts = dict(
+        zip(
+            *pq.read_table(folder / "documents", columns=["doc_id", "text"]).to_pydict().values(), strict=True
+        )
+    )
     vectors = OnnxEncoder(folder, threads=1).encode([texts[i] for i in ids])
     noise = np.random.default_rng(0).normal(size=vectors.shape)
     moved = vectors + 0.75 * noise / np.linalg.norm(noise, axis=1, keepdims=True)
     made = index.build(
-        (moved / np.linalg.norm(moved, axis=1, keepdims=True)).astype(np.float32), ids, factory="Flat", nprobe=1, ef_search=16
+        (moved / np.linalg.norm(moved, axis=1, keepdims=True)).astype(np.float32),
+        ids,
+        factory="Flat",
+        nprobe=1,
+        ef_search=16,
     )
     about = json.loads((folder / "index.json").read_text())
     about["sha256"] = index.save(made, folder / "index.faiss")
@@ -262,15 +305,24 @@ def flipped(folder):
 
 @pytest.mark.parametrize(
     ("name", "reason"),
-    [("index", "index"), ("near", "index"), ("probes", "fingerprint"), ("byte", "checksum"), ("gone", "checksum")],
+    [
+        ("index", "index"),
+        ("near", "index"),
+        ("probes", "fingerprint"),
+        ("byte", "checksum"),
+        ("gone", "checksum"),
+    ],
 )
 def test_a_release_that_is_not_whole_or_not_of_one_piece_is_refused_and_the_old_one_goes_on(
     tmp_path, triton, releases, name, reason
 ):
     changes = {
-        "index": other_index(releases[1]), "near": near_index, "probes": other_probes, "byte": flipped,
+        "index": other_index(releases[1]),
+        "near": near_index,
+        "probes": other_probes,
+        "byte": flipped,
         "gone": lambda folder: (folder / "doc_ids.parquet").unlink(),
-    }  # fmt: skip
+    }
     url = str(tmp_path / "manifest.json")
     manifest.write(url, Manifest(generation=1, arms={"control": releases[0]}))
     # Not of what is served: that would be known by its checksum and not be read again.
@@ -329,9 +381,13 @@ def test_a_full_disk_is_503_and_counted(gateway, monkeypatch):
                 raise EventLogFull("No space left on device")
 
             monkeypatch.setattr(gateway.service._log, "append", full)
-            answer = await gateway.client.post("/v1/events", json=[event(good["search_id"], good["results"][0]["video_id"])])
+            answer = await gateway.client.post(
+                "/v1/events", json=[event(good["search_id"], good["results"][0]["video_id"])]
+            )
             assert (answer.status_code, answer.json()["error"]["code"]) == (503, "event_log")
-            assert (await gateway.search()).status_code == 503, "a search whose record is lost would make orphans of its events"
+            assert (await gateway.search()).status_code == 503, (
+                "a search whose record is lost would make orphans of its events"
+            )
             assert "crops_events_lost_total 2.0" in (await gateway.client.get("/metrics")).text
 
     run(work())
@@ -355,7 +411,9 @@ def test_a_triton_that_dies_is_503_within_a_second_and_found_again(tmp_path, rel
     server = toys.triton(tmp_path / "triton")
 
     def load(one):
-        toys.repository.write(Path(releases[0].files), tmp_path / "triton/models", releases[0].model, toys.INSTANCES)
+        toys.repository.write(
+            Path(releases[0].files), tmp_path / "triton/models", releases[0].model, toys.INSTANCES
+        )
         toys.control.load(one.http, releases[0].model)
 
     async def work():
@@ -371,7 +429,9 @@ def test_a_triton_that_dies_is_503_within_a_second_and_found_again(tmp_path, rel
                 assert (answer.status_code, answer.json()["error"]["code"]) == (503, "encoder_unavailable")
                 assert time.monotonic() - started_s < 1.0
             assert gateway.service.encoder.breaker.open
-            server = toys.launch.start(toys.install.VENV, tmp_path / "triton/models", tmp_path / "triton/state", server.ports)
+            server = toys.launch.start(
+                toys.install.VENV, tmp_path / "triton/models", tmp_path / "triton/state", server.ports
+            )
             server.wait_live()
             load(server)
             for _ in range(40):
@@ -389,7 +449,7 @@ def test_a_triton_that_dies_is_503_within_a_second_and_found_again(tmp_path, rel
 
 def test_with_its_index_in_milvus_it_answers_the_same(tmp_path, triton, releases):
     """milvus-lite; a release whose collection is not there is refused."""
-    from crops.stages import deploy
+    from crops.stages.release import deploy
 
     uri = str(tmp_path / "milvus.db")
     deploy._fill(uri, Path(releases[0].files), releases[0].checksum)

@@ -1,0 +1,131 @@
+"""One model folder of Triton's repository: a release's query encoder, self-contained, under a name of its
+own.
+
+query_encoder-crops-2-1f3a.../
+  config.pbtxt
+  1/model.py        crops/release/triton/model.py
+  1/lib/            the few files of this project that it imports
+  1/release/        query_encoder.onnx, tokenizer.json, encoder.json
+  warmup/query      one query, encoded by every instance before the model says that it is ready
+"""
+
+import json
+import os
+import shutil
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import crops
+from crops.errors import InputError
+
+PREFIX = "query_encoder"
+LIBRARY = ("__init__.py", "errors.py", "text.py", "release/__init__.py", "release/encoder.py")
+WARMUP = "how to make bread at home"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instances:
+    """How Triton runs one model.
+
+    count         instances, each with a process and session of its own; one per core where `providers` is the
+                  CPU
+    threads       of ONNX Runtime in an instance
+    max_batch     texts in one call of an instance
+    delay_us      how long the batcher waits for more texts once an instance is free
+    max_waiting   requests that may wait; more are refused at once
+    providers     ONNX Runtime execution providers, best first (CUDAExecutionProvider and
+                  TensorrtExecutionProvider on a GPU)
+    """
+
+    count: int = 0
+    threads: int = 1
+    max_batch: int = 32
+    delay_us: int = 0
+    max_waiting: int = 512
+    providers: Sequence[str] = ("CPUExecutionProvider",)
+
+
+def model_name(uri: str, checksum: str) -> str:
+    """Triton's name of a release's encoder: readable, and by its content, so that equal names mean equal
+    vectors.
+
+    >>> model_name("models:/crops/2", "1f3a5c7e9b2d" + "0" * 52)
+    'query_encoder-crops-2-1f3a5c7e9b2d'
+    """
+    readable = "-".join(part for part in uri.removeprefix("models:/").split("/") if part)
+    safe = "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "-" for c in readable)
+    return f"{PREFIX}-{safe}-{checksum[:12]}"
+
+
+def write(release: Path, repository: Path, name: str, instances: Instances) -> Path:
+    """Puts the encoder of the folder `release` into `repository` as model `name`; returns its folder. Nothing
+    is half there.
+
+    A model of that name is left alone: names are by content, and a Triton may be reading it.
+    """
+    folder = repository / name
+    if (folder / "config.pbtxt").is_file():
+        return folder
+    about = _about(release)
+    partial = repository / f".{name}.{os.getpid()}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    version = partial / "1"
+    (version / "release").mkdir(parents=True)
+    # A model of more than 2 GB keeps its weights beside query_encoder.onnx.
+    for source in (
+        *sorted(release.glob("query_encoder.onnx*")),
+        release / "tokenizer.json",
+        release / "encoder.json",
+    ):
+        shutil.copyfile(source, version / "release" / source.name)
+    shutil.copyfile(Path(__file__).with_name("model.py"), version / "model.py")
+    for file in LIBRARY:
+        (version / "lib/crops" / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(Path(crops.__path__[0]) / file, version / "lib/crops" / file)
+    (partial / "warmup").mkdir()
+    (partial / "warmup/query").write_bytes(struct.pack("<I", len(WARMUP)) + WARMUP.encode())
+    (partial / "config.pbtxt").write_text(config(name, int(about["width"]), instances), encoding="utf-8")
+    partial.rename(folder)
+    return folder
+
+
+def _about(release: Path) -> dict[str, Any]:
+    for name in ("query_encoder.onnx", "tokenizer.json", "encoder.json"):
+        if not (release / name).is_file():
+            raise InputError(release / name, "no such file, expected the folder of a registered release")
+    about: dict[str, Any] = json.loads((release / "encoder.json").read_text(encoding="utf-8"))
+    return about
+
+
+def config(name: str, width: int, instances: Instances) -> str:
+    """The model's config.pbtxt. `width` is H of the output float32 [H]."""
+    gpu = instances.providers[0] != "CPUExecutionProvider"
+    count = instances.count or (1 if gpu else os.cpu_count() or 1)
+    return f"""name: "{name}"
+backend: "python"
+max_batch_size: {instances.max_batch}
+input [ {{ name: "text" data_type: TYPE_STRING dims: [ 1 ] }} ]
+output [ {{ name: "vector" data_type: TYPE_FP32 dims: [ {width} ] }} ]
+instance_group [ {{ kind: {"KIND_GPU" if gpu else "KIND_CPU"} count: {count} }} ]
+version_policy {{ specific {{ versions: [ 1 ] }} }}
+dynamic_batching {{
+  max_queue_delay_microseconds: {instances.delay_us}
+  default_queue_policy {{
+    timeout_action: REJECT
+    allow_timeout_override: true
+    max_queue_size: {instances.max_waiting}
+  }}
+}}
+parameters [
+  {{ key: "threads" value: {{ string_value: "{instances.threads}" }} }},
+  {{ key: "providers" value: {{ string_value: "{",".join(instances.providers)}" }} }}
+]
+model_warmup [ {{
+  name: "a query"
+  batch_size: 1
+  inputs {{ key: "text" value: {{ data_type: TYPE_STRING dims: [ 1 ] input_data_file: "query" }} }}
+}} ]
+"""

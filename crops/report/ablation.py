@@ -1,0 +1,49 @@
+"""The ablation page: values in, one self-contained HTML text out."""
+
+from typing import Any
+
+from crops.report import charts
+from crops.retriever.ablations import TABLES
+
+Json = dict[str, Any]
+# Where truth is known, reformulations are judged by it; otherwise as they came.
+SHOWN = ("ct", "qr_relevant", "truth", "unseen", "no_click"), ("ct", "qr_raw")
+DRAWN = ("ct", "qr_relevant", "qr_raw", "truth")
+
+
+def render(report: Json) -> str:
+    """`report` is ablation.json."""
+    import jinja2
+    from markupsafe import Markup
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("crops.report", "."),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.ChainableUndefined,
+    )
+    asked = {name: TABLES[name] for name in report["claims"]}
+    drawn = {name: Markup(_claims(report["claims"][name])) for name in asked}  # noqa: S704  our own SVG
+    judged, raw = SHOWN
+    sets = [
+        name for name in (judged if "qr_relevant" in report["values"] else raw) if name in report["values"]
+    ]
+    return environment.get_template("ablation.html.j2").render(
+        r=report, tables=asked, charts=drawn, sets=sets
+    )
+
+
+def _claims(claims: list[Json]) -> str:
+    """Points gained or lost per claim and set with their interval, beside the paper's."""
+    series: dict[str, dict[str, charts.Interval]] = {}
+    for claim in claims:
+        for name in DRAWN:
+            if name in claim["sets"] and (name != "qr_raw" or "qr_relevant" not in claim["sets"]):
+                found = claim["sets"][name]
+                interval = (100 * found["difference"], 100 * found["low"], 100 * found["high"])
+                series.setdefault(f"{name}, here", {})[claim["says"]] = interval
+        for name in ("ct", "qr"):
+            if (paper := claim[f"paper_{name}"]) is not None:
+                series.setdefault(f"{name}, the paper", {})[claim["says"]] = (paper, paper, paper)
+    return charts.intervals(series, x="points of recall@100, 95 % interval") if series else ""

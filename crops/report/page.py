@@ -1,0 +1,160 @@
+"""The report page: values in, one self-contained HTML text out."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from crops.report import charts
+
+Json = dict[str, Any]
+
+# In the order in which they are read, with what each asks.
+SETS = {
+    "ct": "clicked on the held-out days; rewards imitation of the engine that wrote the log: a guardrail",
+    "qr": "consumed after a reformulation, mapped to the first query, kept by θ (circular: θ "
+    "gated training as well)",
+    "qr_raw": "the same without θ",
+    "qr_relevant": "the same, only what truth calls relevant",
+    "truth": "all held-out queries, all relevant documents",
+    "unseen": "held-out queries that the training days do not hold",
+    "no_click": "held-out queries that nobody clicked for in the training days",
+}
+# The first of these that the log offers is the headline.
+HEADLINE = ("truth", "qr_relevant", "qr_raw")
+SYSTEMS = ("bm25", "champion", "clicks", "crops_no_knowledge", "crops_paper", "crops")
+
+
+def render(report: Json, parts: Json, *, title: str, examples: int, simulated: bool) -> str:
+    """`report` is report.json; `parts` the stages' own JSON by stage name (an absent one is {})."""
+    import jinja2
+    from markupsafe import Markup
+
+    systems = [s for s in SYSTEMS if any(s in (row or {}) for row in report["recall_at_100"].values())]
+    drawn = {
+        "recall_chart": _recall(report, systems),
+        "reliability": _reliability(parts["discriminate"]),
+        "ladder_chart": _ladder(parts["label"]),
+        "curves": _curves(parts["train"]),
+    }
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("crops.report", "."),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.ChainableUndefined,
+    )
+    return environment.get_template("page.html.j2").render(
+        r=report,
+        p=parts,
+        title=title,
+        examples=examples,
+        simulated=simulated,
+        systems=systems,
+        sets=SETS,
+        headline=_headline(report, parts["gate"]),
+        perspectives=_perspectives(parts),
+        total_s=sum(report["seconds"].values()),
+        slowest_s=max(report["seconds"].values(), default=0),
+        # Our own SVG; the only text in it is what the charts were given, which matplotlib escapes.
+        **{name: Markup(svg) for name, svg in drawn.items()},  # noqa: S704
+    )
+
+
+def _headline(report: Json, gate: Json) -> Json | None:
+    """Challenger against what it was held against, on the most telling set there is."""
+    ours, theirs = gate.get("challenger", "crops"), gate.get("champion", "clicks")
+    for name in HEADLINE:
+        row = report["recall_at_100"].get(name) or {}
+        if ours in row and theirs in row:
+            found = ((report["intervals"] or {}).get(name) or {}).get(f"{ours}_minus", {}).get(theirs)
+            return {
+                "set": name,
+                "means": SETS[name],
+                "ours": ours,
+                "theirs": theirs,
+                "value": row[ours],
+                "before": row[theirs],
+                "difference": found,
+            }
+    return None
+
+
+def _perspectives(parts: Json) -> list[Json]:
+    """Per perspective: mined, kept, share relevant by θ and by truth, examples."""
+    mined: Json = {**parts["augment"].get("perspectives", {})}
+    if parts["knowledge"].get("asked"):
+        examples = parts["knowledge"].get("examples", [])
+        mined["knowledge"] = {"candidates": parts["knowledge"]["accepted"], "examples": examples}
+    kept = {e["stage"]: e["numbers"] for e in parts["stages"]}.get("discriminate", {})
+    rungs = parts["label"].get("rungs") or {}
+    return [
+        {
+            "name": name,
+            "candidates": found["candidates"],
+            "queries": found.get("queries"),
+            "kept": kept.get(f"kept_{name}", found["candidates"]),
+            "theta": (rungs.get("theta_by_perspective") or {}).get(name),
+            "truth": (rungs.get("truth_by_perspective") or {}).get(name),
+            "examples": found.get("examples", []),
+        }
+        for name, found in mined.items()
+    ]
+
+
+def _recall(report: Json, systems: list[str]) -> str:
+    """Recall@100 with its interval per set and system."""
+    found: dict[str, dict[str, charts.Interval]] = {}
+    for system in systems:
+        rows = {}
+        for name in SETS:
+            value, interval = (
+                (report["recall_at_100"].get(name) or {}).get(system),
+                _interval(report, name, system),
+            )
+            if value is not None:
+                rows[name] = (value, *(interval or (value, value)))
+        found[system] = rows
+    return charts.intervals(found, x="recall@100, 95 % interval") if any(found.values()) else ""
+
+
+def _interval(report: Json, name: str, system: str) -> tuple[float, float] | None:
+    found = ((report["intervals"] or {}).get(name) or {}).get(system)
+    return (found[0], found[1]) if found else None
+
+
+def _ladder(label: Json) -> str:
+    """Share of relevant pairs per label: as θ estimates it, and by truth where the log has it."""
+    rungs = label.get("rungs") or {}
+    named = {"by θ (estimate)": rungs.get("theta"), "by truth": rungs.get("truth")}
+    shown = {
+        name: {
+            f"label {k}": (v["share"], v["low"], v["high"]) for k, v in sorted(found.items(), reverse=True)
+        }
+        for name, found in named.items()
+        if found
+    }
+    return charts.intervals(shown, x="share of relevant pairs") if shown else ""
+
+
+def _reliability(discriminate: Json) -> str:
+    points = [
+        p
+        for p in discriminate.get("reliability") or []
+        if p.get("predicted") is not None and p.get("observed") is not None
+    ]
+    if not points:
+        return ""
+    curve = ([p["predicted"] for p in points], [p["observed"] for p in points])
+    return charts.lines({"θ": curve}, x="predicted θ", y="observed share", diagonal=True)
+
+
+def _curves(trains: Mapping[str, Json]) -> str:
+    found = []
+    for key, label in (("loss", "loss, nats"), ("valid_recall_at_100", "validation recall@100")):
+        series = {}
+        for system, train in trains.items():
+            points = [(h["step"], h[key]) for h in train.get("checks") or [] if h.get(key) is not None]
+            if points:
+                series[system] = ([p[0] for p in points], [p[1] for p in points])
+        if series:
+            found.append(charts.lines(series, x="step", y=label))
+    return "".join(found)

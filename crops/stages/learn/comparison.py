@@ -1,0 +1,141 @@
+"""Rows of an ablation over several seeds: recall with intervals, paired differences, and whether a claim of
+the paper shows.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from crops.retriever.ablations import TABLES, Claim
+
+SETS = ("ct", "qr_raw", "qr_relevant", "truth", "unseen", "no_click")
+METRICS = ("recall_at_100", "recall_at_20", "ndcg_at_4")
+Z = 1.959964
+CHOSEN, FIXED = "chosen by the log", ("anchors >= 1", "anchors >= 3", "anchors >= 4", "binary labels")
+WITHIN = 0.005  # half a point: how near the chosen hierarchy must come to the best fixed one
+
+
+def compared(seeds: Sequence[pd.DataFrame], tables: Sequence[str]) -> dict[str, Any]:
+    """`seeds`: one per_query table (set, system, query, recall_at_20, recall_at_100, ndcg_at_4) per training
+    seed.
+
+    Returns {"values": {set: {row: {metric: mean, "low", "high"}}}, "claims": {table: [...]}, "hierarchy",
+    "findings"}.
+    """
+    per = pd.concat([rows.assign(seed=n) for n, rows in enumerate(seeds)], ignore_index=True)
+    values = {name: _values(per[per["set"] == name]) for name in SETS if (per["set"] == name).any()}
+    claims = {
+        table: [found for claim in TABLES[table].claims if (found := _claim(per, claim)) is not None]
+        for table in tables
+    }
+    choice = _choice(values)
+    findings = [f["verdict"] for table in claims.values() for f in table if f["paper_ct"] is not None]
+    if choice is not None:
+        findings.append(choice["verdict"])
+    return {"values": values, "claims": claims, "hierarchy": choice, "findings": findings}
+
+
+def difference(
+    per: pd.DataFrame, row: str, against: str, metric: str = "recall_at_100"
+) -> dict[str, float] | None:
+    """Paired mean of row - against with a 95 % interval; None where one of them has no query.
+
+    The variance is that over queries of the mean over seeds, plus that over seeds of the mean over queries /
+    seeds: a difference that another seed would turn round is not called one.
+    """
+    grid = per.pivot_table(index="query", columns=["system", "seed"], values=metric)
+    if row not in grid.columns or against not in grid.columns:
+        return None
+    gaps = (grid[row] - grid[against]).dropna().to_numpy()  # [Q, seeds]
+    if not len(gaps):
+        return None
+    variance = gaps.mean(axis=1).var(ddof=1) / len(gaps) if len(gaps) > 1 else 0.0
+    if gaps.shape[1] > 1:
+        variance += gaps.mean(axis=0).var(ddof=1) / gaps.shape[1]
+    mean, spread = float(gaps.mean()), Z * float(np.sqrt(variance))
+    return {
+        "difference": round(mean, 4),
+        "low": round(mean - spread, 4),
+        "high": round(mean + spread, 4),
+        "queries": len(gaps),
+    }
+
+
+def _values(rows: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    found = {}
+    for system, own in rows.groupby("system", sort=False):
+        by_seed = own.groupby("seed")[list(METRICS)].mean()
+        means = {m: None if np.isnan(x := by_seed[m].mean()) else round(float(x), 4) for m in METRICS}
+        found[str(system)] = {**means, "seeds": [round(float(x), 4) for x in by_seed["recall_at_100"]]}
+    return found
+
+
+def _claim(per: pd.DataFrame, claim: Claim) -> dict[str, Any] | None:
+    sets = {}
+    for name in SETS:
+        found = difference(per[per["set"] == name], claim.row, claim.against)
+        if found is not None:
+            sets[name] = found
+    if not sets:
+        return None
+    quality = next((name for name in ("qr_relevant", "qr_raw") if name in sets), None)
+    said = {
+        "ct": _against_paper(sets.get("ct"), claim.paper_ct),
+        "qr": _against_paper(sets.get(quality) if quality else None, claim.paper_qr),
+        "truth": _against_paper(sets.get("truth"), claim.paper_qr),
+    }
+    if "truth" not in sets:
+        del said["truth"]
+    shown = [f"{name} {_points(sets[name])}" for name in ("ct", quality, "truth") if name in sets]
+    verdict = f"{claim.says}: {', '.join(shown)}"
+    if claim.paper_ct is not None:
+        shows = ", ".join(f"{found} on {name}" for name, found in said.items())
+        verdict += f". The paper: CT {claim.paper_ct:+.1f}, QR {claim.paper_qr:+.1f}. Here: {shows}."
+    return {
+        "row": claim.row,
+        "against": claim.against,
+        "says": claim.says,
+        "sets": sets,
+        "paper_ct": claim.paper_ct,
+        "paper_qr": claim.paper_qr,
+        "shows": said,
+        "verdict": verdict,
+    }
+
+
+def _against_paper(found: dict[str, float] | None, paper: float | None) -> str:
+    if found is None or paper is None:
+        return "not measured"
+    if found["low"] <= 0 <= found["high"]:
+        return "not seen"
+    return "appears" if (found["difference"] > 0) == (paper > 0) else "the other way round"
+
+
+def _points(found: dict[str, float]) -> str:
+    return f"{100 * found['difference']:+.1f} [{100 * found['low']:.1f}, {100 * found['high']:.1f}]"
+
+
+def _choice(values: dict[str, dict[str, dict[str, Any]]]) -> dict[str, Any] | None:
+    """The hierarchy that chose itself against the best fixed one, on truth and on reformulations judged by
+    truth.
+    """
+    sets = [name for name in ("truth", "qr_relevant") if CHOSEN in values.get(name, {})]
+    if not sets or any(name not in values[sets[0]] for name in FIXED):
+        return None
+    gaps = {}
+    for name in sets:
+        best = max(FIXED, key=lambda row: values[name][row]["recall_at_100"])
+        gaps[name] = {
+            "best": best,
+            "gap": round(values[name][CHOSEN]["recall_at_100"] - values[name][best]["recall_at_100"], 4),
+        }
+    within = all(entry["gap"] >= -WITHIN for entry in gaps.values())
+    said = ", ".join(
+        f"{name} {100 * entry['gap']:+.1f} against {entry['best']}" for name, entry in gaps.items()
+    )
+    verdict = (
+        f"the chosen hierarchy is {'' if within else 'not '}within half a point of the best fixed one: {said}"
+    )
+    return {"sets": gaps, "within_half_a_point": within, "verdict": verdict}

@@ -1,0 +1,223 @@
+"""Scores the pairs with θ and decides which are kept; trains θ first where it is not given."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from tqdm import tqdm
+
+from crops.config.discriminate import DiscriminateConfig
+from crops.discriminator import joined, model
+from crops.stages.base import StageReport
+from crops.stages.learn import theta as thetas
+from crops.tables import artifacts, grades, records
+
+GATED = ("reformulation", "feed")
+THRESHOLDS = (0.5, 0.6, 0.7, 0.8)
+Embed = Callable[[list[str]], np.ndarray]
+
+
+def run(
+    logs: Path,
+    candidates: Path,
+    out: Path,
+    cfg: DiscriminateConfig,
+    *,
+    knowledge: Sequence[Path] = (),
+    champion: Path | None = None,
+    truth: Path | None = None,
+    theta: Path | None = None,
+    scores: Sequence[Path] = (),
+) -> StageReport:
+    """Writes scored, knowledge, test_qr (gated), theta/ and discriminate.json; `truth` is only reported.
+
+    `knowledge`: what the stage of this name wrote, a folder per shard.
+
+    `theta`, `scores`: what the stages of these names wrote; what they do not hold is made here, with the same
+    result but for rounding, as other batches are padded otherwise.
+    """
+    texts = {r["doc_id"]: r["text"] for r in artifacts.read(candidates, records.DOCUMENTS).to_pylist()}
+    known = _known(knowledge)
+    rows = _rows(candidates, known, texts)
+    synthetic = dict(zip(known["doc_id"].to_pylist(), known["text"].to_pylist(), strict=True))
+    if theta:
+        judge, dual, about = thetas.load(theta)
+    else:
+        judge, dual, about = thetas.fit(logs, candidates, texts, cfg)
+    _score(rows, judge, {**texts, **synthetic}, cfg, known=_scores(scores))
+    similarity, how = _similarity(rows, champion, cfg)
+    _decide(rows, similarity, cfg)
+    test = artifacts.read(candidates, records.TEST_QR)
+    test = test.filter(pa.array([d in texts for d in test["video_id"].to_pylist()], pa.bool_()))
+    test_theta = judge.theta(test["query"].to_pylist(), [texts[d] for d in test["video_id"].to_pylist()])
+    test_theta = judge.calibration.shifted(test_theta, "reformulation")
+    report = {**about, "alpha": cfg.alpha, "beta": cfg.beta, "similarity": how, **_tables(rows, truth, cfg)}
+    ordered = rows.sort_values(["query", "doc_id", "perspective", "later_query"], ignore_index=True)
+    with artifacts.replacing(out) as folder:
+        artifacts.write(folder, records.SCORED, pa.Table.from_pandas(ordered, preserve_index=False))
+        artifacts.write(folder, records.KNOWLEDGE, known)
+        artifacts.write(folder, records.TEST_QR, test.filter(pa.array(test_theta > cfg.alpha)))
+        (folder / "theta").mkdir()
+        thetas.save(folder / "theta", judge, dual, about)
+        artifacts.write_json(folder / "discriminate.json", report)
+    numbers = {
+        f"kept_{p}": int(rows.loc[rows["perspective"] == p, "kept"].sum())
+        for p in records.POSITIVE_PERSPECTIVES
+    }
+    return StageReport(
+        numbers={"pairs": len(rows), **numbers, "auc": about["auc"], "ece": about["ece"]}, notes=(how,)
+    )
+
+
+def _known(shards: Sequence[Path]) -> pa.Table:
+    tables = [artifacts.read(folder, records.KNOWLEDGE) for folder in shards] or [
+        records.KNOWLEDGE.schema.empty_table()
+    ]
+    return pa.concat_tables(tables).sort_by([("query", "ascending"), ("doc_id", "ascending")])
+
+
+def _rows(candidates: Path, known: pa.Table, texts: dict[str, str]) -> pd.DataFrame:
+    mined = artifacts.read(candidates, records.CANDIDATES).to_pandas().rename(columns={"video_id": "doc_id"})
+    mined = mined[mined["doc_id"].isin(texts.keys())]
+    extra = known.select(["query", "doc_id"]).to_pandas().assign(perspective="knowledge", support=1)
+    rows = pd.concat([mined, extra], ignore_index=True) if len(extra) else mined.reset_index(drop=True)
+    rows["support"] = rows["support"].astype("int64")
+    return rows.sort_values(["query", "doc_id", "perspective", "later_query"], ignore_index=True)
+
+
+def _score(
+    rows: pd.DataFrame,
+    judge: joined.Discriminator,
+    texts: dict[str, str],
+    cfg: DiscriminateConfig,
+    *,
+    known: dict[tuple[str, str], float],
+) -> None:
+    """Adds `theta`, shifted to the row's perspective: for all gated rows, and for a sample of the others for
+    the ladder.
+
+    known  (query, doc_id) -> θ, not shifted, of pairs that were scored before
+    """
+    asked = (
+        rows["perspective"].isin(_gated(cfg) | ({"click"} if cfg.alpha_per == "query" else set())).to_numpy()
+    )
+    rng = np.random.default_rng(cfg.seed)
+    for perspective in sorted(set(rows["perspective"]) - set(GATED)):
+        where = np.flatnonzero(rows["perspective"] == perspective)
+        asked[rng.permutation(where)[: cfg.ladder_pairs]] = True
+    index = np.flatnonzero(asked)
+    asked_pairs = list(zip(rows["query"].to_numpy()[index], rows["doc_id"].to_numpy()[index], strict=True))
+    left = [pair for pair in asked_pairs if pair not in known]
+    with tqdm(total=len(left), desc="scoring", unit="pair", disable=None) as bar:
+        scored = judge.theta([q for q, _ in left], [texts[d] for _, d in left], progress=bar.update)
+    found = known | dict(zip(left, scored.astype(np.float32).tolist(), strict=True))
+    theta = np.full(len(rows), np.nan, dtype=np.float32)
+    theta[index] = [found[pair] for pair in asked_pairs]
+    for perspective in judge.calibration.shifts:
+        own = (rows["perspective"] == perspective).to_numpy()
+        theta[own] = judge.calibration.shifted(theta[own], perspective)
+    rows["theta"] = theta
+
+
+def _scores(folders: Sequence[Path]) -> dict[tuple[str, str], float]:
+    found: dict[tuple[str, str], float] = {}
+    for folder in folders:
+        rows = artifacts.read(folder, records.SCORES)
+        found |= dict(
+            zip(
+                zip(rows["query"].to_pylist(), rows["doc_id"].to_pylist(), strict=True),
+                rows["theta"].to_pylist(),
+                strict=True,
+            )
+        )
+    return found
+
+
+def _similarity(
+    rows: pd.DataFrame, champion: Path | None, cfg: DiscriminateConfig
+) -> tuple[np.ndarray | None, str]:
+    """Cosine of first and later query per row (NaN where there is no later query), or None with neither
+    encoder.
+    """
+    embed, how = _embedder(champion, cfg)
+    if embed is None:
+        return None, how
+    both = rows[rows["perspective"] == "reformulation"]
+    names = sorted(set(both["query"]) | set(both["later_query"].dropna()))
+    if not names:
+        return None, "query similarity: no reformulation to measure"
+    vectors, place = embed(names), {q: i for i, q in enumerate(names)}
+    first = vectors[[place[q] for q in both["query"]]]
+    later = vectors[[place[q] for q in both["later_query"]]]
+    out = np.full(len(rows), np.nan)
+    out[both.index.to_numpy()] = (first * later).sum(axis=1)
+    return out, how
+
+
+def _embedder(champion: Path | None, cfg: DiscriminateConfig) -> tuple[Embed | None, str]:
+    if champion is not None:
+        from crops.release.encoder import OnnxEncoder
+
+        release = OnnxEncoder(champion)
+        return (lambda texts: release.encode(texts, kind="query")), "query similarity: the champion's encoder"
+    if cfg.base != model.SMALL:
+        from crops.retriever import encoder as encoders
+
+        base = encoders.from_base(cfg.base, [])
+        return (lambda texts: base.encode(texts, kind="query")), f"query similarity: {cfg.base}"
+    return None, "query similarity: off (no champion and no pre-trained base)"
+
+
+def _decide(rows: pd.DataFrame, similarity: np.ndarray | None, cfg: DiscriminateConfig) -> None:
+    """Adds `kept`: θ > α for the gated perspectives, and for reformulations a similarity of at least β."""
+    gated = rows["perspective"].isin(_gated(cfg)).to_numpy()
+    kept = ~gated | (
+        rows["theta"].to_numpy()
+        > (_alpha_of_query(rows, cfg.alpha) if cfg.alpha_per == "query" else cfg.alpha)
+    )
+    if similarity is not None:
+        kept &= ~(similarity < cfg.beta)
+    rows["kept"] = kept
+
+
+def _gated(cfg: DiscriminateConfig) -> set[str]:
+    return {*GATED, *(["knowledge"] if cfg.gate_knowledge else [])}
+
+
+def _alpha_of_query(rows: pd.DataFrame, alpha: float) -> np.ndarray:
+    """α [N] of each row's query; see the setting alpha_per. Queries without a clicked video keep α."""
+    clicked = rows[rows["perspective"] == "click"]
+    ratio = (clicked.groupby("query")["theta"].mean() / clicked["theta"].mean()).clip(0.5, 1.5)
+    found: np.ndarray = alpha * rows["query"].map(ratio).fillna(1.0).to_numpy()
+    return found
+
+
+def _tables(rows: pd.DataFrame, truth: Path | None, cfg: DiscriminateConfig) -> dict[str, Any]:
+    """Kept and dropped per gated perspective and threshold, and how right that is where somebody knows."""
+    known = grades.read(truth)
+    out: dict[str, Any] = {}
+    for perspective in GATED:
+        part = rows[rows["perspective"] == perspective].drop_duplicates(
+            ["query", "doc_id"]
+        )  # whatever the later query was
+        theta = part["theta"].to_numpy()
+        relevant = None if known is None else known.relevant(part["query"], part["doc_id"])
+        out[perspective] = {
+            f"{level:.1f}": _threshold(theta > level, relevant) for level in sorted({*THRESHOLDS, cfg.alpha})
+        }
+    return {"thresholds": out}
+
+
+def _threshold(kept: np.ndarray, relevant: np.ndarray | None) -> dict[str, float | int | None]:
+    row: dict[str, float | int | None] = {"kept": int(kept.sum()), "dropped": int((~kept).sum())}
+    row |= {"precision": None, "recall": None, "raw": None}
+    if relevant is None or not (known := ~np.isnan(relevant)).any():
+        return row
+    good, share = relevant[known] > 0, kept[known]
+    row["raw"] = round(float(good.mean()), 4)
+    row["precision"] = round(float(good[share].mean()), 4) if share.any() else None
+    row["recall"] = round(float(share[good].mean()), 4) if good.any() else None
+    return row

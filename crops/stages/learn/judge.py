@@ -1,0 +1,151 @@
+"""Human judgement: a blinded sample out, as a page and a sheet; grades of one or more raters back in."""
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from crops import judgement, labels
+from crops.config.judge import JudgeConfig
+from crops.errors import InputError
+from crops.stages.base import StageReport
+from crops.tables import artifacts, grades, records
+
+SHEET = ("pair_id", "query", "text", "grade")
+KEY = "key.json"  # what the raters must not see
+
+
+def export(scored: Path, documents: Path, out: Path, cfg: JudgeConfig) -> StageReport:
+    """Writes sheet.csv, judge.html (the same pairs to grade by key presses) and key.json, which stays with
+    the asker.
+
+    `scored`: discriminate's out; `documents`: augment's. Gated pairs are drawn whether θ kept them or not.
+    """
+    rows = artifacts.read(scored, records.SCORED, ["query", "doc_id", "perspective", "theta"]).to_pandas()
+    texts = _texts(documents, records.DOCUMENTS)
+    if artifacts.exists(scored, records.KNOWLEDGE):
+        texts |= _texts(scored, records.KNOWLEDGE)
+    rows = rows[rows["doc_id"].isin(texts.keys())].drop_duplicates(["query", "doc_id", "perspective"])
+    if rows.empty:
+        raise InputError(scored / "scored", "no pair with a text: nothing to judge")
+    drawn = judgement.sample(rows, per_perspective=cfg.pairs, seed=cfg.seed)
+    shown = [
+        {"pair_id": r.pair_id, "query": r.query, "text": texts[r.doc_id], "grade": ""}
+        for r in drawn.itertuples()
+    ]
+    with artifacts.replacing(out) as folder:
+        with (folder / "sheet.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, SHEET)
+            writer.writeheader()
+            writer.writerows(shown)
+        (folder / "judge.html").write_text(_page(shown), encoding="utf-8")
+        key = {
+            r.pair_id: {
+                "query": r.query,
+                "doc_id": r.doc_id,
+                "perspective": r.perspective,
+                "theta": None if np.isnan(r.theta) else round(float(r.theta), 4),
+            }
+            for r in drawn.itertuples()
+        }
+        artifacts.write_json(folder / KEY, key)
+    counts = drawn["perspective"].value_counts().sort_index()
+    return StageReport(numbers={f"pairs_{name}": int(n) for name, n in counts.items()})
+
+
+def read(asked: Path, sheets: Sequence[Path], out: Path) -> StageReport:
+    """Writes `relevance` (the raters' median grade) and judgement.json: precision per perspective and
+    threshold, agreement.
+
+    `asked`: the folder that `export` wrote. Grades may be missing; an InputError names sheet and row of one
+    that is wrong.
+    """
+    key = artifacts.read_json(asked / KEY)
+    raters = [_sheet(path, key) for path in sheets]
+    settled = judgement.settle(raters)
+    if not settled:
+        raise InputError(sheets[0], "no grade at all, expected 0, 1, 2 or 3 in column 'grade'")
+    rows = pd.DataFrame([{**key[pair], "grade": grade} for pair, grade in settled.items()])
+    agreed = judgement.agreement(raters)
+    rungs = {name: asdict(step) for name, step in _by_perspective(rows).items()}
+    about = {
+        "raters": len(raters),
+        "judged": len(rows),
+        "asked": len(key),
+        "agreement": asdict(agreed),
+        "relevant": rungs,
+        "theta": _thresholds(rows),
+        "grades": list(judgement.GRADES),
+    }
+    table = pa.Table.from_pandas(
+        rows.rename(columns={"doc_id": "video_id"})[["query", "video_id", "grade"]], preserve_index=False
+    )
+    with artifacts.replacing(out) as folder:
+        artifacts.write(
+            folder, records.RELEVANCE, table.set_column(2, "grade", pc.cast(table["grade"], pa.int8()))
+        )
+        artifacts.write_json(folder / grades.SAMPLE, about)
+    kappa = {} if agreed.kappa is None else {"kappa": agreed.kappa}
+    notes = () if len(rows) == len(key) else (f"{len(key) - len(rows)} of {len(key)} pairs were not judged",)
+    shares = {f"relevant_share_{name}": step["share"] for name, step in rungs.items()}
+    return StageReport(numbers={"judged": len(rows), **kappa, **shares}, notes=notes)
+
+
+def _sheet(path: Path, key: dict[str, dict]) -> dict[str, int]:
+    """pair_id -> grade of one rater; pairs without a grade are left out."""
+    found: dict[str, int] = {}
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            if missing := {"pair_id", "grade"} - set(reader.fieldnames or ()):
+                raise InputError(
+                    path, f"column {sorted(missing)[0]!r} is missing, expected {', '.join(SHEET)}"
+                )
+            for row in reader:
+                if not (said := (row["grade"] or "").strip()):
+                    continue
+                where = f"row {reader.line_num}"
+                if said not in map(str, judgement.GRADES):
+                    raise InputError(path, f"{where}: grade is {said!r}, expected 0, 1, 2 or 3")
+                if (pair := row["pair_id"]) not in key:
+                    raise InputError(path, f"{where}: pair_id {pair!r} is not one of those that were asked")
+                if found.get(pair, int(said)) != int(said):
+                    raise InputError(path, f"{where}: pair {pair} has two grades, {found[pair]} and {said}")
+                found[pair] = int(said)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(path, f"not a readable CSV file ({error})") from error
+    return found
+
+
+def _by_perspective(rows: pd.DataFrame) -> dict[str, labels.Rung]:
+    relevant = (rows["grade"] >= records.RELEVANT_GRADE).to_numpy(float)
+    return labels.ladder(relevant, rows["perspective"].to_numpy())
+
+
+def _thresholds(rows: pd.DataFrame) -> dict[str, dict[str, dict]]:
+    """Per perspective and α: what people say of the pairs above it."""
+    found: dict[str, dict[str, dict]] = {}
+    for alpha in (0.0, 0.5, 0.6, 0.7, 0.8):
+        for name, step in _by_perspective(rows[rows["theta"].fillna(-1.0) > alpha]).items():
+            found.setdefault(name, {})[f"{alpha:.1f}"] = asdict(step)
+    return found
+
+
+def _texts(folder: Path, table: records.Table) -> dict[str, str]:
+    rows = artifacts.read(folder, table, ["doc_id", "text"])
+    return dict(zip(rows["doc_id"].to_pylist(), rows["text"].to_pylist(), strict=True))
+
+
+def _page(shown: list[dict[str, str]]) -> str:
+    import jinja2
+
+    environment = jinja2.Environment(loader=jinja2.PackageLoader("crops.report", "."), autoescape=True)
+    # "<" cannot close the script element that the pairs stand in.
+    pairs = json.dumps(shown, ensure_ascii=False).replace("<", "\\u003c")
+    return environment.get_template("judge.html.j2").render(pairs=pairs)

@@ -1,0 +1,129 @@
+"""Scored pairs to graded samples, the ladder, and the hierarchy that training takes."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+
+from crops import labels
+from crops.config.label import LabelConfig
+from crops.discriminator import calibrate
+from crops.errors import InputError
+from crops.stages.base import StageReport
+from crops.tables import artifacts, grades, records
+
+
+def run(
+    scored: Path, out: Path, cfg: LabelConfig, *, truth: Path | None = None, judged: Path | None = None
+) -> StageReport:
+    """Writes samples, origins, knowledge and label.json. `scored`: discriminate's out; `truth`: only
+    reported; `judged`: people's grades, which the ladder believes instead of θ for every label with at least
+    cfg.judged_pairs of them.
+    """
+    rows = artifacts.read(scored, records.SCORED).to_pandas()
+    if not (rows["kept"] & rows["perspective"].isin(records.POSITIVE_PERSPECTIVES)).any():
+        raise InputError(
+            scored / "scored", "no positive pair is kept: neither click, reformulation, feed nor knowledge"
+        )
+    samples, origin = labels.assign(rows, cfg.labels), labels.origins(rows)
+    rows = rows.assign(label=rows["perspective"].map(cfg.labels))
+    rows = rows[rows["kept"]].drop_duplicates(["query", "doc_id", "perspective"])
+    asked = _in_own_mix(rows[rows["theta"].notna()], scored)
+    by_perspective = labels.ladder(asked["theta"].to_numpy(float), asked["perspective"].to_numpy())
+    # θ learns from clicks: what it says of texts that no log ever held tells nothing of how relevant label 4
+    # is.
+    final = _as_trained(asked[asked["perspective"] != "knowledge"], samples)
+    by_label = labels.ladder(final["theta"].to_numpy(float), final["label"].to_numpy())
+    people = _by_grades(rows, samples, grades.read(judged))
+    trusted = {label: step for label, step in people["label"].items() if step.pairs >= cfg.judged_pairs}
+    by_label |= trusted
+    found = labels.choose(
+        by_label,
+        min_share=cfg.min_anchor_share,
+        uncertain=cfg.uncertain_share,
+        lowest=cfg.lowest_anchor,
+        judged=trusted,
+    )
+    paper = labels.Hierarchy((1,), "the paper's form: anchors >= 1", found.merged)
+    chosen = paper if cfg.hierarchy == "paper" else found
+    known = _by_grades(rows, samples, grades.read(truth))
+    shares: dict[str, dict | None] = {
+        "theta": _shares(by_label),
+        "theta_by_perspective": _shares(by_perspective),
+    }
+    for name, steps in (("truth", known), ("judged", people)):
+        shares |= {
+            name: _shares(steps["label"]) or None,
+            f"{name}_by_perspective": _shares(steps["perspective"]) or None,
+        }
+    hierarchy = {
+        "labels": dict(cfg.labels),
+        "anchor_min_candidates": list(chosen.anchor_min_candidates),
+        "reason": chosen.reason,
+        "chosen_by": cfg.hierarchy,
+        "judged_labels": sorted(trusted),
+        "indistinct": [list(pair) for pair in chosen.merged],
+    }
+    flat = {label: step.share for label, step in by_label.items()}
+    with artifacts.replacing(out) as folder:
+        artifacts.write(folder, records.SAMPLES, pa.Table.from_pandas(samples, preserve_index=False))
+        artifacts.write(folder, records.ORIGINS, pa.Table.from_pandas(origin, preserve_index=False))
+        artifacts.write(folder, records.KNOWLEDGE, artifacts.read(scored, records.KNOWLEDGE))
+        artifacts.write_json(folder / "label.json", {"ladder": flat, "rungs": shares, "hierarchy": hierarchy})
+    counts = {
+        f"label_{label}": int(n)
+        for label, n in samples["label"].value_counts().sort_index(ascending=False).items()
+    }
+    numbers = {
+        "samples": len(samples),
+        **counts,
+        **{f"relevant_share_{label}": share for label, share in flat.items()},
+    }
+    return StageReport(numbers=numbers, notes=(chosen.reason,))
+
+
+def _shares(rungs: dict[str, labels.Rung]) -> dict[str, dict[str, float]]:
+    return {name: asdict(step) for name, step in rungs.items()}
+
+
+def _as_trained(rows: pd.DataFrame, samples: pd.DataFrame) -> pd.DataFrame:
+    """One row per pair under the label it is trained with: a pair both clicked and skipped says nothing of
+    label 3.
+    """
+    final = rows.merge(samples[["query", "doc_id", "label"]], on=["query", "doc_id", "label"])
+    return final.drop_duplicates(["query", "doc_id"])
+
+
+def _in_own_mix(asked: pd.DataFrame, scored: Path) -> pd.DataFrame:
+    """θ of what the engine only considered, in the mix that its stages really have: far fewer are relevant
+    there than in the pairs that θ was calibrated on, while both kinds look as they did there. Positives keep
+    θ as the gate saw it.
+    """
+    about = scored / "discriminate.json"
+    prior = artifacts.read_json(about).get("prior") if about.exists() else None
+    if prior is None:
+        return asked
+    moved = asked.copy()
+    for perspective in set(asked["perspective"]) - set(records.POSITIVE_PERSPECTIVES):
+        own = asked["perspective"] == perspective
+        moved.loc[own, "theta"] = calibrate.to_own_mix(asked.loc[own, "theta"].to_numpy(), prior)
+    return moved
+
+
+def _by_grades(
+    kept: pd.DataFrame, samples: pd.DataFrame, known: grades.Grades | None
+) -> dict[str, dict[str, labels.Rung]]:
+    """The ladder by grades, per label as trained and per perspective; empty where nobody knows."""
+    if known is None:
+        return {"label": {}, "perspective": {}}
+    # The world's truth knows the catalogue only; people may have judged what an LLM wrote as well.
+    pairs = kept[kept["perspective"] != "knowledge"] if known.complete else kept
+
+    def ladder(rows: pd.DataFrame, column: str) -> dict[str, labels.Rung]:
+        return labels.ladder(known.relevant(rows["query"], rows["doc_id"]), rows[column].to_numpy())
+
+    return {
+        "label": ladder(_as_trained(pairs, samples), "label"),
+        "perspective": ladder(pairs, "perspective"),
+    }

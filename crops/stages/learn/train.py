@@ -1,0 +1,209 @@
+"""Samples to one trained dual encoder, at its best check on the last training day's reformulations."""
+
+import hashlib
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from crops.config.train import TrainConfig
+from crops.errors import ConfigError, InputError
+from crops.retriever import batch, systems, train
+from crops.retriever import encoder as encoders
+from crops.retriever.ranks import joined
+from crops.services import tracking as tracking_run
+from crops.stages.base import StageReport
+from crops.tables import artifacts, records
+
+SYSTEMS = tuple(systems.SYSTEMS)
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What training reads: the visible samples, the validation, and all texts of the corpus (the same for
+    every system).
+    """
+
+    samples: batch.Pairs
+    valid: train.Validation
+    corpus: list[str]
+
+    def digest(self) -> str:
+        """One name for all of it: a checkpoint belongs to exactly these inputs."""
+        found = hashlib.sha256()
+        for numbers in (self.samples.query, self.samples.text, self.samples.label):
+            found.update(numbers.tobytes())
+        for texts in (
+            self.samples.queries,
+            self.samples.texts,
+            self.valid.queries,
+            self.valid.texts,
+            self.corpus,
+        ):
+            found.update("\0".join(texts).encode() + b"\1")
+        found.update(repr([sorted(rows) for rows in self.valid.relevant]).encode())
+        return found.hexdigest()
+
+
+def run(
+    samples: Path,
+    documents: Path,
+    out: Path,
+    cfg: TrainConfig,
+    *,
+    system: str = "crops",
+    checkpoints: Path | None = None,
+    log: train.Log | None = None,
+    tracking: str | None = None,
+    known: Mapping[str, systems.System] = systems.SYSTEMS,
+) -> StageReport:
+    """Trains `system` on `samples` (label's out) with texts and validation from `documents` (augment's out).
+
+    `tracking`: an MLflow tracking URI that gets every check's numbers while it trains. `known`: the systems
+    there are.
+    """
+    if system not in known:
+        raise ConfigError(f"system is {system!r}, expected one of {', '.join(known)}")
+    hierarchy = artifacts.read_json(samples / "label.json")["hierarchy"]
+    chosen = known[system]
+    inputs = _inputs(samples, documents, chosen, hierarchy["labels"])
+    plans = [
+        plan_of(cfg, chosen.loss, first) for first in chosen.firsts or hierarchy["anchor_min_candidates"]
+    ]
+    key = hashlib.sha256(
+        "\n".join((cfg.model_dump_json(), system, repr(plans), inputs.digest())).encode()
+    ).hexdigest()
+    kept = (checkpoints or out.with_name(f".{out.name}.checkpoints")) / key[:12]
+    sizes = train.Sizes(queries=cfg.batch_queries, positives=cfg.positives, lower=cfg.lower)
+    params = {"system": system, **cfg.model_dump(mode="json"), "samples": len(inputs.samples.query)}
+    # Started by torchrun, every rank comes through here; the first one tracks and writes.
+    with (
+        joined() as ranks,
+        tracking_run.tracked(
+            tracking if ranks.rank == 0 else None, name=f"train {system}", key=key, params=params
+        ) as followed,
+    ):
+        logs = [followed.log, *([log] if log else [])]
+        try:
+            encoder, history, plan = train.best(
+                lambda: encoder_of(cfg, inputs.corpus),
+                inputs.samples,
+                inputs.valid,
+                plans,
+                sizes,
+                probe_steps=cfg.probe_steps,
+                checkpoints=kept,
+                log=lambda step, values: [each(step, values) for each in logs],
+                ranks=ranks,
+            )
+        except ValueError as error:
+            raise InputError(samples / "samples", str(error)) from error
+        followed.log(history["best_step"], _outcome(history, plan))
+    if ranks.rank > 0:
+        return _report(inputs, plan, history, followed.problem)
+    with artifacts.replacing(out) as folder:
+        (folder / "encoder").mkdir()
+        encoder.save(folder / "encoder", system=system)
+        used = {"anchor_min": plan.first, "loss": plan.loss}
+        artifacts.write_json(folder / "train.json", {"system": system, "hierarchy": used, **history})
+    shutil.rmtree(kept, ignore_errors=True)
+    return _report(inputs, plan, history, followed.problem)
+
+
+def _outcome(history: dict, plan: train.Plan) -> dict[str, float]:
+    best = {"best_valid_recall_at_100": history["best_recall"]} if history["best_recall"] is not None else {}
+    return {"best_step": history["best_step"], "anchor_min": plan.first, **best}
+
+
+def _report(inputs: Inputs, plan: train.Plan, history: dict, problem: str) -> StageReport:
+    numbers = {
+        "pairs": len(inputs.samples.query),
+        "queries": len(inputs.samples.queries),
+        "anchor_min": plan.first,
+        "best_step": history["best_step"],
+        "encodes": history["encodes"],
+    }
+    notes = (problem,) if problem else ()
+    if history["best_recall"] is None:
+        return StageReport(
+            numbers=numbers,
+            notes=(*notes, "no reformulation on the last training day: the last step is kept"),
+        )
+    before = history["checks"][0]["valid_recall_at_100"]
+    recalls = {"valid_recall_at_100": history["best_recall"], "untrained_recall_at_100": before}
+    return StageReport(numbers=numbers | recalls, notes=notes)
+
+
+def plan_of(cfg: TrainConfig, loss: str, first: int) -> train.Plan:
+    """The settings of training as plain numbers."""
+    return train.Plan(
+        loss=loss,
+        first=int(first),
+        steps=cfg.steps,
+        horizon=cfg.steps,
+        warmup=cfg.warmup,
+        check_every=cfg.check_every,
+        patience=cfg.patience,
+        learning_rate=cfg.learning_rate,
+        temperature_rate=cfg.temperature_rate,
+        weight_decay=cfg.weight_decay,
+        seed=cfg.seed,
+        cache_tokens=cfg.cache_tokens,
+    )
+
+
+def encoder_of(cfg: TrainConfig, corpus: list[str]) -> encoders.Encoder:
+    """An untrained encoder as the settings say; `corpus` makes the tokenizer of `small`."""
+    encoder = encoders.from_base(
+        cfg.base,
+        corpus,
+        pooling=cfg.pooling,
+        max_tokens=cfg.max_tokens,
+        shared=cfg.shared_towers,
+        seed=cfg.seed,
+        temperature=cfg.temperature,
+        attention=cfg.attn_implementation,
+    ).to("cuda" if torch.cuda.is_available() else "cpu")
+    if cfg.gradient_checkpointing:
+        encoder.save_memory()
+    return encoder
+
+
+def _inputs(samples: Path, documents: Path, system: systems.System, labels: dict[str, int]) -> Inputs:
+    catalogue = _texts(documents, records.DOCUMENTS)
+    texts = catalogue | (
+        _texts(samples, records.KNOWLEDGE) if artifacts.exists(samples, records.KNOWLEDGE) else {}
+    )
+    graded = {
+        (r["query"], r["doc_id"]): int(r["label"])
+        for r in artifacts.read(samples, records.SAMPLES).to_pylist()
+    }
+    origins = artifacts.read(samples, records.ORIGINS).to_pylist()
+    seen = systems.visible(
+        system, graded, ((r["query"], r["doc_id"], r["perspective"]) for r in origins), labels
+    )
+    held_out = [(r["query"], r["video_id"]) for r in artifacts.read(documents, records.VALID_QR).to_pylist()]
+    ids = sorted(catalogue)
+    relevant = systems.relevant_rows(held_out, ids)
+    valid = train.Validation(
+        queries=tuple(relevant), texts=tuple(catalogue[d] for d in ids), relevant=tuple(relevant.values())
+    )
+    asked = {
+        r["query"] for r in artifacts.read(documents, records.QUERIES).to_pylist() if r["split"] == "train"
+    }
+    try:
+        pairs = batch.pairs(systems.rows(seen, texts, held_out))
+    except KeyError as error:
+        raise InputError(
+            samples / "samples", f"doc_id {error} is neither in documents nor in knowledge"
+        ) from error
+    except ValueError as error:
+        raise InputError(samples / "samples", f"{error} ({system})") from error
+    return Inputs(pairs, valid, [*sorted(set(catalogue.values())), *sorted(asked)])
+
+
+def _texts(folder: Path, table: records.Table) -> dict[str, str]:
+    rows = artifacts.read(folder, table)
+    return dict(zip(rows["doc_id"].to_pylist(), rows["text"].to_pylist(), strict=True))

@@ -1,0 +1,119 @@
+"""A public data set to the tables: read the files, convert, write."""
+
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+
+from crops.adapters import kuaisar, qilin, recflow, trec_session
+from crops.adapters.release import Piece, text
+from crops.engines import session
+from crops.errors import ConfigError, InputError
+from crops.stages.base import StageReport
+from crops.tables import artifacts, records
+
+LARGE = {"kuaisar": kuaisar.read, "qilin": qilin.read, "recflow": recflow.read}
+DATASETS = ("trec-session", *LARGE)
+# What the engine may hold in memory; beyond it, it spills into the output folder. KuaiSAR and RecFlow are
+# larger than that.
+MEMORY_GB = 4.0
+TABLES = {table.name: table for table in records.LOGS}
+
+
+def run(src: Path, out: Path, *, dataset: str = "trec-session", memory_gb: float = MEMORY_GB) -> StageReport:
+    """Writes the tables that the data set has under `out`; trec-session has truth/relevance as well (weak:
+    what others clicked for the same topic). Raises InputError, and says what to do, where `src` is not that
+    data set.
+    """
+    if dataset not in DATASETS:
+        raise ConfigError(f"dataset is {dataset!r}, expected one of {', '.join(DATASETS)}")
+    return _trec_session(src, out) if dataset == "trec-session" else _large(src, out, dataset, memory_gb)
+
+
+def _trec_session(src: Path, out: Path) -> StageReport:
+    if src.is_dir():
+        raise InputError(src, "a folder, expected the file sessiontrack2013.xml")
+    found = trec_session.convert(src.read_bytes(), str(src))
+    with artifacts.replacing(out) as folder:
+        artifacts.write(folder, records.SEARCHES, found.searches)
+        artifacts.write(folder, records.RESULTS, found.results)
+        artifacts.write(folder, records.VIDEOS, found.videos)
+        artifacts.write(folder / "truth", records.RELEVANCE, found.relevance)
+    return StageReport(
+        numbers={
+            "searches": found.searches.num_rows,
+            "results": found.results.num_rows,
+            "videos": found.videos.num_rows,
+            "clicked_results": pc.sum(found.results["clicked"]).as_py() or 0,
+            "weak_truth_pairs": found.relevance.num_rows,
+        },
+        notes=(
+            "feed: no such table in this data set",
+            "times are relative in the file: the dates are made up",
+            "truth/relevance is weak: what other sessions clicked for the same topic",
+        ),
+    )
+
+
+def _large(src: Path, out: Path, dataset: str, memory_gb: float) -> StageReport:
+    """Piece by piece through the embedded engine: memory does not grow with the data set."""
+    release = LARGE[dataset](src)
+    rows: Counter[str] = Counter()
+    with artifacts.replacing(out) as folder:
+        scratch = folder / ".scratch"
+        with session.opened("duckdb", scratch=scratch, memory_gb=memory_gb) as house:
+            engine: Any = house.backend.con
+            for number, piece in enumerate(release.pieces):
+                rows.update(_piece(engine, piece, number, folder, src))
+            counts = {name: int(engine.execute(sql).fetchone()[0]) for name, sql in release.counts.items()}
+        shutil.rmtree(scratch, ignore_errors=True)
+        if not rows["searches"]:
+            raise InputError(src, f"no search of {dataset} could be read; {counts}")
+    return StageReport(numbers={**rows, **counts}, notes=release.notes)
+
+
+def _piece(engine: Any, piece: Piece, number: int, folder: Path, src: Path) -> Counter[str]:
+    try:
+        for name, path in piece.feather.items():
+            engine.register(name, ds.dataset(path, format="feather"))
+        for statement in piece.setup:
+            engine.execute(statement)
+        return Counter(
+            {name: _write(engine, sql, TABLES[name], number, folder) for name, sql in piece.tables.items()}
+        )
+    except (duckdb.InvalidInputException, duckdb.ConversionException) as error:
+        raise InputError(src, f"cannot be read: {' '.join(str(error).split())[:300]}") from error
+
+
+def _write(engine: Any, sql: str, table: records.Table, number: int, folder: Path) -> int:
+    """One file per date, or one in all, each in the order of time and key; returns the number of rows."""
+    names = ", ".join(f'"{name}"' for name in table.schema.names)
+    order = ", ".join(
+        f'"{name}"' for name in [*(["ts"] if "ts" in table.schema.names else []), *_order(table)]
+    )
+    engine.execute(f"CREATE OR REPLACE TEMP TABLE whole AS {sql}")
+    dates = (
+        [d for (d,) in engine.execute("SELECT DISTINCT date FROM whole ORDER BY 1").fetchall()]
+        if table.partitioned
+        else [None]
+    )
+    for date in dates:
+        path = folder / table.name / (f"date={date}" if date else "") / f"part-{number}.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        where = f"WHERE date = {text(date)}" if date else ""
+        engine.execute(
+            f"COPY (SELECT {names} FROM whole {where} ORDER BY {order}) TO {text(path)} "
+            f"(FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {artifacts.ROW_GROUP})"
+        )
+        artifacts.check_schema(path, table)
+    written = int(engine.execute("SELECT count(*) FROM whole").fetchone()[0])
+    engine.execute("DROP TABLE whole")
+    return written
+
+
+def _order(table: records.Table) -> tuple[str, ...]:
+    return ("search_id", "position", "video_id") if table is records.RESULTS else table.key

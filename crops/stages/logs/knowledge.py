@@ -1,0 +1,160 @@
+"""Asks the LLM about the training queries and keeps what passes as the table `knowledge`."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from tqdm import tqdm
+
+from crops.config.knowledge import KnowledgeConfig
+from crops.errors import ServiceError
+from crops.mining import knowledge
+from crops.services import llm as edge
+from crops.stages.base import WHOLE, Shard, StageReport
+from crops.tables import artifacts, records
+
+
+def run(
+    logs: Path,
+    candidates: Path,
+    out: Path,
+    cfg: KnowledgeConfig,
+    *,
+    llm: str | None = None,
+    cache: Path | None = None,
+    shard: Shard = WHOLE,
+) -> StageReport:
+    """Writes knowledge, knowledge.json and rejected.jsonl. `llm` None: an empty table, and the report says
+    so.
+
+    `cache`: the file of all answers so far, by default beside `out`; a restart that is given the same asks
+    nothing twice. `shard`: only its queries, within its share of the token budget.
+    """
+    if not llm:
+        with artifacts.replacing(out) as folder:
+            artifacts.write(folder, records.KNOWLEDGE, records.KNOWLEDGE.schema.empty_table())
+            artifacts.write_json(folder / "knowledge.json", {"asked": 0, "accepted": 0})
+        return StageReport(
+            numbers={"asked": 0, "accepted": 0}, notes=("knowledge: no LLM was given, so there is none",)
+        )
+    texts = {r["doc_id"]: r["text"] for r in artifacts.read(candidates, records.DOCUMENTS).to_pylist()}
+    chosen = [pair for pair in _chosen(candidates, texts, cfg) if shard.holds(pair[0])]
+    cache = cache or out.parent / f".{out.name}.answers.sqlite"
+    bodies = _bodies(chosen, texts, cfg)
+    with (
+        _endpoint(llm, cfg.concurrency) as (url, concurrency),
+        tqdm(total=len(bodies), desc="asking", disable=None) as bar,
+    ):
+        answers = edge.ask(
+            url,
+            bodies,
+            cache=cache,
+            concurrency=concurrency,
+            timeout_s=cfg.timeout_s,
+            retries=cfg.retries,
+            budget=cfg.token_budget // shard.count,
+            progress=bar.update,
+        )
+    rows, rejected = _rows(chosen, answers, texts, cfg)
+    asked = sum(a.text is not None for a in answers)
+    bad = {r["query"]: r["reason"] for r in rejected if r["whole"]}
+    if asked and len(bad) / asked > cfg.max_rejected_share:
+        # Kept, they would fail every later try as well, even with another model behind the same name.
+        edge.forget(
+            cache, [body for body, (query, _exemplar) in zip(bodies, chosen, strict=True) if query in bad]
+        )
+        common, _count = Counter(bad.values()).most_common(1)[0]
+        raise ServiceError(f"{llm}: {len(bad)} of {asked} answers were rejected, most of them: {common}")
+    about: dict[str, Any] = {
+        "asked": asked,
+        "not_asked_over_budget": len(answers) - asked,
+        "tokens": sum(a.tokens for a in answers),
+        "accepted": len(rows),
+        "rejected": dict(sorted(Counter(r["reason"] for r in rejected).items())),
+        "zero_shot": sum(exemplar is None for _q, exemplar in chosen),
+        "model": cfg.model,
+        "examples": [{"query": r["query"], "text": r["text"]} for r in rows[:: max(1, len(rows) // 5)][:5]],
+    }
+    with artifacts.replacing(out) as folder:
+        artifacts.write(
+            folder, records.KNOWLEDGE, pa.Table.from_pylist(rows, schema=records.KNOWLEDGE.schema)
+        )
+        artifacts.write_json(folder / "knowledge.json", about)
+        lines = (json.dumps(r, ensure_ascii=False, sort_keys=True) + "\n" for r in rejected)
+        (folder / "rejected.jsonl").write_text("".join(lines), encoding="utf-8")
+    return StageReport(
+        numbers={"asked": asked, "accepted": len(rows), "rejected": len(rejected), "tokens": about["tokens"]}
+    )
+
+
+@contextmanager
+def _endpoint(address: str, concurrency: int) -> Iterator[tuple[str, int]]:
+    """The URL itself, or that of the small real LLM, which is started and stopped here; and how much it takes
+    at once.
+    """
+    if address != "local":
+        yield address, concurrency
+        return
+    from crops.services import local_llm
+
+    with local_llm.served() as url:
+        yield url, min(concurrency, local_llm.SLOTS)
+
+
+def _chosen(candidates: Path, texts: dict[str, str], cfg: KnowledgeConfig) -> list[tuple[str, str | None]]:
+    queries = [
+        (r["query"], r["searches"])
+        for r in artifacts.read(candidates, records.QUERIES).to_pylist()
+        if r["split"] == "train"
+    ]
+    mined = artifacts.read(candidates, records.CANDIDATES, ["query", "video_id", "perspective", "support"])
+    rows = zip(*(mined[c].to_pylist() for c in mined.column_names), strict=True)
+    return knowledge.choose(queries, [r for r in rows if r[1] in texts], max_queries=cfg.max_queries)
+
+
+def _bodies(
+    chosen: list[tuple[str, str | None]], texts: dict[str, str], cfg: KnowledgeConfig
+) -> list[dict[str, Any]]:
+    answer = {"name": "videos", "schema": knowledge.schema(cfg.descriptions), "strict": True}
+    return [
+        {
+            "model": cfg.model,
+            "temperature": cfg.temperature,
+            "max_tokens": cfg.max_answer_tokens,
+            "messages": knowledge.messages(query, texts.get(exemplar or ""), descriptions=cfg.descriptions),
+            "response_format": {"type": "json_schema", "json_schema": answer},
+        }
+        for query, exemplar in chosen
+    ]
+
+
+def _rows(
+    chosen: list[tuple[str, str | None]],
+    answers: list[edge.Answer],
+    texts: dict[str, str],
+    cfg: KnowledgeConfig,
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    rejected: list[dict[str, Any]] = []
+    for (query, exemplar), answer in zip(chosen, answers, strict=True):
+        if answer.text is None:
+            continue
+        accepted, reasons = knowledge.parse(answer.text, exemplar=texts.get(exemplar or ""))
+        rejected += [
+            {"query": query, "reason": r, "answer": answer.text[:500], "whole": not accepted} for r in reasons
+        ]
+        for text in accepted:
+            name = knowledge.doc_id(text)
+            row = {
+                "query": query,
+                "doc_id": name,
+                "text": text,
+                "exemplar_id": exemplar or "",
+                "model": cfg.model,
+            }
+            rows[(query, name)] = row
+    return [rows[key] for key in sorted(rows)], rejected

@@ -1,0 +1,167 @@
+"""Checks the logs: accepted rows go on, bad rows go to quarantine with a reason, Data Docs show what was
+expected.
+"""
+
+import functools
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from crops.config.validate import ValidateConfig
+from crops.engines import session
+from crops.engines.duckdb import DuckDBWarehouse
+from crops.engines.warehouse import Warehouse
+from crops.errors import ConfigError, InputError
+from crops.stages.base import StageReport
+from crops.tables import artifacts, records
+from crops.validation import damage, docs, rules, split, suite
+from crops.validation.engine import DuckDBEngine, Engine
+from crops.validation.suite import Outcome
+
+# Videos and searches first: the others refer to them.
+ORDER = (records.VIDEOS, records.SEARCHES, records.RESULTS, records.FEED)
+# Rows that Great Expectations holds at once: 20 columns of them are some 50 MB.
+BATCH_ROWS = 250_000
+# Warnings on the terminal.
+SHOWN = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checked:
+    """One table: its counts, and every expectation with its outcome."""
+
+    split: split.Split
+    outcomes: list[Outcome]
+
+
+def run(logs: Path, out: Path, cfg: ValidateConfig, *, engine: str | None = None) -> StageReport:
+    """Writes the accepted tables, quarantine/, validation.json ({"success": ...}) and data_docs/."""
+    logs = Path(os.path.abspath(logs))
+    # All footers first: a file of another shape ends it before a row is read.
+    files = {
+        t: artifacts.table_files(logs, t) for t in ORDER if t is not records.FEED or artifacts.exists(logs, t)
+    }
+    with artifacts.replacing(out) as folder:
+        scratch = folder / ".scratch"
+        opened = session.opened(
+            engine or cfg.engine, scratch=scratch, memory_gb=cfg.memory_gb, spark_master=cfg.spark_master
+        )
+        with opened as house, damage.named(files, out):
+            runner = _runner(house, cfg)
+            # Made when first asked for: importing Great Expectations takes longer than finding a damaged
+            # file.
+            project = functools.cache(suite.context)
+            checked = {t.name: _table(runner, project, logs, folder, t, files[t], cfg) for t in files}
+        shutil.rmtree(scratch, ignore_errors=True)
+        splits, outcomes = (
+            {name: getattr(c, part) for name, c in checked.items()} for part in ("split", "outcomes")
+        )
+        docs.build(splits, outcomes, folder / "data_docs", cfg=cfg, at=datetime.now(UTC))
+        artifacts.write_json(folder / "validation.json", _summary(checked, cfg))
+    return _report(checked)
+
+
+def _runner(house: Warehouse, cfg: ValidateConfig) -> Engine:
+    if isinstance(house, DuckDBWarehouse):
+        return DuckDBEngine(house.backend.con)
+    from crops.engines.spark import SparkWarehouse
+    from crops.validation.spark_engine import SparkEngine
+
+    if cfg.rows_per_day_looked_at is None:
+        raise ConfigError(
+            "rows_per_day_looked_at is null: with engine spark it needs a number, the rows come to the driver"
+        )
+    assert isinstance(house, SparkWarehouse)
+    return SparkEngine(house)
+
+
+def _table(
+    engine: Engine,
+    project: Callable[[], Any],
+    logs: Path,
+    out: Path,
+    table: records.Table,
+    files: list[Path],
+    cfg: ValidateConfig,
+) -> Checked:
+    """Splits one table and asks its suite. An empty searches, results or videos table ends the run."""
+    checks = rules.checks(table.name, cfg)
+    split.judge(engine, files, table, checks, cfg)
+    found = split.count(engine, table, checks)
+    if found.accepted == 0 and table is not records.FEED:
+        why = f"; reasons: {found.reasons}" if found.reasons else ""
+        raise InputError(
+            logs / table.name, f"{found.read} rows, none of them acceptable, expected at least one{why}"
+        )
+    split.write(engine, out, table, logs)
+    split.remember(engine, table)
+    rows = split.batches(engine, table, checks, per_day=cfg.rows_per_day_looked_at, rows=BATCH_ROWS)
+    tallies = suite.watch(project(), table.name, rows, checks)
+    outcomes = [
+        *suite.row_outcomes(checks, tallies, found, cfg),
+        *suite.day_outcomes(project(), table, found.days, cfg),
+        *suite.file_outcomes(project(), table, [pq.read_schema(f) for f in files]),
+    ]
+    return Checked(split=found, outcomes=outcomes)
+
+
+def _summary(checked: dict[str, Checked], cfg: ValidateConfig) -> dict[str, Any]:
+    failed = _failed(checked)
+    return {
+        "success": not failed["critical"],
+        "critical_failures": failed["critical"],
+        "warnings": failed["warning"],
+        "rows_per_day_looked_at": cfg.rows_per_day_looked_at,
+        "tables": {
+            name: {
+                "read": c.split.read,
+                "accepted": c.split.accepted,
+                "quarantined": c.split.quarantined,
+                "reasons": c.split.reasons,
+                "days": c.split.days,
+                "expectations": [o.as_json() for o in c.outcomes],
+            }
+            for name, c in checked.items()
+        },
+    }
+
+
+def _failed(checked: dict[str, Checked]) -> dict[str, list[str]]:
+    """severity -> one line for each expectation that does not hold."""
+    lines: dict[str, list[str]] = {"critical": [], "warning": []}
+    for name, found in checked.items():
+        for outcome in found.outcomes:
+            if not outcome.success:
+                lines[outcome.severity].append(
+                    f"{name}: {outcome.reason}: {outcome.observed}, expected {outcome.expected}"
+                )
+    return lines
+
+
+def _report(checked: dict[str, Checked]) -> StageReport:
+    failed = _failed(checked)
+    splits = {name: c.split for name, c in checked.items()}
+    numbers: dict[str, float | int] = {
+        f"{name}_{kind}": getattr(s, kind)
+        for name, s in splits.items()
+        for kind in ("accepted", "quarantined")
+    }
+    numbers |= {
+        "expectations": sum(len(c.outcomes) for c in checked.values()),
+        "warnings": len(failed["warning"]),
+        "critical_failures": len(failed["critical"]),
+    }
+    missing = () if records.FEED.name in checked else ("feed: no such table; there is no feed perspective",)
+    warnings = failed["warning"]
+    more = (
+        (f"{len(warnings) - SHOWN} more warnings in validation.json and data_docs/",)
+        if len(warnings) > SHOWN
+        else ()
+    )
+    return StageReport(numbers=numbers, notes=(*missing, *failed["critical"], *warnings[:SHOWN], *more))

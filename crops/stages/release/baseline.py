@@ -1,0 +1,42 @@
+"""Without a champion the system `clicks` is registered first and becomes it; with one, nothing is registered
+here.
+"""
+
+from pathlib import Path
+
+from crops.config.register import RegisterConfig
+from crops.stages.base import StageReport
+from crops.tables import artifacts
+
+
+def run(
+    exported: Path,
+    indexed: Path,
+    documents: Path,
+    samples: Path,
+    out: Path,
+    cfg: RegisterConfig,
+    *,
+    registry: str | None = None,
+    champion: Path | None = None,
+    metrics: Path | None = None,
+) -> StageReport:
+    """Writes release.json: of the new champion, or {"uri": null, "reason"} where there was one already."""
+    if champion is None:
+        from crops.stages.release.register import run as register
+
+        return register(
+            exported,
+            indexed,
+            documents,
+            samples,
+            out,
+            cfg,
+            registry=registry,
+            alias="champion",
+            metrics=metrics,
+            first=True,
+        )
+    with artifacts.replacing(out) as folder:
+        artifacts.write_json(folder / "release.json", {"uri": None, "reason": "the registry has a champion"})
+    return StageReport(numbers={"registered": 0})

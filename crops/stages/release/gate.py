@@ -1,0 +1,102 @@
+"""Evaluation, export and index to a verdict."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from crops import gate
+from crops.config.gate import GateConfig
+from crops.errors import InputError
+from crops.evaluation import metrics as evaluation
+from crops.stages.base import StageReport
+from crops.tables import artifacts
+
+DRAWS = 1_000
+Values = dict[tuple[str, str], dict[str, float]]  # (set, system) -> query -> recall
+
+
+def run(
+    metrics: Path,
+    out: Path,
+    cfg: GateConfig,
+    *,
+    export: Path,
+    index: Path,
+    challenger: str = "crops",
+    champion: str | None = None,
+) -> StageReport:
+    """Writes verdict.json. `champion`: a system of the evaluation; None: `champion` where it was measured,
+    else `clicks`.
+    """
+    at_20, values = (_per_query(metrics / "per_query.parquet", f"recall_at_{k}") for k in (20, 100))
+    # One number a query for the gain: what a ranker gets (100) and what stands where people look (20).
+    # Recall@100 alone is near its ceiling, and one paired test on the mean needs far fewer queries.
+    # Guardrails stay on recall@100.
+    both = {
+        key: {q: (value + at_20[key][q]) / 2 for q, value in found.items()} for key, found in values.items()
+    }
+    known = {system for _set, system in values}
+    against = champion or ("champion" if "champion" in known else "clicks")
+    for system in (challenger, against):
+        if system not in known:
+            raise InputError(
+                metrics / "per_query.parquet",
+                f"holds no system {system!r}; systems: {', '.join(sorted(known))}",
+            )
+
+    def difference(name: str, of: Values) -> gate.Difference | None:
+        ours, theirs = of.get((name, challenger), {}), of.get((name, against), {})
+        queries = sorted(ours.keys() & theirs.keys())
+        if not queries:
+            return None
+        pair = [np.array([side[q] for q in queries]) for side in (ours, theirs)]
+        found = evaluation.compare(pair[0], pair[1], draws=DRAWS, seed=0)
+        return gate.Difference(name, found["difference"], found["low"], found["high"], len(queries))
+
+    few, loss = cfg.min_queries, cfg.max_loss
+    recall = values.get(("qr_raw", challenger), {})
+    facts, built = artifacts.read_json(export / "export.json"), artifacts.read_json(index / "index.json")
+    required = [
+        gate.gain(
+            difference("qr_raw", both), "qr_raw", min_queries=few, of="mean of recall@20 and recall@100"
+        ),
+        gate.bound(
+            "recall@100 on qr_raw",
+            float(np.mean(list(recall.values()))) if recall else None,
+            least=cfg.min_recall,
+        ),
+        gate.bound(
+            "index recall against exact search", built.get("recall_against_exact"), least=cfg.min_index_recall
+        ),
+        gate.bound("median time of one query, ms", facts.get("encode_ms"), most=cfg.max_encode_ms),
+    ]
+    guards = [
+        gate.no_loss(difference(name, values), name, max_loss=loss, min_queries=few)
+        for name in ("qr", "qr_tail", "ct")
+    ]
+    verdict = gate.decide(required, guards)
+    with artifacts.replacing(out) as folder:
+        artifacts.write_json(
+            folder / "verdict.json", {**asdict(verdict), "challenger": challenger, "champion": against}
+        )
+    passed = sum(bool(c.passed) for c in verdict.checks)
+    return StageReport(
+        numbers={"checks": len(verdict.checks), "checks_passed": passed},
+        notes=(f"verdict: {verdict.verdict}",),
+    )
+
+
+def _per_query(path: Path, column: str) -> Values:
+    try:
+        rows = pq.read_table(path, columns=["set", "system", "query", column])
+    except FileNotFoundError as error:
+        raise InputError(path, "no such file; expected a folder that `crops evaluate` wrote") from error
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(path, f"not a readable Parquet file ({str(error).splitlines()[0]})") from error
+    out: Values = {}
+    for name, system, query, value in zip(*(rows[c].to_pylist() for c in rows.column_names), strict=True):
+        out.setdefault((name, system), {})[query] = value
+    return out

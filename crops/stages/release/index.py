@@ -1,0 +1,67 @@
+"""Encodes the catalogue with the exported encoder and builds the FAISS index."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from crops.config.index import IndexConfig
+from crops.errors import InputError
+from crops.release import index
+from crops.release.encoder import OnnxEncoder
+from crops.stages.base import StageReport
+from crops.tables import artifacts, records
+
+
+def run(export: Path, documents: Path, out: Path, cfg: IndexConfig) -> StageReport:
+    """Writes index.faiss, doc_ids.parquet and index.json (factory, width, rows, checksum, recall against
+    exact search).
+    """
+    rows = artifacts.read(documents, records.DOCUMENTS)
+    ids, texts = tuple(rows["doc_id"].to_pylist()), rows["text"].to_pylist()
+    encoder = OnnxEncoder(export)
+    if not ids:
+        raise InputError(documents / "documents", "no document, expected at least one to index")
+    vectors = encoded(encoder, texts, batch=cfg.batch)
+    made, factory = built(vectors, ids, cfg)
+    with artifacts.replacing(out) as folder:
+        recall = write(folder, made, vectors, factory=factory, probes=cfg.probes)
+    return StageReport(
+        numbers={"documents": len(ids), "width": int(vectors.shape[1]), "recall_against_exact": recall}
+    )
+
+
+def encoded(encoder: OnnxEncoder, texts: list[str], *, batch: int) -> np.ndarray:
+    """float32 [D, H] of document texts, with a progress bar."""
+    starts = tqdm(range(0, len(texts), batch), desc="encoding documents", disable=None)
+    none = np.empty((0, encoder.width), dtype=np.float32)
+    return np.concatenate([none, *(encoder.encode(texts[s : s + batch], kind="document") for s in starts)])
+
+
+def built(vectors: np.ndarray, ids: tuple[str, ...], cfg: IndexConfig) -> tuple[index.Index, str]:
+    """The index that `cfg` wants for that many documents, and its factory string."""
+    factory = index.factory_for(len(ids), cfg.factories)
+    knobs = {"nprobe": cfg.nprobe, "ef_search": cfg.ef_search, "refine_factor": cfg.refine_factor}
+    return index.build(vectors, ids, factory=factory, **knobs), factory
+
+
+def write(folder: Path, made: index.Index, vectors: np.ndarray, *, factory: str, probes: int) -> float:
+    """Index, its documents in order and what it is, to `folder`; returns its recall@100 against exact search
+    over `vectors`.
+    """
+    recall = _recall(made, vectors, vectors[:: max(1, len(vectors) // probes)])
+    checksum = index.save(made, folder / "index.faiss")
+    pq.write_table(pa.table({"doc_id": pa.array(made.ids)}), folder / "doc_ids.parquet", compression="zstd")
+    about = {"factory": factory, "width": int(vectors.shape[1]), "rows": len(made.ids), "sha256": checksum}
+    artifacts.write_json(folder / "index.json", {**about, "recall_against_exact": recall})
+    return recall
+
+
+def _recall(made: index.Index, vectors: np.ndarray, probes: np.ndarray, k: int = 100) -> float:
+    """Share of the exact top k that the index finds, counting equal scores as found."""
+    scores, _ = index.exact(vectors, probes, k)
+    found, _ = made.search(probes, k)
+    floor = scores[:, -1:] - 1e-4
+    return round(float((found >= floor).sum(axis=1).mean() / scores.shape[1]), 4)

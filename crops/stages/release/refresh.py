@@ -1,0 +1,156 @@
+"""New videos into a release that stays what it is otherwise: the same encoder, an index that is extended or
+built anew.
+"""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from crops.config.index import IndexConfig
+from crops.engines import session
+from crops.errors import InputError
+from crops.mining import documents
+from crops.release import index as indexes
+from crops.release.encoder import OnnxEncoder
+from crops.services.registry import CHECKSUMS
+from crops.stages.base import StageReport
+from crops.stages.release import index, register
+from crops.tables import artifacts, records
+
+ASKED = 16  # documents that are encoded again to see whether the index still has their vectors
+# largest difference of an element: another encoder is off by 0.1, another machine's arithmetic by 1e-6
+CLOSE = 1e-3
+REPLACED = ("index.faiss", "index.json", "doc_ids.parquet", CHECKSUMS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """Documents of the catalogue against those of the release, by id."""
+
+    added: tuple[str, ...]
+    changed: tuple[str, ...]
+    removed: tuple[str, ...]
+
+    @property
+    def any(self) -> bool:
+        """Whether there is anything to do."""
+        return bool(self.added or self.changed or self.removed)
+
+
+def run(release: Path, logs: Path, out: Path, cfg: IndexConfig) -> StageReport:
+    """Reads the catalogue `logs`/videos; writes `out`/release, sealed, and refresh.json; no release where
+    nothing changed.
+
+    What the release has vectors for and whose text is the same is not encoded again, unless its index keeps
+    codes instead of vectors: then all of it is, because a rebuild from codes would lose a little more every
+    time. An InputError where the release's encoder does not give its own fingerprint: its index is of another
+    encoder, and new vectors would not fit to the old.
+    """
+    if not (release / CHECKSUMS).is_file():
+        raise InputError(release, "holds no release; the registry has no champion to refresh")
+    catalogue = _catalogue(logs, out.parent)
+    held = dict(_pairs(artifacts.read(release, records.DOCUMENTS)))
+    change = _change(held, catalogue)
+    about: dict[str, Any] = {
+        "source": indexes.sha256(release / CHECKSUMS),
+        "added": len(change.added),
+        "changed": len(change.changed),
+        "removed": len(change.removed),
+        "documents": len(catalogue),
+    }
+    with artifacts.replacing(out) as folder:
+        if change.any:
+            about |= _refreshed(release, folder / "release", catalogue, change, cfg)
+        artifacts.write_json(folder / "refresh.json", {"how": "nothing changed", **about})
+    counts: dict[str, float | int] = {
+        name: int(about[name]) for name in ("documents", "added", "changed", "removed")
+    }
+    return StageReport(numbers=counts, notes=() if change.any else ("nothing changed",))
+
+
+def _catalogue(logs: Path, scratch: Path) -> dict[str, str]:
+    """Id -> text of every video that has a text, in the order of ids."""
+    with session.opened("duckdb", scratch=scratch) as house:
+        texts = documents.documents(house.read(logs, records.VIDEOS))
+        rows = house.backend.to_pyarrow(texts.distinct(on="doc_id").order_by("doc_id"))
+    found = {name: text for name, text in _pairs(rows) if text}
+    if not found:
+        raise InputError(logs / "videos", "no video with a text, expected the whole catalogue")
+    return found
+
+
+def _pairs(rows: pa.Table) -> list[tuple[str, str]]:
+    return list(zip(rows["doc_id"].to_pylist(), rows["text"].to_pylist(), strict=True))
+
+
+def _change(held: dict[str, str], catalogue: dict[str, str]) -> Change:
+    return Change(
+        added=tuple(i for i in catalogue if i not in held),
+        changed=tuple(i for i in catalogue if i in held and held[i] != catalogue[i]),
+        removed=tuple(i for i in held if i not in catalogue),
+    )
+
+
+def _refreshed(
+    release: Path, folder: Path, catalogue: dict[str, str], change: Change, cfg: IndexConfig
+) -> dict[str, Any]:
+    encoder = OnnxEncoder(release)
+    _same_encoder(release, encoder)
+    before = artifacts.read_json(release / "index.json")
+    ids = tuple(pq.read_table(release / "doc_ids.parquet")["doc_id"].to_pylist())
+    held = indexes.load(release / "index.faiss", ids, checksum=before["sha256"], width=encoder.width)
+    kept = held.inner.reconstruct_n(0, len(ids))
+    exact = _holds_vectors(dict(zip(ids, kept, strict=True)), catalogue, change, encoder)
+    fresh = (*change.added, *change.changed) if exact else tuple(catalogue)
+    new = index.encoded(encoder, [catalogue[i] for i in fresh], batch=cfg.batch)
+    grown = len(change.added) <= cfg.rebuild_above * len(ids) and not (change.changed or change.removed)
+    same_kind = indexes.factory_for(len(catalogue), cfg.factories) == before["factory"]
+    if exact and grown and same_kind:
+        how, factory, vectors = "extended", before["factory"], np.concatenate([kept, new])
+        made = indexes.extended(release / "index.faiss", ids, new, change.added)
+    else:
+        how = "rebuilt" if exact else "encoded anew"
+        vectors = _in_order(catalogue, dict(zip((*ids, *fresh), (*kept, *new), strict=True)))
+        made, factory = index.built(vectors, tuple(catalogue), cfg)
+    shutil.copytree(
+        release, folder, ignore=lambda _, names: {*REPLACED, "documents", "stage.json"} & set(names)
+    )
+    recall = index.write(folder, made, vectors, factory=factory, probes=cfg.probes)
+    rows = pa.table({"doc_id": list(catalogue), "text": list(catalogue.values())})
+    artifacts.write(folder, records.DOCUMENTS, rows)
+    register.seal(folder)
+    return {"how": how, "factory": factory, "recall_against_exact": recall}
+
+
+def _same_encoder(release: Path, encoder: OnnxEncoder) -> None:
+    """An InputError where the encoder does not give the release's fingerprint."""
+    probes = artifacts.read_json(release / "fingerprint.json")
+    off = np.abs(encoder.encode(probes["queries"]) - np.asarray(probes["vectors"], dtype=np.float32)).max(
+        initial=0.0
+    )
+    if off > CLOSE:
+        raise InputError(
+            release,
+            f"its encoder is off its fingerprint by {off:.3f}: encoder and index do not belong together",
+        )
+
+
+def _holds_vectors(
+    held: dict[str, np.ndarray], catalogue: dict[str, str], change: Change, encoder: OnnxEncoder
+) -> bool:
+    """Whether what the index gives back of unchanged documents is what the encoder makes of them."""
+    same = sorted(held.keys() & catalogue.keys() - set(change.changed))
+    asked = same[:: max(1, len(same) // ASKED)][:ASKED]
+    if not asked:
+        return True
+    made = encoder.encode([catalogue[i] for i in asked])
+    return bool(np.abs(made - np.stack([held[i] for i in asked])).max() <= CLOSE)
+
+
+def _in_order(catalogue: dict[str, str], vectors: dict[str, np.ndarray]) -> np.ndarray:
+    return np.stack([vectors[i] for i in catalogue])

@@ -1,0 +1,73 @@
+"""A rollout from its first step to its end, as one task: started, or taken up where it was."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from crops.config.deploy import DeployConfig
+from crops.config.rollout import RolloutConfig
+from crops.errors import CropsError
+from crops.experiment.rollout import RUNNING, STATE, State, Verdict
+from crops.stages.base import StageReport
+from crops.stages.trial import rollout
+from crops.stages.trial.rollout import Place
+from crops.tables import artifacts
+
+Seen = Callable[[State, Verdict | None], None]
+
+
+def until_over(
+    place: Place, plan: RolloutConfig, *, name: str, seen: Seen, wait: Callable[[float], None] = time.sleep
+) -> State:
+    """Starts the rollout `name`, or takes it up, and looks every plan.poll_s until it has ended; `seen` hears
+    of every look.
+    """
+    started = (place.folder / STATE).exists() and rollout.load(place).experiment == name
+    state = rollout.load(place) if started else rollout.start(place, plan, name=name)
+    seen(state, None)
+    while True:
+        state, verdict = rollout.step(place, plan)
+        seen(state, verdict)
+        if state.phase not in RUNNING:
+            return state
+        wait(plan.poll_s)
+
+
+def run(
+    state: Path,
+    out: Path,
+    plan: RolloutConfig,
+    deploy: DeployConfig,
+    *,
+    name: str,
+    prometheus: str,
+    registry: str,
+    readout: Path | None,
+) -> StageReport:
+    """Writes rollout.json, the end's state. A CropsError with the reason where the challenger was not
+    promoted.
+
+    state: folder of the state, the audit trail and features.json, on a volume that gateways and a task
+    started again see too.
+    """
+    place = rollout.place(state, deploy, prometheus=prometheus, registry=registry, readout=readout)
+    said: list[str] = []
+
+    def seen(now: State, verdict: Verdict | None) -> None:
+        line = (
+            f"{now.phase} {now.step + 1}: {verdict.kind}: {verdict.reason}"
+            if verdict
+            else f"{now.experiment}: {now.phase}"
+        )
+        if line not in said[-1:]:
+            print(line, flush=True)
+            said.append(line)
+
+    ended = until_over(place, plan, name=name, seen=seen)
+    with artifacts.replacing(out) as folder:
+        artifacts.write_json(
+            folder / "rollout.json", {"phase": ended.phase, "step": ended.step, "reason": said[-1]}
+        )
+    if ended.phase != "promoted":
+        raise CropsError(f"{name} was not promoted: {said[-1]}")
+    return StageReport(numbers={"promoted": 1, "steps": ended.step + 1}, notes=(said[-1],))

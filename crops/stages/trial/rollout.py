@@ -1,0 +1,354 @@
+"""The rollout controller: looks, decides, writes down, acts. Killed anywhere, the next look goes on from what
+is written down.
+
+The state is written before anything is done about it, and what it asks for is put in place anew at every
+look: doing it twice changes nothing. So there is no moment at which a kill could lose a step or leave two
+champions.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from crops.config.deploy import DeployConfig
+from crops.config.rollout import ARM, RolloutConfig
+from crops.errors import ConfigError, InputError, ServiceError
+from crops.experiment import features, rollout
+from crops.experiment.rollout import ABORT, AUDIT, LOOK, STATE, Measurements, Readout, State, Verdict
+from crops.release import manifest
+from crops.services import prometheus, registry
+from crops.stages.release import deploy
+from crops.tables import artifacts
+
+Clock = Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a rollout lives and what it speaks to. `readout`: readout.json of `crops experiment`, None where
+    nobody makes one.
+    """
+
+    folder: Path
+    prometheus: str
+    registry: str
+    features: Path
+    readout: Path | None
+    deploy: DeployConfig
+
+
+def place(
+    folder: Path,
+    deploy: DeployConfig,
+    *,
+    prometheus: str,
+    registry: str,
+    readout: Path | None,
+    features: Path | None = None,
+) -> Place:
+    """The Place of a rollout whose state is in `folder`; a ConfigError where `deploy` names no manifest."""
+    deploy.served()
+    return Place(
+        folder=folder,
+        prometheus=prometheus.rstrip("/"),
+        registry=registry,
+        features=features or folder / "features.json",
+        readout=readout,
+        deploy=deploy,
+    )
+
+
+def start(
+    place: Place, plan: RolloutConfig, *, name: str, salt: str | None = None, clock: Clock = time.time
+) -> State:
+    """Begins the canary of the registry's challenger; a ConfigError where one is running or there is nobody
+    to try.
+    """
+    with _alone(place):
+        return _start(place, plan, name=name, salt=salt, clock=clock)
+
+
+def _start(place: Place, plan: RolloutConfig, *, name: str, salt: str | None, clock: Clock) -> State:
+    if (place.folder / STATE).exists() and (held := load(place)).phase in rollout.RUNNING:
+        raise ConfigError(f"{place.folder}: {held.experiment} is running ({held.phase}); abort it first")
+    control, treatment = (registry.holder(place.registry, alias) for alias in ("champion", "challenger"))
+    if control is None or treatment is None:
+        raise ConfigError(
+            f"{place.registry}: a rollout needs a champion and a challenger, found {control} and {treatment}"
+        )
+    if control == treatment:
+        raise ConfigError(f"{place.registry}: version {control} is champion and challenger")
+    if manifest.CONTROL not in manifest.read(str(place.deploy.manifest)).arms:
+        raise ConfigError(
+            f"{place.deploy.manifest} names no champion; `crops deploy --arm control` puts it into "
+            "service first"
+        )
+    now_s = clock()
+    made = State(
+        experiment=name, control=_uri(control), treatment=_uri(treatment), started_s=now_s, entered_s=now_s
+    )
+    extra = {"salt": salt or uuid.uuid4().hex, "control_version": control, "treatment_version": treatment}
+    artifacts.write_json(place.folder / "experiment.json", extra)
+    for left in (LOOK, ABORT):  # of the rollout before this one
+        (place.folder / left).unlink(missing_ok=True)
+    _save(place, made, Verdict(rollout.WAIT, f"started: {made.treatment} against {made.control}"), now_s)
+    reconcile(place, plan, made)
+    return made
+
+
+def step(place: Place, plan: RolloutConfig, *, clock: Clock = time.time) -> tuple[State, Verdict]:
+    """One look: puts in place what the state asks for, measures, decides, writes the decision down, acts on
+    it.
+    """
+    with _alone(place):
+        return _step(place, plan, clock=clock)
+
+
+def _step(place: Place, plan: RolloutConfig, *, clock: Clock) -> tuple[State, Verdict]:
+    state, now_s = load(place, repair=True), clock()
+    if (wish := place.folder / ABORT).exists():
+        return _wished(place, plan, wish, clock)
+    reconcile(place, plan, state)
+    seen = measure(place, plan, state, now_s=now_s)
+    verdict = rollout.decide(plan, state, seen, now_s=now_s)
+    changed = rollout.after(state, verdict, seen, steps=len(plan.steps), now_s=now_s)
+    if changed != state or verdict.kind != rollout.WAIT:
+        _save(place, changed, verdict, now_s)
+        reconcile(place, plan, changed)
+    look = {
+        "at": datetime.fromtimestamp(now_s, UTC).isoformat(),
+        "verdict": verdict.kind,
+        "reason": verdict.reason,
+    }
+    _write(place.folder / LOOK, json.dumps(look, ensure_ascii=False) + "\n")
+    return changed, verdict
+
+
+def _wished(place: Place, plan: RolloutConfig, wish: Path, clock: Clock) -> tuple[State, Verdict]:
+    """The console's abort: the file goes last, so that a kill loses no wish."""
+    reason = str(artifacts.read_json(wish).get("reason") or "no reason given")
+    state = _abort(place, plan, reason=f"console: {reason}", clock=clock)
+    wish.unlink()
+    return state, Verdict(rollout.ROLL_BACK, f"aborted from the console: {reason}")
+
+
+def abort(place: Place, plan: RolloutConfig, *, reason: str, clock: Clock = time.time) -> State:
+    """Ends a rollout by hand: the challenger leaves, everybody gets the champion."""
+    with _alone(place):
+        return _abort(place, plan, reason=reason, clock=clock)
+
+
+def _abort(place: Place, plan: RolloutConfig, *, reason: str, clock: Clock) -> State:
+    state = load(place, repair=True)
+    if state.phase in rollout.RUNNING:
+        values = {**asdict(state), "phase": "aborted"}
+        state = State(**values)
+        _save(place, state, Verdict(rollout.ROLL_BACK, f"aborted by hand: {reason}"), clock())
+    reconcile(place, plan, state)
+    return state
+
+
+def load(place: Place, *, repair: bool = False) -> State:
+    """The state that was written last; an InputError where there is none. repair: its line in the trail,
+    where it lacks.
+    """
+    raw = artifacts.read_json(place.folder / STATE)
+    last = raw.pop("last", None) if isinstance(raw, dict) else None
+    if last is not None and repair:
+        _audit(place, last)
+    try:
+        return State(**raw)
+    except TypeError as error:
+        raise InputError(place.folder / STATE, f"not a rollout's state: {error}") from error
+
+
+def reconcile(place: Place, plan: RolloutConfig, state: State) -> None:
+    """Manifest, features file and aliases as `state` wants them. Again and again it changes nothing more."""
+    kept = artifacts.read_json(place.folder / "experiment.json")
+    if state.phase in rollout.RUNNING:
+        # The release first: the features file must name only what can be served.
+        if _held(place, manifest.TREATMENT) != state.treatment:
+            _release(place, kept["treatment_version"], manifest.TREATMENT)
+        _write_features(place, [_experiment(plan, state, kept)])
+        return
+    _write_features(place, [])
+    if state.phase == "promoted":
+        _promote(place, state, kept)
+    if _held(place, manifest.TREATMENT) is not None:
+        deploy.withdraw(manifest.TREATMENT, place.deploy)
+
+
+def measure(place: Place, plan: RolloutConfig, state: State, *, now_s: float) -> Measurements:
+    """What Prometheus and the readout say; `problem` where Prometheus does not answer."""
+    seconds = int(max(60.0, min(plan.window_s, now_s - state.entered_s)))
+    url = place.prometheus
+    try:
+        values: dict[str, dict[str, float | None]] = {}
+        events: dict[str, dict[str, float | None]] = {}
+        for rail in plan.guardrails:
+            counted = {arm: prometheus.one(url, _of(rail.events, arm, seconds)) for arm in manifest.ARMS}
+            at = {arm: rollout.quantile(plan, rail, arm, n or 0.0) for arm, n in counted.items()}
+            asked = {
+                arm: _of(rail.query, arm, seconds).replace("$quantile", f"{at[arm]:.5f}")
+                for arm in manifest.ARMS
+            }
+            values[rail.name] = {arm: prometheus.one(url, query) for arm, query in asked.items()}
+            events[rail.name] = counted
+        served: dict[str, set[str]] = {}
+        for labels, value in prometheus.ask(url, "crops_release_info"):
+            if value == 1:
+                served.setdefault(labels.get("arm", ""), set()).add(labels.get("release", ""))
+        since = int(max(60.0, now_s - state.started_s))
+        rejected = prometheus.one(url, f"sum(increase(crops_release_rejected_total[{since}s]))")
+        at_s = prometheus.one(url, "time()")
+    except ServiceError as error:
+        return Measurements(problem=str(error))
+    users, read = _readout(place.readout)
+    return Measurements(
+        at_s=at_s,
+        values=values,
+        events=events,
+        served={arm: frozenset(names) for arm, names in served.items()},
+        rejected=round(rejected) if rejected is not None else None,
+        users=users,
+        readout=read,
+    )
+
+
+def _of(query: str, arm: str, seconds: int) -> str:
+    return query.replace("$in", f'{ARM}="{arm}"').replace("$window", f"{seconds}s")
+
+
+def _readout(path: Path | None) -> tuple[int | None, Readout | None]:
+    if path is None or not path.exists():
+        return None, None
+    found = artifacts.read_json(path)
+    users = int(found["users"]["control"]) + int(found["users"]["treatment"])
+    return users, Readout(
+        verdict=found["verdict"], reason=" ".join(found["reasons"]), users=users, primary=found["primary"]
+    )
+
+
+def _experiment(plan: RolloutConfig, state: State, kept: dict[str, Any]) -> features.Experiment:
+    return features.Experiment.parse(
+        {
+            "name": state.experiment,
+            "salt": kept["salt"],
+            "coverage": rollout.coverage(plan, state),
+            "control": state.control,
+            "treatment": state.treatment,
+            "start": datetime.fromtimestamp(state.started_s, UTC),
+        }
+    )
+
+
+def _write_features(place: Place, experiments: list[features.Experiment]) -> None:
+    before = {
+        one.name: one for one in features.parse(features.load(place.features), source=str(place.features))
+    }
+    for one in experiments:
+        if one.name in before:
+            features.check_change(before[one.name], one)
+    text = json.dumps(features.render(experiments), indent=2, sort_keys=True) + "\n"
+    if not place.features.exists() or place.features.read_text(encoding="utf-8") != text:
+        _write(place.features, text)
+
+
+def _promote(place: Place, state: State, kept: dict[str, Any]) -> None:
+    """The alias first, then what is served: one alias has one holder, and the manifest follows it."""
+    version = kept["treatment_version"]
+    registry.move(
+        place.registry,
+        "champion",
+        version,
+        expected=_champion(place, kept),
+        reason=f"rollout {state.experiment}",
+    )
+    if _held(place, manifest.CONTROL) != state.treatment:
+        _release(place, version, manifest.CONTROL)
+
+
+def _champion(place: Place, kept: dict[str, Any]) -> str | None:
+    """Whom the alias may be taken from: the champion of the start, or the challenger itself where it was
+    moved already.
+    """
+    held = registry.holder(place.registry, "champion")
+    return held if held in (kept["control_version"], kept["treatment_version"]) else kept["control_version"]
+
+
+def _held(place: Place, arm: str) -> str | None:
+    assert place.deploy.manifest is not None
+    held = manifest.read(place.deploy.manifest).arms.get(arm)
+    return held.uri if held else None
+
+
+def _release(place: Place, version: str, arm: str) -> None:
+    deploy.release(registry.NAME, version, arm, place.deploy, registry_uri=place.registry)
+
+
+def _uri(version: str) -> str:
+    return f"models:/{registry.NAME}/{version}"
+
+
+def _save(place: Place, state: State, verdict: Verdict, now_s: float) -> None:
+    """The state with the line of the audit trail that belongs to it, then the trail: a kill between them
+    loses neither.
+    """
+    at = datetime.fromtimestamp(now_s, UTC).isoformat()
+    line = {
+        "at": at,
+        "verdict": verdict.kind,
+        "reason": verdict.reason,
+        "phase": state.phase,
+        "step": state.step,
+    }
+    _write(
+        place.folder / STATE, json.dumps({**asdict(state), "last": line}, indent=2, ensure_ascii=False) + "\n"
+    )
+    _audit(place, line)
+
+
+def _audit(place: Place, line: dict[str, Any]) -> None:
+    """Puts the state's line behind the trail where a kill kept it from it; a torn last line is cut off."""
+    path = place.folder / AUDIT
+    kept = path.read_bytes() if path.exists() else b""
+    whole = kept[: kept.rfind(b"\n") + 1]
+    text = (json.dumps(line, ensure_ascii=False) + "\n").encode()
+    if whole.endswith(text) and len(whole) == len(kept):
+        return
+    with path.open("r+b" if path.exists() else "wb") as file:
+        file.truncate(len(whole))
+        file.seek(len(whole))
+        if not whole.endswith(text):
+            file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def _alone(place: Place) -> Iterator[None]:
+    """One controller per folder: a second one is told so instead of deciding on the same state."""
+    place.folder.mkdir(parents=True, exist_ok=True)
+    with (place.folder / ".lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ServiceError(f"{place.folder}: another controller is at work here") from error
+        yield
+
+
+def _write(path: Path, text: str) -> None:
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)

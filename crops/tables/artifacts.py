@@ -1,0 +1,265 @@
+"""Tables and reports on disk. A folder appears under its name only when it is whole; reading checks the
+schema first.
+
+A stage writes all that it makes into one folder:
+
+    with artifacts.replacing(out) as folder:
+        artifacts.write(folder, records.DOCUMENTS, table)
+        artifacts.write_json(folder / "augment.json", numbers)
+"""
+
+import errno
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+from crops.errors import InputError, StorageError
+from crops.tables.records import Table
+
+DATE = pa.field("date", pa.string())
+# Rows in one row group: DuckDB and Arrow read whole groups, and 250 k rows of our tables are 5 to 20 MB.
+ROW_GROUP = 250_000
+
+
+@contextmanager
+def replacing(out: Path) -> Iterator[Path]:
+    """A temporary folder beside `out` that takes its name at the end; on an error or a kill `out` stays as it
+    was.
+    """
+    out = Path(os.path.abspath(out))
+    partial = out.with_name(f".{out.name}.partial-{uuid.uuid4().hex[:8]}")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(out)
+        partial.mkdir()
+        yield partial
+        _sync(partial)
+        _swap(partial, out)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            raise StorageError(
+                f"{out}: cannot write: {os.strerror(error.errno)}; free the space and run it again"
+            ) from error
+        raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _sweep(out: Path) -> None:
+    """Removes what a killed run left, and puts the old folder back if the kill came between the two
+    renames.
+    """
+    for old in out.parent.glob(f".{out.name}.old-*"):
+        if out.exists():
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            old.rename(out)
+    for partial in out.parent.glob(f".{out.name}.partial-*"):
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _swap(partial: Path, out: Path) -> None:
+    old = out.with_name(f".{out.name}.old-{uuid.uuid4().hex[:8]}")
+    if out.exists():
+        out.rename(old)
+    partial.rename(out)
+    _sync_folder(out.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _sync(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    _sync_folder(folder)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def table_files(folder: Path, table: Table) -> list[Path]:
+    """The table's Parquet files, in order; an InputError where there are none or one cannot be read as
+    `table`.
+    """
+    root = Path(folder) / table.name
+    hidden = (".", "_")
+    files = sorted(
+        p for p in root.rglob("*.parquet") if not any(x.startswith(hidden) for x in p.relative_to(root).parts)
+    )
+    if not files:
+        raise InputError(root, f"no Parquet file of the table {table.name!r} found here")
+    for path in files:
+        check_schema(path, table)
+    return files
+
+
+def rows(folder: Path, table: Table) -> int:
+    """How many rows the table's files say they hold."""
+    return sum(int(pq.read_metadata(path).num_rows) for path in table_files(folder, table))
+
+
+def part(place: int) -> str:
+    """The name of a table's file number `place`, so that names sort as numbers do."""
+    return f"part-{place:05d}.parquet"
+
+
+def exists(folder: Path, table: Table) -> bool:
+    """Whether the folder holds the table at all (a missing perspective is no error)."""
+    return any((Path(folder) / table.name).rglob("*.parquet"))
+
+
+def check_schema(path: Path, table: Table) -> None:
+    """Reads only the footer of one file and compares names and types."""
+    try:
+        found = pq.read_schema(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise InputError(path, f"not a readable Parquet file ({str(error).splitlines()[0]})") from error
+    for field in table.schema:
+        if field.name not in found.names:
+            if field.name in table.optional:
+                continue
+            raise InputError(
+                path, f"column {field.name!r} ({field.type}) is missing; columns: {', '.join(found.names)}"
+            )
+        actual = found.field(field.name).type
+        if not _same_type(actual, field.type):
+            raise InputError(path, f"column {field.name!r} is {actual}, expected {field.type}")
+
+
+def _same_type(actual: pa.DataType, expected: pa.DataType) -> bool:
+    """Equal, or another physical form of the same thing (large or dictionary strings, other time units in
+    UTC).
+    """
+    if pa.types.is_dictionary(actual):
+        actual = actual.value_type
+    if pa.types.is_null(actual):
+        return True
+    if pa.types.is_timestamp(expected):
+        return bool(pa.types.is_timestamp(actual) and actual.tz in ("UTC", "Etc/UTC", "+00:00"))
+    if pa.types.is_string(expected):
+        return bool(
+            pa.types.is_string(actual) or pa.types.is_large_string(actual) or pa.types.is_string_view(actual)
+        )
+    if pa.types.is_list(expected):
+        is_list = pa.types.is_list(actual) or pa.types.is_large_list(actual)
+        return bool(is_list and _same_type(actual.value_type, expected.value_type))
+    if pa.types.is_integer(expected):
+        return bool(pa.types.is_integer(actual))
+    if pa.types.is_floating(expected):
+        return bool(pa.types.is_floating(actual))
+    return bool(actual == expected)
+
+
+def batches(
+    folder: Path, table: Table, *, rows: int = ROW_GROUP, columns: list[str] | None = None
+) -> Iterator[tuple[Path, pa.RecordBatch]]:
+    """The table file by file in batches of at most `rows`, cast to its schema; memory does not grow with the
+    table.
+    """
+    schema = table.schema if columns is None else pa.schema([table.schema.field(c) for c in columns])
+    for path in table_files(folder, table):
+        with pq.ParquetFile(path) as file:
+            present = [name for name in schema.names if name in file.schema_arrow.names]
+            for batch in file.iter_batches(batch_size=rows, columns=present):
+                yield (
+                    path,
+                    _cast(pa.Table.from_batches([batch]), schema, path).to_batches(max_chunksize=rows)[0],
+                )
+
+
+def _cast(found: pa.Table, schema: pa.Schema, path: Path) -> pa.Table:
+    try:
+        arrays = [
+            found.column(f.name).cast(f.type)
+            if f.name in found.column_names
+            else pa.nulls(found.num_rows, f.type)
+            for f in schema
+        ]
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise InputError(path, f"cannot be read as {schema.names}: {str(error).splitlines()[0]}") from error
+    return pa.table(arrays, schema=pa.schema([f.with_nullable(True) for f in schema]))
+
+
+def read(folder: Path, table: Table, columns: list[str] | None = None) -> pa.Table:
+    """The whole table in memory, cast to its schema (`date` is left out)."""
+    schema = table.schema if columns is None else pa.schema([table.schema.field(c) for c in columns])
+    pieces = []
+    for path in table_files(folder, table):
+        try:
+            found = pq.read_table(
+                path, columns=[n for n in schema.names if n in pq.read_schema(path).names], partitioning=None
+            )
+        except (pa.ArrowInvalid, OSError) as error:
+            raise InputError(path, f"not a readable Parquet file ({str(error).splitlines()[0]})") from error
+        pieces.append(_cast(found, schema, path))
+    return pa.concat_tables(pieces)
+
+
+def write(folder: Path, table: Table, rows: pa.Table) -> int:
+    """Writes `rows` as the table (one file, or one per `date` column value where partitioned); returns the
+    row count.
+
+    `rows` of a partitioned table carry an extra string column `date`. Meant for use inside `replacing`.
+    """
+    root = Path(folder) / table.name
+    root.mkdir(parents=True, exist_ok=True)
+    ordered = pa.table([rows.column(f.name).cast(f.type) for f in table.schema], schema=table.schema)
+    if not table.partitioned:
+        pq.write_table(ordered, root / "part-0.parquet", compression="zstd", row_group_size=ROW_GROUP)
+        return rows.num_rows
+    dated = ordered.append_column(DATE, rows.column("date").cast(pa.string()))
+    ds.write_dataset(
+        dated,
+        root,
+        format="parquet",
+        partitioning=ds.partitioning(pa.schema([DATE]), flavor="hive"),
+        basename_template="part-{i}.parquet",
+        existing_data_behavior="overwrite_or_ignore",
+        max_rows_per_group=ROW_GROUP,
+        file_options=ds.ParquetFileFormat().make_write_options(compression="zstd"),
+        use_threads=False,
+    )
+    return rows.num_rows
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON whole or not at all; NaN is refused (no answer is not an answer)."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+def read_json(path: Path) -> Any:
+    """The JSON at `path`; an InputError that names it where it is missing or broken."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(path, "no such file; the stage that writes it has not run") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(path, f"not JSON: {error}") from error
+
+
+def publish(files: Sequence[Path], url: str) -> None:
+    """Copies `files` to the folder at the fsspec URL, in that order: whoever finds the last one finds all."""
+    import fsspec
+
+    filesystem, folder = fsspec.core.url_to_fs(url)
+    filesystem.makedirs(folder, exist_ok=True)
+    for file in files:
+        filesystem.pipe_file(f"{folder}/{file.name}", file.read_bytes())

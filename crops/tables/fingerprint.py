@@ -1,0 +1,22 @@
+"""What a cached result depends on: the log's files and this project's source."""
+
+import hashlib
+from pathlib import Path
+
+SOURCES = ("crops", "components", "pipelines")
+
+
+def of(logs: Path) -> str:
+    """Of the log's files (path, size, modification time) and of this project's source (content): the root of
+    every cache.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for path in sorted(p for p in logs.rglob("*") if p.is_file()):
+        stat = path.stat()
+        digest.update(f"{path.relative_to(logs)}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+    root = Path(__file__).resolve().parent.parent.parent
+    for path in sorted(
+        p for name in SOURCES for p in (root / name).rglob("*") if p.suffix in {".py", ".j2", ".yaml"}
+    ):
+        digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()

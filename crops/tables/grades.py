@@ -1,0 +1,38 @@
+"""Grades of (query, document) pairs: the world's complete truth, or what people judged of a sample."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from crops.tables import artifacts, records
+
+SAMPLE = "judgement.json"  # beside the table where it is a sample: what is not in it is not known
+
+
+@dataclass(frozen=True, slots=True)
+class Grades:
+    """`table`: (query, doc_id, grade). complete: a pair of a listed query that is not in it is irrelevant;
+    else unknown.
+    """
+
+    table: pd.DataFrame
+    complete: bool
+
+    def relevant(self, queries: pd.Series, doc_ids: pd.Series) -> np.ndarray:
+        """float64 [N]: 1 relevant, 0 not, NaN not known."""
+        pairs = pd.DataFrame({"query": queries.to_numpy(), "doc_id": doc_ids.to_numpy()})
+        grade = pairs.merge(self.table, how="left", on=["query", "doc_id"])["grade"].to_numpy(np.float64)
+        if self.complete:
+            listed = pairs["query"].isin(set(self.table["query"])).to_numpy()
+            grade = np.where(np.isnan(grade) & listed, 0.0, grade)
+        return np.where(np.isnan(grade), np.nan, (grade >= records.RELEVANT_GRADE).astype(np.float64))
+
+
+def read(folder: Path | None) -> Grades | None:
+    """The table relevance under `folder`, or None where there is none."""
+    if folder is None or not artifacts.exists(folder, records.RELEVANCE):
+        return None
+    table = artifacts.read(folder, records.RELEVANCE).to_pandas().rename(columns={"video_id": "doc_id"})
+    return Grades(table, not (folder / SAMPLE).exists())

@@ -1,0 +1,100 @@
+"""Data Docs: a page a table with every expectation over all rows, and an index that says at a glance what is
+wrong.
+
+Great Expectations renders each expectation and its result; the pages around them are ours, because its own
+need a network (styles, scripts and the index itself come from other hosts) and show one page a batch instead
+of the whole.
+"""
+
+import html
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from crops.config.validate import ValidateConfig
+from crops.validation.split import Split
+from crops.validation.suite import Outcome
+
+TEMPLATES = ("crops.validation", ".")
+
+
+def build(
+    splits: Mapping[str, Split],
+    outcomes: Mapping[str, Sequence[Outcome]],
+    folder: Path,
+    *,
+    cfg: ValidateConfig,
+    at: datetime,
+) -> None:
+    """Writes index.html and TABLE.html under `folder`; `at` is when the run was."""
+    folder.mkdir(parents=True)
+    view = _view()
+    common = {
+        "at": at.strftime("%Y-%m-%d %H:%M UTC"),
+        "names": [*outcomes],
+        "per_day": cfg.rows_per_day_looked_at,
+        "critical": {
+            n: [o for o in f if not o.success and o.severity == "critical"] for n, f in outcomes.items()
+        },
+        "warnings": {
+            n: [o for o in f if not o.success and o.severity == "warning"] for n, f in outcomes.items()
+        },
+        "outcomes": outcomes,
+        "splits": splits,
+    }
+    page = view.env.get_template("docs.html.j2")
+    (folder / "index.html").write_text(page.render(common, name=None), encoding="utf-8")
+    for name, found in outcomes.items():
+        blocks = {part: _block([o for o in found if o.part == part]) for part in ("rows", "days", "files")}
+        (folder / f"{name}.html").write_text(page.render(common, name=name, blocks=blocks), encoding="utf-8")
+
+
+def _view() -> Any:
+    """Great Expectations' templates for what is inside a table of expectations, ours for the page."""
+    import jinja2
+    from great_expectations.render.view import DefaultJinjaPageView
+
+    view = DefaultJinjaPageView()
+    view.env.loader = jinja2.ChoiceLoader([jinja2.PackageLoader(*TEMPLATES), view.env.loader])
+    return view
+
+
+def _block(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """The table of these expectations, failed ones first, as Great Expectations renders it."""
+    from great_expectations.render.renderer.content_block import ValidationResultsTableContentBlockRenderer
+
+    first = sorted(outcomes, key=lambda o: (o.success, o.severity != "critical" and not o.success))
+    block = ValidationResultsTableContentBlockRenderer.render(
+        [_shown(o.result) for o in first], include_column_name=True
+    )
+    table: dict[str, Any] = block.to_json_dict()
+    table["header_row"] = ["", "Expectation", "Observed", "Severity", "Reason"]
+    table["table"] = [
+        [*row[:2], o.observed, o.severity, o.reason] for row, o in zip(table["table"], first, strict=True)
+    ]
+    return table
+
+
+def _shown(result: Any) -> Any:
+    """The result with the log's own text made harmless: the renderer writes values as they are."""
+    from great_expectations.core import ExpectationValidationResult
+
+    shown = {
+        **result.result,
+        "partial_unexpected_list": _harmless(result.result.get("partial_unexpected_list", [])),
+    }
+    for left_out in ("partial_unexpected_counts", "partial_unexpected_index_list"):
+        shown.pop(left_out, None)
+    return ExpectationValidationResult(
+        success=result.success,
+        expectation_config=result.expectation_config,
+        result=shown,
+        exception_info=result.exception_info,
+    )
+
+
+def _harmless(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_harmless(v) for v in value]
+    return html.escape(value[:200]) if isinstance(value, str) else value

@@ -1,0 +1,104 @@
+"""Who runs the SQL of the split: DuckDB as it is written, or Spark in its own dialect. Few verbs, so that
+both can keep them.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from crops.tables import artifacts
+from crops.tables.records import Table
+from crops.validation.checks import quoted
+
+
+class Engine(ABC):
+    """Runs SQL that is written in DuckDB's dialect; tables that it keeps live as long as its session."""
+
+    @abstractmethod
+    def scan(self, files: Sequence[Path]) -> set[str]:
+        """Makes `raw_files`: all columns of the Parquet files, `filename` and `file_row_number`; returns the
+        columns' names.
+        """
+
+    @abstractmethod
+    def keep(self, name: str, sql: str) -> None:
+        """Runs `sql` once and keeps its rows as table `name`, in place of an older one."""
+
+    @abstractmethod
+    def rows(self, sql: str) -> list[dict[str, Any]]:
+        """A small answer."""
+
+    @abstractmethod
+    def save(self, sql: str, table: Table, folder: Path) -> None:
+        """Writes the rows of `sql` (the table's columns and `day`) as the table, each day sorted by its
+        key.
+        """
+
+    @abstractmethod
+    def save_one(self, sql: str, folder: Path, order: Sequence[str]) -> None:
+        """Writes the rows of `sql`, sorted, as Parquet into the new `folder`."""
+
+    @abstractmethod
+    def stream(self, sql: str, rows: int) -> Iterator[pa.RecordBatch]:
+        """The rows of `sql` in batches of at most `rows`."""
+
+    @abstractmethod
+    def hashed(self, columns: Sequence[str], modulo: int) -> str:
+        """SQL of a number in 0..modulo-1 that depends on the columns' values alone."""
+
+
+class DuckDBEngine(Engine):
+    """The embedded engine; what exceeds its memory spills to disk."""
+
+    def __init__(self, base: duckdb.DuckDBPyConnection) -> None:
+        self.base = base
+
+    def scan(self, files: Sequence[Path]) -> set[str]:
+        """See Engine.scan."""
+        listed = ", ".join(quoted(str(f)) for f in files)
+        read = f"read_parquet([{listed}], union_by_name=true, hive_partitioning=false"
+        self.base.execute(
+            f"CREATE OR REPLACE TEMP VIEW raw_files AS SELECT * FROM {read}, filename=true, "
+            "file_row_number=true)"
+        )
+        return {row[0] for row in self.base.execute(f"DESCRIBE SELECT * FROM {read})").fetchall()}
+
+    def keep(self, name: str, sql: str) -> None:
+        """See Engine.keep."""
+        self.base.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS {sql}")
+
+    def rows(self, sql: str) -> list[dict[str, Any]]:
+        """See Engine.rows; fetched to its end, because a connection streams nothing while an answer is
+        open.
+        """
+        found = self.base.execute(sql)
+        names = [column[0] for column in found.description]
+        return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+
+    def save(self, sql: str, table: Table, folder: Path) -> None:
+        """See Engine.save; one file a day."""
+        names = ", ".join(table.schema.names)
+        for row in self.rows(f"SELECT DISTINCT day FROM ({sql}) ORDER BY 1"):
+            place = folder / (f"date={row['day']}" if table.partitioned else "")
+            self.save_one(f"SELECT {names} FROM ({sql}) WHERE day = {quoted(row['day'])}", place, table.key)
+
+    def save_one(self, sql: str, folder: Path, order: Sequence[str]) -> None:
+        """See Engine.save_one; one file, part-0.parquet."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.base.execute(
+            f"COPY ({sql} ORDER BY {', '.join(order)}) TO {quoted(str(folder / 'part-0.parquet'))} "
+            f"(FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {artifacts.ROW_GROUP})"
+        )
+
+    def stream(self, sql: str, rows: int) -> Iterator[pa.RecordBatch]:
+        """See Engine.stream; `sql` streams where `execute` would hold the whole answer."""
+        reader: pa.RecordBatchReader = self.base.sql(sql).to_arrow_reader(rows)
+        yield from reader
+
+    def hashed(self, columns: Sequence[str], modulo: int) -> str:
+        """See Engine.hashed."""
+        return f"hash({', '.join(columns)}) % {modulo}"

@@ -1,0 +1,168 @@
+"""The prompt's blocks and fields, the exemplar, and what is accepted of an answer."""
+
+import json
+import re
+
+import jsonschema
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from crops.mining import knowledge
+from crops.text import document_text, normalise_query
+
+VIDEO = {
+    "caption": "Rye Bread",
+    "tags": ["baking"],
+    "cover": "Day 1",
+    "keywords": ["bread"],
+    "related_queries": ["how to bake"],
+}
+
+
+def answer(*videos):
+    return json.dumps({"videos": videos})
+
+
+def test_the_prompt_holds_the_blocks_in_order_and_every_field():
+    system, user = knowledge.messages("rye", "a rye video", descriptions=4)
+    assert (system["role"], user["role"]) == ("system", "user")
+    text = system["content"] + "\n" + user["content"]
+    places = [text.index(f"### {block}\n") for block in ("Role", "Format", "Rules", "Example", "Query")]
+    assert places == sorted(places)
+    assert all(field in user["content"] for field in knowledge.VIDEO["properties"])
+    assert "4 objects" in user["content"]
+    assert "query: rye\nvideo: a rye video" in user["content"]
+    assert user["content"].endswith("### Query\nrye")
+
+
+def test_without_an_exemplar_there_is_no_example():
+    assert "### Example" not in knowledge.messages("rye", None, descriptions=1)[1]["content"]
+
+
+def test_the_exemplar_is_the_best_positive():
+    """Clicks go before everything, more support before less, the lower id breaks ties; ranked videos are no
+    exemplar.
+    """
+    mined = [
+        ("a", "v9", "feed", 99),
+        ("a", "v2", "click", 1),
+        ("a", "v1", "click", 5),
+        ("a", "v0", "click", 5),
+        ("b", "v3", "exposed", 9),
+        ("b", "v4", "feed", 1),
+        ("c", "v5", "ranked", 9),
+        ("d", "v6", "reformulation", 1),
+        ("d", "v7", "feed", 9),
+    ]
+    queries = [("a", 1), ("b", 3), ("c", 2), ("d", 3), ("e", 1)]
+    assert knowledge.choose(queries, mined, max_queries=9) == [
+        ("b", "v4"),
+        ("d", "v6"),
+        ("c", None),
+        ("a", "v0"),
+        ("e", None),
+    ]
+    assert knowledge.choose(queries, mined, max_queries=2) == [("b", "v4"), ("d", "v6")]
+
+
+def test_an_accepted_description_is_a_document_text():
+    accepted, rejected = knowledge.parse(answer(VIDEO), exemplar=None)
+    assert (accepted, rejected) == (
+        [document_text("Rye Bread", ["bread", "baking"], "Day 1", ["how to bake"])],
+        [],
+    )
+    assert accepted == ["rye bread | bread baking | day 1 | how to bake"]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "not the JSON"),
+        ("nonsense", "not the JSON"),
+        ('{"videos": [{"caption": "', "not the JSON"),
+        ("[]", "not the JSON"),
+        ("3", "not the JSON"),
+        ("[" * 100_000, "not the JSON"),
+        ('{"videos": {}}', "no videos"),
+        ('{"videos": []}', "no videos"),
+        ('{"videos": ["x"]}', "no object"),
+        (answer({**VIDEO, "tags": "baking"}), "field tags is no list"),
+        (answer({**VIDEO, "keywords": [1]}), "field keywords"),
+        (answer({**VIDEO, "caption": None}), "field caption is no text"),
+        (answer({k: v for k, v in VIDEO.items() if k != "cover"}), "field cover is no text"),
+        (answer({**VIDEO, "caption": "\ud83d"}), "half a character"),
+        (answer({**VIDEO, "tags": ["\udc00"]}), "half a character"),
+        (
+            answer({"caption": " ", "tags": [], "cover": "", "keywords": [], "related_queries": []}),
+            "empty description",
+        ),
+        (answer({**VIDEO, "caption": "word " * 201}), "too long"),
+    ],
+)
+def test_what_is_rejected_has_a_reason(text, reason):
+    accepted, rejected = knowledge.parse(text, exemplar=None)
+    assert accepted == []
+    assert len(rejected) == 1
+    assert reason in rejected[0]
+
+
+def test_lists_are_held_to_the_limits_and_repetitions_dropped():
+    (text,), _ = knowledge.parse(
+        answer({**VIDEO, "tags": ["a"] * 50, "keywords": [f"k{n}" for n in range(50)]}), exemplar=None
+    )
+    assert text == "rye bread | k0 k1 k2 k3 k4 k5 a | day 1 | how to bake"
+
+
+def test_copies_and_repetitions_are_rejected_and_the_rest_kept():
+    other = {**VIDEO, "caption": "Spelt"}
+    accepted, rejected = knowledge.parse(
+        answer(VIDEO, other, other), exemplar="Rye bread | bread  baking | day 1 | how to bake"
+    )
+    assert len(accepted) == 1
+    assert accepted[0].startswith("spelt")
+    assert rejected == ["copy of the example", "twice in one answer"]
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda x: st.lists(x) | st.dictionaries(st.text(), x),
+    max_leaves=8,
+)
+texts = st.lists(st.text(max_size=20), max_size=3)
+video = st.fixed_dictionaries(
+    {
+        "caption": st.text(max_size=20),
+        "tags": texts,
+        "cover": st.text(max_size=20),
+        "keywords": texts,
+        "related_queries": texts,
+    }
+)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(video | values, max_size=4))
+def test_parse_agrees_with_the_schema_that_the_endpoint_is_sent(videos):
+    """Whatever comes: nothing raises; a video that jsonschema refuses (limits aside, they are applied) is
+    never accepted; accepted texts are distinct, normalised and can be written as UTF-8.
+    """
+    accepted, rejected = knowledge.parse(json.dumps({"videos": videos}), exemplar=None)
+    loose = json.loads(re.sub(r', "maxItems": \d+', "", json.dumps(knowledge.VIDEO)))
+    validator = jsonschema.Draft202012Validator(loose)
+    assert len(accepted) + len(rejected) == max(1, len(videos))
+    assert len(accepted) <= sum(validator.is_valid(v) for v in videos)
+    assert len(set(accepted)) == len(accepted)
+    for text in accepted:
+        assert text == normalise_query(text) != ""
+        text.encode()
+
+
+@given(st.text())
+def test_no_answer_raises(text):
+    knowledge.parse(text, exemplar=None)
+
+
+def test_ids_depend_on_the_text_alone():
+    assert knowledge.doc_id("rye") == knowledge.doc_id("rye") != knowledge.doc_id("spelt")
+    assert knowledge.doc_id("rye").startswith("knowledge:")

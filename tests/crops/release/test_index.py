@@ -1,0 +1,165 @@
+"""Exact search against a full sort, FAISS against exact search, and an index file that is not the registered
+one.
+"""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from crops.errors import InputError
+from crops.release import index
+
+
+def unit(rng, rows, width):
+    vectors = rng.standard_normal((rows, width)).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+# Small whole numbers: many ties, and products without rounding, so that both ways must agree to the bit.
+whole = hnp.arrays(np.float32, st.tuples(st.integers(1, 30), st.just(3)), elements=st.integers(-2, 2))
+
+
+@settings(deadline=None, max_examples=200)
+@given(whole, whole, st.integers(1, 40), st.integers(1, 100))
+def test_exact_agrees_with_a_stable_sort_of_all_scores(documents, queries, k, at_once):
+    scores = queries @ documents.T
+    rows = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    found, places = index.exact(documents, queries, k, scores_at_once=at_once)
+    np.testing.assert_array_equal(places, rows)
+    np.testing.assert_array_equal(found, np.take_along_axis(scores, rows, axis=1))
+
+
+def test_exact_by_hand():
+    """Documents at 0, 1, 1, 2 on one axis: best is row 3, then rows 1 and 2 in this order; row 2 falls out at
+    k = 2.
+    """
+    scores, rows = index.exact(np.array([[0.0], [1.0], [1.0], [2.0]]), np.array([[1.0]]), 2)
+    assert (scores.tolist(), rows.tolist()) == ([[2.0, 1.0]], [[3, 1]])
+
+
+def test_exact_of_no_query_and_of_no_k():
+    assert index.exact(np.eye(3), np.empty((0, 3)), 2)[1].shape == (0, 2)
+    with pytest.raises(ValueError, match="expected >= 1"):
+        index.exact(np.eye(3), np.eye(3), 0)
+
+
+def test_exact_holds_a_bounded_number_of_scores():
+    """2,000 queries x 4,000 documents would be 32 MB of scores; allowed are 40,000 of them (160 kB) at a
+    time.
+    """
+    import tracemalloc
+
+    rng = np.random.default_rng(0)
+    documents, queries = unit(rng, 4_000, 8), unit(rng, 2_000, 8)
+    tracemalloc.start()
+    index.exact(documents, queries, 10, scores_at_once=40_000)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 3_000_000
+
+
+def test_flat_agrees_with_exact():
+    rng = np.random.default_rng(1)
+    documents, queries = unit(rng, 500, 16), unit(rng, 40, 16)
+    made = index.build(documents, tuple(map(str, range(500))), factory="Flat", nprobe=1, ef_search=1)
+    scores, rows = made.search(queries, 20)
+    expected, places = index.exact(documents, queries, 20)
+    np.testing.assert_array_equal(rows, places)
+    np.testing.assert_allclose(scores, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("factory", "least"), [("IVF16,Flat", 1.0), ("HNSW16", 0.95), ("IVF16,PQ16x4fs,RFlat", 0.95)]
+)
+def test_approximate_indexes_find_what_exact_search_finds(factory, least):
+    """With all 16 lists probed IVF is exact; the others lose a little. The share of the true top 10 is
+    counted by hand.
+    """
+    rng = np.random.default_rng(2)
+    documents = unit(rng, 3_000, 32)
+    queries = documents[:100] + 0.1 * unit(rng, 100, 32)
+    made = index.build(
+        documents, tuple(map(str, range(3_000))), factory=factory, nprobe=16, ef_search=200, refine_factor=32
+    )
+    expected, found = index.exact(documents, queries, 10)[1], made.search(queries, 10)[1]
+    share = np.mean(
+        [len(set(a) & set(b)) / 10 for a, b in zip(expected.tolist(), found.tolist(), strict=True)]
+    )
+    assert share >= least
+
+
+def test_fewer_lists_probed_or_fewer_refined_find_less():
+    """The planted fault: the settings must reach the index, else the recall above proves nothing about
+    them.
+    """
+    rng = np.random.default_rng(3)
+    documents, queries = unit(rng, 3_000, 32), unit(rng, 50, 32)
+    expected = index.exact(documents, queries, 10)[1]
+
+    def share(factory, nprobe, refine_factor):
+        made = index.build(
+            documents,
+            tuple(map(str, range(3_000))),
+            factory=factory,
+            nprobe=nprobe,
+            ef_search=1,
+            refine_factor=refine_factor,
+        )
+        return np.mean(made.search(queries, 10)[1] == expected)
+
+    assert share("IVF32,Flat", 1, 1) < 0.5 < share("IVF32,Flat", 32, 1) == 1.0
+    assert share("IVF32,PQ16x4fs,RFlat", 32, 1) < 0.5 < share("IVF32,PQ16x4fs,RFlat", 32, 64)
+
+
+def test_more_than_there_is(tmp_path):
+    made = index.build(np.eye(3, dtype=np.float32), ("a", "b", "c"), factory="Flat", nprobe=1, ef_search=1)
+    assert made.search(np.eye(3)[:1], 10)[1].shape == (1, 3)
+    with pytest.raises(ValueError, match="expected \\[Q, 3\\]"):
+        made.search(np.eye(4), 1)
+    with pytest.raises(ValueError, match="3 vectors for 2 documents"):
+        index.build(np.eye(3), ("a", "b"), factory="Flat", nprobe=1, ef_search=1)
+
+
+@pytest.mark.parametrize("factory", ["Flat", "IVF4,Flat", "HNSW16", "IVF4,PQ8x4fs,RFlat"])
+def test_loaded_index_answers_the_same_from_a_mapped_file(tmp_path, factory):
+    rng = np.random.default_rng(4)
+    documents, queries, ids = unit(rng, 400, 16), unit(rng, 10, 16), tuple(map(str, range(400)))
+    made = index.build(documents, ids, factory=factory, nprobe=3, ef_search=50)
+    path = tmp_path / "index.faiss"
+    checksum = index.save(made, path)
+    loaded = index.load(path, ids, checksum=checksum, width=16)
+    with open("/proc/self/maps", encoding="utf-8") as maps:
+        assert str(path) in maps.read(), "the file is read into memory, not mapped"
+    for ours, theirs in zip(made.search(queries, 5), loaded.search(queries, 5), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_another_file_width_or_number_of_documents_is_refused(tmp_path):
+    ids = ("a", "b", "c")
+    path = tmp_path / "index.faiss"
+    checksum = index.save(index.build(np.eye(3), ids, factory="Flat", nprobe=1, ef_search=1), path)
+    for change, says in (
+        ({"checksum": "0" * 64}, "not the index that was registered"),
+        ({"width": 4}, "holds 3 vectors of width 3, expected 3 vectors of width 4"),
+        ({"ids": ("a", "b")}, "expected 2 vectors"),
+        ({"path": tmp_path / "nowhere"}, "no such file"),
+    ):
+        given_ = {"path": path, "ids": ids, "checksum": checksum, "width": 3} | change
+        with pytest.raises(InputError, match=says):
+            index.load(given_["path"], given_["ids"], checksum=given_["checksum"], width=given_["width"])
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(InputError, match="not the index that was registered"):
+        index.load(path, ids, checksum=checksum, width=3)
+    with pytest.raises(InputError, match="not a readable FAISS index"):
+        index.load(path, ids, checksum=index.sha256(path), width=3)
+
+
+def test_factory_by_size():
+    sizes = {100: "Flat", 1_000: "IVF8,Flat"}
+    assert [index.factory_for(n, sizes) for n in (1, 100, 101, 1_000, 5_000)] == [
+        "Flat",
+        "Flat",
+        *["IVF8,Flat"] * 3,
+    ]

@@ -1,0 +1,110 @@
+"""The page: what it must say, what it must not break on, and how it looks on a phone in a real browser."""
+
+import re
+
+import pytest
+
+from crops.report import charts, page
+
+SYSTEMS = ("bm25", "clicks", "crops")
+
+
+def report(*, grades: bool = True, verdict: str = "promote") -> dict:
+    recall = {
+        "ct": [0.9, 0.95, 0.96],
+        "qr_raw": [0.5, 0.6, 0.7],
+        "truth": [0.4, 0.8, 0.9] if grades else None,
+    }
+    rows = {
+        name: dict(zip(SYSTEMS, values, strict=True)) if values else None for name, values in recall.items()
+    }
+    spread = {name: {s: [v - 0.01, v + 0.01] for s, v in row.items()} for name, row in rows.items() if row}
+    for found in spread.values():
+        found["crops_minus"] = {"clicks": {"difference": 0.1, "low": 0.08, "high": 0.12}}
+    return {
+        "recall_at_100": rows,
+        "recall_at_20": rows,
+        "ndcg_at_4": dict.fromkeys(SYSTEMS, 0.5 if grades else None),
+        "intervals": spread,
+        "counts": {"ct": 10, "qr_raw": 9, "truth": 8 if grades else None},
+        "ladder": {"4": 0.8},
+        "hierarchy": {"reason": "anchors >= 4: measured", "anchor_min_candidates": [4]},
+        "seconds": {"train crops": 2.0},
+        "gate": {"verdict": verdict, "reasons": ["a reason"]},
+        "release": {"uri": "models:/crops/2", "alias": "challenger"},
+    }
+
+
+def parts() -> dict:
+    example = {"query": "<script>alert(1)</script>", "later_query": "b", "text": "c & d"}
+    rungs = {"theta": {"4": {"share": 0.8, "low": 0.7, "high": 0.9, "pairs": 9}}, "truth": None}
+    return {
+        "augment": {
+            "perspectives": {"reformulation": {"candidates": 1234, "queries": 7, "examples": [example]}}
+        },
+        "knowledge": {},
+        "discriminate": {"thresholds": {}},
+        "evaluate": {},
+        "label": {"rungs": rungs},
+        "notes": ["feed: no table"],
+        "gate": {
+            "challenger": "crops",
+            "champion": "clicks",
+            "checks": [{"name": "better", "passed": None, "reason": "few"}],
+        },
+        "train": {
+            "crops": {
+                "checks": [{"step": 0, "loss": None, "valid_recall_at_100": 0.1}],
+                "hierarchy": {"anchor_min": 4},
+            }
+        },
+        "stages": [{"stage": "discriminate", "numbers": {"kept_reformulation": 55}}],
+    }
+
+
+def render(**options: object) -> str:
+    return page.render(report(**options), parts(), title="A title", examples=3, simulated=True)
+
+
+def test_the_headline_compares_challenger_and_champion_on_the_most_telling_set():
+    """truth: 0.9 against 0.8, interval 8 to 12 points; without grades qr_raw: 0.7 against 0.6."""
+    text = " ".join(re.sub(r"<[^>]+>", "", render()).split())
+    assert "crops finds 90.0 % where clicks finds 80.0 %" in text
+    assert "difference +10.0 points, 95 % interval +8.0 to +12.0" in text
+    assert "crops finds 70.0 % where clicks finds 60.0 %" in " ".join(
+        re.sub(r"<[^>]+>", "", render(grades=False)).split()
+    )
+
+
+def test_it_is_self_contained_escapes_what_users_typed_and_says_that_it_is_simulated():
+    html = render()
+    assert not re.findall(r"(?:src|href)=\"(?!#)", html)
+    assert "<script" not in html
+    assert "&lt;script&gt;" in html
+    assert "Simulated data." in html
+
+
+def test_an_unanswered_check_and_a_missing_set_are_shown_as_unknown():
+    html = render(grades=False, verdict="unknown")
+    assert '<b class="open">?</b>' in html
+    assert "(not known on this log)" in html
+
+
+def test_same_values_same_bytes():
+    series = {"a": {"x": (0.5, 0.4, 0.6)}, "b": {"x": (0.6, 0.5, 0.7)}}
+    assert charts.intervals(series, x="x") == charts.intervals(series, x="x")
+    assert render() == render()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [390, 1280])
+def test_in_a_browser_it_fits_a_phone_and_a_desk(tmp_path, chromium, width):
+    (tmp_path / "report.html").write_text(render(), encoding="utf-8")
+    tab = chromium.new_page(viewport={"width": width, "height": 900})
+    errors: list[str] = []
+    tab.on("pageerror", lambda error: errors.append(str(error)))
+    tab.goto(f"file://{tmp_path}/report.html")
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width, "the page scrolls sideways"
+    assert tab.locator("svg").count() >= 3
+    tab.screenshot(path=str(tmp_path / "page.png"), full_page=True)
+    assert not errors

@@ -1,0 +1,76 @@
+"""One anchor a pass: which samples stand in an anchor's row, and that its passes add up to H-InfoNCE on the
+same samples.
+"""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from crops.retriever.batch import AnchorBatches, Batches, anchors_per_step, pairs
+from crops.retriever.loss import h_infonce, info_nce
+
+ROWS = [
+    ("a", "a5", 5),
+    ("a", "a4", 4),
+    ("a", "a3", 3),
+    ("a", "a2", 2),
+    ("a", "a1", 1),
+    ("b", "b4", 4),
+    ("b", "b3", 3),
+    ("c", "c4", 4),
+]
+
+
+def whole(anchor_min, kind, size):
+    return kind(pairs(ROWS), anchor_min=anchor_min, size=size, positives=9, lower=9, seed=0)
+
+
+def test_an_anchors_row_holds_it_and_its_strictly_lower_samples():
+    """Anchor a3 against a2 and a1 and the other queries' texts; a4 and a5 are masked."""
+    batches = whole(1, AnchorBatches, 8)
+    assert batches.per_epoch == 1
+    batch, data = batches.at(0), pairs(ROWS)
+    names = [data.texts[t] for t in batch.texts]
+    assert sorted(data.queries[q] for q in batch.queries) == list("aaaaabbc")
+    graded = {
+        names[int(np.flatnonzero(row == 1)[0])]: dict(zip(names, row.tolist(), strict=True))
+        for row in batch.labels
+    }
+    assert graded["a3"] == {"a5": -1, "a4": -1, "a3": 1, "a2": 0, "a1": 0, "b4": 0, "b3": 0, "c4": 0}
+    assert graded["b4"] == {"a5": 0, "a4": 0, "a3": 0, "a2": 0, "a1": 0, "b4": 1, "b3": 0, "c4": 0}
+    assert graded["a1"]["a2"] == -1
+
+
+@pytest.mark.parametrize("anchor_min", [1, 3, 4])
+def test_its_passes_add_up_to_h_infonce(anchor_min):
+    """With every sample in the batch both take the same mean over the same anchors and rivals; only the cost
+    differs.
+    """
+    graded, apart = whole(anchor_min, Batches, 3).at(0), whole(anchor_min, AnchorBatches, 8)
+    one = whole(anchor_min, AnchorBatches, len(apart.anchors)).at(0)
+    table = np.random.default_rng(1).normal(size=(3, 8))  # [query, text]
+    scores = torch.tensor(table)
+    joint = h_infonce(
+        scores[graded.queries][:, graded.texts], torch.tensor(graded.labels), anchor_min=anchor_min
+    )
+    assert set(one.texts) == set(graded.texts)
+    passes = info_nce(scores[one.queries][:, one.texts], torch.tensor(one.labels), positive_min=1)
+    assert float(passes) == pytest.approx(float(joint), rel=1e-12)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 4), st.integers(1, 4), st.integers(0, 3), st.integers(0, 5))
+def test_anchors_per_step_is_the_mean_of_what_is_drawn(anchor_min, positives, lower, seed):
+    rng = np.random.default_rng(seed)
+    rows = [
+        (f"q{q}", f"t{q}-{n}", int(label))
+        for q in range(12)
+        for n, label in enumerate([4, *rng.integers(1, 6, 6)])
+    ]
+    data = pairs(rows)
+    sizes = {"anchor_min": anchor_min, "size": 3, "positives": positives, "lower": lower}
+    batches = Batches(data, **sizes, seed=seed)
+    drawn = [int((batches.at(step).labels >= anchor_min).sum()) for step in range(batches.per_epoch)]
+    assert anchors_per_step(data, **sizes) == pytest.approx(np.mean(drawn))

@@ -1,0 +1,116 @@
+"""ONNX against torch on nasty texts, for every pooling, batch size and number of towers; int8 only where it
+stays close.
+"""
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from crops.config.export import ExportConfig
+from crops.errors import InputError
+from crops.release.encoder import OnnxEncoder
+from crops.retriever import encoder as encoders
+from crops.stages.release import export
+from crops.tables import artifacts
+from tests.crops.stages import toy_release as toy
+
+FORMS = {"mean": ("mean", True), "last": ("last", True), "cls": ("cls", True), "two towers": ("last", False)}
+NASTY = [
+    "",
+    " \t\n",
+    "a",
+    "word " * 300,
+    "a" * 5_000,
+    "東京 タワー",
+    "İstanbul ﬁne Straße",
+    "\u0345α",
+    "👩‍👩‍👧 cat",
+    "\x00\x01 null",
+    "a\u200bb",
+    "<eos>",
+    "<pad> subject1",
+    "<unk>",
+    "subject1 <sep> part2",
+    "ﷺ",
+    "é" * 200,
+    "subject1",
+    "part2 subject3",
+]
+
+
+@pytest.fixture(scope="module", params=FORMS)
+def both(request, tmp_path_factory):
+    """The trained encoder, its exported folder, and the encoder read from there, in one form."""
+    pooling, shared = FORMS[request.param]
+    root = tmp_path_factory.mktemp("export")
+    toy.trained(root / "encoder", pooling=pooling, shared=shared)
+    export.run(root / "encoder", root / "out", ExportConfig(int8=request.param == "mean"))
+    return encoders.load(root / "encoder"), root / "out", OnnxEncoder(root / "out")
+
+
+@pytest.mark.parametrize("kind", ["query", "document"])
+def test_onnx_agrees_with_torch(both, kind):
+    trained, _folder, exported = both
+    for count in (1, 2, 3, len(NASTY)):
+        texts = NASTY[-count:]
+        vectors = exported.encode(texts, kind=kind)
+        assert vectors.dtype == np.float32
+        np.testing.assert_allclose(vectors, trained.encode(texts, kind=kind), atol=1e-4)
+        np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    assert exported.encode([], kind=kind).shape == (0, trained.width)
+
+
+def test_vectors_do_not_depend_on_the_batch(both):
+    exported = both[2]
+    together = exported.encode(NASTY)
+    alone = np.concatenate([exported.encode([text]) for text in NASTY])
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+    np.testing.assert_allclose(together, exported.encode(NASTY, batch=2), atol=1e-5)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.text(max_size=60) | st.sampled_from(NASTY), min_size=1, max_size=5))
+def test_texts_become_the_same_tokens_as_in_training(both, texts):
+    trained, _folder, exported = both
+    assert exported.tokenize(texts) == trained.tokenize(texts)
+
+
+def test_two_towers_are_two_files(both):
+    trained, folder, _exported = both
+    assert (folder / "document_encoder.onnx").exists() == (trained.document is not None)
+    assert (folder / "query_encoder.int8.onnx").exists() == (trained.pooling == "mean")
+
+
+def test_int8_is_measured_and_thrown_away_where_it_is_too_far(tmp_path):
+    toy.trained(tmp_path / "encoder")
+    export.run(tmp_path / "encoder", tmp_path / "out", ExportConfig(int8=True, int8_min_cosine=1.0))
+    facts = artifacts.read_json(tmp_path / "out" / "export.json")
+    assert 0.9 < facts["int8_cosine"] < 1.0
+    assert not (tmp_path / "out" / "query_encoder.int8.onnx").exists()
+
+
+@pytest.mark.parametrize("tower", ["query", "document"])
+def test_an_export_that_differs_is_refused(tmp_path, monkeypatch, tower):
+    """Planted: the ONNX file of one tower comes from another model."""
+    toy.trained(tmp_path / "encoder", shared=False)
+    toy.trained(tmp_path / "other", shared=False, seed=5)
+    export.run(tmp_path / "other", tmp_path / "wrong", ExportConfig())
+    write = export.export.write
+
+    def planted(encoder, source, folder, *, opset):
+        write(encoder, source, folder, opset=opset)
+        name = f"{tower}_encoder.onnx"
+        (folder / name).write_bytes((tmp_path / "wrong" / name).read_bytes())
+
+    monkeypatch.setattr(export.export, "write", planted)
+    with pytest.raises(InputError, match="ONNX differs from torch by"):
+        export.run(tmp_path / "encoder", tmp_path / "out", ExportConfig())
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith((".", "out"))] == []
+
+
+def test_a_folder_that_is_no_export_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"encoder.json: no such file"):
+        OnnxEncoder(tmp_path)
+    with pytest.raises(InputError, match="no encoder"):
+        export.run(tmp_path, tmp_path / "out", ExportConfig())

@@ -1,0 +1,114 @@
+"""Rows against one another over seeds: differences by hand, the seed's own spread counted, claims read as
+they stand.
+"""
+
+import math
+
+import pandas as pd
+import pytest
+
+from crops.retriever import ablations
+from crops.stages.learn import comparison
+
+
+def per_query(values, *, name="truth"):
+    """values: {(system, seed): [recall of each query]}"""
+    rows = [
+        {
+            "set": name,
+            "system": system,
+            "seed": seed,
+            "query": f"q{n}",
+            "recall_at_100": x,
+            "recall_at_20": x,
+            "ndcg_at_4": None,
+        }
+        for (system, seed), xs in values.items()
+        for n, x in enumerate(xs)
+    ]
+    return pd.DataFrame(rows).astype({"ndcg_at_4": float})
+
+
+def test_a_paired_difference_by_hand():
+    """One seed: gaps 0.1, 0.3, 0.2, 0.2: mean 0.2, variance 0.02 / 3, standard error sqrt(0.02 / 3 / 4) =
+    0.0408.
+    """
+    rows = per_query({("a", 0): [0.5, 0.6, 0.7, 0.8], ("b", 0): [0.4, 0.3, 0.5, 0.6]})
+    found = comparison.difference(rows, "a", "b")
+    assert found["queries"] == 4
+    assert found["difference"] == pytest.approx(0.2)
+    assert found["high"] - 0.2 == pytest.approx(1.959964 * math.sqrt(0.02 / 3 / 4), abs=1e-4)
+    assert comparison.difference(rows, "a", "nobody") is None
+
+
+def test_what_another_seed_turns_round_is_no_difference():
+    """Every query gains 0.1 with seed 0 and loses 0.1 with seed 1: no spread over queries, all of it over
+    seeds.
+
+    Means +0.1 and -0.1: variance 0.02, halved by two seeds: the interval is ±1.96 * 0.1.
+    """
+    rows = per_query({("a", 0): [0.6] * 9, ("b", 0): [0.5] * 9, ("a", 1): [0.5] * 9, ("b", 1): [0.6] * 9})
+    found = comparison.difference(rows, "a", "b")
+    assert (found["low"], found["high"]) == pytest.approx((-0.196, 0.196), abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("gap", "paper", "said"),
+    [
+        (0.1, 2.0, "appears"),
+        (-0.1, 2.0, "the other way round"),
+        (0.0, 2.0, "not seen"),
+        (0.1, None, "not measured"),
+    ],
+)
+def test_a_claim_is_read_by_its_sign_and_its_interval(gap, paper, said):
+    found = {"difference": gap, "low": gap - 0.05, "high": gap + 0.05}
+    assert comparison._against_paper(found, paper) == said
+
+
+def test_a_planted_collapse_is_found_and_the_choice_is_held_to_half_a_point():
+    every = {
+        "anchors >= 1": 0.80,
+        "anchors >= 3": 0.85,
+        "anchors >= 4": 0.90,
+        "binary labels": 0.70,
+        "chosen by the log": 0.893,
+    }
+    recall = {**every, ablations.FULL: 0.80}
+
+    def measured(name, shift):
+        values = {(row, 0): [x + shift + n / 1000 for n in range(20)] for row, x in recall.items()}
+        return per_query(values, name=name).drop(columns="seed")
+
+    seeds = [
+        pd.concat([measured(name, shift) for name in ("ct", "qr_relevant", "truth")])
+        for shift in (0.0, 0.001)
+    ]
+    found = comparison.compared(seeds, ["perspectives", "hierarchy"])
+    collapse = next(c for c in found["claims"]["perspectives"] if c["row"] == "binary labels")
+    assert collapse["shows"] == {"ct": "appears", "qr": "appears", "truth": "appears"}
+    assert collapse["sets"]["truth"]["difference"] == pytest.approx(-0.1)
+    assert found["hierarchy"]["sets"]["truth"] == {"best": "anchors >= 4", "gap": pytest.approx(-0.007)}
+    assert not found["hierarchy"]["within_half_a_point"]
+    assert "not within half a point" in found["findings"][-1]
+
+
+def test_every_row_of_every_table_is_a_variant_and_every_claim_a_row():
+    known = ablations.variants((1,))
+    assert ablations.TABLES
+    for table in ablations.TABLES.values():
+        assert set(table.rows) <= known.keys()
+        assert {c.row for c in table.claims} <= set(table.rows)
+        assert set(table.paper) <= set(table.rows)
+        assert {name for c in table.claims for name in (c.row, c.against)} <= set(table.rows) | {"clicks"}
+
+
+def test_the_papers_steps_are_the_differences_of_the_papers_rows():
+    """Two ways to the same numbers: the claims were typed from the text, the rows from its tables."""
+    for table in ablations.TABLES.values():
+        for claim in table.claims:
+            if claim.paper_ct is not None:
+                ours, theirs = table.paper[claim.row], table.paper[claim.against]
+                assert (claim.paper_ct, claim.paper_qr) == pytest.approx(
+                    (ours[0] - theirs[0], ours[1] - theirs[1]), abs=0.051
+                )

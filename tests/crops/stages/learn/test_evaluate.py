@@ -1,0 +1,190 @@
+"""The evaluation stage against trec_eval on the same rankings, its sets by hand, and null where nobody knows
+grades.
+"""
+
+import shutil
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import pytrec_eval
+
+from crops.config.evaluate import EvaluateConfig
+from crops.config.export import ExportConfig
+from crops.errors import InputError
+from crops.retriever import encoder as encoders
+from crops.stages.learn import evaluate
+from crops.stages.release import export
+from crops.tables import artifacts
+from tests.crops.stages import toy_release as toy
+
+CFG = EvaluateConfig(bootstrap=100)
+SYSTEMS = ("clicks", "crops", "crops_paper", "crops_no_knowledge")
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory):
+    """The stage on the toy catalogue with four systems and a champion; the champion is the ONNX form of
+    `crops`.
+    """
+    root = tmp_path_factory.mktemp("evaluate")
+    toy.mined(root / "mined"), toy.gated(root / "gated"), toy.write(root / "truth", RELEVANCE=toy.truth())
+    systems = {name: toy.trained(root / name, seed=seed) for seed, name in enumerate(SYSTEMS)}
+    export.run(systems["crops"], root / "champion", ExportConfig())
+    evaluate.run(
+        root / "mined",
+        root / "gated",
+        root / "out",
+        CFG,
+        systems=systems,
+        truth=root / "truth",
+        champion=root / "champion",
+    )
+    return root, systems, artifacts.read_json(root / "out" / "metrics.json")
+
+
+def test_every_set_and_system_is_there(chain):
+    _root, _systems, metrics = chain
+    names = {"bm25", *SYSTEMS, "champion"}
+    for measure in ("recall_at_20", "recall_at_100"):
+        assert {name: set(found) for name, found in metrics[measure].items()} == dict.fromkeys(
+            evaluate.SETS, names
+        )
+    assert (
+        set(metrics["ndcg_at_4"])
+        == set(metrics["never_exposed_found"])
+        == set(metrics["diversity_at_10"])
+        == names
+    )
+    # truth: 3 queries a topic; unseen: the keyword query; no_click: the tail query (2 searches, tail);
+    # qr_raw: it and subject0.
+    assert metrics["counts"] == {
+        "ct": 12,
+        "qr": 12,
+        "qr_raw": 13,
+        "qr_relevant": 13,
+        "truth": 36,
+        "unseen": 12,
+        "no_click": 12,
+        "qr_head": 1,
+        "qr_torso": 0,
+        "qr_tail": 12,
+    }
+    assert metrics["slices"]["torso"] is None
+
+
+def test_exported_champion_ranks_as_torch_does(chain):
+    _root, _systems, metrics = chain
+    assert all(found["champion"] == found["crops"] for found in metrics["recall_at_100"].values())
+    assert metrics["intervals"]["truth"]["crops_minus"]["champion"] == {
+        "difference": 0.0,
+        "low": 0.0,
+        "high": 0.0,
+    }
+
+
+def brute_force(systems):
+    """Rankings as a dictionary for trec_eval: every score of every document, in float64."""
+    names = sorted({row["query"] for row in toy.truth()})
+    model = encoders.load(systems["crops"])
+    documents = model.encode(toy.TEXTS, kind="document").astype(np.float64)
+    scores = model.encode(names, kind="query").astype(np.float64) @ documents.T
+    ids = [row["doc_id"] for row in toy.DOCUMENTS]
+    return {q: dict(zip(ids, row.tolist(), strict=True)) for q, row in zip(names, scores, strict=True)}
+
+
+def test_numbers_agree_with_trec_eval(chain):
+    root, systems, metrics = chain
+    run = brute_force(systems)
+    grades = {}
+    for row in toy.truth():
+        grades.setdefault(row["query"], {})[row["video_id"]] = row["grade"]
+    relevant = {q: {d: int(g >= 2) for d, g in known.items()} for q, known in grades.items()}
+    recall = pytrec_eval.RelevanceEvaluator(relevant, {"recall.20,100"}).evaluate(run)
+    ndcg = pytrec_eval.RelevanceEvaluator(grades, {"ndcg_cut.4"}).evaluate(run)
+    for k in (20, 100):
+        mean = np.mean([found[f"recall_{k}"] for found in recall.values()])
+        assert metrics[f"recall_at_{k}"]["truth"]["crops"] == pytest.approx(mean, abs=6e-5)
+    assert metrics["ndcg_at_4"]["crops"] == pytest.approx(
+        np.mean([x["ndcg_cut_4"] for x in ndcg.values()]), abs=6e-5
+    )
+    table = pq.read_table(root / "out" / "per_query.parquet").to_pylist()
+    ours = {r["query"]: r["recall_at_20"] for r in table if (r["set"], r["system"]) == ("unseen", "crops")}
+    assert len(ours) == 12
+    assert all(ours[q] == pytest.approx(recall[q]["recall_20"]) for q in ours)
+
+
+def test_never_exposed_found_by_hand(chain):
+    """subject t: relevant n = 0..9, of which 0, 3 were clicked and 1, 4 exposed: 6 hidden; the two other
+    queries hide all 10. BM25 on "subject t" finds the topic's 15 documents (all), on "keyword t" too, on
+    "part t subject t" too: 26 of 26.
+    """
+    _root, _systems, metrics = chain
+    assert metrics["never_exposed_found"]["bm25"] == 1.0
+
+
+def test_clicked_pairs_found_by_hand_apart_by_relevance():
+    """Query a clicked 1 (relevant) and 2 (not), found 1; b clicked 3 (not), found it; c has no grades and
+    does not count.
+    """
+    clicked, grades = {"a": {1, 2}, "b": {3}, "c": {9}}, {"a": {1: 3, 2: 1}, "b": {4: 2}}
+    ranked, place = np.array([[1, 7], [3, 4], [9, 8]]), {"a": 0, "b": 1, "c": 2}
+    found = evaluate._clicked_found(clicked, grades, ranked, place, complete=True)
+    judged = evaluate._clicked_found(clicked, grades, ranked, place, complete=False)
+    assert judged == {"relevant": 1.0, "not relevant": 0.0}, "of a sample, 3 is not judged and does not count"
+    assert found == {"relevant": 1.0, "not relevant": 0.5}
+    assert evaluate._clicked_found(clicked, None, np.array([[1, 7]]), {"a": 0}, complete=True) == {}
+
+
+def test_relevant_part_of_qr_is_ungated(chain):
+    """Each tail query has documents 0 (relevant) and 12 (grade 1): qr_relevant holds document 0 only, as
+    gated qr here.
+    """
+    root, _systems, _metrics = chain
+    table = pq.read_table(root / "out" / "per_query.parquet").to_pylist()
+    values = {(r["set"], r["query"]): r["recall_at_100"] for r in table if r["system"] == "bm25"}
+    assert values["qr_relevant", "part3 subject3"] == values["qr", "part3 subject3"] == 1.0
+
+
+def test_without_grades_sets_are_null(chain, tmp_path):
+    root, _systems, _metrics = chain
+    evaluate.run(root / "mined", root / "gated", tmp_path / "out", CFG, systems={})
+    metrics = artifacts.read_json(tmp_path / "out" / "metrics.json")
+    for name in ("qr_relevant", "truth", "unseen", "no_click"):
+        assert (
+            metrics["recall_at_100"][name] is metrics["recall_at_20"][name] is metrics["counts"][name] is None
+        )
+    assert metrics["ndcg_at_4"] == metrics["never_exposed_found"] == {"bm25": None}
+    assert metrics["recall_at_100"]["ct"]["bm25"] == 1.0
+    assert pq.read_schema(tmp_path / "out" / "per_query.parquet").field("ndcg_at_4").type == "double"
+
+
+def test_a_query_that_shares_no_word_finds_nothing_by_bm25(tmp_path):
+    mined = toy.mined(tmp_path / "mined")
+    toy.write(mined, TEST_CT=toy.pairs(("zebra", toy.doc(0, 0)), ("", toy.doc(0, 0))))
+    toy.write(mined, TEST_QR=toy.pairs(("zebra", toy.doc(0, 0))))
+    evaluate.run(mined, mined, tmp_path / "out", CFG, systems={})
+    metrics = artifacts.read_json(tmp_path / "out" / "metrics.json")
+    assert metrics["recall_at_100"]["ct"] == {"bm25": 0.0}
+    assert metrics["diversity_at_10"] == {"bm25": None}
+
+
+def test_too_many_queries_are_a_fixed_draw(chain, tmp_path):
+    root, _systems, _metrics = chain
+    few = CFG.model_copy(update={"max_queries": 5})
+    for name in ("a", "b"):
+        evaluate.run(root / "mined", root / "gated", tmp_path / name, few, systems={}, truth=root / "truth")
+    first, second = (pq.read_table(tmp_path / name / "per_query.parquet") for name in ("a", "b"))
+    assert first.equals(second)
+    assert artifacts.read_json(tmp_path / "a" / "metrics.json")["counts"]["truth"] == 5
+
+
+def test_what_is_missing_is_named(chain, tmp_path):
+    root, _systems, _metrics = chain
+    with pytest.raises(InputError, match="no encoder"):
+        evaluate.run(root / "mined", root / "gated", tmp_path / "out", CFG, systems={"crops": root / "truth"})
+    assert not (tmp_path / "out").exists()
+    mined = shutil.copytree(root / "mined", tmp_path / "mined")
+    toy.write(mined, TEST_CT=[], TEST_QR=[])
+    with pytest.raises(InputError, match="no test query at all"):
+        evaluate.run(mined, mined, tmp_path / "out", CFG, systems={})

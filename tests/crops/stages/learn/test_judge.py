@@ -1,0 +1,124 @@
+"""Out and back: the sheet is blind, grades become a table that ladder and evaluation use, and a wrong sheet
+is named.
+"""
+
+import csv
+import json
+
+import pyarrow as pa
+import pytest
+
+from crops.config.judge import JudgeConfig
+from crops.config.label import LabelConfig
+from crops.errors import InputError
+from crops.stages.learn import judge, label
+from crops.tables import artifacts, grades, records
+from tests.crops.stages import toy_release as toy
+
+
+@pytest.fixture
+def asked(tmp_path):
+    """Six topics: clicks of the own topic with θ 0.9, exposed videos of another one with θ 0.8 (θ is wrong
+    about those).
+    """
+    one = {"later_query": None, "first_ts": 0, "support": 1, "kept": True}
+    rows = [
+        {**one, "query": f"subject{t}", "doc_id": toy.doc(topic, n), "perspective": name, "theta": theta}
+        for t in range(toy.TOPICS)
+        for n in range(3)
+        for name, topic, theta in (("click", t, 0.9), ("exposed", (t + 1) % toy.TOPICS, 0.8))
+    ]
+    toy.write(tmp_path / "scored", SCORED=rows, KNOWLEDGE=[])
+    toy.write(tmp_path / "mined", DOCUMENTS=toy.DOCUMENTS)
+    report = judge.export(tmp_path / "scored", tmp_path / "mined", tmp_path / "ask", JudgeConfig())
+    assert report.numbers == {"pairs_click": 3 * toy.TOPICS, "pairs_exposed": 3 * toy.TOPICS}
+    return tmp_path
+
+
+def filled(folder, path, grade):
+    key = json.loads((folder / "ask" / "key.json").read_text())
+    with (folder / "ask" / "sheet.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        row["grade"] = grade(key[row["pair_id"]])
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0].keys())
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def test_what_raters_see_names_no_perspective_and_no_score(asked):
+    for name in ("sheet.csv", "judge.html"):
+        shown = (asked / "ask" / name).read_text()
+        assert "subject1" in shown
+        assert not any(word in shown for word in ("exposed", "theta", "0.8", "doc_id", "video_id"))
+
+
+def test_grades_come_back_and_the_ladder_believes_them(asked):
+    first = filled(asked, asked / "anna.csv", lambda pair: 3 if pair["perspective"] == "click" else 0)
+    second = filled(asked, asked / "ben.csv", lambda pair: 2 if pair["perspective"] == "click" else "")
+    report = judge.read(asked / "ask", [first, second], asked / "judged")
+    assert report.numbers["relevant_share_click"] == 1.0
+    assert report.numbers["relevant_share_exposed"] == 0.0
+    found = grades.read(asked / "judged")
+    assert not found.complete
+    assert sorted(found.table["grade"].unique()) == [0, 2]
+    trusting = label.run(
+        asked / "scored", asked / "labelled", LabelConfig(judged_pairs=10), judged=asked / "judged"
+    )
+    told = artifacts.read_json(asked / "labelled" / "label.json")
+    assert told["ladder"]["3"] == 0.0
+    assert told["hierarchy"]["judged_labels"] == ["3", "4"]
+    assert told["hierarchy"]["anchor_min_candidates"] == [4]
+    label.run(asked / "scored", asked / "believing", LabelConfig())
+    assert artifacts.read_json(asked / "believing" / "label.json")["hierarchy"]["anchor_min_candidates"] == [
+        3
+    ], "θ alone says so"
+    assert trusting.numbers["samples"]
+
+
+def test_a_sample_says_nothing_of_pairs_outside_it(asked):
+    table = pa.table({"query": ["q"], "video_id": ["a"], "grade": pa.array([3], pa.int8())})
+    import pandas as pd
+
+    queries, docs = pd.Series(["q", "q", "r"]), pd.Series(["a", "b", "a"])
+    for complete, expected in ((True, [1.0, 0.0, None]), (False, [1.0, None, None])):
+        folder = asked / f"known-{complete}"
+        artifacts.write(folder, records.RELEVANCE, table)
+        if not complete:
+            artifacts.write_json(folder / grades.SAMPLE, {})
+        found = grades.read(folder).relevant(queries, docs)
+        assert [None if x != x else x for x in found.tolist()] == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("pair_id,grade\np0001,7\n", "row 2: grade is '7'"),
+        ("pair_id,grade\np0001,1\nnobody,2\n", "row 3: pair_id 'nobody'"),
+        ("pair_id,note\np0001,1\n", "column 'grade' is missing"),
+        ("pair_id,grade\np0001,1\np0001,2\n", "two grades, 1 and 2"),
+        ("pair_id,grade\np0001,\n", "no grade at all"),
+    ],
+)
+def test_a_wrong_sheet_is_named_with_its_row(asked, text, words):
+    (asked / "bad.csv").write_text(text)
+    with pytest.raises(InputError, match=words):
+        judge.read(asked / "ask", [asked / "bad.csv"], asked / "out")
+    assert not (asked / "out").exists()
+
+
+@pytest.mark.browser
+def test_the_page_grades_by_keys_and_saves_a_sheet(asked, chromium):
+    page = chromium.new_page()
+    page.goto((asked / "ask" / "judge.html").as_uri())
+    for key in ("3", "0", "ArrowLeft", "1"):
+        page.keyboard.press(key)
+    assert page.inner_text("#place") == f"pair 3 of {6 * toy.TOPICS}, 2 judged"
+    with page.expect_download() as saved:
+        page.click("#save")
+    saved.value.save_as(asked / "grades.csv")
+    with (asked / "grades.csv").open(newline="") as file:
+        assert [row["grade"] for row in csv.DictReader(file)][:3] == ["3", "1", ""]
+    judge.read(asked / "ask", [asked / "grades.csv"], asked / "judged")

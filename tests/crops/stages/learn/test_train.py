@@ -1,0 +1,108 @@
+"""Training on a toy log: batches mask what they must, a killed run resumes to the same curve, systems see
+their own samples.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from crops.config.train import TrainConfig
+from crops.retriever import encoder as encoders
+from crops.retriever.batch import Batches, pairs
+from crops.stages.learn import train
+from crops.tables import artifacts, records
+
+CFG = TrainConfig(steps=12, check_every=3, batch_queries=4, patience=9)
+
+
+def toy(folder):
+    docs = [{"doc_id": f"v{i}", "text": f"video about topic{i % 6} number {i}"} for i in range(36)]
+    names = ("click", "exposed", "ranked", "filtered")
+    rows = [
+        {
+            "query": f"topic{t}",
+            "doc_id": f"v{t + 6 * k}",
+            "perspective": names[k],
+            "label": 4 - k,
+            "theta": None,
+        }
+        for t in range(6)
+        for k in range(4)
+    ]
+    origins = [{name: row[name] for name in ("query", "doc_id", "perspective")} for row in rows]
+    valid = [{"query": f"topic{t}", "video_id": f"v{t + 24}", "later_query": "x"} for t in range(6)]
+    asked = [{"query": f"topic{t}", "split": "train", "searches": 1, "clicks": 1} for t in range(6)]
+    folder.mkdir(exist_ok=True)
+    for table, content in (
+        (records.DOCUMENTS, docs),
+        (records.SAMPLES, rows),
+        (records.ORIGINS, origins),
+        (records.VALID_QR, valid),
+        (records.QUERIES, asked),
+    ):
+        artifacts.write(folder, table, pa.Table.from_pylist(content, schema=table.schema))
+    artifacts.write_json(
+        folder / "label.json",
+        {
+            "hierarchy": {
+                "anchor_min_candidates": [4, 3],
+                "labels": {name: 4 - k for k, name in enumerate(names)},
+            }
+        },
+    )
+    return folder
+
+
+def test_a_known_sample_that_was_not_drawn_is_masked():
+    """Query a knows t1..t3; drawn are 1 positive of 2. Query b drew t2: for a it is -1 or its own label,
+    never 0.
+    """
+    data = pairs([("a", "t1", 4), ("a", "t2", 4), ("a", "t3", 1), ("b", "t2", 4), ("c", "t9", 4)])
+    for step in range(20):
+        batch = Batches(data, anchor_min=4, size=3, positives=1, lower=1, seed=0).at(step)
+        for row, q in enumerate(batch.queries):
+            known = set(data.text[data.query == q])
+            assert all((batch.labels[row, c] != 0) == (t in known) for c, t in enumerate(batch.texts))
+
+
+def test_a_query_without_label_zero_is_refused():
+    with pytest.raises(ValueError, match="label-0"):
+        Batches(
+            pairs([("a", "t1", 4), ("b", "t1", 4)]), anchor_min=4, size=2, positives=4, lower=2, seed=0
+        ).at(0)
+
+
+@pytest.mark.parametrize("system", train.SYSTEMS)
+def test_every_system_trains_and_loads(tmp_path, system):
+    data = toy(tmp_path / "in")
+    train.run(data, data, tmp_path / "out", CFG, system=system)
+    vectors = encoders.load(tmp_path / "out").encode(["topic1", "topic2"], kind="query")
+    assert vectors.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
+
+
+def test_killed_run_ends_with_the_same_bytes(tmp_path):
+    data = toy(tmp_path / "in")
+    train.run(data, data, tmp_path / "whole", CFG, system="clicks")
+    code = f"""
+import os, signal, pathlib
+from crops.config.train import TrainConfig
+from crops.stages.learn import train
+p = pathlib.Path({str(tmp_path)!r})
+cfg = TrainConfig.from_json({CFG.model_dump_json()!r})
+kill = lambda step, _: os.kill(os.getpid(), signal.SIGKILL) if step == 6 else None
+train.run(p / "in", p / "in", p / "killed", cfg, system="clicks", log=kill)
+"""
+    died = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": "."}, check=False)
+    assert died.returncode == -signal.SIGKILL
+    assert not (tmp_path / "killed").exists()
+    steps = []
+    train.run(data, data, tmp_path / "killed", CFG, system="clicks", log=lambda step, _: steps.append(step))
+    assert steps == [9, 12]
+    for name in ("train.json", "encoder/model.safetensors"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes()

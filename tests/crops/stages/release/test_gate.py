@@ -1,0 +1,171 @@
+"""The gate over planted evaluations: swapped systems flip the verdict, and the verb's exit code says it."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner
+
+from crops.cli import release
+from crops.config.gate import GateConfig
+from crops.errors import InputError
+from crops.stages.release import gate
+from crops.tables import artifacts
+
+CFG = GateConfig()
+
+
+def planted(folder, *, at_20=0.0, **gains):
+    """per_query.parquet of two systems: `a` has recall 0.5 ± noise, `b` as much plus the gain of the set. 40
+    queries a set.
+
+    at_20: what `b` gains more among the first twenty.
+    """
+    folder.mkdir(parents=True)
+    rows = []
+    for name, gain in gains.items():
+        noise = np.random.default_rng(len(name)).uniform(-0.1, 0.1, (2, 40))
+        for n in range(40):
+            for system, value in (("a", 0.5), ("b", 0.5 + gain)):
+                found = value + noise[0, n] + 0.1 * noise[1, n] * (system == "b")
+                first = found + at_20 * (system == "b")
+                rows.append(
+                    {
+                        "set": name,
+                        "system": system,
+                        "query": f"q{n}",
+                        "recall_at_20": first,
+                        "recall_at_100": found,
+                    }
+                )
+    pq.write_table(pa.Table.from_pylist(rows), folder / "per_query.parquet")
+    return folder
+
+
+def facts(root, *, encode_ms=1.0, recall=1.0):
+    for name, file, values in (
+        ("export", "export.json", {"encode_ms": encode_ms}),
+        ("index", "index.json", {"recall_against_exact": recall}),
+    ):
+        (root / name).mkdir(parents=True, exist_ok=True)
+        artifacts.write_json(root / name / file, values)
+    return {"export": root / "export", "index": root / "index"}
+
+
+def verdict(root, metrics, *, challenger="b", champion="a", cfg=CFG, **numbers):
+    gate.run(metrics, root / "out", cfg, **facts(root, **numbers), challenger=challenger, champion=champion)
+    return artifacts.read_json(root / "out" / "verdict.json")
+
+
+def test_the_same_data_swapped_flips_the_verdict(tmp_path):
+    metrics = planted(tmp_path / "m", qr_raw=0.1, qr=0.0, qr_tail=0.05, ct=0.0)
+    there = verdict(tmp_path, metrics)
+    back = verdict(tmp_path, metrics, challenger="a", champion="b")
+    assert (there["verdict"], back["verdict"]) == ("promote", "reject")
+    assert (there["champion"], back["champion"]) == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("at_100", "at_20", "said"), [(0.0, 0.1, "promote"), (0.1, -0.2, "reject"), (0.0, 0.0, "reject")]
+)
+def test_the_gain_is_that_of_the_mean_of_20_and_100(tmp_path, at_100, at_20, said):
+    """0 and +0.1: mean +0.05. +0.1 and -0.1: nothing."""
+    metrics = planted(tmp_path / "m", at_20=at_20, qr_raw=at_100, qr=0.0, qr_tail=0.0, ct=0.0)
+    assert verdict(tmp_path, metrics)["verdict"] == said
+
+
+@pytest.mark.parametrize("guard", ["ct", "qr", "qr_tail"])
+def test_a_loss_on_a_guardrail_rejects(tmp_path, guard):
+    found = verdict(tmp_path, planted(tmp_path / "m", **{"qr_raw": 0.1, guard: -0.1}))
+    assert found["verdict"] == "reject"
+    assert found["reasons"][0].startswith(f"recall@100 on {guard}:")
+
+
+def test_a_gain_on_ct_alone_promotes_nothing(tmp_path):
+    assert verdict(tmp_path, planted(tmp_path / "m", qr_raw=0.0, ct=0.3))["verdict"] == "reject"
+
+
+@pytest.mark.parametrize(
+    ("numbers", "says"), [({"encode_ms": 51.0}, "median time"), ({"recall": 0.94}, "index recall")]
+)
+def test_index_recall_and_latency_are_bounds(tmp_path, numbers, says):
+    found = verdict(tmp_path, planted(tmp_path / "m", qr_raw=0.1), **numbers)
+    assert found["verdict"] == "reject"
+    assert says in found["reasons"][0]
+
+
+def test_unmeasured_latency_is_unknown_not_passed(tmp_path):
+    assert verdict(tmp_path, planted(tmp_path / "m", qr_raw=0.1), encode_ms=None)["verdict"] == "unknown"
+
+
+def test_recall_below_the_floor_rejects_however_much_better(tmp_path):
+    found = verdict(tmp_path, planted(tmp_path / "m", qr_raw=0.1), cfg=GateConfig(min_recall=0.8))
+    assert found["verdict"] == "reject"
+
+
+def test_few_queries_are_unknown(tmp_path):
+    found = verdict(tmp_path, planted(tmp_path / "m", qr_raw=0.1), cfg=GateConfig(min_queries=41))
+    assert (found["verdict"], found["reasons"]) == ("unknown", ["qr_raw: 40 queries, 41 are needed to tell"])
+
+
+def test_a_system_that_was_not_measured_is_named(tmp_path):
+    metrics = planted(tmp_path / "m", qr_raw=0.1)
+    with pytest.raises(InputError, match="holds no system 'crps'; systems: a, b"):
+        verdict(tmp_path, metrics, challenger="crps")
+    with pytest.raises(InputError, match="holds no system 'clicks'"):
+        verdict(tmp_path, metrics, champion=None)
+    with pytest.raises(InputError, match="no such file; expected a folder that `crops evaluate` wrote"):
+        verdict(tmp_path, tmp_path)
+    assert not (tmp_path / "out").exists()
+
+
+def typed(root, metrics, *more):
+    found = facts(root)
+    command = [
+        "--metrics",
+        metrics,
+        "--export",
+        found["export"],
+        "--index",
+        found["index"],
+        "--out",
+        root / "out",
+        *more,
+    ]
+    return CliRunner().invoke(release.gate, list(map(str, command)))
+
+
+@pytest.mark.parametrize(
+    ("gain", "queries", "code"),
+    [(0.1, 30, 0), (-0.1, 30, 3), (0.1, 50, 4)],
+    ids=["promote", "reject", "unknown"],
+)
+def test_exit_code_of_the_verb(tmp_path, gain, queries, code):
+    config = tmp_path / "config.yaml"
+    config.write_text(f"gate: {{min_queries: {queries}}}\n")
+    sides = ["--challenger", "b", "--champion", "a", "--config", config]
+    done = typed(tmp_path, planted(tmp_path / "m", qr_raw=gain), *sides)
+    assert done.exit_code == code, done.output
+    assert artifacts.read_json(tmp_path / "out" / "verdict.json")["verdict"] in done.output
+
+
+def test_the_verb_holds_against_the_champion_where_it_was_measured(tmp_path):
+    """Challenger `crops` beats `clicks` but not `champion`: the verb's default must not take the easier
+    one.
+    """
+    folder = tmp_path / "m"
+    folder.mkdir()
+    rows = [
+        {
+            "set": "qr_raw",
+            "system": system,
+            "query": f"q{n}",
+            "recall_at_20": value,
+            "recall_at_100": value + n / 1000,
+        }
+        for n in range(40)
+        for system, value in (("clicks", 0.4), ("crops", 0.5), ("champion", 0.6))
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), folder / "per_query.parquet")
+    assert typed(tmp_path, folder).exit_code == 3
+    assert artifacts.read_json(tmp_path / "out" / "verdict.json")["champion"] == "champion"

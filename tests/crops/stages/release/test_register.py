@@ -1,0 +1,231 @@
+"""Export, index and register as one release: the probes come back to the digit, aliases have one winner, and
+a registration that was killed leaves no version. One MLflow registry per test module, because MLflow alone
+takes seconds to load.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from crops.config.export import ExportConfig
+from crops.config.index import IndexConfig
+from crops.config.register import RegisterConfig
+from crops.errors import InputError, ServiceError
+from crops.release import index as indexes
+from crops.release.encoder import OnnxEncoder
+from crops.services import registry
+from crops.stages.release import baseline, champion, export, index, register
+from crops.tables import artifacts
+from tests.crops.stages import toy_release as toy
+
+CFG = RegisterConfig(probes=8, max_training_pairs=5)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A champion registered by `baseline` (seed 0) and everything for a challenger (seed 1)."""
+    root = tmp_path_factory.mktemp("release")
+    mined = toy.mined(root / "mined")
+    origins = [
+        {"query": f"subject{t}", "doc_id": toy.doc(t, n), "perspective": p}
+        for t in range(toy.TOPICS)
+        for n, p in enumerate(("click", "feed", "exposed"))
+    ]
+    toy.write(root / "samples", ORIGINS=origins)
+    for seed, name in enumerate(("clicks", "crops")):
+        toy.trained(root / name, seed=seed)
+        export.run(root / name, root / f"{name}-onnx", ExportConfig())
+        index.run(root / f"{name}-onnx", mined, root / f"{name}-index", IndexConfig())
+    uri = registry.uri_of(root / "registry")
+    baseline.run(*parts(root, "clicks"), root / "baseline", CFG, registry=uri)
+    return root, uri
+
+
+def parts(root, name):
+    return root / f"{name}-onnx", root / f"{name}-index", root / "mined", root / "samples"
+
+
+def versions(uri):
+    with registry.client_of(uri) as client:
+        return sorted(int(v.version) for v in client.search_model_versions("name='crops'"))
+
+
+def test_a_downloaded_release_is_whole_and_encodes_its_probes(made, tmp_path):
+    root, uri = made
+    about = artifacts.read_json(root / "baseline" / "release.json")
+    assert (about["alias"], about["uri"], registry.holder(uri, "champion")) == (
+        "champion",
+        "models:/crops/1",
+        "1",
+    )
+    release = registry.download(uri, "1", tmp_path / "release")
+    probes = artifacts.read_json(release / "fingerprint.json")
+    assert probes["queries"] == [f"subject{t}" for t in range(8)]
+    np.testing.assert_allclose(OnnxEncoder(release).encode(probes["queries"]), probes["vectors"], atol=2e-6)
+    listed = artifacts.read_json(release / "checksums.json")
+    files = {p.relative_to(release).as_posix() for p in release.rglob("*") if p.is_file()}
+    assert files == {*listed, "checksums.json"}
+    assert {
+        "documents/part-0.parquet",
+        "query_encoder.onnx",
+        "tokenizer.json",
+        "index.faiss",
+        "MODEL_CARD.md",
+    } <= files
+    facts = artifacts.read_json(release / "index.json")
+    ids = tuple(pq.read_table(release / "doc_ids.parquet")["doc_id"].to_pylist())
+    loaded = indexes.load(release / "index.faiss", ids, checksum=facts["sha256"], width=facts["width"])
+    rows = loaded.search(OnnxEncoder(release).encode(["subject3"]), 5)[1][0]
+    assert all(ids[r].startswith("v03") for r in rows)
+    kept = pq.read_table(release / "training_pairs.parquet").to_pylist()
+    assert [(r["query"], r["perspective"]) for r in kept] == [
+        ("subject0", "click"),
+        ("subject0", "feed"),
+        ("subject1", "click"),
+        ("subject1", "feed"),
+        ("subject2", "click"),
+    ]
+
+
+def test_the_champion_comes_to_disk_and_none_is_an_empty_folder(made, tmp_path):
+    _root, uri = made
+    champion.run(tmp_path / "held", registry=uri)
+    assert (tmp_path / "held" / "query_encoder.onnx").is_file()
+    report = champion.run(tmp_path / "none", registry=registry.uri_of(tmp_path / "empty"))
+    assert (report.numbers["champion_found"], list((tmp_path / "none").iterdir())) == (0, [])
+
+
+def test_a_second_first_champion_is_refused_and_the_same_one_is_no_second(made, tmp_path):
+    """Started again, baseline finds its own version and ends the same; another release cannot take the alias
+    unseen.
+    """
+    root, uri = made
+    baseline.run(*parts(root, "clicks"), tmp_path / "again", CFG, registry=uri)
+    assert artifacts.read_json(tmp_path / "again" / "release.json")["version"] == "1"
+    with pytest.raises(ServiceError, match="alias champion points to version 1, expected None"):
+        baseline.run(*parts(root, "crops"), tmp_path / "other", CFG, registry=uri)
+    assert registry.holder(uri, "champion") == "1"
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("verdict", ["reject", "unknown"])
+def test_what_the_gate_does_not_promote_is_not_registered(made, tmp_path, verdict):
+    root, uri = made
+    before = versions(uri)
+    (tmp_path / "gate").mkdir()
+    artifacts.write_json(tmp_path / "gate" / "verdict.json", {"verdict": verdict, "reasons": ["because"]})
+    register.run(*parts(root, "crops"), tmp_path / "out", CFG, registry=uri, verdict=tmp_path / "gate")
+    assert artifacts.read_json(tmp_path / "out" / "release.json") == {
+        "uri": None,
+        "reason": f"the gate says {verdict}",
+    }
+    assert versions(uri) == before
+
+
+def test_two_processes_race_for_an_alias_and_one_wins(made):
+    root, uri = made
+    registry.register(uri, root / "clicks-onnx", tags={"checksums": "x"})
+    code = """
+import sys
+from crops.errors import ServiceError
+from crops.services import registry
+registry.holder(sys.argv[1], "challenger")
+print("ready", flush=True); sys.stdin.readline()
+try: registry.move(sys.argv[1], "challenger", sys.argv[2], expected=None, reason="race"); print("won")
+except ServiceError as error: print("lost", error)
+"""
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, uri, v],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": "."},
+        )
+        for v in ("1", "2")
+    ]
+    assert [c.stdout.readline() for c in children] == ["ready\n"] * 2
+    for child in children:
+        child.stdin.write("\n")
+        child.stdin.flush()
+    said = [c.communicate(timeout=120)[0].split()[0] for c in children]
+    assert sorted(said) == ["lost", "won"]
+    winner = str(said.index("won") + 1)
+    assert registry.holder(uri, "challenger") == winner
+    with registry.client_of(uri) as client:
+        assert client.get_model_version("crops", winner).tags["alias.challenger"] == "from nothing: race"
+
+
+def test_a_killed_registration_leaves_no_version_and_is_made_up(made, tmp_path):
+    """SIGKILL once the files are uploaded and before the version is made; then the same command."""
+    root, uri = made
+    before = versions(uri)
+    code = f"""
+import os, pathlib, signal
+import mlflow
+from crops.config.register import RegisterConfig
+from crops.stages.release import register
+mlflow.MlflowClient.create_model_version = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)
+root = pathlib.Path({str(root)!r})
+cfg = RegisterConfig.from_json({CFG.model_dump_json()!r})
+register.run(root / "crops-onnx", root / "crops-index", root / "mined", root / "samples",
+             pathlib.Path({str(tmp_path / "out")!r}), cfg, registry={uri!r})
+"""
+    died = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": "."}, check=False)
+    assert died.returncode == -signal.SIGKILL
+    assert versions(uri) == before
+    assert not (tmp_path / "out").exists()
+    register.run(*parts(root, "crops"), tmp_path / "out", CFG, registry=uri)
+    version = artifacts.read_json(tmp_path / "out" / "release.json")["version"]
+    assert versions(uri) == [*before, int(version)]
+    assert registry.holder(uri, "challenger") == version
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_damaged_release_is_refused(made, tmp_path):
+    _root, uri = made
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "a").write_text("a")
+    artifacts.write_json(folder / "checksums.json", {"a": "0" * 64})
+    version = registry.register(
+        uri, folder, name="damaged", tags={"checksums": indexes.sha256(folder / "checksums.json")}
+    )
+    with pytest.raises(ServiceError, match="damaged version 1: a is not what was registered"):
+        registry.download(uri, version, tmp_path / "out", name="damaged")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("first", ["holder(uri, 'champion')", "download(uri, '1', out)"])
+def test_mlflow_reports_nothing(made, tmp_path, first):
+    """Whatever is asked of it first, in a process of its own: MLflow decides when it is imported, and is
+    silent in a CI.
+    """
+    code = (
+        "from pathlib import Path; from crops.services import registry; uri, out = "
+        f"{made[1]!r}, Path({str(tmp_path / 'out')!r})\n"
+        f"registry.{first}\n"
+        "from mlflow.telemetry.client import get_telemetry_client; print('reports to', "
+        "get_telemetry_client())"
+    )
+    env = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ} | {"PYTHONPATH": "."}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert "reports to None" in done.stdout, done.stdout + done.stderr
+
+
+def test_a_registry_that_cannot_be_reached_is_one_line():
+    with pytest.raises(ServiceError, match="the registry says") as raised:
+        registry.holder("http://127.0.0.1:9", "champion")
+    assert "\n" not in str(raised.value)
+
+
+def test_an_empty_catalogue_is_not_indexed(made, tmp_path):
+    root, _uri = made
+    empty = toy.write(tmp_path / "mined", DOCUMENTS=[])
+    with pytest.raises(InputError, match="no document"):
+        index.run(root / "crops-onnx", empty, tmp_path / "out", IndexConfig())

@@ -1,0 +1,129 @@
+"""`crops experiment`: tables in, readout out; what changed is computed and nothing else; what is missing is
+said.
+"""
+
+import json
+import re
+import shutil
+from datetime import timedelta
+
+import pytest
+from click.testing import CliRunner
+
+from crops.cli.main import main
+from crops.config.experiment import ExperimentConfig
+from crops.errors import CropsError
+from crops.stages.trial import experiment
+from crops.tables import artifacts, records
+from tests.crops.experiment import logs
+
+CONFIG = ExperimentConfig(threads=1, planned_users=400)
+
+
+@pytest.fixture(scope="module")
+def events(tmp_path_factory):
+    return logs.write(tmp_path_factory.mktemp("events"), *logs.experiment(users=500, days=3, lift=0.6))
+
+
+def read(folder):
+    return json.loads((folder / "readout.json").read_text())
+
+
+def test_a_planted_effect_is_found_and_said_in_words(events, tmp_path):
+    experiment.run(events, tmp_path / "out", CONFIG)
+    found = read(tmp_path / "out")
+    assert found["verdict"] == "better"
+    assert found["metrics"]["ctr"]["low"] < 0.6 < found["metrics"]["ctr"]["high"]
+    assert found["metrics"]["rqr"]["lift"] < 0
+    assert found["metrics"]["rqr"]["verdict"] == "better"
+    assert found["metrics"]["ctr"]["stands"] is True
+    assert [p["date"] for p in found["metrics"]["ctr"]["by_day"]] == [
+        "2026-02-01",
+        "2026-02-02",
+        "2026-02-03",
+    ]
+    assert set(found["metrics"]["ctr"]["segments"]) == {f"query: {b}" for b in records.BANDS} | {
+        "user: new",
+        "user: seen before",
+    }
+    assert found["paths"]["treatment"]["dense"]["ratio_show"] == 0.25
+    text = " ".join(re.sub(r"<[^>]+>", " ", (tmp_path / "out" / "readout.html").read_text()).split())
+    assert "Treatment is better. Decided by CTR" in text
+    assert "arXiv 2511.15443" in text
+
+
+def test_only_days_that_changed_are_computed_and_the_answer_is_that_of_all(events, tmp_path):
+    copy, out = shutil.copytree(events, tmp_path / "events"), tmp_path / "out"
+    late = copy / "searches" / "date=2026-02-03"
+    late.rename(tmp_path / "late")
+    assert experiment.run(copy, out, CONFIG).numbers["days_computed"] == 3
+    assert experiment.run(copy, out, CONFIG).numbers["days_computed"] == 0
+    (tmp_path / "late").rename(late)
+    # The last day that was known before changes, too: its last searches may have been reformulated after
+    # midnight.
+    assert experiment.run(copy, out, CONFIG).numbers["days_computed"] == 2
+    experiment.run(copy, tmp_path / "whole", CONFIG)
+    assert read(out) == read(tmp_path / "whole")
+
+
+def test_the_period_is_cut_by_since_and_until(events, tmp_path):
+    one_day = ExperimentConfig(
+        threads=1, since=logs.START + timedelta(days=1), until=logs.START + timedelta(days=2)
+    )
+    experiment.run(events, tmp_path / "out", one_day)
+    assert [p["date"] for p in read(tmp_path / "out")["metrics"]["ctr"]["by_day"]] == ["2026-02-02"]
+
+
+def test_without_arms_videos_or_paths_it_says_so_and_decides_nothing(tmp_path):
+    rows = [logs.search(f"s{n}", "u", logs.START + timedelta(hours=n)) for n in range(3)]
+    logs.write(tmp_path / "events", rows, [logs.result("s0")])
+    report = experiment.run(tmp_path / "events", tmp_path / "out", CONFIG)
+    found = read(tmp_path / "out")
+    assert (found["verdict"], found["metrics"]["ctr"]["p"], found["srm"]["p"]) == ("unknown", None, None)
+    assert any("no search has an arm" in note for note in report.notes)
+    assert any("no table videos" in note for note in report.notes)
+
+
+def test_the_verb_and_its_one_line_errors(events, tmp_path):
+    out = tmp_path / "out"
+    done = CliRunner().invoke(
+        main, ["experiment", "--events", str(events), "--out", str(out), "--metric", "rqr"]
+    )
+    assert done.exit_code == 0, done.output
+    assert read(out)["primary"] == "rqr"
+    assert {p.name for p in out.iterdir()} >= {"readout.json", "readout.html"}
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CropsError, match="no Parquet file of the table 'searches'"):
+        experiment.run(tmp_path / "empty", tmp_path / "other", CONFIG)
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [390, 1280])
+def test_in_a_browser_the_page_fits_a_phone_and_a_desk(events, tmp_path, width):
+    browser = shutil.which("chromium")
+    if browser is None:
+        pytest.skip("chromium is not installed")
+    from playwright.sync_api import sync_playwright
+
+    experiment.run(events, tmp_path / "out", CONFIG)
+    with sync_playwright() as driver:
+        chromium = driver.chromium.launch(
+            executable_path=browser, args=["--no-sandbox", "--disable-background-networking"]
+        )
+        tab = chromium.new_page(viewport={"width": width, "height": 900})
+        errors: list[str] = []
+        tab.on("pageerror", lambda error: errors.append(str(error)))
+        tab.goto(f"file://{tmp_path}/out/readout.html")
+        assert tab.evaluate("document.documentElement.scrollWidth") <= width, "the page scrolls sideways"
+        assert tab.locator("svg").count() == 5  # lifts, three metrics over time, segments
+        tab.screenshot(path=str(tmp_path / "page.png"), full_page=True)
+        chromium.close()
+    assert not errors
+
+
+def test_artifacts_of_the_readout_read_back_as_their_tables(events, tmp_path):
+    experiment.run(events, tmp_path / "out", CONFIG)
+    days = artifacts.read(tmp_path / "out", records.USER_DAYS)
+    assert set(days["date"].to_pylist()) == {"2026-01-31", "2026-02-01", "2026-02-02", "2026-02-03"}
+    assert artifacts.read(tmp_path / "out", records.PATH_DAYS).num_rows == 3 * 2 * 3

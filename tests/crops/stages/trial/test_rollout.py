@@ -1,0 +1,377 @@
+"""The controller on a real registry and manifest: killed between any two writes it ends the same; a real
+Prometheus is asked.
+"""
+
+import json
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+
+from crops.config.deploy import DeployConfig
+from crops.config.rollout import AB, RolloutConfig, Step
+from crops.errors import ConfigError, CropsError, ServiceError
+from crops.experiment import features
+from crops.experiment import rollout as rules
+from crops.experiment.rollout import Measurements, Readout
+from crops.release import manifest
+from crops.release.index import sha256
+from crops.services import registry
+from crops.stages.release import deploy
+from crops.stages.trial import follow, rollout
+from crops.stages.trial.rollout import Place
+from crops.tables import artifacts
+
+PLAN = RolloutConfig(
+    steps=(Step(coverage=0.1, dwell_s=10, min_users=1), Step(coverage=0.5, dwell_s=10, min_users=1)),
+    ab=AB(min_s=10, max_s=1000, min_users=1),
+    max_skew_s=1e9,
+)
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """Two registered versions, champion 1 in service, challenger 2; Triton alone is not there."""
+    uri = registry.uri_of(tmp_path / "registry")
+    for version in (1, 2):
+        folder = tmp_path / f"made-{version}"
+        folder.mkdir()
+        (folder / "file").write_text(str(version))
+        artifacts.write_json(folder / "checksums.json", {"file": sha256(folder / "file")})
+        registry.register(uri, folder, tags={"checksums": sha256(folder / "checksums.json")})
+    for alias, version in (("champion", "1"), ("challenger", "2")):
+        registry.move(uri, alias, version, expected=None, reason="test")
+    monkeypatch.setattr(deploy.repository, "write", lambda *a, **k: None)
+    monkeypatch.setattr(deploy.control, "load", lambda *a, **k: None)
+    cfg = DeployConfig(manifest=str(tmp_path / "manifest.json"), releases=str(tmp_path / "releases"))
+    deploy.release("crops", "1", "control", cfg, registry_uri=uri)
+    return Place(
+        folder=tmp_path / "rollout",
+        prometheus="http://127.0.0.1:1",
+        registry=uri,
+        features=tmp_path / "features.json",
+        readout=None,
+        deploy=cfg,
+    )
+
+
+def in_service(place):
+    arms = {arm: held.uri[-1] for arm, held in manifest.read(place.deploy.manifest).arms.items()}
+    experiments = features.parse(features.load(place.features))
+    return arms, [e.coverage for e in experiments], registry.holder(place.registry, "champion")
+
+
+def seen(verdict=None):
+    rails = {g.name: {"control": 100.0, "treatment": 100.0} for g in PLAN.guardrails}
+    counts = {g.name: {"control": 1e5, "treatment": 1e5} for g in PLAN.guardrails}
+    read = Readout(verdict=verdict, reason="r", users=10) if verdict else None
+    return Measurements(
+        values=rails,
+        events=counts,
+        served={"treatment": frozenset(["models:/crops/2"])},
+        rejected=0,
+        users=10,
+        readout=read,
+    )
+
+
+def walk(place, monkeypatch, verdict, now):
+    """Looks until it is over; the clock moves 20 s a look."""
+    monkeypatch.setattr(rollout, "measure", lambda *_a, **_k: seen(verdict))
+    phases = []
+    for _ in range(8):
+        now[0] += 20
+        state, _ = rollout.step(place, PLAN, clock=lambda: now[0])
+        phases.append((state.phase, *in_service(place)))
+        if state.phase not in rules.RUNNING:
+            break
+    return phases
+
+
+def test_canary_ab_promotion(place, monkeypatch):
+    now = [1000.0]
+    rollout.start(place, PLAN, name="e", clock=lambda: now[0])
+    both, alone = {"control": "1", "treatment": "2"}, {"control": "2"}
+    assert in_service(place) == (both, [0.1], "1")
+    assert walk(place, monkeypatch, "better", now) == [
+        ("canary", both, [0.5], "1"),
+        ("ab", both, [1.0], "1"),
+        ("promoted", alone, [], "2"),
+    ]
+    trail = [json.loads(line)["verdict"] for line in (place.folder / rules.AUDIT).read_text().splitlines()]
+    assert trail == ["wait", "advance", "advance", "promote"]
+
+
+def test_a_worse_readout_rolls_back_and_the_champion_stays(place, monkeypatch):
+    now = [1000.0]
+    rollout.start(place, PLAN, name="e", clock=lambda: now[0])
+    assert walk(place, monkeypatch, "worse", now) == [("rolled back", {"control": "1"}, [], "1")]
+    with pytest.raises(ConfigError, match=r"champion and challenger"):
+        registry.move(place.registry, "challenger", "1", expected="2", reason="test")
+        rollout.start(place, PLAN, name="f", clock=lambda: now[0])
+
+
+def test_aborted_by_hand_at_any_time(place):
+    rollout.start(place, PLAN, name="e", clock=lambda: 1000.0)
+    assert rollout.abort(place, PLAN, reason="no", clock=lambda: 1001.0).phase == "aborted"
+    assert in_service(place) == ({"control": "1"}, [], "1")
+    assert rollout.abort(place, PLAN, reason="again", clock=lambda: 1002.0).phase == "aborted"
+
+
+def test_prometheus_that_is_down_waits_and_then_rolls_back(place):
+    rollout.start(place, PLAN, name="e", clock=lambda: 1000.0)
+    state, verdict = rollout.step(place, PLAN, clock=lambda: 1020.0)
+    assert (verdict.kind, state.blind_since_s) == ("wait", 1020.0)
+    assert "no answer from Prometheus" in verdict.reason
+    state, verdict = rollout.step(place, PLAN, clock=lambda: 1020.0 + PLAN.blind_limit_s)
+    assert state.phase == "rolled back"
+
+
+class Killed(BaseException):
+    """Nothing catches it, as nothing catches SIGKILL."""
+
+
+def test_killed_between_any_two_writes_it_ends_the_same_with_one_champion(place, monkeypatch):
+    """The n-th write of a whole rollout does not come back, for every n; the same command then goes on to the
+    same end.
+    """
+    real = {
+        "state": rollout._write,
+        "manifest": deploy.manifest.write,
+        "alias": registry.move,
+        "new": artifacts.write_json,
+    }
+    calls, at = [0], [0]
+
+    def guarded(name):
+        def write(*args, **kwargs):
+            calls[0] += 1
+            if calls[0] == at[0]:
+                raise Killed
+            found = real[name](*args, **kwargs)
+            calls[0] += 1
+            if calls[0] == at[0]:
+                raise Killed
+            return found
+
+        return write
+
+    monkeypatch.setattr(rollout, "_write", guarded("state"))
+    monkeypatch.setattr(deploy.manifest, "write", guarded("manifest"))
+    monkeypatch.setattr(registry, "move", guarded("alias"))
+    monkeypatch.setattr(rollout, "measure", lambda *_a, **_k: seen("better"))
+    before = manifest.read(place.deploy.manifest).arms["control"]
+    for kill in range(1, 40):
+        now, calls[0], at[0] = [1000.0], 0, kill
+        killed = False
+        for _ in range(12):
+            try:
+                if not (place.folder / rules.STATE).exists():
+                    rollout.start(place, PLAN, name="e", salt="s", clock=lambda: now[0])  # noqa: B023
+                now[0] += 20
+                state, _ = rollout.step(place, PLAN, clock=lambda: now[0])  # noqa: B023
+            except Killed:
+                killed = True
+                assert registry.holder(place.registry, "champion") in ("1", "2")
+                continue
+            _arms, coverages, champion = in_service(place)
+            assert (champion == "2") == (state.phase == "promoted")
+            assert not (state.phase == "promoted" and coverages)
+            if state.phase == "promoted":
+                break
+        assert in_service(place) == ({"control": "2"}, [], "2"), kill
+        if not killed:
+            break
+        shutil.rmtree(place.folder)
+        place.features.unlink()
+        real["alias"](place.registry, "champion", "1", expected="2", reason="again")
+        now_held = manifest.read(place.deploy.manifest)
+        real["manifest"](place.deploy.manifest, replace(now_held.with_arm("control", before)))
+    assert kill > 10, "every write was killed once"
+
+
+@pytest.fixture
+def prometheus(tmp_path):
+    """A real Prometheus that scrapes a gateway's metrics every second; treatment loses half of its clicks."""
+    if shutil.which("prometheus") is None:
+        pytest.skip("not run: prometheus is not installed (tests/install_system_parts)")
+    from prometheus_client import start_http_server
+
+    from serving.gateway.metrics import Metrics
+
+    def port():
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            return probe.getsockname()[1]
+
+    metrics, exported, asked = Metrics(), port(), port()
+    first, second = ("models:/crops/1", "a", 1.0), ("models:/crops/2", "b", 1.0)
+    metrics.serve({"none": first, "control": first, "treatment": second}, 2)
+    for arm in ("control", "treatment"):
+        for phase in ("encode", "retrieve", "total"):
+            metrics.seconds.labels(arm, phase)
+        metrics.requests.labels(arm, "ok")
+    server, _thread = start_http_server(exported, addr="127.0.0.1", registry=metrics.registry)
+    scraped = {"job_name": "gateway", "static_configs": [{"targets": [f"127.0.0.1:{exported}"]}]}
+    config = {"global": {"scrape_interval": "1s"}, "scrape_configs": [scraped]}
+    (tmp_path / "prometheus.yml").write_text(json.dumps(config))  # JSON is YAML
+    command = [
+        "prometheus",
+        f"--config.file={tmp_path}/prometheus.yml",
+        f"--storage.tsdb.path={tmp_path}/tsdb",
+        f"--web.listen-address=127.0.0.1:{asked}",
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    stop = threading.Event()
+
+    def traffic():
+        while not stop.wait(0.2):
+            for arm, clicks in (("control", 10), ("treatment", 5)):
+                metrics.requests.labels(arm, "ok").inc(50)
+                metrics.searches.labels(arm).inc(50)
+                metrics.impressions.labels(arm).inc(500)
+                metrics.clicks.labels(arm).inc(clicks)
+                metrics.long_plays.labels(arm).inc(4)
+                metrics.reformulations.labels(arm).inc(5)
+                for _ in range(50):
+                    metrics.seconds.labels(arm, "total").observe(0.01)
+
+    thread = threading.Thread(target=traffic)
+    thread.start()
+    yield f"http://127.0.0.1:{asked}"
+    stop.set()
+    thread.join()
+    process.terminate()
+    process.wait(10)
+    server.shutdown()
+
+
+@pytest.mark.prometheus
+def test_a_real_prometheus_answers_every_guardrail_and_lost_clicks_roll_back(place, prometheus, tmp_path):
+    readout = {
+        "verdict": "unknown",
+        "reasons": ["too few"],
+        "primary": "ctr",
+        "users": {"control": 50, "treatment": 50},
+    }
+    artifacts.write_json(tmp_path / "readout.json", readout)
+    asked = replace(place, prometheus=prometheus, readout=tmp_path / "readout.json")
+    began_s = time.time() - 60
+    rollout.start(asked, PLAN, name="e", clock=lambda: began_s)
+    for _ in range(40):
+        found = rollout.measure(asked, PLAN, rollout.load(asked), now_s=time.time())
+        if found.problem is None and all(
+            (found.events[g.name]["treatment"] or 0) >= g.min_events for g in PLAN.guardrails
+        ):
+            break
+        time.sleep(0.5)
+    assert found.problem is None
+    for rail in PLAN.guardrails:
+        assert found.values[rail.name].keys() == {"control", "treatment"}
+        assert None not in found.values[rail.name].values(), rail.name
+    assert found.served["treatment"] == {"models:/crops/2"}
+    assert found.users == 100
+    for _ in range(60):  # until the loss is beyond chance
+        state, verdict = rollout.step(asked, PLAN)
+        if state.phase not in rules.RUNNING:
+            break
+        time.sleep(0.5)
+    assert state.phase == "rolled back"
+    assert verdict.reason.startswith("ctr: "), verdict
+
+
+@pytest.mark.parametrize("left", ["", '{"at": "2026-01-01T0'])
+def test_a_kill_between_state_and_trail_loses_no_line(place, monkeypatch, left):
+    """The state is there, its line is not or is torn: the next look writes it, once."""
+    rollout.start(place, PLAN, name="one")
+    trail = place.folder / rules.AUDIT
+    whole = trail.read_text()
+    trail.write_text(left)
+    monkeypatch.setattr(rollout, "measure", lambda *_a, **_k: seen())
+    for _ in range(3):
+        rollout.step(place, PLAN)
+    assert trail.read_text() == whole
+
+
+def test_a_second_controller_is_told_so(place, monkeypatch):
+    rollout.start(place, PLAN, name="one")
+    refused = []
+
+    def meanwhile(*_a, **_k):
+        try:
+            rollout.step(place, PLAN)
+        except ServiceError as error:
+            refused.append(str(error))
+        return seen()
+
+    monkeypatch.setattr(rollout, "measure", meanwhile)
+    rollout.step(place, PLAN)
+    assert "another controller" in refused[0]
+
+
+def test_a_rollout_without_a_champion_in_service_is_refused(place):
+    empty = replace(
+        place, deploy=place.deploy.model_copy(update={"manifest": str(place.folder.parent / "other.json")})
+    )
+    with pytest.raises(ConfigError, match="crops deploy --arm control"):
+        rollout.start(empty, PLAN, name="one")
+    assert not manifest.read(empty.deploy.manifest).arms
+
+
+def test_a_readout_on_another_metric_decides_nothing():
+    state = rules.State(
+        experiment="e",
+        control="models:/crops/1",
+        treatment="models:/crops/2",
+        started_s=0,
+        entered_s=0,
+        phase="ab",
+    )
+    found = seen("better")
+    found = replace(found, readout=replace(found.readout, primary="lpr"))
+    verdict = rules.decide(PLAN, state, found, now_s=100)
+    assert verdict.kind == rules.WAIT
+    assert "--metric ctr" in verdict.reason
+
+
+def quick():
+    steps = tuple(step.model_copy(update={"dwell_s": 0.01}) for step in PLAN.steps)
+    ab = PLAN.ab.model_copy(update={"min_s": 0.01})
+    return PLAN.model_copy(update={"steps": steps, "ab": ab, "poll_s": 0.02})
+
+
+def followed(place, out):
+    asked = {"prometheus": place.prometheus, "registry": place.registry, "readout": None}
+    return follow.run(place.folder, out, quick(), place.deploy, name="e", **asked)
+
+
+def test_one_task_follows_it_to_the_end_and_a_second_one_goes_on_where_the_first_was_killed(
+    place, monkeypatch, tmp_path
+):
+    looks = []
+
+    def killed(*_a, **_k):
+        looks.append(1)
+        if len(looks) == 2:
+            raise Killed
+        return seen("better")
+
+    monkeypatch.setattr(rollout, "measure", killed)
+    with pytest.raises(Killed):
+        followed(place, tmp_path / "out")
+    report = followed(place, tmp_path / "out")
+    assert report.numbers["promoted"] == 1
+    assert artifacts.read_json(tmp_path / "out/rollout.json")["phase"] == "promoted"
+    trail = [json.loads(line)["verdict"] for line in (place.folder / rules.AUDIT).read_text().splitlines()]
+    assert [v for v in trail if v != "wait"] == ["advance", "advance", "promote"]
+
+
+def test_a_challenger_that_is_not_promoted_fails_its_run_with_the_reason(place, monkeypatch, tmp_path):
+    monkeypatch.setattr(rollout, "measure", lambda *_a, **_k: seen("worse"))
+    with pytest.raises(CropsError, match=r"e was not promoted: rolled back .*worse"):
+        followed(place, tmp_path / "out")
+    assert artifacts.read_json(tmp_path / "out/rollout.json")["phase"] == "rolled back"

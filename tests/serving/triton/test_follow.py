@@ -1,0 +1,108 @@
+"""A Triton that follows the manifest, as its own process, the way its container runs it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import httpx
+import pytest
+
+from crops.release import manifest
+from crops.release.manifest import Manifest
+from crops.release.triton import control
+from serving.triton import install, launch
+from tests.serving.triton import test_triton
+
+pytestmark = pytest.mark.triton
+
+
+@pytest.fixture
+def following(tmp_path):
+    if not install.ready():
+        pytest.skip("no Triton server: make triton")
+    http, grpc, metrics, health = launch.free_ports(4)
+    url = str(tmp_path / "manifest.json")
+    settings = {
+        "manifest": url,
+        "venv": str(install.VENV),
+        "repository": str(tmp_path / "models"),
+        "state": str(tmp_path / "state"),
+        "host": "127.0.0.1",
+        "http_port": http,
+        "grpc_port": grpc,
+        "metrics_port": metrics,
+        "health_port": health,
+        "instances": 1,
+        "poll_s": 0.1,
+        "keep_s": 0.5,
+    }
+    (tmp_path / "triton.json").write_text(json.dumps(settings))
+    process = subprocess.Popen([sys.executable, "-m", "serving.triton.follow", str(tmp_path / "triton.json")])
+    server = launch.Server(
+        process=process,
+        ports=launch.Ports(http=http, grpc=grpc, metrics=metrics),
+        log=tmp_path / "state/triton/triton.log",
+    )
+    yield server, url, f"http://127.0.0.1:{health}"
+    process.terminate()
+    assert process.wait(20) in (0, 1)
+
+
+def until(ask, wanted, *, seconds: float = 30.0):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            if ask() == wanted:
+                return
+        except httpx.HTTPError:
+            pass
+        time.sleep(0.05)
+    raise AssertionError(f"not {wanted} after {seconds} s")
+
+
+def test_it_loads_what_the_manifest_names_and_lets_go_of_what_left_it(following, releases):
+    server, url, health = following
+    until(lambda: httpx.get(f"{health}/healthz").status_code, 200)
+    assert httpx.get(f"{health}/readyz").status_code == 503
+    until(
+        lambda: "names no release" in httpx.get(f"{health}/readyz").json()["problem"], True
+    )  # its first look may be to come
+    one, two = releases
+    manifest.write(url, Manifest(generation=1, arms={"control": one, "treatment": two}))
+    until(lambda: httpx.get(f"{health}/readyz").status_code, 200)
+    assert all(control.model_ready(server.http, r.model) for r in releases)
+    assert test_triton.encode(server, one.model, ["subject1"]).shape[0] == 1
+    manifest.write(url, Manifest(generation=2, arms={"control": one}))
+    until(lambda: control.model_ready(server.http, two.model), False)
+    assert httpx.get(f"{health}/readyz").json() == {"ready": True, "generation": 2, "problem": None}
+
+
+def test_a_release_that_is_not_what_was_registered_leaves_it_with_the_one_before(following, releases):
+    server, url, health = following
+    one, two = releases
+    manifest.write(url, Manifest(generation=1, arms={"control": one}))
+    until(lambda: httpx.get(f"{health}/readyz").json()["generation"], 1)
+    manifest.write(
+        url, Manifest(generation=2, arms={"control": one, "treatment": replace(two, checksum="0" * 64)})
+    )
+    until(
+        lambda: (
+            "not the one that the manifest names" in (httpx.get(f"{health}/readyz").json()["problem"] or "")
+        ),
+        True,
+    )
+    assert httpx.get(f"{health}/readyz").status_code == 200
+    assert control.model_ready(server.http, one.model)
+    assert not control.model_ready(server.http, two.model)
+
+
+def test_it_ends_when_its_server_does(following):
+    server, _url, health = following
+    until(lambda: httpx.get(f"{health}/healthz").status_code, 200)
+    (child,) = subprocess.check_output(["pgrep", "-P", str(server.process.pid)], text=True).split()
+    os.kill(int(child), signal.SIGKILL)
+    assert server.process.wait(20) == 1
