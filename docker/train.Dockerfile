@@ -1,11 +1,14 @@
-# Samples to a gated, registered release: the stages that need torch. LOCK=train-cuda is the variant for GPUs: torch from the
-# index, which brings CUDA's libraries, and faiss-gpu. The driver is the node's.
+# Samples to a gated, registered release: the stages that need torch. LOCK=train-cuda is the variant for GPUs, with CUDA's
+# libraries and faiss-gpu; the driver is the node's.
 # syntax is plain: any builder that knows secret mounts (BuildKit, buildah) takes it.
 ARG BASE_IMAGE=python:3.11.14-slim-bookworm
 
 FROM ${BASE_IMAGE} AS build
+# Which torch comes in decides the image's size, and the index's own build brings CUDA's libraries (docs/sizing.md).
 # FIND_LINKS: a page or folder with wheels beside the index, for instance torch's builds for the CPU.
+# TORCH_BACKEND: `cpu`, `cu130`, ...: torch comes from PyTorch's own index for that backend.
 ARG FIND_LINKS=
+ARG TORCH_BACKEND=
 ARG LOCK=train
 # The secret `ca` is a bundle of certificates, for builds behind a proxy that has one of its own. Nothing of it stays.
 WORKDIR /src
@@ -17,7 +20,8 @@ RUN --mount=type=secret,id=ca,target=/run/secrets/ca.crt \
     if [ -s /run/secrets/ca.crt ]; then export SSL_CERT_FILE=/run/secrets/ca.crt; fi; \
     export UV_FIND_LINKS="$FIND_LINKS" UV_NO_CACHE=1 UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never; \
     python3 -m venv --without-pip /opt/crops \
-    && /opt/build/bin/uv pip install --quiet --compile-bytecode --verify-hashes --python /opt/crops/bin/python -r locks/train.txt
+    && /opt/build/bin/uv pip install --quiet --compile-bytecode --verify-hashes ${TORCH_BACKEND:+--torch-backend "$TORCH_BACKEND"} \
+       --python /opt/crops/bin/python -r locks/train.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY crops crops
 COPY components components

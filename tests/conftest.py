@@ -3,13 +3,46 @@
 import os
 import shutil
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
 
+from tests import shared
+
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = ("mine", "train", "gateway", "triton")
+
+
+def pytest_configure(config):
+    """The folder of what is made once: the controller's, which its workers inherit, removed at its end."""
+    if not hasattr(config, "workerinput"):
+        folder = os.environ[shared.FOLDER] = tempfile.mkdtemp(prefix="crops-tests-")
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+
+
+# What one worker should have alone, by the fixtures that start it; in the order in which workers take it up,
+# the longest first.
+PARTS = {"images": {"engine", "images"}, "triton": {"triton", "stack", "following"}, "spark": set()}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config, items):
+    """For `--dist loadgroup`: tests of a file, of a part and of Spark go to one worker each, so that what
+    they share is started and made once.
+    """
+    needs = {}
+    for item in items:
+        needs.setdefault(item.path, set()).update(item.fixturenames)
+    groups = {}
+    for item in items:
+        part = next((name for name, fixtures in PARTS.items() if fixtures & needs[item.path]), None)
+        group = part or ("spark" if item.get_closest_marker("spark") else str(item.path.relative_to(ROOT)))
+        item.add_marker(pytest.mark.xdist_group(group))
+        groups[item] = group
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: [*PARTS, groups[item]].index(groups[item]))
 
 
 @pytest.fixture

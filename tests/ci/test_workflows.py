@@ -14,6 +14,7 @@ from crops.config.all import Config
 from crops.release import manifest
 from crops.services import registry
 from crops.stages.release import deploy
+from tests import shared
 from tests.pipelines.kfp_server import KfpServer
 from tests.serving import releases as toys
 
@@ -54,7 +55,7 @@ def test_pull_requests_run_the_readmes_test_command():
 @pytest.fixture
 def place(tmp_path):
     """A registry with a champion and a challenger, and a config as a cluster's."""
-    uri = registry.uri_of(tmp_path / "registry")
+    uri = shared.new_registry(tmp_path / "registry")
     for release in toys.build(tmp_path / "made"):
         registry.register(uri, Path(release.files), tags={"checksums": release.checksum})
     registry.move(uri, "champion", "1", expected=None, reason="first")

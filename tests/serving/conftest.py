@@ -11,6 +11,7 @@ from crops.config.deploy import DeployConfig
 from crops.services import registry
 from serving import laptop
 from serving.triton import install, launch
+from tests import shared
 from tests.serving import releases as toys
 
 
@@ -40,7 +41,7 @@ def stack(tmp_path_factory):
     if not install.ready():
         pytest.skip("no Triton server: make triton")
     root = tmp_path_factory.mktemp("stack")
-    uri = registry.uri_of(root / "registry")
+    uri = shared.new_registry(root / "registry")
     for release in toys.build(root / "made"):
         registry.register(uri, Path(release.files), tags={"checksums": release.checksum})
     first = registry.download(uri, "1", root / "first")

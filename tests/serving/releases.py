@@ -1,5 +1,6 @@
 """Toy releases as `crops register` makes them, and a real Triton beside them. No test in here."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from crops.release.manifest import Release
 from crops.release.triton import control, repository  # noqa: F401
 from crops.stages.release import export, index, register
 from serving.triton import install, launch
+from tests import shared
 from tests.crops.stages import toy_release as toy
 
 INSTANCES = repository.Instances(count=1)
@@ -21,6 +23,13 @@ def build(root: Path, count: int = 2) -> list[Release]:
     """`count` releases of the toy catalogue by encoders of other seeds, as the registry would hand them
     out.
     """
+    shutil.copytree(
+        shared.made(f"releases-{count}", lambda folder: _make(folder, count)), root, dirs_exist_ok=True
+    )
+    return [named(root / f"release-{seed}", seed + 1) for seed in range(count)]
+
+
+def _make(root: Path, count: int) -> None:
     mined = toy.mined(root / "mined")
     pairs = [
         {"query": f"subject{t}", "doc_id": toy.doc(t, n), "perspective": p}
@@ -28,10 +37,11 @@ def build(root: Path, count: int = 2) -> list[Release]:
         for n, p in enumerate(("click", "feed"))
     ]
     toy.write(root / "samples", ORIGINS=pairs)
-    return [_one(root, mined, seed) for seed in range(count)]
+    for seed in range(count):
+        _one(root, mined, seed)
 
 
-def _one(root: Path, mined: Path, seed: int) -> Release:
+def _one(root: Path, mined: Path, seed: int) -> None:
     made = {name: root / f"{name}-{seed}" for name in ("trained", "onnx", "index")}
     toy.trained(made["trained"], seed=seed)
     export.run(made["trained"], made["onnx"], ExportConfig())
@@ -41,7 +51,6 @@ def _one(root: Path, mined: Path, seed: int) -> Release:
     register.assemble(
         folder, (made["onnx"], made["index"], mined, root / "samples"), RegisterConfig(probes=8)
     )
-    return named(folder, seed + 1)
 
 
 def named(folder: Path, version: int) -> Release:

@@ -8,9 +8,9 @@ from crops.config.export import ExportConfig
 from crops.config.index import IndexConfig
 from crops.config.register import RegisterConfig
 from crops.retriever import encoder as encoders
-from crops.services import registry
 from crops.stages.release import export, index, register
 from crops.tables import artifacts, records
+from tests import shared
 
 TOPICS, PER_TOPIC = 12, 15
 DOCUMENTS = [
@@ -129,7 +129,7 @@ def champion(root, texts, *, uri=None, cfg=None):
     trained(root / "crops")
     export.run(root / "crops", root / "onnx", ExportConfig())
     index.run(root / "onnx", mined, root / "index", cfg or IndexConfig())
-    uri = uri or registry.uri_of(root / "registry")
+    uri = uri or shared.new_registry(root / "registry")
     parts = (root / "onnx", root / "index", mined, root / "samples")
     register.run(*parts, root / "registered", RegisterConfig(probes=8), registry=uri, alias="champion")
     return uri

@@ -21,6 +21,7 @@ from crops.release.encoder import OnnxEncoder
 from crops.services import registry
 from crops.stages.release import baseline, champion, export, index, register
 from crops.tables import artifacts
+from tests import shared
 from tests.crops.stages import toy_release as toy
 
 CFG = RegisterConfig(probes=8, max_training_pairs=5)
@@ -41,7 +42,7 @@ def made(tmp_path_factory):
         toy.trained(root / name, seed=seed)
         export.run(root / name, root / f"{name}-onnx", ExportConfig())
         index.run(root / f"{name}-onnx", mined, root / f"{name}-index", IndexConfig())
-    uri = registry.uri_of(root / "registry")
+    uri = shared.new_registry(root / "registry")
     baseline.run(*parts(root, "clicks"), root / "baseline", CFG, registry=uri)
     return root, uri
 

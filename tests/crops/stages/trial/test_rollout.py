@@ -25,6 +25,7 @@ from crops.stages.release import deploy
 from crops.stages.trial import follow, rollout
 from crops.stages.trial.rollout import Place
 from crops.tables import artifacts
+from tests import shared
 
 PLAN = RolloutConfig(
     steps=(Step(coverage=0.1, dwell_s=10, min_users=1), Step(coverage=0.5, dwell_s=10, min_users=1)),
@@ -36,7 +37,7 @@ PLAN = RolloutConfig(
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     """Two registered versions, champion 1 in service, challenger 2; Triton alone is not there."""
-    uri = registry.uri_of(tmp_path / "registry")
+    uri = shared.new_registry(tmp_path / "registry")
     for version in (1, 2):
         folder = tmp_path / f"made-{version}"
         folder.mkdir()
