@@ -36,7 +36,7 @@ PAIRS, STEPS, RATE, TAU = 64, 10, 2e-3, 0.05
 CACHE_TOKENS, MINI_BATCH = 1024, 32
 PLAN = step.Plan(
     loss="h_infonce",
-    first=4,
+    anchor_min=4,
     steps=STEPS,
     horizon=10**9,
     warmup=0.0,
@@ -134,7 +134,7 @@ class Theirs:
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=RATE, weight_decay=0.0, fused=True)
 
     def prepare(self, batch: Batch, data: Batches) -> list[dict[str, torch.Tensor]]:
-        rows, cols = np.nonzero(batch.labels >= PLAN.first)
+        rows, cols = np.nonzero(batch.labels >= PLAN.anchor_min)
         samples = data.samples
         columns = (
             [samples.queries[i] for i in batch.queries[rows]],
@@ -181,7 +181,7 @@ def race(world: World, positives: int, device: str, steps: int = STEPS) -> list[
     after.
     """
     data = Batches(
-        pairs([row for row in world.rows() if row[2] >= PLAN.first]),
+        pairs([row for row in world.rows() if row[2] >= PLAN.anchor_min]),
         anchor_min=4,
         size=PAIRS // positives,
         positives=positives,
@@ -222,7 +222,7 @@ def whole_step(world: World, positives: int, queries: int, rounds: int = 4) -> l
     """
     data = Batches(pairs(world.rows()), anchor_min=4, size=queries, positives=positives, lower=1, seed=0)
     joint, apart = Ours(world, None, "cpu"), Ours(world, None, "cpu")
-    joint.plan = replace(PLAN, first=1)
+    joint.plan = replace(PLAN, anchor_min=1)
     taken: list[tuple[float, float]] = []
     for number in range(rounds + 1):
         ids, labels = joint.prepare(data.at(number), data)

@@ -93,14 +93,14 @@ def choose(
     *,
     min_share: float,
     uncertain: float,
-    lowest: int = 1,
+    anchor_min: int = 1,
     judged: Collection[str] = (),
 ) -> Hierarchy:
     """Which labels may be anchors: those that are not much less relevant than the positives (label >= 4).
 
     `min_share` is the least relevance, as a share of that of label 4; within `uncertain` below it both
-    hierarchies are listed. Below `lowest` only the labels that people have `judged` are taken. Neighbouring
-    labels whose intervals overlap are named as merged: the log cannot tell them apart.
+    hierarchies are listed. Below `anchor_min` only the labels that people have `judged` are taken.
+    Neighbouring labels whose intervals overlap are named as merged: the log cannot tell them apart.
     """
     positive = by_label.get("4") or by_label.get("5")
     if positive is None or positive.share <= 0:
@@ -108,7 +108,7 @@ def choose(
     anchor, doubtful = POSITIVE_FROM, False
     for label in (3, 2, 1):
         step = by_label.get(str(label))
-        if label < lowest and str(label) not in judged:
+        if label < anchor_min and str(label) not in judged:
             break
         if step is None or step.share < (min_share - uncertain) * positive.share:
             break

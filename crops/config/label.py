@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import AliasChoices, Field, field_validator
 
 from crops.config.base import StageConfig
 
@@ -46,10 +46,11 @@ class LabelConfig(StageConfig):
         "each system. Source: ours: "
         "anchors >= 3 cost 9 points of truth without knowledge and 1 with it, where label 3 keeps a fifth.",
     )
-    lowest_anchor: int = Field(
+    anchor_min: int = Field(
         3,
         ge=1,
         le=4,
+        validation_alias=AliasChoices("anchor_min", "lowest_anchor"),  # its name in older configs
         description="Lowest label that becomes an anchor by θ alone; people's grades may go lower. "
         "Source: ours: "
         "anchors >= 1 cost 3 to 6 points of truth on two simulated worlds, also where θ took "

@@ -37,6 +37,11 @@ class TrainConfig(StageConfig):
         "not memory (cached "
         "gradients, arXiv 2101.06983); null: the whole batch at once. Source: ours.",
     )
+    loss: Literal["h_infonce", "softmax_ce", "info_nce", "one_anchor"] = Field(
+        "h_infonce",
+        description="Loss of the systems that learn from all labels (clicks and crops_paper have their own); "
+        "one_anchor: InfoNCE that takes each anchor apart. Source: paper.",
+    )
     positives: int = Field(
         8,
         ge=1,

@@ -46,14 +46,14 @@ class Table:
     hours: Mapping[str, float] = field(default_factory=dict)
 
 
-def variants(firsts: tuple[int, ...] | None) -> dict[str, Variant]:
-    """All rows by name. firsts: lowest anchor labels of the graded rows; (1,) is the paper's form, None the
+def variants(anchor_min: int | None) -> dict[str, Variant]:
+    """All rows by name. anchor_min: lowest anchor label of the graded rows; 1 is the paper's form, None the
     log's own choice.
     """
-    full = System("h_infonce", firsts=firsts)
+    full = System("h_infonce", anchor_min=anchor_min)
 
     def sees(*perspectives: str) -> System:
-        return System("h_infonce", firsts=firsts, only=(*perspectives, *STAGES))
+        return System("h_infonce", anchor_min=anchor_min, only=(*perspectives, *STAGES))
 
     found = {
         "clicks": Variant(system=SYSTEMS["clicks"], says="P0 only, InfoNCE: the baseline"),
@@ -61,7 +61,7 @@ def variants(firsts: tuple[int, ...] | None) -> dict[str, Variant]:
         "+ feed": Variant(system=sees("click", "reformulation", "feed"), says="P0, P1 and P2"),
         FULL: Variant(system=full, says="P0 to P3, graded, H-InfoNCE"),
         "binary labels": Variant(
-            system=System("info_nce", firsts=(4,)), says="the same samples, label >= 4 against the rest"
+            system=System("info_nce", anchor_min=4), says="the same samples, label >= 4 against the rest"
         ),
         "reformulation at 4": Variant(
             system=full,
@@ -69,15 +69,15 @@ def variants(firsts: tuple[int, ...] | None) -> dict[str, Variant]:
             changes={"label": {"labels": {"reformulation": 4}}},
         ),
         "one anchor a pass": Variant(
-            system=System("one_anchor", firsts=firsts),
+            system=System("one_anchor", anchor_min=anchor_min),
             says="InfoNCE, each anchor apart against its strictly lower samples (the likely reading)",
         ),
         "softmax-ce": Variant(
-            system=System("softmax_ce", firsts=firsts),
+            system=System("softmax_ce", anchor_min=anchor_min),
             says="each anchor against every other label, higher ones too",
         ),
         **{
-            f"anchors >= {n}": Variant(system=System("h_infonce", firsts=(n,)), says="a fixed hierarchy")
+            f"anchors >= {n}": Variant(system=System("h_infonce", anchor_min=n), says="a fixed hierarchy")
             for n in (1, 3, 4)
         },
         "chosen by the log": Variant(

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from crops.retriever.errors import NoNegatives, NothingToTrainOn
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pairs:
@@ -32,13 +34,13 @@ class Batch:
 
 def pairs(rows: Sequence[tuple[str, str, int]]) -> Pairs:
     """From (query, text, label) in any order; of several labels of one (query, text) the highest stays.
-    ValueError when empty.
+    NothingToTrainOn when empty.
     """
     best: dict[tuple[str, str], int] = {}
     for query, text, label in rows:
         best[query, text] = max(label, best.get((query, text), -1))
     if not best:
-        raise ValueError("no samples: nothing to train on")
+        raise NothingToTrainOn("no samples: nothing to train on")
     ordered = sorted(best)
     queries, texts = sorted({q for q, _ in ordered}), sorted({t for _, t in ordered})
     of_query, of_text = {q: i for i, q in enumerate(queries)}, {t: i for i, t in enumerate(texts)}
@@ -68,7 +70,7 @@ class Batches:
             [q for q, rows in enumerate(self._rows) if samples.label[rows].max() >= anchor_min]
         )
         if not len(self.usable):
-            raise ValueError(f"no query has a sample with a label >= {anchor_min}: nothing to train on")
+            raise NothingToTrainOn(f"no query has a sample with a label >= {anchor_min}: nothing to train on")
 
     @property
     def per_epoch(self) -> int:
@@ -84,7 +86,7 @@ class Batches:
         return order[place * self.size : (place + 1) * self.size], np.random.default_rng((self.seed, 1, step))
 
     def at(self, step: int) -> Batch:
-        """The batch of one step (0-based). ValueError where a query has no label-0 document in it."""
+        """The batch of one step (0-based). NoNegatives if a query has no label-0 document in it."""
         queries, chance = self._turn(step, self.usable)
         drawn = [self._draw(self._rows[q], chance) for q in queries]
         texts = np.unique(self.samples.text[np.concatenate(drawn)])
@@ -96,7 +98,7 @@ class Batches:
             labels[row, np.searchsorted(texts, self.samples.text[rows])] = self.samples.label[rows]
         if len(empty := np.flatnonzero(~(labels == 0).any(axis=1))):
             name = self.samples.queries[queries[empty[0]]]
-            raise ValueError(
+            raise NoNegatives(
                 f"step {step}: query {name!r} has no label-0 document among {len(texts)}; raise batch_queries"
             )
         return Batch(queries=queries, texts=texts, labels=labels)

@@ -21,6 +21,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from crops.errors import ConfigError
+from crops.retriever.errors import RanksDiffer
 
 T = TypeVar("T")
 PATIENCE = timedelta(hours=2)  # rank 0 validates on the whole catalogue while the others wait
@@ -73,7 +74,7 @@ class Ranks:
             work.wait()
 
     def check_same(self, facts: dict[str, Any]) -> None:
-        """ValueError on every rank where a fact differs between ranks: they would train different models
+        """RanksDiffer on every rank if a fact differs between ranks: they would train different models
         without a word.
         """
         if self.count == 1:
@@ -83,7 +84,7 @@ class Ranks:
         for rank, other in enumerate(seen):
             for name, value in other.items():
                 if value != seen[0][name]:
-                    raise ValueError(
+                    raise RanksDiffer(
                         f"rank {rank} has {name} {value}, rank 0 has {seen[0][name]}: start every rank "
                         "with the same command, "
                         "config, inputs and a checkpoints folder that all of them see"

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from crops.retriever import loss as losses
 from crops.retriever.encoder import Encoder, Kind
-from crops.retriever.loss import h_infonce_chunked, info_nce_chunked, softmax_ce_chunked
+from crops.retriever.loss import AnyLoss, Loss
 from crops.retriever.ranks import ALONE, Ranks
 
 Tokens = Sequence[Sequence[int]]
@@ -19,16 +20,16 @@ Tokens = Sequence[Sequence[int]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Plain numbers of one run; loss: h_infonce, softmax_ce, info_nce or one_anchor; `first`: lowest anchor
-    label.
+    """Plain numbers of one run. loss: see AnyLoss; `train.best` also knows `one_anchor`, InfoNCE that takes
+    each anchor apart. anchor_min: the lowest anchor label.
 
     The rates rise over the first `warmup` share of `horizon` steps and fall in a line to zero at its end;
     `steps` may end a run before, as a probe does. `cache_tokens`: most padded tokens that are encoded at once
     with a graph; None: all.
     """
 
-    loss: str
-    first: int
+    loss: AnyLoss
+    anchor_min: int
     steps: int
     horizon: int
     warmup: float
@@ -113,16 +114,10 @@ def gradients(
 
 
 def _loss(plan: Plan, q: Tensor, d: Tensor, labels: Tensor, tau: Tensor) -> Tensor:
-    match plan.loss:
-        case "h_infonce":
-            return h_infonce_chunked(q, d, labels, temperature=tau, anchor_min=plan.first)
-        case "softmax_ce":
-            return softmax_ce_chunked(q, d, labels, temperature=tau, anchor_min=plan.first)
-        case "info_nce":
-            return info_nce_chunked(q, d, labels, temperature=tau, positive_min=plan.first)
-        case "one_anchor":  # AnchorBatches grade a row's anchor 1 and its rivals 0
-            return info_nce_chunked(q, d, labels, temperature=tau, positive_min=1)
-    raise ValueError(f"loss is {plan.loss!r}, expected h_infonce, softmax_ce, info_nce or one_anchor")
+    loss = losses.named(plan.loss, plan.anchor_min) if isinstance(plan.loss, str) else plan.loss
+    if isinstance(loss, Loss):
+        return loss.chunked(q, d, labels, temperature=tau, anchor_min=plan.anchor_min)
+    return loss(q @ d.T / tau, labels.to_dense())
 
 
 class _Side:

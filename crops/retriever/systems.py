@@ -8,24 +8,23 @@ Pair = tuple[str, str]  # query, doc_id
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """`firsts` None: the candidates that the ladder chose. `hides`: perspectives whose samples it must not
-    see.
-
-    `loss`: h_infonce, info_nce, softmax_ce, or one_anchor (InfoNCE that takes each anchor apart).
+    """What sets a system apart. `loss` None: the setting `train.loss`; `anchor_min` None: the candidates that
+    the ladder chose; `hides`: perspectives whose samples the system must not see.
     """
 
-    loss: str
-    firsts: tuple[int, ...] | None = None
+    loss: str | None = None
+    anchor_min: int | None = None
     only: tuple[str, ...] = ()
     hides: tuple[str, ...] = ()
 
 
 STAGES = ("exposed", "ranked", "filtered")
+BASELINE, CHALLENGER = "clicks", "crops"
 SYSTEMS = {
-    "clicks": System("info_nce", firsts=(4,), only=("click", *STAGES)),
-    "crops": System("h_infonce"),
-    "crops_paper": System("h_infonce", firsts=(1,)),
-    "crops_no_knowledge": System("h_infonce", hides=("knowledge",)),
+    BASELINE: System("info_nce", anchor_min=4, only=("click", *STAGES)),
+    CHALLENGER: System(),
+    "crops_paper": System("h_infonce", anchor_min=1),
+    "crops_no_knowledge": System(hides=("knowledge",)),
 }
 
 

@@ -12,11 +12,13 @@ from tqdm import tqdm
 from crops.retriever import checkpoint, step
 from crops.retriever.batch import AnchorBatches, Batches, Pairs, anchors_per_step
 from crops.retriever.encoder import Encoder
+from crops.retriever.loss import AnyLoss
 from crops.retriever.ranks import ALONE, Ranks
 from crops.retriever.step import Plan
 
-__all__ = ["Log", "Plan", "Sizes", "Validation", "best", "fit"]
+__all__ = ["AnyLoss", "Log", "Plan", "Sizes", "Validation", "best", "fit"]
 
+ONE_ANCHOR = "one_anchor"  # InfoNCE that takes each anchor apart
 Log = Callable[[int, dict[str, float]], object]
 
 
@@ -75,25 +77,25 @@ def best(
 
     def trained(plan: Plan) -> tuple[Encoder, dict[str, Any]]:
         encoder = make()
-        kind = AnchorBatches if plan.loss == "one_anchor" else Batches
+        kind = AnchorBatches if plan.loss == ONE_ANCHOR else Batches
         batches = kind(
             samples,
-            anchor_min=plan.first,
+            anchor_min=plan.anchor_min,
             size=sizes.queries,
             positives=sizes.positives,
             lower=sizes.lower,
             seed=plan.seed,
         )
-        plan = as_many_anchors(plan, samples, sizes) if plan.loss == "one_anchor" else plan
         # Probes of several plans would overwrite one another's curve: each has its own names.
-        suffix = f".anchors_{plan.first}" if len(plans) > 1 else ""
+        suffix = f".anchors_{plan.anchor_min}" if len(plans) > 1 else ""
 
         def named(step: int, values: dict[str, float]) -> None:
             if log:
                 log(step, {f"{name}{suffix}": value for name, value in values.items()})
 
-        kept = checkpoints / f"anchors-{plan.first}"
-        return encoder, fit(encoder, batches, valid, plan, checkpoints=kept, log=named, ranks=ranks)
+        folder = checkpoints / f"anchors-{plan.anchor_min}"
+        plan = one_by_one(plan, samples, sizes) if plan.loss == ONE_ANCHOR else plan
+        return encoder, fit(encoder, batches, valid, plan, checkpoints=folder, log=named, ranks=ranks)
 
     chosen = plans[0]
     if len(plans) > 1 and valid.queries:
@@ -105,16 +107,16 @@ def best(
     return encoder, history, chosen
 
 
-def as_many_anchors(plan: Plan, samples: Pairs, sizes: Sizes) -> Plan:
-    """The plan with so many steps of one anchor a row that as many anchors are seen as the plan's own steps
-    would see.
+def one_by_one(plan: Plan, samples: Pairs, sizes: Sizes) -> Plan:
+    """The plan as InfoNCE on the labels 1 and 0 of AnchorBatches, with so many steps that as many anchors are
+    seen as the plan's own steps would see.
     """
     per_step = anchors_per_step(
-        samples, anchor_min=plan.first, size=sizes.queries, positives=sizes.positives, lower=sizes.lower
+        samples, anchor_min=plan.anchor_min, size=sizes.queries, positives=sizes.positives, lower=sizes.lower
     )
     times = max(1.0, per_step / sizes.queries)
     longer = {name: round(times * getattr(plan, name)) for name in ("steps", "horizon", "check_every")}
-    return replace(plan, **longer)
+    return replace(plan, loss="info_nce", anchor_min=1, **longer)
 
 
 def fit(
@@ -133,7 +135,7 @@ def fit(
     Returns {"checks": [{step, loss, tau, lr, valid_recall_at_100}], "best_step", "best_recall", "encodes"}.
     loss: mean since the last check, null before the first step: the untrained encoder is a candidate as well.
     recall: null without validation. encodes: texts that went through the encoder in training, all steps. Of
-    several ranks the first checks, saves and logs. ValueError where they differ in plan, samples, batch or
+    several ranks the first checks, saves and logs. RanksDiffer if they differ in plan, samples, batch or
     checkpoint.
     """
     optimizer = step.optimizer_of(encoder, plan)

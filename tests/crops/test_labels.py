@@ -170,7 +170,7 @@ def test_below_the_lowest_anchor_only_people_are_believed():
 
     def chosen(judged=()):
         return labels.choose(
-            steps, min_share=0.5, uncertain=0.2, lowest=3, judged=judged
+            steps, min_share=0.5, uncertain=0.2, anchor_min=3, judged=judged
         ).anchor_min_candidates
 
     assert chosen() == (3,)

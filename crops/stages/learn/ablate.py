@@ -94,7 +94,7 @@ def run(
 ) -> StageReport:
     """Writes ablation.json and ablation.html: `tables` (keys of TABLES) on `logs`."""
     settings = config.section("ablate")
-    every = ablations.variants((1,) if settings.form == "paper" else None)
+    every = ablations.variants(1 if settings.form == "paper" else None)
     names = list(dict.fromkeys(name for table in tables for name in TABLES[table].rows))
     shop = Workshop(out / ".cache", logs, say)
     with world_llm.endpoint(logs, llm, shop.root) as url:

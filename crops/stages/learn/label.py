@@ -42,7 +42,7 @@ def run(
         by_label,
         min_share=cfg.min_anchor_share,
         uncertain=cfg.uncertain_share,
-        lowest=cfg.lowest_anchor,
+        anchor_min=cfg.anchor_min,
         judged=trusted,
     )
     paper = labels.Hierarchy((1,), "the paper's form: anchors >= 1", found.merged)

@@ -12,6 +12,7 @@ from crops.config.train import TrainConfig
 from crops.errors import ConfigError, InputError
 from crops.retriever import batch, systems, train
 from crops.retriever import encoder as encoders
+from crops.retriever.errors import NothingToTrainOn, TrainingError
 from crops.retriever.ranks import joined
 from crops.services import tracking as tracking_run
 from crops.stages.base import StageReport
@@ -69,9 +70,8 @@ def run(
     hierarchy = artifacts.read_json(samples / "label.json")["hierarchy"]
     chosen = known[system]
     inputs = _inputs(samples, documents, chosen, hierarchy["labels"])
-    plans = [
-        plan_of(cfg, chosen.loss, first) for first in chosen.firsts or hierarchy["anchor_min_candidates"]
-    ]
+    lowest = [chosen.anchor_min] if chosen.anchor_min else hierarchy["anchor_min_candidates"]
+    plans = [plan_of(cfg, chosen.loss or cfg.loss, anchor_min) for anchor_min in lowest]
     key = hashlib.sha256(
         "\n".join((cfg.model_dump_json(), system, repr(plans), inputs.digest())).encode()
     ).hexdigest()
@@ -98,15 +98,17 @@ def run(
                 log=lambda step, values: [each(step, values) for each in logs],
                 ranks=ranks,
             )
-        except ValueError as error:
+        except NothingToTrainOn as error:
             raise InputError(samples / "samples", str(error)) from error
+        except TrainingError as error:
+            raise ConfigError(f"train {system}: {error}") from error
         followed.log(history["best_step"], _outcome(history, plan))
     if ranks.rank > 0:
         return _report(inputs, plan, history, followed.problem)
     with artifacts.replacing(out) as folder:
         (folder / "encoder").mkdir()
         encoder.save(folder / "encoder", system=system)
-        used = {"anchor_min": plan.first, "loss": plan.loss}
+        used = {"anchor_min": plan.anchor_min, "loss": plan.loss}
         artifacts.write_json(folder / "train.json", {"system": system, "hierarchy": used, **history})
     shutil.rmtree(kept, ignore_errors=True)
     return _report(inputs, plan, history, followed.problem)
@@ -114,14 +116,14 @@ def run(
 
 def _outcome(history: dict, plan: train.Plan) -> dict[str, float]:
     best = {"best_valid_recall_at_100": history["best_recall"]} if history["best_recall"] is not None else {}
-    return {"best_step": history["best_step"], "anchor_min": plan.first, **best}
+    return {"best_step": history["best_step"], "anchor_min": plan.anchor_min, **best}
 
 
 def _report(inputs: Inputs, plan: train.Plan, history: dict, problem: str) -> StageReport:
     numbers = {
         "pairs": len(inputs.samples.query),
         "queries": len(inputs.samples.queries),
-        "anchor_min": plan.first,
+        "anchor_min": plan.anchor_min,
         "best_step": history["best_step"],
         "encodes": history["encodes"],
     }
@@ -136,22 +138,11 @@ def _report(inputs: Inputs, plan: train.Plan, history: dict, problem: str) -> St
     return StageReport(numbers=numbers | recalls, notes=notes)
 
 
-def plan_of(cfg: TrainConfig, loss: str, first: int) -> train.Plan:
+def plan_of(cfg: TrainConfig, loss: train.AnyLoss, anchor_min: int) -> train.Plan:
     """The settings of training as plain numbers."""
-    return train.Plan(
-        loss=loss,
-        first=int(first),
-        steps=cfg.steps,
-        horizon=cfg.steps,
-        warmup=cfg.warmup,
-        check_every=cfg.check_every,
-        patience=cfg.patience,
-        learning_rate=cfg.learning_rate,
-        temperature_rate=cfg.temperature_rate,
-        weight_decay=cfg.weight_decay,
-        seed=cfg.seed,
-        cache_tokens=cfg.cache_tokens,
-    )
+    settings = cfg.model_dump()
+    shared = {name: settings[name] for name in train.Plan.__dataclass_fields__ if name in settings}
+    return train.Plan(**{**shared, "loss": loss, "anchor_min": int(anchor_min), "horizon": cfg.steps})
 
 
 def encoder_of(cfg: TrainConfig, corpus: list[str]) -> encoders.Encoder:
@@ -199,7 +190,7 @@ def _inputs(samples: Path, documents: Path, system: systems.System, labels: dict
         raise InputError(
             samples / "samples", f"doc_id {error} is neither in documents nor in knowledge"
         ) from error
-    except ValueError as error:
+    except NothingToTrainOn as error:
         raise InputError(samples / "samples", f"{error} ({system})") from error
     return Inputs(pairs, valid, [*sorted(set(catalogue.values())), *sorted(asked)])
 

@@ -4,13 +4,14 @@ entropy.
 
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crops.retriever.loss import h_infonce, h_infonce_chunked, info_nce, softmax_ce
+from crops.retriever.loss import h_infonce, h_infonce_chunked, info_nce, loss_of, softmax_ce
 
 RIVALS = {
     h_infonce: lambda mine, other: 0 <= other < mine,
@@ -144,3 +145,19 @@ def test_compile_runs_the_loss_as_it_is():
     b.backward()
     torch.testing.assert_close(a, b)
     torch.testing.assert_close(mine.grad, theirs.grad)
+
+
+def test_a_matrix_of_rivals_is_a_loss_by_hand():
+    """Only label 3 rivals 4: scores log 3 (label 4), log 1 (3), log 7 (0). -log(3 / (3 + 1)) = log(4/3)."""
+    rivals = np.zeros((6, 6), dtype=bool)
+    rivals[4, 3] = True
+    scores, labels = torch.tensor([[3.0, 1.0, 7.0]]).log(), torch.tensor([[4, 3, 0]])
+    assert math.isclose(float(loss_of(rivals)(scores, labels, anchor_min=4)), math.log(4 / 3), rel_tol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "rivals", [np.ones((6, 6), dtype=bool), np.zeros((5, 5), dtype=bool), np.zeros((6, 6))]
+)
+def test_a_matrix_that_is_none_of_rivals_is_refused(rivals):
+    with pytest.raises(ValueError, match="expected bool"):
+        loss_of(rivals)

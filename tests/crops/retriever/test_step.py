@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from crops.errors import ConfigError, InputError
 from crops.retriever import checkpoint, step
 from crops.retriever import encoder as encoders
-from crops.retriever.loss import h_infonce, info_nce, softmax_ce
+from crops.retriever.loss import LOWER, h_infonce, info_nce, softmax_ce
 from crops.retriever.ranks import Ranks, joined
 from tests.crops.retriever import toy_encoder as toy
 
@@ -35,7 +35,7 @@ def run(plan: step.Plan, *, dropout: float = 0.0, number: int = 0) -> tuple[floa
 
 @pytest.mark.parametrize("loss", ["h_infonce", "info_nce", "softmax_ce"])
 def test_a_step_is_the_loss_of_the_whole_matrix(loss):
-    plan = replace(toy.PLAN, loss=loss, first=4 if loss == "info_nce" else 1)
+    plan = replace(toy.PLAN, loss=loss, anchor_min=4 if loss == "info_nce" else 1)
     encoder = toy.encoder()
     ids, labels = toy.batch(encoder)
     q, d = encoder(*encoder.pad(ids[0])), encoder(*encoder.pad(ids[1]))
@@ -47,6 +47,14 @@ def test_a_step_is_the_loss_of_the_whole_matrix(loss):
     found, grads = run(plan)
     assert found == pytest.approx(float(function.detach()), rel=1e-12)
     close(grads, toy.gradients(encoder))
+
+
+@pytest.mark.parametrize("loss", [LOWER, h_infonce], ids=["matrix", "function"])
+def test_a_loss_of_ones_own_is_a_value_of_the_plan(loss):
+    found, grads = run(replace(toy.PLAN, loss=loss))
+    named, same = run(toy.PLAN)
+    assert found == pytest.approx(named, rel=1e-12)
+    close(grads, same)
 
 
 def test_cached_gradients_are_the_plain_ones():

@@ -12,7 +12,7 @@ from crops.retriever.step import Plan
 
 PLAN = Plan(
     loss="h_infonce",
-    first=1,
+    anchor_min=1,
     steps=10,
     horizon=10,
     warmup=0.0,

@@ -10,8 +10,10 @@ import sys
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 
 from crops.config.train import TrainConfig
+from crops.errors import ConfigError
 from crops.retriever import encoder as encoders
 from crops.retriever.batch import Batches, pairs
 from crops.stages.learn import train
@@ -84,6 +86,48 @@ def test_every_system_trains_and_loads(tmp_path, system):
     vectors = encoders.load(tmp_path / "out").encode(["topic1", "topic2"], kind="query")
     assert vectors.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
+
+
+def test_an_unknown_loss_is_a_config_error_that_names_the_key():
+    with pytest.raises(ConfigError, match=r"TrainConfig\.loss is 'my_loss'.*h_infonce"):
+        TrainConfig.parse({"loss": "my_loss"})
+
+
+def test_the_setting_loss_is_what_the_systems_train_with(tmp_path):
+    data = toy(tmp_path / "in")
+    cfg = CFG.model_copy(update={"loss": "softmax_ce", "steps": 3})
+    for system, loss in (("crops", "softmax_ce"), ("crops_paper", "h_infonce"), ("clicks", "info_nce")):
+        train.run(data, data, tmp_path / system, cfg, system=system)
+        assert artifacts.read_json(tmp_path / system / "train.json")["hierarchy"]["loss"] == loss
+
+
+def test_a_run_that_diverges_names_the_learning_rate(tmp_path):
+    data = toy(tmp_path / "in")
+    with pytest.raises(ConfigError, match=r"^train clicks: scores hold NaN.*lower learning_rate"):
+        train.run(
+            data, data, tmp_path / "out", CFG.model_copy(update={"learning_rate": 1e30}), system="clicks"
+        )
+
+
+def test_too_small_a_batch_names_its_setting(tmp_path):
+    data = toy(tmp_path / "in")
+    rows = artifacts.read(data, records.SAMPLES).to_pylist()
+    rows = [{**row, "query": f"topic{n % 2}", "doc_id": "v0"} for n, row in enumerate(rows)]
+    artifacts.write(data, records.SAMPLES, pa.Table.from_pylist(rows[:2], schema=records.SAMPLES.schema))
+    cfg = CFG.model_copy(update={"batch_queries": 2})
+    with pytest.raises(ConfigError, match="raise batch_queries"):
+        train.run(data, data, tmp_path / "out", cfg, system="crops")
+
+
+def test_a_fault_of_the_program_keeps_its_trace(tmp_path, monkeypatch):
+    data = toy(tmp_path / "in")
+
+    def planted(*_args, **_kwargs):
+        raise ValueError("planted")
+
+    monkeypatch.setattr(torch.nn.functional, "normalize", planted)
+    with pytest.raises(ValueError, match=r"^planted$"):
+        train.run(data, data, tmp_path / "out", CFG, system="clicks")
 
 
 def test_killed_run_ends_with_the_same_bytes(tmp_path):
