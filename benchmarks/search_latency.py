@@ -25,6 +25,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import report
 
+from crops.arms import CONTROL
+
 sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
 
 from crops.release import index
@@ -127,7 +129,7 @@ def measured(
     """
     (port,), rows = launch.free_ports(1), []
     ready, stop = threading.Event(), threading.Event()
-    arms = {"control": laptop.release_of(release, "models:/bench/1")}
+    arms = {CONTROL: laptop.release_of(release, "models:/bench/1")}
     with tempfile.TemporaryDirectory() as place:
         stack = threading.Thread(
             target=lambda: laptop.serve(

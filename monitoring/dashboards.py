@@ -12,6 +12,9 @@ from grafana_foundation_sdk.builders import common, dashboard, prometheus, stat,
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import dashboard as models
 
+from crops.long_play import LONG_PLAY_S
+from crops.reformulation import WINDOW_S
+
 RUNBOOKS = "monitoring/runbooks"
 SOURCE = models.DataSourceRef(type_val="prometheus", uid="${datasource}")
 HEIGHT, WIDTHS = 8, {"third": 8, "half": 12, "whole": 24}
@@ -146,13 +149,13 @@ EXPERIMENT = (
         title="Long-play rate",
         unit="percentunit",
         queries={"{{arm}}": _share("crops_long_plays_total", "crops_impressions_total")},
-        about="Plays of 18 s, or whole where shorter, per impression.",
+        about=f"Plays of {LONG_PLAY_S:g} s, or whole if shorter, per impression.",
     ),
     Panel(
         title="Reformulation rate",
         unit="percentunit",
         queries={"{{arm}}": _share("crops_reformulations_total", "crops_searches_total")},
-        about="Searches that another query followed within 90 s; lower is better. Runbook "
+        about=f"Searches that another query followed within {WINDOW_S} s; lower is better. Runbook "
         "TreatmentReformulatesMore.",
     ),
     Panel(

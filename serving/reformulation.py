@@ -1,8 +1,7 @@
-"""Reformulations while they happen: another normalised query of the same user within the window (no
-similarity test).
+"""Counting reformulations while they happen (crops.reformulation says what one is).
 
-The state is the last search of each user, for as long as the window: in this process, or in Redis for several
-replicas.
+The state is the last searches of each user, for as long as the window: in this process, or in Redis for
+several replicas.
 """
 
 import hashlib
@@ -11,66 +10,60 @@ import json
 from collections import OrderedDict
 from typing import Any, Protocol
 
-NONE = "none"  # the arm of everybody outside experiments
+from crops.reformulation import Search, fold
 
-# One step for Redis: read the last search, put this one in its place for as long as the window.
+# One step for Redis: puts the new state in the place of the one that was read, or says what is there instead.
 _SWAP = """
-local before = redis.call('GET', KEYS[1])
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
-return before
+local held = redis.call('GET', KEYS[1]) or ''
+if held ~= ARGV[1] then return held end
+redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+return false
 """
 
 
 class Reformulations(Protocol):
-    """Told of every search; says which arm's search it reformulates."""
+    """Is told of every search."""
 
-    async def seen(self, user_id: str, arm: str, query: str, now_s: float) -> str | None:
-        """`query` (normalised) at `now_s`: the arm of the user's search before it, where that asked something
-        else within the window; None otherwise.
-        """
+    async def reformulated(self, user_id: str, search: Search) -> tuple[Search, ...]:
+        """The user's searches that `search` reformulates and that no search before it did."""
 
 
 class InProcess:
-    """Of this process alone; past `capacity` users the longest silent is forgotten."""
+    """Of this process alone; past `capacity` users the one who was silent longest is forgotten."""
 
     def __init__(self, *, window_s: float, capacity: int = 200_000) -> None:
         self._window_s, self._capacity = window_s, capacity
-        self._last: OrderedDict[str, tuple[float, str, str]] = OrderedDict()
+        self._waiting: OrderedDict[str, tuple[Search, ...]] = OrderedDict()
 
-    async def seen(self, user_id: str, arm: str, query: str, now_s: float) -> str | None:
-        """See Reformulations.seen."""
-        before = self._last.pop(user_id, None)
-        self._last[user_id] = (now_s, arm, query)
-        while len(self._last) > self._capacity:
-            self._last.popitem(last=False)
-        return _reformulated(before, query, now_s, self._window_s)
+    async def reformulated(self, user_id: str, search: Search) -> tuple[Search, ...]:
+        """See Reformulations."""
+        self._waiting[user_id], again = fold(self._waiting.pop(user_id, ()), search, self._window_s)
+        while len(self._waiting) > self._capacity:
+            self._waiting.popitem(last=False)
+        return again
 
 
 class InRedis:
-    """Of all replicas. Keys are keyed hashes of user ids and expire with the window; a Redis that is down
-    counts nothing.
-    """
+    """Of all replicas. Keys are keyed hashes of user ids and expire with the window."""
 
     def __init__(self, client: Any, *, window_s: float, secret: bytes) -> None:
         """client: redis.asyncio.Redis."""
         self._window_s, self._secret = window_s, secret
         self._swap = client.register_script(_SWAP)
 
-    async def seen(self, user_id: str, arm: str, query: str, now_s: float) -> str | None:
-        """See Reformulations.seen."""
+    async def reformulated(self, user_id: str, search: Search) -> tuple[Search, ...]:
+        """See Reformulations. If another replica moved the state on since it was read, it is read again."""
         digest = hmac.new(self._secret, user_id.encode(), hashlib.sha256).hexdigest()[:32]
         # A hash of the query as well: what people search is not left in a cache.
-        asked = hashlib.sha256(query.encode()).hexdigest()[:32]
-        value = json.dumps([now_s, arm, asked])
-        held = await self._swap(keys=[f"crops:last:{digest}"], args=[value, int(self._window_s * 1000)])
-        before = tuple(json.loads(held)) if held else None
-        return _reformulated(before, asked, now_s, self._window_s)
-
-
-def _reformulated(
-    before: tuple[float, str, str] | None, query: str, now_s: float, window_s: float
-) -> str | None:
-    if before is None:
-        return None
-    then_s, arm, asked = before
-    return arm if 0 < now_s - then_s <= window_s and asked != query else None
+        search = search._replace(query=hashlib.sha256(search.query.encode()).hexdigest()[:32])
+        before: bytes | None = b""
+        while before is not None:
+            held = before
+            waiting = tuple(Search(*one) for one in json.loads(held or "[]"))
+            after, again = fold(waiting, search, self._window_s)
+            # Redis counts the window by its own clock: a second more than the searches can need.
+            expiry_ms = int(self._window_s * 1000) + 1000
+            before = await self._swap(
+                keys=[f"crops:searches:{digest}"], args=[held, json.dumps(after), expiry_ms]
+            )
+        return again

@@ -33,6 +33,12 @@ from crops.config.base import ENGINES
     default=None,
     help="Relative effect to plan for, say 0.01. Default: the config's.",
 )
+@click.option(
+    "--gateway",
+    default=None,
+    metavar="URL",
+    help="A gateway that served the experiment: refuse to read RQR by another window than it counts by.",
+)
 @click.option("--engine", type=click.Choice(ENGINES), default=None, help="Default: the config's.")
 @config_option
 def experiment(
@@ -41,6 +47,7 @@ def experiment(
     out: Path,
     metric: str | None,
     planned_lift: float | None,
+    gateway: str | None,
     engine: str | None,
     config: Config,
 ) -> None:
@@ -55,4 +62,6 @@ def experiment(
     said = {"primary": metric, "planned_lift": planned_lift}
     changed = section.model_dump() | {key: value for key, value in said.items() if value is not None}
     cfg = type(section).parse(changed, source="command line")
+    if gateway is not None:
+        stage.check_window(gateway, cfg)
     show("experiment", started_s, stage.run(events, out, cfg, videos=videos, engine=engine), out)

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from crops.arms import CHALLENGER, CHAMPION
 from crops.cli.support import EXISTING, config_option, out_option, show
 from crops.config.all import Config
 from crops.tables import artifacts
@@ -67,9 +68,7 @@ def gate(
     help="What `crops gate` wrote: anything but promote is not registered.",
 )
 @click.option("--registry", default=None, help="MLflow tracking URI. Default: SQLite and a folder, ./mlruns.")
-@click.option(
-    "--alias", type=click.Choice(["champion", "challenger"]), default="challenger", show_default=True
-)
+@click.option("--alias", type=click.Choice([CHAMPION, CHALLENGER]), default=CHALLENGER, show_default=True)
 @out_option
 @config_option
 def register(

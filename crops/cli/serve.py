@@ -5,14 +5,13 @@ from pathlib import Path
 
 import click
 
+from crops.arms import ARMS, CHALLENGER, CHAMPION, CONTROL, TREATMENT
 from crops.cli.support import EXISTING, config_option, out_option, show
 from crops.config.all import Config
 from crops.errors import ConfigError, InputError
 from crops.services import registry
 from crops.stages.base import StageReport
 from crops.tables import artifacts
-
-CONTROL, TREATMENT = "control", "treatment"
 
 
 @click.command()
@@ -70,6 +69,7 @@ CONTROL, TREATMENT = "control", "treatment"
     show_default=True,
     help="What is kept between two starts: releases, Triton's models, the manifest, logs.",
 )
+@config_option
 def serve(
     release: str | None,
     challenger: str | None,
@@ -82,6 +82,7 @@ def serve(
     rollout: Path | None,
     readout: Path | None,
     state: Path,
+    config: Config,
 ) -> None:
     """Serve a release on this machine: Triton and the gateway, until Ctrl-C.
 
@@ -96,9 +97,9 @@ def serve(
     from serving import laptop
 
     uri = registry_uri or registry.uri_of(Path("mlruns"))
-    arms = {CONTROL: _folder(release, uri, "champion", state)}
+    arms = {CONTROL: _folder(release, uri, CHAMPION, state)}
     if challenger is not None:
-        arms[TREATMENT] = _folder(challenger, uri, "challenger", state)
+        arms[TREATMENT] = _folder(challenger, uri, CHALLENGER, state)
     found = {arm: laptop.release_of(folder, name) for arm, (folder, name) in arms.items()}
     places = {
         "features": features,
@@ -114,7 +115,7 @@ def serve(
         host=host,
         port=port,
         events=events or state / "events",
-        settings=settings,
+        settings=settings | config.section("reformulation").model_dump(),
         say=click.echo,
     )
 
@@ -154,7 +155,7 @@ def _folder(wanted: str | None, uri: str, alias: str, state: Path) -> tuple[Path
 )
 @click.option(
     "--arm",
-    type=click.Choice([CONTROL, TREATMENT]),
+    type=click.Choice(ARMS),
     default=TREATMENT,
     show_default=True,
     help="control: everybody gets it; treatment: who is in an experiment.",
@@ -231,7 +232,7 @@ def pull(release: str, checksum: str, releases: str, manifest: str, registry_uri
 
 def _version(wanted: str | None, uri: str) -> tuple[str, str]:
     if wanted is None:
-        version = registry.holder(uri, "challenger")
+        version = registry.holder(uri, CHALLENGER)
         if version is None:
             raise ConfigError(f"{uri}: no challenger is registered; `crops run` registers one")
         return registry.NAME, version

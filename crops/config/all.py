@@ -30,7 +30,8 @@ PIPELINE = (
     "report",
     "deploy",
 )
-SECTIONS = (*PIPELINE, "ablate", "judge", "experiment", "rollout", "kubeflow")
+SHARED = "reformulation"  # its keys are the defaults of the same keys in other sections
+SECTIONS = (SHARED, *PIPELINE, "ablate", "judge", "experiment", "rollout", "kubeflow")
 
 
 def section_class(name: str) -> type[StageConfig]:
@@ -49,7 +50,9 @@ class Config:
 
     def section(self, name: str) -> Any:
         """The checked config of one stage; a ConfigError names the file, the section and the key."""
-        return section_class(name).parse(self.raw.get(name), source=f"{self.source}, section {name}")
+        cls = section_class(name)
+        shared = {} if name == SHARED else self.section(SHARED).model_dump(include=set(cls.model_fields))
+        return cls.parse(shared | (self.raw.get(name) or {}), source=f"{self.source}, section {name}")
 
     def with_value(self, section: str, key: str, value: Any) -> "Config":
         """The same with one value changed, as a command-line option does."""
@@ -91,6 +94,8 @@ def commented() -> Iterator[str]:
         yield f"# {(cls.__doc__ or '').strip().splitlines()[0]}"
         yield f"{name}:"
         for key, info in cls.model_fields.items():
+            if name != SHARED and key in section_class(SHARED).model_fields:
+                continue
             yield f"  # {' '.join((info.description or '').split())}"
             default = cls().model_dump(mode="json")[key]
             yield f"  {key}: {json.dumps(default, ensure_ascii=False)}"

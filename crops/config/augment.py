@@ -3,17 +3,13 @@
 from pydantic import Field
 
 from crops.config.base import Engine, StageConfig, engine, spark_master
+from crops.config.reformulation import window_s
 
 
 class AugmentConfig(StageConfig):
     """Which pairs are mined from the logs, and which days are held out."""
 
-    window_s: int = Field(
-        90,
-        ge=1,
-        le=86_400,
-        description="Reformulation: a later search at most so long after the first, seconds. Source: paper.",
-    )
+    window_s: int = window_s()
     min_play_s: float = Field(
         5.0,
         ge=0,

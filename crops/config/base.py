@@ -1,6 +1,7 @@
 """What every stage's config shares: frozen, keyword-only, strict, and self-describing."""
 
-from typing import Any, Literal, Self, get_args
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -17,6 +18,8 @@ class StageConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
+    renamed: ClassVar[Mapping[str, str]] = {}  # a key's old name to its new one
+
     @classmethod
     def parse(cls, values: dict[str, Any] | None, *, source: str = "config") -> Self:
         """Checks `values`; a misspelt or ill-typed key is a ConfigError that names the class and the key."""
@@ -26,6 +29,10 @@ class StageConfig(BaseModel):
             first = error.errors()[0]
             key = ".".join(str(part) for part in first["loc"])
             if first["type"] == "extra_forbidden":
+                if key in cls.renamed:
+                    raise ConfigError(
+                        f"{source}: {cls.__name__}.{key} is called {cls.renamed[key]} now"
+                    ) from error
                 known = ", ".join(sorted(cls.model_fields))
                 raise ConfigError(f"{source}: {cls.__name__} knows no key {key!r}; known: {known}") from error
             raise ConfigError(

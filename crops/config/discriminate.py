@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from crops.config.base import StageConfig
+from crops.long_play import LONG_PLAY_S
 
 
 class DiscriminateConfig(StageConfig):
@@ -42,7 +43,7 @@ class DiscriminateConfig(StageConfig):
         "it is for.",
     )
     long_play_s: float = Field(
-        18.0,
+        LONG_PLAY_S,
         gt=0,
         description="Positive pair: played this long, or whole where shorter, seconds. Source: "
         "KuaiRand's long view.",

@@ -6,6 +6,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from crops.config.base import Engine, StageConfig, engine, spark_master
+from crops.config.reformulation import window_s
 
 
 class ExperimentConfig(StageConfig):
@@ -42,9 +43,7 @@ class ExperimentConfig(StageConfig):
         gt=0,
         description="Relative effect that the planner asks for. Source: ours; the paper saw +0.87 % of CTR.",
     )
-    window_s: int = Field(
-        90, ge=1, description="A later search within so many seconds is a reformulation. Source: paper."
-    )
+    window_s: int = window_s()
     threads: int | None = Field(
         None, ge=1, description="Threads of DuckDB or local Spark; null: all. Source: ours."
     )

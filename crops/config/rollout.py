@@ -1,7 +1,7 @@
 """Settings of `crops rollout`: canary steps, guardrails, then the A/B."""
 
 import itertools
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -146,6 +146,8 @@ GUARDRAILS = (
 class RolloutConfig(StageConfig):
     """How a challenger goes to users: canary steps under guardrails, then the fixed A/B."""
 
+    renamed: ClassVar = {"window_s": "look_back_s"}
+
     steps: tuple[Step, ...] = Field(
         (
             Step(coverage=0.01, dwell_s=3600, min_users=100),
@@ -166,7 +168,7 @@ class RolloutConfig(StageConfig):
         default_factory=lambda: AB.model_validate({}),
         description="The A/B after the last step. Source: ours.",
     )
-    window_s: float = Field(
+    look_back_s: float = Field(
         1800.0,
         gt=0,
         description="How far back Prometheus is asked, not before the step began. Source: ours: 30 min "

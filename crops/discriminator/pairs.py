@@ -9,6 +9,8 @@ import ibis.expr.types as ir
 import numpy as np
 from ibis import _
 
+from crops.long_play import is_long
+
 
 @dataclass(frozen=True, slots=True)
 class Judged:
@@ -33,10 +35,9 @@ def judged(searches: ir.Table, results: ir.Table, videos: ir.Table, *, long_play
     exposed = results.filter(_.stage == "exposed").join(searches, "search_id").left_join(videos, "video_id")
     touched = exposed.clicked | exposed.liked
     last = ibis.window(group_by="search_id")
-    enough = ibis.least(ibis.literal(long_play_s), ibis.coalesce(exposed.duration_s, long_play_s))
     rows = exposed.mutate(
         touched=touched,
-        long=ibis.coalesce(exposed.play_s, 0.0) >= enough,
+        long=is_long(exposed.play_s, exposed.duration_s, long_play_s).fill_null(False),
         last=touched.ifelse(exposed.position, ibis.literal(-1, "int32")).max().over(last),
     )
     pairs = rows.group_by("query", "video_id").agg(

@@ -13,10 +13,10 @@ from typing import Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from crops.arms import ARMS, CONTROL, TREATMENT
 from crops.config.base import StageConfig
 from crops.errors import ConfigError
 
-ARMS = ("control", "treatment")
 FEATURE = "release"
 # GrowthBook hashes namespaces by their own name, so ranges of one namespace cut the users the same way for
 # all experiments.
@@ -83,7 +83,7 @@ class Experiment(StageConfig):
     @property
     def releases(self) -> dict[str, str]:
         """Arm to release."""
-        return {"control": self.control, "treatment": self.treatment}
+        return {CONTROL: self.control, TREATMENT: self.treatment}
 
 
 def check(
@@ -122,7 +122,7 @@ def check_change(before: Experiment, after: Experiment) -> Experiment:
     """`after`, if it moves no user of the running experiment `before` from one arm to the other; a
     ConfigError otherwise.
     """
-    fixed = ("name", "salt", "control", "treatment", "weights", "namespace", "start")
+    fixed = ("name", "salt", *ARMS, "weights", "namespace", "start")
     for key in fixed:
         old, new = getattr(before, key), getattr(after, key)
         if old != new:
@@ -199,7 +199,7 @@ def parse(payload: Json, *, releases: set[str] | None = None, source: str = "fea
 
 def _read(rule: Json, testers: list[Json], source: str) -> Experiment:
     arms = [meta["key"] for meta in rule["meta"]]
-    if "control" not in arms:
+    if CONTROL not in arms:
         raise ConfigError(
             f"{source}: experiment {rule['key']!r} has no control (arms: {', '.join(arms) or 'none'})"
         )
@@ -214,8 +214,7 @@ def _read(rule: Json, testers: list[Json], source: str) -> Experiment:
         "salt": rule["seed"],
         "coverage": rule["coverage"],
         "weights": tuple(rule["weights"]),
-        "control": release["control"],
-        "treatment": release["treatment"],
+        **release,
         "start": datetime.fromtimestamp(rule["condition"]["now_s"]["$gte"], UTC),
         "namespace": tuple(rule.get("namespace", (NAMESPACE, 0.0, 1.0))[1:]),
         "overrides": {user: r["force"]["arm"] for r in forced for user in r["condition"]["id"]["$in"]},

@@ -2,10 +2,6 @@
 
 from dataclasses import dataclass
 
-# A long play: at least this long, or the whole video where it is shorter (KuaiRand's rule, as in README's
-# glossary).
-LONG_PLAY_S = 18.0
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:

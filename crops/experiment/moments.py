@@ -11,6 +11,8 @@ from typing import Self
 import numpy as np
 from tea_tasting.aggr import Aggregates
 
+from crops.arms import CONTROL, TREATMENT
+
 # x numerator, y denominator, and both from before the experiment (CUPED covariate; 0 and 0 without such a
 # period).
 COLUMNS = ("x", "y", "x_pre", "y_pre")
@@ -76,6 +78,11 @@ class Arms:
     control: Moments
     treatment: Moments
     in_both: int = 0
+
+    @property
+    def both(self) -> dict[str, Moments]:
+        """Arm to its moments, control first."""
+        return {CONTROL: self.control, TREATMENT: self.treatment}
 
     @property
     def users(self) -> int:

@@ -50,7 +50,7 @@ def read(measured: Measured, reading: Reading) -> Json:
         "reasons": reasons,
         "primary": reading.primary,
         "metrics": metrics,
-        "users": {"control": arms.control.users, "treatment": arms.treatment.users, "in_both": arms.in_both},
+        "users": {name: arm.users for name, arm in arms.both.items()} | {"in_both": arms.in_both},
         "srm": {
             "p": stats.srm(arms, share=reading.share) if arms.users else None,
             "share": reading.share,

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from crops.arms import CONTROL, TREATMENT
 from crops.config.rollout import Guardrail, RolloutConfig
 from crops.experiment import sequential
 
@@ -97,7 +98,7 @@ def quantile(plan: RolloutConfig, rail: Guardrail, arm: str, events: float) -> f
     n = max(1.0, events)
     critical = sequential.critical(int(n), alpha=plan.alpha, planned_users=int(n))
     step = critical / math.sqrt(2) * math.sqrt(q * (1 - q) / n)
-    return max(0.01, q - step) if arm == "treatment" else min(0.9999, q + step)
+    return max(0.01, q - step) if arm == TREATMENT else min(0.9999, q + step)
 
 
 def decide(plan: RolloutConfig, state: State, seen: Measurements, *, now_s: float) -> Verdict:
@@ -164,7 +165,7 @@ def _broken(plan: RolloutConfig, state: State, seen: Measurements) -> list[str]:
     found = [reason for g in plan.guardrails if (reason := _check(plan, g, seen)[1]) is not None]
     if seen.rejected:
         found.append(f"fingerprint: {seen.rejected:.0f} release(s) refused by a gateway")
-    wrong = (seen.served or {}).get("treatment", frozenset()) - {state.treatment}
+    wrong = (seen.served or {}).get(TREATMENT, frozenset()) - {state.treatment}
     if wrong:
         found.append(
             f"fingerprint: treatment is served by {', '.join(sorted(wrong))}, expected {state.treatment}"
@@ -177,8 +178,8 @@ def _broken(plan: RolloutConfig, state: State, seen: Measurements) -> list[str]:
 def _check(plan: RolloutConfig, g: Guardrail, seen: Measurements) -> tuple[bool, str | None]:
     """(answered, reason why it is broken or None)."""
     values, events = (seen.values or {}).get(g.name, {}), (seen.events or {}).get(g.name, {})
-    treatment, control = values.get("treatment"), values.get("control")
-    n, m = events.get("treatment") or 0.0, events.get("control") or 0.0
+    treatment, control = values.get(TREATMENT), values.get(CONTROL)
+    n, m = events.get(TREATMENT) or 0.0, events.get(CONTROL) or 0.0
     if treatment is None or n < g.min_events:
         return False, None
     if g.kind == "count":
@@ -230,7 +231,7 @@ def _not_yet(plan: RolloutConfig, state: State, seen: Measurements, *, now_s: fl
     """What is still missing before this step can end; None: nothing."""
     in_ab = state.phase == "ab"
     dwell_s, users = (plan.ab.min_s, plan.ab.min_users) if in_ab else _needs(plan, state)
-    if state.treatment not in (seen.served or {}).get("treatment", frozenset()):
+    if state.treatment not in (seen.served or {}).get(TREATMENT, frozenset()):
         return f"no gateway reports {state.treatment} for treatment yet"
     if now_s - state.entered_s < dwell_s:
         return f"{now_s - state.entered_s:.0f} of {dwell_s:.0f} s in this step"

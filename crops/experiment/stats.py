@@ -11,6 +11,7 @@ from tea_tasting import RatioOfMeans
 from tea_tasting.aggr import Aggregates
 from tea_tasting.metrics import SampleRatio
 
+from crops.arms import ARMS
 from crops.experiment import sequential, totals
 from crops.experiment.metrics import METRICS, Metric
 from crops.experiment.moments import Arms
@@ -99,7 +100,7 @@ def decide(
     verdict, reason = _verdict(arms, metric, found, share=share, alpha=alpha)
     if arms.in_both:
         reason += f"; {arms.in_both} user(s) seen in both arms are left out"
-    plain = {"control": arms.control.ratio, "treatment": arms.treatment.ratio}
+    plain = {name: arm.ratio for name, arm in arms.both.items()}
     estimated = {key: getattr(found, key) if found else None for key in ("lift", "low", "high", "p")}
     return Comparison(**plain, **estimated, users=arms.users, verdict=verdict, reason=reason)
 
@@ -112,11 +113,12 @@ def estimate(
 
     The relative interval lives on the log scale (delta method), where it cannot fall below -100 %.
     """
-    both = (arms.control, arms.treatment)
-    if any(arm.users < 2 or not arm.ratio for arm in both):
+    if any(arm.users < 2 or not arm.ratio for arm in arms.both.values()):
         return None
-    aggregates = [arm.aggregates() for arm in both]
-    covariate = ("x_pre", "y_pre") if all(arm.sums["y_pre"] > 0 for arm in both) else (None, None)
+    aggregates = [arm.aggregates() for arm in arms.both.values()]
+    covariate = (
+        ("x_pre", "y_pre") if all(arm.sums["y_pre"] > 0 for arm in arms.both.values()) else (None, None)
+    )
     level = 1 - alpha
     found = RatioOfMeans("x", "y", *covariate, confidence_level=level).analyze_aggregates(*aggregates)
     normal = RatioOfMeans("x", "y", *covariate, confidence_level=level, use_t=False).analyze_aggregates(
@@ -154,7 +156,7 @@ def _verdict(
             BLOCKED,
             f"sample ratio mismatch: {seen}, {planned} (p = {p:.1e}); assignment or logging is broken",
         )
-    for name, arm in (("control", arms.control), ("treatment", arms.treatment)):
+    for name, arm in arms.both.items():
         if arm.users < MIN_USERS:
             return UNKNOWN, f"{arm.users} users in {name}, {MIN_USERS} are needed to tell"
         if not arm.ratio:
@@ -183,9 +185,8 @@ def srm(arms: Arms, *, share: float) -> float:
     """
     if not arms.users:
         return 1.0
-    counts = {"control": arms.control, "treatment": arms.treatment}
-    sizes: dict[object, Aggregates] = {name: Aggregates(count_=arm.users) for name, arm in counts.items()}
-    return float(SampleRatio(share / (1 - share)).analyze(sizes, "control", "treatment").pvalue)
+    sizes: dict[object, Aggregates] = {name: Aggregates(count_=arm.users) for name, arm in arms.both.items()}
+    return float(SampleRatio(share / (1 - share)).analyze(sizes, *ARMS).pvalue)
 
 
 def discoveries(p_always: dict[str, float], *, rate: float = 0.05) -> dict[str, bool]:

@@ -10,8 +10,10 @@ from typing import Any
 import ibis
 import ibis.expr.types as ir
 
-from crops.experiment.metrics import LONG_PLAY_S, METRICS, Metric
+from crops.arms import ARMS
+from crops.experiment.metrics import METRICS, Metric
 from crops.experiment.moments import COLUMNS, PAIRS, Arms, Moments, nobody
+from crops.long_play import is_long
 from crops.tables.records import COUNTS
 
 Row = dict[str, Any]
@@ -50,19 +52,14 @@ def bands(searches: ir.Table) -> ir.Table:
 
 def shown(results: ir.Table, videos: ir.Table | None) -> ir.Table:
     """in: results(search_id, video_id, stage, clicked, play_s), videos(video_id, duration_s); out:
-    (search_id, impressions, clicks, long_plays). A video of unknown duration is played long from 18 s on.
+    (search_id, impressions, clicks, long_plays). `videos` None: no duration is known.
     """
     exposed = results.filter(results.stage == "exposed").select("search_id", "video_id", "clicked", "play_s")
     if videos is None:
-        rows = exposed.mutate(enough=ibis.literal(LONG_PLAY_S))
+        rows = exposed.mutate(duration_s=ibis.null("float32"))
     else:
-        known = videos.select("video_id", "duration_s")
-        joined = exposed.left_join(known, "video_id")
-        # coalesce first: engines differ in what least() makes of a null
-        rows = joined.mutate(
-            enough=ibis.least(joined.duration_s.cast("float64").fill_null(LONG_PLAY_S), LONG_PLAY_S)
-        )
-    long_play = ((rows.play_s >= rows.enough) & (rows.play_s > 0)).fill_null(False)
+        rows = exposed.left_join(videos.select("video_id", "duration_s"), "video_id")
+    long_play = is_long(rows.play_s, rows.duration_s).fill_null(False)
     return rows.group_by("search_id").agg(
         impressions=rows.count(),
         clicks=rows.clicked.cast("int64").sum(),
@@ -160,10 +157,7 @@ def arms_of(rows: list[Row], metric: Metric, *, in_both: int = 0) -> Arms:
     """The rows of `moments` as values; an arm without a row has no users."""
     found = {row["arm"]: row for row in rows}
     return Arms(
-        **{
-            arm: _moments(found[arm], metric.name) if arm in found else nobody()
-            for arm in ("control", "treatment")
-        },
+        **{arm: _moments(found[arm], metric.name) if arm in found else nobody() for arm in ARMS},
         in_both=in_both,
     )
 

@@ -9,11 +9,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from crops.arms import ARMS
 from crops.errors import InputError
-from crops.experiment.metrics import LONG_PLAY_S, Metric
+from crops.experiment.metrics import Metric
 from crops.experiment.moments import COLUMNS, Arms, Moments, nobody
+from crops.long_play import is_long
 
-ARMS = ("control", "treatment")
 NEEDS = {"ctr": ("clicked",), "lpr": ("play_s", "duration_s"), "rqr": ("reformulated",)}
 
 
@@ -39,14 +40,11 @@ def of_events(events: Any, metric: Metric) -> Arms:
 
 def _counted(table: pa.Table, metric: Metric) -> pa.ChunkedArray:
     """The numerator of each row, 0 or 1; what is null did not happen."""
+    columns = [table[name] for name in NEEDS[metric.name]]
     if metric.name == "lpr":
-        played = pc.fill_null(pc.cast(table["play_s"], pa.float64()), -1.0)
-        enough = pc.min_element_wise(
-            pc.cast(table["duration_s"], pa.float64()), pa.scalar(LONG_PLAY_S)
-        )  # null: 18 s
-        happened = pc.and_(pc.greater_equal(played, enough), pc.greater(played, 0.0))
+        happened = pa.chunked_array([is_long(*(pc.cast(c, pa.float64()).to_numpy() for c in columns))])
     else:
-        happened = pc.fill_null(table[NEEDS[metric.name][0]], False)
+        happened = pc.fill_null(columns[0], False)
     return pc.cast(pc.cast(happened, pa.bool_()), pa.float64())
 
 

@@ -3,10 +3,11 @@
 import ibis
 import ibis.expr.types as ir
 
+from crops.reformulation import reformulates
+
 
 def later_searches(first: ir.Table, later: ir.Table, *, window_s: int) -> ir.Table:
-    """Every (first, later) pair of one user with 0 < t_later - t_first <= window_s and another normalised
-    query.
+    """Every pair of one user's searches of which the later reformulates the first (crops.reformulation).
 
     in: both (search_id, user_id, ts, date, query); `later` may be a subset (say, searches with an
     interaction). out: (first_id, later_id, query, later_query, ts, date): query and date of the FIRST search,
@@ -38,10 +39,9 @@ def later_searches(first: ir.Table, later: ir.Table, *, window_s: int) -> ir.Tab
     )
     # A view: both sides come from the same searches, and Ibis must tell their columns apart.
     pairs = left.join(right.view(), ["user_id", "bucket"])
-    near = (pairs.ts > pairs.first_ts) & (pairs.ts <= pairs.first_ts + ibis.interval(seconds=window_s))
-    return pairs.filter(near & (pairs.later_query != pairs.query)).select(
-        "first_id", "later_id", "query", "later_query", "ts", "date"
-    )
+    window = ibis.interval(seconds=window_s)
+    another = reformulates(pairs.ts, pairs.later_query, pairs.first_ts, pairs.query, window)
+    return pairs.filter(another).select("first_id", "later_id", "query", "later_query", "ts", "date")
 
 
 def reformulations(searches: ir.Table, touched: ir.Table, *, window_s: int) -> ir.Table:

@@ -17,10 +17,9 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from crops.arms import ARMS, CONTROL, TREATMENT
 from crops.errors import InputError, ServiceError
 
-CONTROL, TREATMENT = "control", "treatment"
-ARMS = (CONTROL, TREATMENT)
 KEPT_CLAIMS = 64
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from crops.arms import CHAMPION
 from crops.errors import ServiceError
 
 # MLflow reads both when it is imported, which is only below: it reports nothing to anybody, and gives a dead
@@ -24,7 +25,6 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 
 NAME = "crops"
-ALIASES = ("champion", "challenger")
 CHECKSUMS = "checksums.json"
 LOCK_S = 120.0
 
@@ -193,7 +193,7 @@ def _sha256(path: Path) -> str:
 
 def champion(uri: str, out: Path, *, name: str = NAME) -> bool:
     """Copies the champion's files into `out`; False where the registry has none."""
-    version = holder(uri, "champion", name=name)
+    version = holder(uri, CHAMPION, name=name)
     if version is not None:
         download(uri, version, out, name=name)
     return version is not None

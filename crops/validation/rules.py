@@ -15,6 +15,7 @@ Beside the columns of crops.tables.records the checks read helpers that need the
     text_fields        how many of caption, keywords, cover_text and related_queries hold any text
 """
 
+from crops.arms import ARMS
 from crops.config.validate import ValidateConfig
 from crops.tables.records import STAGES
 from crops.validation.checks import (
@@ -52,7 +53,7 @@ def _searches(cfg: ValidateConfig) -> list[Check]:
         length_between("query", "query is too long", high=cfg.max_query_chars),
         _possible("ts"),
         same("ts_day", "folder_day", "ts is of another day than its partition"),
-        in_set("arm", ("control", "treatment"), "arm is unknown"),
+        in_set("arm", ARMS, "arm is unknown"),
         _once(),
     ]
 

@@ -7,9 +7,11 @@ import secrets
 import struct
 from dataclasses import dataclass
 
+from crops.arms import ARMS
+
 TIME_BYTES, NOTE_BYTES, CHANCE_BYTES, SIGNATURE_BYTES = 8, 1, 7, 10
 LENGTH = (TIME_BYTES + NOTE_BYTES + CHANCE_BYTES + SIGNATURE_BYTES) * 8 // 6 + 1  # base64 without padding
-ARMS = (None, "control", "treatment")
+NOTES = (None, *ARMS)  # the byte in an id is a place in this list
 
 
 class ForeignId(ValueError):
@@ -26,7 +28,7 @@ class Told:
 
 def make(secret: bytes, ts_us: int, arm: str | None = None, *, chance: bytes | None = None) -> str:
     """A new id of the search at `ts_us` (Unix microseconds); 35 characters that are safe in URLs."""
-    body = struct.pack(">QB", ts_us, ARMS.index(arm)) + (chance or secrets.token_bytes(CHANCE_BYTES))
+    body = struct.pack(">QB", ts_us, NOTES.index(arm)) + (chance or secrets.token_bytes(CHANCE_BYTES))
     return base64.urlsafe_b64encode(body + _sign(secret, body)).decode().rstrip("=")
 
 
@@ -45,7 +47,7 @@ def verify(secret: bytes, search_id: str) -> Told:
     if not hmac.compare_digest(signature, _sign(secret, body)) or spelled != search_id:
         raise ForeignId("not a search_id of this service")
     ts_us, arm = struct.unpack(">QB", body[: TIME_BYTES + NOTE_BYTES])
-    return Told(int(ts_us), ARMS[arm])
+    return Told(int(ts_us), NOTES[arm])
 
 
 def _sign(secret: bytes, body: bytes) -> bytes:

@@ -132,7 +132,7 @@ def create(
     _errors(app)
     _search(app, settings)
     _events(app, settings)
-    _state(app, token)
+    _state(app, settings, token)
     _experiment(app, settings, token)
     return app
 
@@ -222,7 +222,7 @@ def _events(app: FastAPI, settings: Settings) -> None:
         return {"accepted": len(records)}
 
 
-def _state(app: FastAPI, token: str | None) -> None:
+def _state(app: FastAPI, settings: Settings, token: str | None) -> None:
     @app.get("/v1/release")
     async def release(request: Request) -> dict[str, Any]:
         """What is served per arm."""
@@ -231,6 +231,7 @@ def _state(app: FastAPI, token: str | None) -> None:
             "generation": holder.generation,
             "refused_generation": holder.refused or None,
             "problem": holder.problem or None,
+            "reformulation_window_s": settings.window_s,
             "arms": {
                 arm: {
                     "release": s.release.uri,
@@ -288,7 +289,11 @@ def _experiment(app: FastAPI, settings: Settings, token: str | None) -> None:
     def experiment() -> dict[str, Any]:
         """Where the rollout stands and what the readout says; null where there is none yet."""
         links = {name: path is not None and path.is_file() for name, path in pages.items()}
-        return {**experiments.status(settings.rollout, settings.features, settings.readout), "links": links}
+        return {
+            **experiments.status(settings.rollout, settings.features, settings.readout),
+            "links": links,
+            "window_s": settings.window_s,
+        }
 
     @app.post("/v1/admin/abort", include_in_schema=False)
     def abort(body: AbortBody, request: Request) -> dict[str, str]:

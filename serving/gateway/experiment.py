@@ -10,10 +10,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from crops.arms import ARMS
 from crops.experiment import features
 from crops.experiment.rollout import ABORT, AUDIT, LOOK, STATE
 
-SHOWN = ("control", "treatment", "lift", "low", "high", "verdict", "paper_lift", "higher_is_better", "means")
+SHOWN = (*ARMS, "lift", "low", "high", "verdict", "paper_lift", "higher_is_better", "means")
 TRAIL = 30
 
 
@@ -27,7 +28,7 @@ def status(rollout: Path | None, features_file: Path | None, readout: Path | Non
         found["rollout"] = {
             **{
                 key: state.get(key)
-                for key in ("experiment", "control", "treatment", "phase", "step", "started_s", "entered_s")
+                for key in ("experiment", *ARMS, "phase", "step", "started_s", "entered_s")
             },
             "next": _json(rollout / LOOK),
             "abort_requested": _json(rollout / ABORT),
@@ -39,7 +40,10 @@ def status(rollout: Path | None, features_file: Path | None, readout: Path | Non
             name: {key: m.get(key) for key in SHOWN} for name, m in (measured.get("metrics") or {}).items()
         }
         found["readout"] = {
-            **{key: measured.get(key) for key in ("verdict", "reasons", "primary", "users", "srm", "period")},
+            **{
+                key: measured.get(key)
+                for key in ("verdict", "reasons", "primary", "users", "srm", "period", "window_s")
+            },
             "metrics": metrics,
         }
     return found

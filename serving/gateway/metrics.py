@@ -2,7 +2,9 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-NONE = "none"  # the arm of everybody outside experiments
+from crops.arms import ARMS, NONE
+from crops.long_play import LONG_PLAY_S
+
 PHASES = ("encode", "retrieve", "total")
 # Seconds; the SLO's bound of 0.2 s is one of the edges.
 BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.5)
@@ -27,7 +29,10 @@ class Metrics:
         self.impressions = Counter("crops_impressions_total", "Exposed results", ["arm"], registry=own)
         self.clicks = Counter("crops_clicks_total", "Clicks taken", ["arm"], registry=own)
         self.long_plays = Counter(
-            "crops_long_plays_total", "Plays of 18 s, or whole where shorter", ["arm"], registry=own
+            "crops_long_plays_total",
+            f"Plays of {LONG_PLAY_S:g} s, or whole if shorter",
+            ["arm"],
+            registry=own,
         )
         self.searches = Counter("crops_searches_total", "Searches answered", ["arm"], registry=own)
         self.reformulations = Counter(
@@ -102,7 +107,7 @@ class Metrics:
             ["arm"],
             registry=own,
         )
-        for arm in (NONE, "control", "treatment"):  # there from the start: a rate needs a first 0
+        for arm in (NONE, *ARMS):  # there from the start: a rate needs a first 0
             for counter in (
                 self.impressions,
                 self.clicks,

@@ -3,33 +3,35 @@
 import asyncio
 import json
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 
+from crops.arms import CONTROL, NONE
 from crops.errors import CropsError
 from crops.experiment import assign
+from crops.long_play import LONG_PLAY_S, is_long
+from crops.reformulation import Search
 from crops.text import normalise_query
 from serving import reformulation
 from serving.events import ids
 from serving.events.log import EventLog, EventLogError
-from serving.events.records import Interaction, Record, Result, Search, pseudonym
+from serving.events.records import Interaction, Record, Result, pseudonym
+from serving.events.records import Search as Logged
 from serving.gateway.drift import DEPTH
 from serving.gateway.encoder import TritonEncoder
 from serving.gateway.errors import ApiError, Overloaded, Unavailable, UnknownSearch
-from serving.gateway.metrics import NONE, Metrics
+from serving.gateway.metrics import Metrics
 from serving.gateway.releases import Holder, Served
 from serving.gateway.search import Found, Searcher
 from serving.gateway.settings import Settings
 
 LOG = logging.getLogger("crops.gateway")
-CONTROL, TREATMENT = "control", "treatment"
-LONG_PLAY_S = 18.0  # KuaiRand's long view
 PROBE_EVERY_S = 60.0
 PATH = "crops"  # the recall path that this service is, in `paths` of the event log
 
@@ -84,7 +86,7 @@ class Service:
             found = await asyncio.wait_for(
                 self.searcher.search(served, query, k + self.settings.ranked_extra), deadline
             )
-            search_id = await self._logged(query, user_id, k, arm, served, found)
+            search_id, ts_us = await self._logged(query, user_id, k, arm, served, found)
         except TimeoutError as error:
             self.metrics.requests.labels(label, "deadline").inc()
             raise Unavailable(f"not answered within {self.settings.deadline_s} s", code="deadline") from error
@@ -95,7 +97,7 @@ class Service:
             self._in_flight -= 1
             self.metrics.in_flight.dec()
         took_s = time.perf_counter() - started_s
-        await self._count(label, query, user_id, k, served, found, took_s)
+        await self._count(label, query, user_id, k, served, found, took_s, ts_us)
         return Answer(search_id=search_id, arm=arm, served=served, found=found, k=k, took_s=took_s)
 
     async def compare(self, query: str, k: int) -> dict[str, tuple[Served, Found]]:
@@ -123,9 +125,7 @@ class Service:
             label = one.arm or NONE
             if event.type == "click":
                 self.metrics.clicks.labels(label).inc()
-            elif event.type == "play" and (event.play_s or 0.0) >= min(
-                LONG_PLAY_S, self._durations.get(event.video_id, LONG_PLAY_S)
-            ):
+            elif is_long(event.play_s or 0.0, self._durations.get(event.video_id, math.nan)):
                 self.metrics.long_plays.labels(label).inc()
 
     async def keep_up(self) -> None:
@@ -207,7 +207,7 @@ class Service:
 
     async def _logged(
         self, query: str, user_id: str, k: int, arm: str | None, served: Served, found: Found
-    ) -> str:
+    ) -> tuple[str, int]:
         ts_us = int(self.clock() * 1e6)
         search_id = ids.make(self._secret, ts_us, arm)
         if self._log is not None:
@@ -221,7 +221,7 @@ class Service:
                 for n, (row, score) in enumerate(zip(found.rows, found.scores, strict=True))
             )
             kept = pseudonym(self._secret, user_id) if self.settings.hash_users else user_id
-            record = Search(
+            record = Logged(
                 search_id=search_id,
                 user_id=kept,
                 ts_us=ts_us,
@@ -231,7 +231,7 @@ class Service:
                 results=results,
             )
             await self._append([record])
-        return search_id
+        return search_id, ts_us
 
     async def _append(self, records: Sequence[Record]) -> None:
         assert self._log is not None
@@ -242,7 +242,15 @@ class Service:
             raise Unavailable(f"the event log does not take it: {error}", code="event_log") from error
 
     async def _count(
-        self, label: str, query: str, user_id: str, k: int, served: Served, found: Found, took_s: float
+        self,
+        label: str,
+        query: str,
+        user_id: str,
+        k: int,
+        served: Served,
+        found: Found,
+        took_s: float,
+        ts_us: int,
     ) -> None:
         metrics, shown = self.metrics, min(k, len(found.rows))
         metrics.requests.labels(label, "ok" if shown else "empty").inc()
@@ -259,12 +267,11 @@ class Service:
         for phase, seconds in (("encode", found.encode_s), ("retrieve", found.retrieve_s), ("total", took_s)):
             metrics.seconds.labels(label, phase).observe(seconds)
         try:
-            before = await self._reformulations.seen(user_id, label, normalise_query(query), self.clock())
+            search = Search(ts_us, label, normalise_query(query))
+            for reformulated in await self._reformulations.reformulated(user_id, search):
+                metrics.reformulations.labels(reformulated.arm).inc()
         except Exception as error:  # a Redis that is down must not cost an answer
             LOG.warning("reformulation state does not answer", extra={"why": type(error).__name__})
-            return
-        if before is not None:
-            metrics.reformulations.labels(before).inc()
 
     def _swapped(self) -> None:
         arms = self.holder.arms
@@ -295,16 +302,11 @@ class Service:
 
 def _durations(folder: Path | None) -> dict[str, float]:
     """Seconds of the videos that are shorter than a long play: of those the whole counts."""
-    if folder is None:
-        return {}
     short: dict[str, float] = {}
-    for path in sorted(folder.rglob("*.parquet")):
-        rows: list[dict[str, Any]] = pq.read_table(path, columns=["video_id", "duration_s"]).to_pylist()
-        short |= {
-            r["video_id"]: float(r["duration_s"])
-            for r in rows
-            if r["duration_s"] and r["duration_s"] < LONG_PLAY_S
-        }
+    for path in sorted(folder.rglob("*.parquet")) if folder else ():
+        columns = ["video_id", "duration_s"]
+        rows = pq.read_table(path, columns=columns, filters=[("duration_s", "<", LONG_PLAY_S)])
+        short |= zip(*(rows[name].to_pylist() for name in columns), strict=True)
     return short
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from pydantic import Field
 
 from crops.config.base import StageConfig
+from crops.reformulation import WINDOW_S
 
 
 class Settings(StageConfig):
@@ -60,7 +61,9 @@ class Settings(StageConfig):
         False, description="Log keyed hashes instead of user ids; hash the feed's ids by the same secret."
     )
     window_s: float = Field(
-        90.0, gt=0, description="Seconds within which another query counts as a reformulation. Source: paper."
+        WINDOW_S,
+        gt=0,
+        description="Seconds within which another query counts as a reformulation. Source: paper.",
     )
     redis: str | None = Field(None, description="Redis URL for the reformulation state; none: in process.")
 

@@ -72,7 +72,7 @@ def plan(seconds: float) -> RolloutConfig:
         for rail in GUARDRAILS
     ]
     return RolloutConfig.parse(
-        {"steps": list(steps), "ab": ab, "window_s": 300, "max_skew_s": 60, "guardrails": rails}
+        {"steps": list(steps), "ab": ab, "look_back_s": 300, "max_skew_s": 60, "guardrails": rails}
     )
 
 

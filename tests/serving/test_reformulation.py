@@ -1,5 +1,5 @@
-"""Another query within the window, whichever store keeps the last search: one test body, in process and a
-real Redis.
+"""One definition of a reformulation: the gateway's fold, in process and in a real Redis, counts what the
+readout counts.
 """
 
 import asyncio
@@ -8,12 +8,37 @@ import shutil
 import socket
 import subprocess
 import time
+from collections import Counter
+from datetime import UTC, datetime, timedelta
 
+import hypothesis.strategies as st
 import pytest
+from hypothesis import given, settings
 
+from crops.arms import ARMS, NONE
+from crops.engines.duckdb import DuckDBWarehouse
+from crops.experiment import sums
+from crops.mining import queries, reformulation
+from crops.reformulation import MOST_WAITING, Search
+from crops.tables import records
+from crops.text import normalise_query
 from serving.reformulation import InProcess, InRedis
+from tests.crops.experiment.logs import arrow, search
 
-WINDOW_S = 90.0
+WINDOW_S = 90
+BEGIN = datetime(2026, 1, 1, 23, 58, tzinfo=UTC)  # windows cross midnight
+MICRO_S = 1e-6
+
+SCRIPTS = st.lists(
+    st.tuples(
+        st.sampled_from("uvw"),
+        st.sampled_from([None, *ARMS]),
+        st.sampled_from(["bread", " BREAD ", "rye", "Ｒye", "spelt"]),
+        st.sampled_from([0.0, MICRO_S, 20.0, 45.0, 90.0, 90.0 + MICRO_S]),  # seconds after the one before
+    ),
+    min_size=1,
+    max_size=MOST_WAITING,
+)
 
 
 @contextlib.contextmanager
@@ -39,29 +64,60 @@ def redis_server(folder):
         process.wait(10)
 
 
-def told(make):
-    """Each line: user, arm, query, seconds; and the arm whose search it reformulates."""
-
-    async def work():
-        state = make()
-        script = [
-            ("a", "control", "bread", 1000.0, None),
-            ("a", "control", "sourdough", 1010.0, "control"),
-            ("a", "control", "sourdough", 1020.0, None),  # the same query again
-            ("b", "treatment", "rye", 1020.0, None),
-            ("a", "treatment", "rye", 1025.0, "control"),  # counts for the arm of the search before
-            ("b", "treatment", "spelt", 1020.0 + WINDOW_S, "treatment"),  # both ends included
-            ("a", "none", "cake", 1025.0 + WINDOW_S + 0.1, None),
-            ("a", "none", "pie", 1025.0 + WINDOW_S + 0.1, None),  # at the same instant: not later
-        ]
-        for user, arm, query, now_s, expected in script:
-            assert await state.seen(user, arm, query, now_s) == expected, (user, query)
-
-    asyncio.run(work())
+async def counted(state, script, begin_us=0):
+    """What the gateway counts, by arm. script: user, arm, query, seconds since the one before."""
+    at_us, counts = begin_us, Counter()
+    for user, arm, query, gap_s in script:
+        at_us += round(gap_s * 1e6)
+        again = await state.reformulated(user, Search(at_us, arm or NONE, normalise_query(query)))
+        counts.update(one.arm for one in again)
+    return counts
 
 
-def test_in_process():
-    told(lambda: InProcess(window_s=WINDOW_S))
+def read(folder, script):
+    """What the readout counts of the same searches."""
+    at, rows = BEGIN, []
+    for n, (user, arm, query, gap_s) in enumerate(script):
+        at += timedelta(seconds=gap_s)
+        rows.append(search(f"s{n}", user, at, query, arm))
+    house = DuckDBWarehouse(scratch=folder, threads=1)
+    raw = house.put(arrow(records.SEARCHES, rows), "raw")
+    spelled = house.keep(queries.spellings(raw), "spelled")
+    every = house.keep(
+        queries.normalised(raw, spelled).join(raw.select("search_id", "arm"), "search_id"), "every"
+    )
+    later = reformulation.later_searches(every, every, window_s=WINDOW_S).select(search_id="first_id")
+    nothing = sums.shown(house.put(arrow(records.RESULTS, []), "results"), None)
+    days = house.fetch(sums.user_days(every, nothing, later, settled_until=at))
+    assert sum(row["settled"] for row in days) == len(script)
+    counts = Counter()
+    for row in days:
+        counts[row["arm"] or NONE] += row["reformulated"]
+    return +counts
+
+
+def test_every_search_that_another_query_follows_counts_once():
+    """a a a b within 20 s: three of four were reformulated; a a b c: all but the last."""
+    for script, expected in (("aaab", 3), ("aabc", 3), ("aaaa", 0), ("abab", 3)):
+        searches = [("u", None, query, 5.0) for query in script]
+        assert asyncio.run(counted(InProcess(window_s=WINDOW_S), searches)) == Counter({NONE: expected})
+
+
+def test_both_ends_of_the_window_and_the_arm_of_the_first_search():
+    script = [
+        ("u", "control", "bread", 0.0),
+        ("u", "treatment", "rye", 90.0),  # the end of the window is in it
+        ("u", None, "spelt", 90.0 + MICRO_S),  # one microsecond later is not
+        ("u", None, "cake", 0.0),  # at the same instant: not later
+    ]
+    assert asyncio.run(counted(InProcess(window_s=WINDOW_S), script)) == Counter(control=1)
+
+
+@settings(max_examples=25, deadline=None)
+@given(script=SCRIPTS)
+def test_gateway_and_readout_count_the_same(tmp_path_factory, script):
+    online = asyncio.run(counted(InProcess(window_s=WINDOW_S), script))
+    assert online == read(tmp_path_factory.mktemp("scratch"), script)
 
 
 @pytest.mark.redis
@@ -69,22 +125,56 @@ def test_in_redis_the_same_and_nothing_of_the_user_is_stored(tmp_path):
     import redis
 
     with redis_server(tmp_path) as url:
-        told(lambda: InRedis(redis.asyncio.from_url(url), window_s=WINDOW_S, secret=b"s"))
         client = redis.Redis.from_url(url)
-        keys = client.keys("*")
-        assert len(keys) == 2
-        for key in keys:
-            assert key.startswith(b"crops:last:")
-            assert 0 < client.pttl(key) <= WINDOW_S * 1000
-            assert not any(word in client.get(key) for word in (b"pie", b"spelt"))
+
+        @settings(max_examples=25, deadline=None)
+        @given(script=SCRIPTS)
+        def same(script):
+            async def replay():
+                connection = redis.asyncio.from_url(url)
+                counts = await counted(InRedis(connection, window_s=WINDOW_S, secret=b"s"), script)
+                await connection.aclose()
+                return counts
+
+            client.flushall()
+            assert asyncio.run(replay()) == asyncio.run(counted(InProcess(window_s=WINDOW_S), script))
+            keys = client.keys("*")
+            assert len(keys) == len({user for user, *_ in script})
+            for key in keys:
+                assert key.startswith(b"crops:searches:")
+                assert 0 < client.pttl(key) <= WINDOW_S * 1000 + 1000
+                assert not any(word in client.get(key) for word in (b"bread", b"rye", b"spelt"))
+
+        same()
+
+
+@pytest.mark.redis
+def test_replicas_that_search_at_the_same_time_count_nothing_twice(tmp_path):
+    """40 searches of one user at one instant, from four replicas; the next one reformulates all of them."""
+    import redis
+
+    async def replicas(url):
+        states = [InRedis(redis.asyncio.from_url(url), window_s=WINDOW_S, secret=b"s") for _ in range(4)]
+        calls = (states[n % 4].reformulated("u", Search(1_000_000, NONE, f"query {n}")) for n in range(40))
+        assert await asyncio.gather(*calls) == [()] * 40  # at one instant nothing is later
+        return await states[0].reformulated("u", Search(2_000_000, NONE, "the last"))
+
+    with redis_server(tmp_path) as url:
+        assert len(asyncio.run(replicas(url))) == 40
 
 
 def test_in_bounded_memory_the_longest_silent_is_forgotten():
     async def work():
         state = InProcess(window_s=WINDOW_S, capacity=2)
         for n, user in enumerate("abc"):
-            await state.seen(user, "none", "q", 1000.0 + n)
-        assert await state.seen("a", "none", "other", 1010.0) is None
-        assert await state.seen("c", "none", "other", 1010.0) == "none"
+            await state.reformulated(user, Search(n, NONE, "q"))
+        assert await state.reformulated("a", Search(10, NONE, "other")) == ()
+        assert len(await state.reformulated("c", Search(10, NONE, "other"))) == 1
 
     asyncio.run(work())
+
+
+def test_a_robot_that_repeats_itself_takes_bounded_memory():
+    script = [("u", None, "bread", 0.001)] * 1000 + [("u", None, "rye", 0.001)]
+    counts = asyncio.run(counted(InProcess(window_s=WINDOW_S), script))
+    assert counts == Counter({NONE: MOST_WAITING})

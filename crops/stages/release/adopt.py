@@ -4,14 +4,13 @@ compare-and-set.
 
 from pathlib import Path
 
+from crops.arms import CHAMPION, TREATMENT
 from crops.config.register import RegisterConfig
 from crops.errors import ServiceError
 from crops.release import index, manifest
 from crops.services import registry
 from crops.stages.base import StageReport
 from crops.tables import artifacts
-
-ALIAS = "champion"
 
 
 def run(
@@ -32,7 +31,7 @@ def run(
         # the next one.
         _write(out, cfg.name, before, uri)
         return StageReport(numbers={"registered": 0}, notes=("nothing changed: the champion stays",))
-    if served is not None and manifest.TREATMENT in manifest.read(served).arms:
+    if served is not None and TREATMENT in manifest.read(served).arms:
         raise ServiceError(f"{served}: a rollout is running; refresh after it, or abort it first")
     release = refreshed / "release"
     tags = {
@@ -45,11 +44,11 @@ def run(
         f"refreshed: {about['added']} new, {about['changed']} changed, {about['removed']} "
         f"gone, index {about['how']}"
     )
-    registry.move(uri, ALIAS, version, expected=before, reason=reason, name=cfg.name)
+    registry.move(uri, CHAMPION, version, expected=before, reason=reason, name=cfg.name)
     _write(out, cfg.name, version, uri)
     return StageReport(numbers={"registered": 1, "version": int(version)}, notes=(reason,))
 
 
 def _write(out: Path, name: str, version: str, uri: str) -> None:
     with artifacts.replacing(out) as folder:
-        artifacts.write_json(folder / "release.json", registry.about(uri, version, ALIAS, name=name))
+        artifacts.write_json(folder / "release.json", registry.about(uri, version, CHAMPION, name=name))

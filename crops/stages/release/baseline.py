@@ -4,6 +4,7 @@ here.
 
 from pathlib import Path
 
+from crops.arms import CHAMPION
 from crops.config.register import RegisterConfig
 from crops.stages.base import StageReport
 from crops.tables import artifacts
@@ -33,7 +34,7 @@ def run(
             out,
             cfg,
             registry=registry,
-            alias="champion",
+            alias=CHAMPION,
             metrics=metrics,
             first=True,
         )

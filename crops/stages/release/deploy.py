@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pyarrow.parquet as pq
 
+from crops.arms import ALIASES, CONTROL
 from crops.config.deploy import DeployConfig
 from crops.errors import ServiceError
 from crops.release import index, manifest, milvus
@@ -20,7 +21,7 @@ from crops.stages.base import StageReport
 from crops.tables import artifacts
 
 TRIES = 10
-ARM_OF = {"champion": manifest.CONTROL, "challenger": manifest.TREATMENT}
+ARM_OF = {alias: arm for arm, alias in ALIASES.items()}
 
 
 def run(register: Path, out: Path, cfg: DeployConfig, *, registry_uri: str) -> StageReport:
@@ -77,7 +78,7 @@ def bootstrap(
     """
     assert cfg.manifest is not None
     held = manifest.read(cfg.manifest)
-    if manifest.CONTROL not in held.arms:
+    if CONTROL not in held.arms:
         with tempfile.TemporaryDirectory(prefix="crops-pull-") as place:
             found = index.sha256(
                 registry.download(registry_uri, version, Path(place), name=name) / registry.CHECKSUMS
@@ -87,11 +88,11 @@ def bootstrap(
                 f"models:/{name}/{version} has the checksum {found}, pinned is {checksum}: not what "
                 "was chosen"
             )
-        return release(name, version, manifest.CONTROL, cfg, registry_uri=registry_uri)
-    serving = held.arms[manifest.CONTROL]
+        return release(name, version, CONTROL, cfg, registry_uri=registry_uri)
+    serving = held.arms[CONTROL]
     return {
         "uri": serving.uri,
-        "arm": manifest.CONTROL,
+        "arm": CONTROL,
         "model": serving.model,
         "generation": held.generation,
         "manifest": cfg.manifest,

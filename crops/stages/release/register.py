@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from crops.arms import CHALLENGER
 from crops.config.register import RegisterConfig
 from crops.release import index
 from crops.release.encoder import OnnxEncoder
@@ -31,7 +32,7 @@ def run(
     cfg: RegisterConfig,
     *,
     registry: str | None = None,
-    alias: str = "challenger",
+    alias: str = CHALLENGER,
     verdict: Path | None = None,
     metrics: Path | None = None,
     first: bool = False,
@@ -71,7 +72,7 @@ def assemble(
     parts: tuple[Path, Path, Path, Path],
     cfg: RegisterConfig,
     *,
-    alias: str = "challenger",
+    alias: str = CHALLENGER,
     measured: dict[str, Any] | None = None,
     decided: dict[str, Any] | None = None,
 ) -> None:

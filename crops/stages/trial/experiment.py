@@ -11,14 +11,17 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
 import ibis.expr.types as ir
 
+from crops.arms import ARMS
 from crops.config.experiment import ExperimentConfig
 from crops.engines import session, warehouse
 from crops.engines.warehouse import Warehouse
-from crops.errors import InputError
+from crops.errors import ConfigError, InputError, ServiceError
 from crops.experiment import readout, sums
 from crops.experiment.metrics import METRICS
+from crops.long_play import LONG_PLAY_S
 from crops.mining import queries, reformulation
 from crops.report import experiment as page
 from crops.stages.base import StageReport
@@ -64,17 +67,33 @@ def run(
             found = _read(house, folder, cfg)
         shutil.rmtree(scratch)
         found["period"] = {key: _iso(getattr(period, key)) for key in ("since", "until", "log_end")}
+        found["window_s"] = cfg.window_s
         found["notes"] = _notes(source, period, found)
         artifacts.write_json(folder / KEYS, keys)
         artifacts.write_json(folder / "readout.json", found)
         simulated = (events / "world.json").exists() or (source / "world.json").exists()
         (folder / "readout.html").write_text(page.render(found, simulated=simulated), encoding="utf-8")
-    numbers = {f"users_{arm}": found["users"][arm] for arm in ("control", "treatment")}
+    numbers = {f"users_{arm}": found["users"][arm] for arm in ARMS}
     numbers |= {f"lift_{name}": m["lift"] for name, m in found["metrics"].items() if m["lift"] is not None}
     days = {"days": len(keys), "days_computed": len(stale)}
     return StageReport(
         numbers=numbers | days, notes=(f"verdict: {found['verdict']}", *found["reasons"], *found["notes"])
     )
+
+
+def check_window(gateway: str, cfg: ExperimentConfig) -> None:
+    """A ConfigError unless the gateway at this address counts reformulations by the readout's window."""
+    try:
+        window_s = httpx.get(f"{gateway.rstrip('/')}/v1/release", timeout=10.0).json()[
+            "reformulation_window_s"
+        ]
+    except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+        raise ServiceError(f"{gateway}: does not say its window of reformulations: {error!r}") from error
+    if window_s != cfg.window_s:
+        raise ConfigError(
+            f"{gateway} counts reformulations within {window_s:g} s, the readout within {cfg.window_s} s: "
+            "set reformulation.window_s to one value for both"
+        )
 
 
 def _iso(moment: datetime | None) -> str | None:
@@ -231,7 +250,7 @@ def _notes(videos: Path, period: Period, found: dict[str, Any]) -> list[str]:
         (period.since is None, "no search has an arm: nothing to compare"),
         (
             not artifacts.exists(videos, records.VIDEOS),
-            "no table videos: a long play is 18 s, also of shorter videos",
+            f"no table videos: a long play is {LONG_PLAY_S:g} s, also of shorter videos",
         ),
         (not found["paths"], "no result says which recall path brought it: no Ratio_rank, no Ratio_show"),
         (

@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from crops.arms import ALIASES, ARMS, CHAMPION, CONTROL, TREATMENT
 from crops.config.deploy import DeployConfig
 from crops.config.rollout import ARM, RolloutConfig
 from crops.errors import ConfigError, InputError, ServiceError
@@ -79,14 +80,14 @@ def start(
 def _start(place: Place, plan: RolloutConfig, *, name: str, salt: str | None, clock: Clock) -> State:
     if (place.folder / STATE).exists() and (held := load(place)).phase in rollout.RUNNING:
         raise ConfigError(f"{place.folder}: {held.experiment} is running ({held.phase}); abort it first")
-    control, treatment = (registry.holder(place.registry, alias) for alias in ("champion", "challenger"))
+    control, treatment = (registry.holder(place.registry, alias) for alias in ALIASES.values())
     if control is None or treatment is None:
         raise ConfigError(
             f"{place.registry}: a rollout needs a champion and a challenger, found {control} and {treatment}"
         )
     if control == treatment:
         raise ConfigError(f"{place.registry}: version {control} is champion and challenger")
-    if manifest.CONTROL not in manifest.read(str(place.deploy.manifest)).arms:
+    if CONTROL not in manifest.read(str(place.deploy.manifest)).arms:
         raise ConfigError(
             f"{place.deploy.manifest} names no champion; `crops deploy --arm control` puts it into "
             "service first"
@@ -175,30 +176,29 @@ def reconcile(place: Place, plan: RolloutConfig, state: State) -> None:
     kept = artifacts.read_json(place.folder / "experiment.json")
     if state.phase in rollout.RUNNING:
         # The release first: the features file must name only what can be served.
-        if _held(place, manifest.TREATMENT) != state.treatment:
-            _release(place, kept["treatment_version"], manifest.TREATMENT)
+        if _held(place, TREATMENT) != state.treatment:
+            _release(place, kept["treatment_version"], TREATMENT)
         _write_features(place, [_experiment(plan, state, kept)])
         return
     _write_features(place, [])
     if state.phase == "promoted":
         _promote(place, state, kept)
-    if _held(place, manifest.TREATMENT) is not None:
-        deploy.withdraw(manifest.TREATMENT, place.deploy)
+    if _held(place, TREATMENT) is not None:
+        deploy.withdraw(TREATMENT, place.deploy)
 
 
 def measure(place: Place, plan: RolloutConfig, state: State, *, now_s: float) -> Measurements:
     """What Prometheus and the readout say; `problem` where Prometheus does not answer."""
-    seconds = int(max(60.0, min(plan.window_s, now_s - state.entered_s)))
+    seconds = int(max(60.0, min(plan.look_back_s, now_s - state.entered_s)))
     url = place.prometheus
     try:
         values: dict[str, dict[str, float | None]] = {}
         events: dict[str, dict[str, float | None]] = {}
         for rail in plan.guardrails:
-            counted = {arm: prometheus.one(url, _of(rail.events, arm, seconds)) for arm in manifest.ARMS}
+            counted = {arm: prometheus.one(url, _of(rail.events, arm, seconds)) for arm in ARMS}
             at = {arm: rollout.quantile(plan, rail, arm, n or 0.0) for arm, n in counted.items()}
             asked = {
-                arm: _of(rail.query, arm, seconds).replace("$quantile", f"{at[arm]:.5f}")
-                for arm in manifest.ARMS
+                arm: _of(rail.query, arm, seconds).replace("$quantile", f"{at[arm]:.5f}") for arm in ARMS
             }
             values[rail.name] = {arm: prometheus.one(url, query) for arm, query in asked.items()}
             events[rail.name] = counted
@@ -231,7 +231,7 @@ def _readout(path: Path | None) -> tuple[int | None, Readout | None]:
     if path is None or not path.exists():
         return None, None
     found = artifacts.read_json(path)
-    users = int(found["users"]["control"]) + int(found["users"]["treatment"])
+    users = sum(int(found["users"][arm]) for arm in ARMS)
     return users, Readout(
         verdict=found["verdict"], reason=" ".join(found["reasons"]), users=users, primary=found["primary"]
     )
@@ -243,8 +243,8 @@ def _experiment(plan: RolloutConfig, state: State, kept: dict[str, Any]) -> feat
             "name": state.experiment,
             "salt": kept["salt"],
             "coverage": rollout.coverage(plan, state),
-            "control": state.control,
-            "treatment": state.treatment,
+            CONTROL: state.control,
+            TREATMENT: state.treatment,
             "start": datetime.fromtimestamp(state.started_s, UTC),
         }
     )
@@ -267,20 +267,20 @@ def _promote(place: Place, state: State, kept: dict[str, Any]) -> None:
     version = kept["treatment_version"]
     registry.move(
         place.registry,
-        "champion",
+        CHAMPION,
         version,
         expected=_champion(place, kept),
         reason=f"rollout {state.experiment}",
     )
-    if _held(place, manifest.CONTROL) != state.treatment:
-        _release(place, version, manifest.CONTROL)
+    if _held(place, CONTROL) != state.treatment:
+        _release(place, version, CONTROL)
 
 
 def _champion(place: Place, kept: dict[str, Any]) -> str | None:
     """Whom the alias may be taken from: the champion of the start, or the challenger itself where it was
     moved already.
     """
-    held = registry.holder(place.registry, "champion")
+    held = registry.holder(place.registry, CHAMPION)
     return held if held in (kept["control_version"], kept["treatment_version"]) else kept["control_version"]
 
 
