@@ -1,0 +1,499 @@
+"""The stages as functions: tables in, tables and an encoder out, for notebooks and for your own programs.
+
+Each function calls the stage of the same name, so it gives what the verb gives. Tables are pandas, Polars,
+Arrow or DuckDB, or lists of dicts; what comes back is Arrow (`.to_pandas()`).
+"""
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from crops.errors import ConfigError, InputError
+from crops.tables import artifacts, records
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from crops.retriever.encoder import Encoder
+
+
+class _ArrowStream(Protocol):
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object: ...
+
+
+# Arrow, pandas, Polars, a DuckDB relation: whatever hands out an Arrow stream; or rows as dicts.
+Tabular: TypeAlias = _ArrowStream | pa.Table | Sequence[Mapping[str, Any]]
+Logs: TypeAlias = str | Path | Mapping[str, Tabular]
+Settings: TypeAlias = Any  # the fields of the stage's section in `crops config`, by name
+
+# A catalogue without keywords, cover texts or related queries simply has none.
+_EMPTY = {"keywords": [], "cover_text": "", "related_queries": []}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Folder:
+    """What a stage wrote. A temporary folder goes when nothing refers to it any more."""
+
+    path: Path
+    notes: tuple[str, ...] = ()
+    owner: tempfile.TemporaryDirectory | None = field(default=None, repr=False)
+
+    def table(self, kind: records.Table) -> pa.Table:
+        return artifacts.read(self.path, kind)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mined:
+    """What `mine` found in the logs. Columns are those of `crops/tables/records.py`."""
+
+    logs: _Folder
+    folder: _Folder
+
+    @property
+    def candidates(self) -> pa.Table:
+        """(query, video_id, perspective, later_query, first_ts, support), training days only."""
+        return self.folder.table(records.CANDIDATES)
+
+    @property
+    def documents(self) -> pa.Table:
+        """(doc_id, text): the catalogue."""
+        return self.folder.table(records.DOCUMENTS)
+
+    @property
+    def tests(self) -> dict[str, pa.Table]:
+        """Pairs of the held-out days: `ct` (query, video_id) clicked, `qr_raw` consumed after a
+        reformulation, before the discriminator has looked at them.
+        """
+        return {"ct": self.folder.table(records.TEST_CT), "qr_raw": self.folder.table(records.TEST_QR)}
+
+    @property
+    def valid(self) -> pa.Table:
+        """(query, video_id, later_query): reformulations of the last training day, for early stopping."""
+        return self.folder.table(records.VALID_QR)
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """Counts and examples per perspective, the days, the gaps between searches."""
+        summary: dict[str, Any] = artifacts.read_json(self.folder.path / "augment.json")
+        return summary
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the log lacks, in words."""
+        return self.folder.notes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scored:
+    """Every candidate with the discriminator's θ and whether it is kept."""
+
+    folder: _Folder
+    mined: Mined | None = None
+
+    @property
+    def scored(self) -> pa.Table:
+        """(query, doc_id, perspective, later_query, first_ts, support, theta, kept); theta is null where it
+        was not asked.
+        """
+        return self.folder.table(records.SCORED)
+
+    @property
+    def theta(self) -> dict[str, Any]:
+        """How far θ can be trusted: auc, ece, reliability, and pairs kept per threshold."""
+        report: dict[str, Any] = artifacts.read_json(self.folder.path / "discriminate.json")
+        return report
+
+    @property
+    def tests(self) -> dict[str, pa.Table]:
+        """The sets of `Mined`, and `qr`: the pairs of `qr_raw` with θ > α."""
+        raw = self.mined.tests if self.mined else {}
+        return raw | {"qr": self.folder.table(records.TEST_QR)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Labelled:
+    """Graded samples, the ladder and the hierarchy that was chosen from it."""
+
+    folder: _Folder
+    scored: Scored
+    perspectives: tuple[str, ...] = ()
+
+    @property
+    def samples(self) -> pa.Table:
+        """(query, doc_id, perspective, label int8, theta), one row per pair."""
+        samples = self.folder.table(records.SAMPLES)
+        if not self.perspectives:
+            return samples
+        from crops.retriever import systems
+
+        system = systems.System("h_infonce", only=self.perspectives)
+        pairs = zip(samples["query"].to_pylist(), samples["doc_id"].to_pylist(), strict=True)
+        labels = dict(zip(pairs, samples["label"].to_pylist(), strict=True))
+        origins = (tuple(row.values()) for row in self.origins.to_pylist())
+        seen = systems.visible(system, labels, origins, self.hierarchy["labels"])
+        rows = [{"query": q, "doc_id": d, "label": label} for (q, d), label in seen.items()]
+        columns = ("query", "doc_id", "label")
+        return pa.Table.from_pylist(rows, pa.schema([records.SAMPLES.schema.field(c) for c in columns]))
+
+    @property
+    def origins(self) -> pa.Table:
+        """(query, doc_id, perspective): every perspective that a sample came from."""
+        return self.folder.table(records.ORIGINS)
+
+    @property
+    def knowledge(self) -> pa.Table:
+        """(query, doc_id, text, exemplar_id, model): the LLM's texts; no rows without an LLM."""
+        return self.folder.table(records.KNOWLEDGE)
+
+    @property
+    def ladder(self) -> dict[str, float]:
+        """Label -> share of relevant pairs in it, as θ (or people's grades) has it."""
+        ladder: dict[str, float] = artifacts.read_json(self.folder.path / "label.json")["ladder"]
+        return ladder
+
+    @property
+    def hierarchy(self) -> dict[str, Any]:
+        """The labels, the lowest labels that may be anchors, and why."""
+        hierarchy: dict[str, Any] = artifacts.read_json(self.folder.path / "label.json")["hierarchy"]
+        return hierarchy
+
+    @property
+    def tests(self) -> dict[str, pa.Table]:
+        """See `Scored.tests`."""
+        return self.scored.tests
+
+    def only(self, *perspectives: str) -> "Labelled":
+        """The samples that come from `perspectives` alone, graded by these alone."""
+        return replace(self, perspectives=perspectives)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """A dual encoder at its best check, and how it came there."""
+
+    encoder: "Encoder"
+    history: dict[str, Any]
+    anchor_min: int
+
+    def encode(self, texts: Sequence[str], *, kind: str = "query") -> "np.ndarray":
+        """float32 [N, H], each row of length 1; kind is `query` or `document`."""
+        return self.encoder.encode(texts, kind=kind)  # type: ignore[arg-type]
+
+    def save(self, folder: str | Path) -> None:
+        """Weights, tokenizer and encoder.json into `folder`; `crops export --encoder` reads it."""
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        self.encoder.save(Path(folder), system="crops")
+
+
+System: TypeAlias = Trained | str | Callable[[list[str]], Sequence[Sequence[str]]]
+
+
+def mine(logs: Logs, *, out: str | Path | None = None, **settings: Settings) -> Mined:
+    """Mines candidates, documents and test sets from logs.
+
+    logs      a folder of Parquet tables, or tables by name: `searches`, `results`, `videos` and, if there is
+              one, `feed`, with the columns of `crops/tables/records.py`. In tables by name, ids may be
+              numbers, times without a zone are UTC, and columns that may be null or empty may be missing.
+    out       where to keep what is written; by default a temporary folder
+    settings  of section `augment`, e.g. `window_s=60`
+
+    Returns what `crops augment` writes.
+    """
+    from crops.config.augment import AugmentConfig
+    from crops.stages.logs import augment
+
+    tables = _logs(logs) if isinstance(logs, Mapping) else _Folder(path=Path(logs))
+    made = _folder(out, "augment")
+    report = augment.run(tables.path, made.path, AugmentConfig.parse(settings))
+    return Mined(logs=tables, folder=replace(made, notes=report.notes))
+
+
+def knowledge(mined: Mined, llm: str, *, out: str | Path | None = None, **settings: Settings) -> Path:
+    """Asks an LLM for descriptions of other relevant videos; returns the folder that `discriminate` takes.
+
+    llm       an OpenAI-compatible URL, or `local` (extra `llm`)
+    settings  of section `knowledge`, e.g. `token_budget=100_000`
+    """
+    from crops.config.knowledge import KnowledgeConfig
+    from crops.stages.logs import knowledge as stage
+
+    made = Path(out) if out else mined.folder.path.with_name("knowledge")
+    stage.run(mined.logs.path, mined.folder.path, made, KnowledgeConfig.parse(settings), llm=llm)
+    return made
+
+
+def discriminate(
+    mined: Mined, *, knowledge: str | Path | None = None, out: str | Path | None = None, **settings: Settings
+) -> Scored:
+    """Trains and calibrates θ on the log's long plays and skips, scores the candidates and decides.
+
+    knowledge  what `knowledge` returned
+    settings   of section `discriminate`, e.g. `alpha=0.5` or `base="path/to/cross-encoder"`
+    """
+    from crops.config.discriminate import DiscriminateConfig
+    from crops.stages.learn import discriminate as stage
+
+    made = _folder(out, "discriminate")
+    texts = [Path(knowledge)] if knowledge else []
+    config = DiscriminateConfig.parse(settings)
+    report = stage.run(mined.logs.path, mined.folder.path, made.path, config, knowledge=texts)
+    return Scored(folder=replace(made, notes=report.notes), mined=mined)
+
+
+def label(
+    pairs: Mined | Scored | Tabular, *, out: str | Path | None = None, **settings: Settings
+) -> Labelled:
+    """Grades pairs, measures the ladder and chooses the hierarchy.
+
+    pairs     what `discriminate` or `mine` returned (θ is then trained with its defaults), or a table
+              (query, doc_id or video_id, perspective; optional theta, kept) of pairs that you trust as they
+              are: without theta the ladder knows nothing and only positives are anchors
+    settings  of section `label`, e.g. `hierarchy="paper"`
+    """
+    from crops.config.label import LabelConfig
+    from crops.stages.learn import label as stage
+
+    if isinstance(pairs, Mined):
+        pairs = discriminate(pairs)
+    scored = pairs if isinstance(pairs, Scored) else _scored(pairs)
+    made = _folder(out, "label")
+    report = stage.run(scored.folder.path, made.path, LabelConfig.parse(settings))
+    return Labelled(folder=replace(made, notes=report.notes), scored=scored)
+
+
+def _scored(pairs: Tabular) -> Scored:
+    given = _arrow(pairs, "pairs")
+    if "doc_id" not in given.column_names and "video_id" in given.column_names:
+        given = given.rename_columns({"video_id": "doc_id"})
+    if "kept" not in given.column_names:
+        given = given.append_column("kept", pa.repeat(True, given.num_rows))
+    if "support" not in given.column_names:
+        given = given.append_column("support", pa.repeat(1, given.num_rows))
+    folder = _folder(None, "scored")
+    folder.path.mkdir()
+    artifacts.write(folder.path, records.SCORED, _conformed(given, records.SCORED))
+    for table in (records.KNOWLEDGE, records.TEST_QR):
+        artifacts.write(folder.path, table, table.schema.empty_table())
+    return Scored(folder=folder)
+
+
+def _folder(out: str | Path | None, name: str) -> _Folder:
+    if out is not None:
+        return _Folder(path=Path(out))
+    scratch = tempfile.TemporaryDirectory(prefix="crops-")
+    return _Folder(path=Path(scratch.name) / name, owner=scratch)
+
+
+def _arrow(rows: Tabular, name: str) -> pa.Table:
+    try:
+        return pa.Table.from_pylist(list(rows)) if isinstance(rows, list | tuple) else pa.table(rows)
+    except (TypeError, ValueError) as error:
+        raise InputError(name, f"is a {type(rows).__name__}, expected a table") from error
+
+
+def _conformed(given: pa.Table, table: records.Table) -> pa.Table:
+    """`given` with the columns and types of `table`; null or empty where a column may be missing."""
+    columns = []
+    for column in table.schema:
+        if column.name in given.column_names:
+            columns.append(_cast(given[column.name], column, table.name))
+        elif column.nullable:
+            columns.append(pa.nulls(given.num_rows, column.type))
+        elif column.name in _EMPTY:
+            columns.append(pa.array([_EMPTY[column.name]] * given.num_rows, column.type))
+        else:
+            present = ", ".join(given.column_names)
+            raise InputError(
+                table.name, f"column {column.name!r} ({column.type}) is missing; columns: {present}"
+            )
+    return pa.table(columns, schema=table.schema)
+
+
+def _cast(values: pa.ChunkedArray, column: pa.Field, table: str) -> pa.ChunkedArray:
+    if pa.types.is_string(column.type) and pa.types.is_floating(values.type):
+        raise InputError(table, f"column {column.name!r} is {values.type}, expected {column.type}")
+    if values.null_count and not column.nullable:
+        raise InputError(table, f"column {column.name!r} has {values.null_count} nulls, expected none")
+    # pandas counts time in nanoseconds and plays in double precision; neither is worth an error.
+    exact = not (pa.types.is_timestamp(values.type) or pa.types.is_floating(column.type))
+    try:
+        return values.cast(column.type, safe=exact)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        problem = f"column {column.name!r} is {values.type}, expected {column.type}"
+        raise InputError(table, f"{problem}: {str(error).splitlines()[0]}") from error
+
+
+def _logs(tables: Mapping[str, Tabular]) -> _Folder:
+    """The tables as a temporary folder of logs, dated by their times; results by those of their searches."""
+    names = {table.name: table for table in records.LOGS}
+    if unknown := sorted(tables.keys() - names.keys()):
+        raise InputError("logs", f"unknown table {unknown[0]!r}; known: {', '.join(names)}")
+    if missing := [name for name in names if name not in tables and name != records.FEED.name]:
+        raise InputError("logs", f"table {missing[0]!r} is missing; it may not be left out")
+    given = {name: _conformed(_arrow(rows, name), names[name]) for name, rows in tables.items()}
+    searches = given["searches"]
+    dates = {name: _dates(rows["ts"]) for name, rows in given.items() if "ts" in rows.column_names}
+    place = pc.index_in(given["results"]["search_id"], searches["search_id"].combine_chunks())
+    if place.null_count:
+        lost = given["results"]["search_id"].filter(pc.is_null(place))
+        raise InputError("results", f"search_id {lost[0].as_py()!r} is not in searches ({len(lost)} rows)")
+    dates["results"] = dates["searches"].take(place)
+    folder = _folder(None, "logs")
+    folder.path.mkdir()
+    for name, rows in given.items():
+        dated = rows.append_column("date", dates[name]) if name in dates else rows
+        artifacts.write(folder.path, names[name], dated)
+    return folder
+
+
+def _dates(times: pa.ChunkedArray) -> pa.ChunkedArray:
+    return times.cast(pa.date32()).cast(pa.string())
+
+
+def train(
+    samples: Labelled | Tabular,
+    documents: Mined | Tabular,
+    *,
+    base: str = "small",
+    loss: str = "h_infonce",
+    anchor_min: int | None = None,
+    valid: Tabular | None = None,
+    log: Callable[[int, dict[str, float]], object] | None = None,
+    **settings: Settings,
+) -> Trained:
+    """Trains a dual encoder on graded samples.
+
+    samples     what `label` returned, or a table (query, doc_id, label 1..5)
+    documents   what `mine` returned, or a table (doc_id, text); it also holds the texts of all samples
+    base        a Hugging Face path, or `small`: a small encoder from scratch
+    loss        `h_infonce`, `info_nce`, `softmax_ce` or `one_anchor`
+    anchor_min  lowest label that is an anchor; by default what the ladder chose, else 4
+    valid       (query, doc_id or video_id) to stop by; by default `documents.valid`
+    log         called with the step and its numbers at every check
+    settings    of section `train`, e.g. `steps=500` or `learning_rate=2e-5`
+    """
+    from crops.config.train import TrainConfig
+    from crops.retriever import batch, systems
+    from crops.retriever import train as method
+    from crops.stages.learn import train as stage
+
+    config = TrainConfig.parse({"base": base, **settings})
+    catalogue = _texts(documents.documents if isinstance(documents, Mined) else documents)
+    texts, lowest = dict(catalogue), [4]
+    if isinstance(samples, Labelled):
+        texts |= _texts(samples.knowledge)
+        lowest = samples.hierarchy["anchor_min_candidates"]
+        samples = samples.samples
+    given = _arrow(samples, "samples")
+    labels = dict(zip(_pairs(given), given["label"].to_pylist(), strict=True))
+    if valid is None and isinstance(documents, Mined):
+        valid = documents.valid
+    held_out = [] if valid is None else _pairs(_arrow(valid, "valid"))
+    ids = sorted(catalogue)
+    relevant = systems.relevant_rows(held_out, ids)
+    check = method.Validation(
+        queries=tuple(relevant), texts=tuple(catalogue[d] for d in ids), relevant=tuple(relevant.values())
+    )
+    try:
+        rows = batch.pairs(systems.rows(labels, texts, held_out))
+    except KeyError as error:
+        raise InputError("samples", f"doc_id {error} is not in documents") from error
+    corpus = [*sorted(set(catalogue.values())), *sorted({query for query, _ in labels})]
+    plans = [
+        stage.plan_of(config, loss, first) for first in ([anchor_min] if anchor_min is not None else lowest)
+    ]
+    sizes = method.Sizes(queries=config.batch_queries, positives=config.positives, lower=config.lower)
+    with tempfile.TemporaryDirectory(prefix="crops-") as scratch:
+        encoder, history, plan = method.best(
+            lambda: stage.encoder_of(config, corpus),
+            rows,
+            check,
+            plans,
+            sizes,
+            probe_steps=config.probe_steps,
+            checkpoints=Path(scratch),
+            log=log,
+        )
+    return Trained(encoder=encoder.eval(), history=history, anchor_min=plan.first)
+
+
+def _texts(documents: Tabular) -> dict[str, str]:
+    rows = _arrow(documents, "documents")
+    return dict(zip(rows["doc_id"].to_pylist(), rows["text"].to_pylist(), strict=True))
+
+
+def _pairs(rows: pa.Table) -> list[tuple[str, str]]:
+    ids = rows["doc_id"] if "doc_id" in rows.column_names else rows["video_id"]
+    return list(zip(rows["query"].to_pylist(), ids.to_pylist(), strict=True))
+
+
+def evaluate(
+    systems: Mapping[str, System],
+    documents: Mined | Tabular,
+    tests: Mapping[str, Tabular] | Tabular,
+    *,
+    k: int = 100,
+    draws: int = 1_000,
+    seed: int = 0,
+) -> pa.Table:
+    """recall@k of every system on every test set, with a 95 % bootstrap interval over queries.
+
+    systems    by name: what `train` returned, `"bm25"`, or a function of one's own from a list of queries to
+               a list of ranked doc_ids for each
+    documents  what `mine` returned, or a table (doc_id, text): all of them are ranked
+    tests      by name, tables (query, doc_id or video_id) of relevant pairs; or one such table
+
+    Returns (set, system, queries, recall, low, high); a test set without a query has no row.
+    """
+    import numpy as np
+
+    from crops.evaluation import metrics
+    from crops.retriever.systems import relevant_rows
+
+    catalogue = _texts(documents.documents if isinstance(documents, Mined) else documents)
+    ids = list(catalogue)
+    named: Mapping[str, Tabular] = tests if isinstance(tests, Mapping) else {"test": tests}
+    sets = {name: relevant_rows(_pairs(_arrow(rows, name)), ids) for name, rows in named.items()}
+    queries = sorted({query for relevant in sets.values() for query in relevant})
+    place = {query: row for row, query in enumerate(queries)}
+    rows = []
+    for system, ranker in systems.items():
+        ranked = _ranked(ranker, queries, catalogue, k)
+        for name, relevant in sets.items():
+            if relevant:
+                found = ranked[[place[query] for query in relevant]]
+                values = metrics.recall_per_query(found, [set(docs) for docs in relevant.values()], k)
+                low, high = metrics.bootstrap(values, draws=draws, seed=seed)
+                rows.append((name, system, len(relevant), float(np.mean(values)), low, high))
+    names = ("set", "system", "queries", "recall", "low", "high")
+    kinds = (pa.string(), pa.string(), pa.int64(), pa.float64(), pa.float64(), pa.float64())
+    ordered = sorted(rows, key=lambda row: list(sets).index(row[0]))
+    columns = [pa.array([row[n] for row in ordered], kind) for n, kind in enumerate(kinds)]
+    return pa.table(columns, names=list(names))
+
+
+def _ranked(system: System, queries: list[str], catalogue: dict[str, str], k: int) -> "np.ndarray":
+    """int [Q, k]: rows of the catalogue, best first, -1 where there is none."""
+    import numpy as np
+
+    from crops.release import index
+    from crops.stages.learn import evaluate as stage
+
+    ids, texts = list(catalogue), list(catalogue.values())
+    if isinstance(system, Trained):
+        vectors = system.encode(texts, kind="document"), system.encode(queries)
+        return index.exact(*vectors, k)[1]
+    row = {doc_id: n for n, doc_id in enumerate(ids)}
+    if system == "bm25":
+        return stage._bm25(queries, stage.Corpus(ids, texts, row), k)
+    if not callable(system):
+        raise ConfigError(f"system is {system!r}, expected a trained encoder, 'bm25' or a function")
+    ranked = np.full((len(queries), k), -1)
+    for n, found in enumerate(system(queries)):
+        ranked[n, : len(found[:k])] = [row[doc_id] for doc_id in found[:k]]
+    return ranked

@@ -1,0 +1,201 @@
+"""The door: what `import crops` offers, from which tables, and that it gives what the verbs give."""
+
+import subprocess
+import sys
+import textwrap
+
+import duckdb
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import crops
+from crops import api
+from crops.cli.mine import augment
+from crops.errors import ConfigError, InputError
+from crops.stages.learn import evaluate as stage
+from crops.tables import artifacts, records
+from crops.world import simulate
+
+MINED = (records.CANDIDATES, records.DOCUMENTS, records.TEST_CT, records.TEST_QR, records.VALID_QR)
+
+
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("api") / "logs"
+    simulate.write(folder, scale="tiny", seed=0)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def mined(logs):
+    return crops.mine(logs)
+
+
+def _tables(logs):
+    return {table.name: artifacts.read(logs, table) for table in records.LOGS}
+
+
+def _as_pandas(tables):
+    """As a notebook would have them: whole numbers with gaps are doubles, times have no zone."""
+    frames = {name: table.to_pandas() for name, table in tables.items()}
+    for frame in frames.values():
+        for column in frame.select_dtypes("datetimetz"):
+            frame[column] = frame[column].dt.tz_localize(None)
+    assert frames["results"]["position"].dtype == "float64"
+    return frames
+
+
+def _as_duckdb(tables):
+    session = duckdb.connect()
+    for name, table in tables.items():
+        session.register(f"{name}_rows", table)
+    return {name: session.sql(f"FROM {name}_rows") for name in tables}
+
+
+def test_mining_needs_neither_torch_nor_kubeflow_nor_mlflow(logs):
+    blocked = """
+        import sys
+        class Blocked:
+            def find_spec(self, name, path=None, target=None):
+                if name.split(".")[0] in ("torch", "transformers", "kfp", "mlflow", "faiss"):
+                    raise ImportError(f"{name} is blocked")
+        sys.meta_path.insert(0, Blocked())
+        import crops
+        assert "crops.api" not in sys.modules and "pyarrow" not in sys.modules
+        assert crops.mine
+        print(crops.mine(sys.argv[1]).candidates.num_rows)
+        try:
+            crops.h_infonce
+        except ImportError as error:
+            print(error)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(blocked), str(logs)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    rows, refusal = done.stdout.splitlines()
+    assert int(rows) > 100
+    assert refusal == "torch is blocked"
+
+
+def test_every_public_name_is_there_and_says_what_it_does():
+    assert dir(crops) == sorted(crops.__all__)
+    for name in crops.__all__:
+        assert getattr(crops, name).__doc__, name
+    with pytest.raises(AttributeError, match="no attribute 'mines'"):
+        _ = crops.mines
+
+
+@pytest.mark.parametrize("form", [dict, _as_pandas, _as_duckdb], ids=["arrow", "pandas", "duckdb"])
+def test_tables_in_memory_are_mined_as_the_verb_mines_the_folder(logs, mined, form, tmp_path):
+    augment.main(["--logs", str(logs), "--out", str(tmp_path / "verb")], standalone_mode=False)
+    given = crops.mine(form(_tables(logs)))
+    for table in MINED:
+        expected = artifacts.read(tmp_path / "verb", table)
+        assert given.folder.table(table).equals(expected), table.name
+        assert mined.folder.table(table).equals(expected), table.name
+    assert given.summary == artifacts.read_json(tmp_path / "verb" / "augment.json")
+
+
+def test_a_shop_without_feed_and_related_queries_and_with_numbers_as_ids_is_mined():
+    day = pd.Timestamp("2026-01-01 10:00")
+    searches = pd.DataFrame(
+        {
+            "search_id": [1, 2, 3, 4],
+            "user_id": [7, 7, 8, 8],
+            "ts": [day, day + pd.Timedelta("30s"), day + pd.Timedelta("1d"), day + pd.Timedelta("2d")],
+            "query": ["sofa", "couch", "sofa", "couch"],
+        }
+    )
+    results = pd.DataFrame({"search_id": [2, 3, 4], "video_id": [5, 5, 5], "stage": "exposed"})
+    results = results.assign(position=0, clicked=True, liked=False)
+    videos = pd.DataFrame({"video_id": [5], "caption": ["Corner sofa"]})
+    mined = crops.mine({"searches": searches, "results": results, "videos": videos})
+    pairs = {(r["query"], r["video_id"], r["perspective"]) for r in mined.candidates.to_pylist()}
+    assert pairs == {("couch", "5", "click"), ("sofa", "5", "click"), ("sofa", "5", "reformulation")}
+    assert mined.tests["ct"].to_pylist() == [{"query": "couch", "video_id": "5"}]
+    assert "feed: no such table" in mined.notes
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.pop("videos"), "table 'videos' is missing"),
+        (lambda t: t.update(clicks=t["feed"]), "unknown table 'clicks'"),
+        (lambda t: t.update(feed=3), "feed: is a int, expected a table"),
+        (
+            lambda t: t.update(searches=t["searches"].drop_columns("ts")),
+            "searches: column 'ts' .* is missing",
+        ),
+        (lambda t: t.update(searches=t["searches"].slice(1)), "results: search_id '.*' is not in searches"),
+        (
+            lambda t: t.update(videos=t["videos"].set_column(0, "video_id", pa.nulls(len(t["videos"])))),
+            "videos: column 'video_id' has .* nulls",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_table_is_named(logs, change, message):
+    tables = _tables(logs)
+    change(tables)
+    with pytest.raises(InputError, match=message):
+        crops.mine(tables)
+
+
+def test_a_misspelt_setting_names_the_class():
+    with pytest.raises(ConfigError, match="AugmentConfig knows no key 'windows_s'"):
+        crops.mine("nowhere", windows_s=60)
+
+
+def test_pairs_of_ones_own_are_graded_trained_on_and_evaluated():
+    """Two topics of six words: an encoder that has learnt them finds every document of the topic.
+
+    Without θ the ladder knows nothing, so anchors are the positives (label >= 4).
+    """
+    words = {"bread": "flour yeast oven crust dough salt", "bike": "wheel chain pedal brake tyre saddle"}
+    documents, pairs = [], []
+    for topic, text in words.items():
+        for n, word in enumerate(text.split()):
+            documents.append({"doc_id": f"{topic}{n}", "text": f"{word} {topic}er"})
+            pairs += [
+                {"query": f"{topic} {other}", "video_id": f"{topic}{n}", "perspective": "click"}
+                for other in text.split()
+            ]
+    graded = crops.label(pairs)
+    assert set(graded.samples["label"].to_pylist()) == {4}
+    assert graded.hierarchy["anchor_min_candidates"] == [4]
+    trained = crops.train(graded, documents, steps=20, batch_queries=6, check_every=20)
+    assert trained.anchor_min == 4
+    assert trained.history["checks"][-1]["loss"] < 3
+    assert trained.encode(["bread"]).shape == (1, trained.encoder.width)
+    assert graded.only("feed").samples.num_rows == 0
+
+    def by_topic(queries):
+        return [[f"{query.split()[0]}{n}" for n in range(6)] for query in queries]
+
+    table = crops.evaluate({"trained": trained, "own": by_topic}, documents, pa.Table.from_pylist(pairs), k=6)
+    recall = dict(zip(table["system"].to_pylist(), table["recall"].to_pylist(), strict=True))
+    assert recall["own"] == 1.0
+    assert recall["trained"] > 0.5
+
+
+def test_bm25_has_the_recall_that_the_stage_gives_it(logs, mined):
+    rows = mined.documents
+    ids = rows["doc_id"].to_pylist()
+    corpus = stage.Corpus(ids, rows["text"].to_pylist(), {d: n for n, d in enumerate(ids)})
+    relevant = stage._pairs(mined.folder.path, records.TEST_CT, corpus)
+    ranked = stage._bm25(list(relevant), corpus, 100)
+    place = {query: n for n, query in enumerate(relevant)}
+    at_100 = [recall for _, recall in stage._recalls(relevant, ranked, place).values()]
+    table = crops.evaluate({"bm25": "bm25"}, mined, mined.tests)
+    row = table.filter(pa.compute.equal(table["set"], "ct")).to_pylist()[0]
+    assert row["queries"] == len(at_100)
+    assert row["recall"] == pytest.approx(sum(at_100) / len(at_100))
+    assert row["low"] < row["recall"] < row["high"]
+
+
+def test_what_is_written_stays_where_it_was_said(logs, tmp_path):
+    mined = crops.mine(logs, out=tmp_path / "mined", examples=0)
+    assert pq.read_metadata(next((tmp_path / "mined/documents").glob("*"))).num_rows == len(mined.documents)
+    assert api.Mined(logs=mined.logs, folder=mined.folder).documents.equals(mined.documents)
