@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from crops.api import discriminate, evaluate, knowledge, label, mine, train
-    from crops.retriever.loss import h_infonce, info_nce, softmax_ce
+    from crops.retriever.loss import h_infonce, info_nce, loss_of, softmax_ce
 
 __all__ = [
     "discriminate",
@@ -24,11 +24,12 @@ __all__ = [
     "info_nce",
     "knowledge",
     "label",
+    "loss_of",
     "mine",
     "softmax_ce",
     "train",
 ]
-_LOSSES = ("h_infonce", "info_nce", "softmax_ce")
+_LOSSES = ("h_infonce", "info_nce", "loss_of", "softmax_ce")
 
 
 def __getattr__(name: str) -> Any:

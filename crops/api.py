@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from crops.retriever.encoder import Encoder
+    from crops.retriever.loss import AnyLoss
 
 
 class _ArrowStream(Protocol):
@@ -131,7 +132,7 @@ class Labelled:
             return samples
         from crops.retriever import systems
 
-        system = systems.System("h_infonce", only=self.perspectives)
+        system = systems.System(only=self.perspectives)
         pairs = zip(samples["query"].to_pylist(), samples["doc_id"].to_pylist(), strict=True)
         labels = dict(zip(pairs, samples["label"].to_pylist(), strict=True))
         origins = (tuple(row.values()) for row in self.origins.to_pylist())
@@ -360,7 +361,7 @@ def train(
     documents: Mined | Tabular,
     *,
     base: str = "small",
-    loss: str = "h_infonce",
+    loss: "AnyLoss" = "h_infonce",
     anchor_min: int | None = None,
     valid: Tabular | None = None,
     log: Callable[[int, dict[str, float]], object] | None = None,
@@ -371,7 +372,8 @@ def train(
     samples     what `label` returned, or a table (query, doc_id, label 1..5)
     documents   what `mine` returned, or a table (doc_id, text); it also holds the texts of all samples
     base        a Hugging Face path, or `small`: a small encoder from scratch
-    loss        `h_infonce`, `info_nce`, `softmax_ce` or `one_anchor`
+    loss        `h_infonce`, `info_nce`, `softmax_ce` or `one_anchor`, or your own: `loss_of(rivals)` or
+                a function of scores float [Q, D] and labels int [Q, D] that returns a scalar
     anchor_min  lowest label that is an anchor; by default what the ladder chose, else 4
     valid       (query, doc_id or video_id) to stop by; by default `documents.valid`
     log         called with the step and its numbers at every check
@@ -404,9 +406,7 @@ def train(
     except KeyError as error:
         raise InputError("samples", f"doc_id {error} is not in documents") from error
     corpus = [*sorted(set(catalogue.values())), *sorted({query for query, _ in labels})]
-    plans = [
-        stage.plan_of(config, loss, first) for first in ([anchor_min] if anchor_min is not None else lowest)
-    ]
+    plans = [stage.plan_of(config, loss, n) for n in ([anchor_min] if anchor_min is not None else lowest)]
     sizes = method.Sizes(queries=config.batch_queries, positives=config.positives, lower=config.lower)
     with tempfile.TemporaryDirectory(prefix="crops-") as scratch:
         encoder, history, plan = method.best(
@@ -419,7 +419,7 @@ def train(
             checkpoints=Path(scratch),
             log=log,
         )
-    return Trained(encoder=encoder.eval(), history=history, anchor_min=plan.first)
+    return Trained(encoder=encoder.eval(), history=history, anchor_min=plan.anchor_min)
 
 
 def _texts(documents: Tabular) -> dict[str, str]:

@@ -5,6 +5,7 @@ import sys
 import textwrap
 
 import duckdb
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -148,20 +149,53 @@ def test_a_misspelt_setting_names_the_class():
         crops.mine("nowhere", windows_s=60)
 
 
+TOPICS = {"bread": "flour yeast oven crust dough salt", "bike": "wheel chain pedal brake tyre saddle"}
+
+
+def _topics():
+    """Documents of two topics, and for every word of a topic a query that clicked all its documents."""
+    words = [(topic, n, word) for topic, text in TOPICS.items() for n, word in enumerate(text.split())]
+    documents = [{"doc_id": f"{topic}{n}", "text": f"{word} {topic}er"} for topic, n, word in words]
+    pairs = [
+        {"query": f"{topic} {other}", "video_id": f"{topic}{n}", "perspective": "click"}
+        for topic, n, _ in words
+        for other in TOPICS[topic].split()
+    ]
+    return documents, pairs
+
+
+def test_a_loss_of_ones_own_is_a_matrix_or_a_function():
+    """H-InfoNCE's own matrix (an anchor stands against all lower labels) gives the curve of its name; with
+    one positive label, a function that writes InfoNCE out gives it too.
+    """
+    documents, pairs = _topics()
+    graded = crops.label(pairs)
+
+    def written_out(scores, labels):
+        below = scores.masked_fill(labels != 0, float("-inf")).logsumexp(1, keepdim=True)
+        return (scores.logaddexp(below) - scores)[labels >= 4].mean()
+
+    losses = ("h_infonce", crops.loss_of(np.tri(6, k=-1, dtype=bool)), written_out)
+    settings = {"steps": 3, "batch_queries": 6, "check_every": 1}
+    curves = [
+        [
+            check["loss"]
+            for check in crops.train(graded, documents, loss=loss, **settings).history["checks"][1:]
+        ]
+        for loss in losses
+    ]
+    assert curves[0] == curves[1]
+    assert curves[2] == pytest.approx(curves[0], rel=1e-4)
+    with pytest.raises(ValueError, match="empty diagonal"):
+        crops.loss_of(np.ones((6, 6), bool))
+
+
 def test_pairs_of_ones_own_are_graded_trained_on_and_evaluated():
     """Two topics of six words: an encoder that has learnt them finds every document of the topic.
 
     Without θ the ladder knows nothing, so anchors are the positives (label >= 4).
     """
-    words = {"bread": "flour yeast oven crust dough salt", "bike": "wheel chain pedal brake tyre saddle"}
-    documents, pairs = [], []
-    for topic, text in words.items():
-        for n, word in enumerate(text.split()):
-            documents.append({"doc_id": f"{topic}{n}", "text": f"{word} {topic}er"})
-            pairs += [
-                {"query": f"{topic} {other}", "video_id": f"{topic}{n}", "perspective": "click"}
-                for other in text.split()
-            ]
+    documents, pairs = _topics()
     graded = crops.label(pairs)
     assert set(graded.samples["label"].to_pylist()) == {4}
     assert graded.hierarchy["anchor_min_candidates"] == [4]
