@@ -12,8 +12,7 @@ def discriminate(
     knowledge: dsl.Input[list[dsl.Dataset]],
     champion: dsl.Input[dsl.Model],
     theta: dsl.Input[dsl.Model],
-    reformulation: dsl.Input[list[dsl.Dataset]],
-    feed: dsl.Input[list[dsl.Dataset]],
+    scores: dsl.Input[list[dsl.Dataset]],
     source: dsl.Input[dsl.Dataset],
     config: str,
     out: dsl.Output[dsl.Dataset],
@@ -40,6 +39,6 @@ def discriminate(
             champion=plug.optional(champion.path),
             truth=plug.optional(Path(source.path) / "truth"),
             theta=Path(theta.path),
-            scores=[Path(part.path) for part in (*reformulation, *feed)],
+            scores=[Path(part.path) for part in scores],
         ),
     )

@@ -13,8 +13,7 @@ def report(
     knowledge: dsl.Input[list[dsl.Dataset]],
     champion: dsl.Input[dsl.Model],
     theta: dsl.Input[dsl.Model],
-    reformulation: dsl.Input[list[dsl.Dataset]],
-    feed: dsl.Input[list[dsl.Dataset]],
+    scores: dsl.Input[list[dsl.Dataset]],
     discriminate: dsl.Input[dsl.Dataset],
     label: dsl.Input[dsl.Dataset],
     clicks: dsl.Input[dsl.Model],
@@ -64,9 +63,6 @@ def report(
             },
             folder,
             cfg,
-            shards={
-                "knowledge": [part.path for part in knowledge],
-                "score": [part.path for part in (*reformulation, *feed)],
-            },
+            shards={"knowledge": [part.path for part in knowledge], "score": [part.path for part in scores]},
         ),
     )

@@ -9,12 +9,11 @@ from components import images
 def score(
     theta: dsl.Input[dsl.Model],
     candidates: dsl.Input[dsl.Dataset],
-    perspective: str,
     shard: str,
     out: dsl.Output[dsl.Dataset],
     metrics: dsl.Output[dsl.Metrics],
 ):
-    """θ of one perspective's pairs, or of a shard of them; see crops.stages.learn.score.run."""
+    """θ of the gated pairs, or of a shard of them; see crops.stages.learn.score.run."""
     from pathlib import Path
 
     from crops.stages import plug
@@ -23,10 +22,8 @@ def score(
 
     part = Shard.parse(shard)
     plug.timed(
-        part.of(f"score {perspective}"),
+        part.of("score"),
         out.path,
         metrics,
-        lambda folder: stage.run(
-            Path(theta.path), Path(candidates.path), folder, perspective=perspective, shard=part
-        ),
+        lambda folder: stage.run(Path(theta.path), Path(candidates.path), folder, shard=part),
     )

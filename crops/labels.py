@@ -1,8 +1,8 @@
 """Hierarchical labels: one per pair, the ladder (how relevant each label really is), and the choice of the
 hierarchy.
 
-Labels as in Table 1 of arXiv 2511.15443: 5 reformulation; 4 feed, knowledge, click; 3 exposed; 2 ranked; 1
-filtered.
+Only the order of the labels matters. By default they are those of Table 1 of arXiv 2511.15443: see
+crops.perspectives.
 """
 
 import itertools
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-POSITIVE_FROM = 4
+from crops import perspectives
 
 
 def assign(scored: pd.DataFrame, labels: Mapping[str, int]) -> pd.DataFrame:
@@ -88,6 +88,11 @@ class Hierarchy:
     merged: tuple[tuple[int, int], ...] = ()
 
 
+def rank(label: int, labels: Mapping[str, int]) -> int:
+    """The place of a label among the different ones that the perspectives have, 1 for the lowest."""
+    return 1 + sum(other < label for other in set(labels.values()))
+
+
 def choose(
     by_label: Mapping[str, Rung],
     *,
@@ -95,47 +100,50 @@ def choose(
     uncertain: float,
     anchor_min: int = 1,
     judged: Collection[str] = (),
+    labels: Mapping[str, int] | None = None,
 ) -> Hierarchy:
-    """Which labels may be anchors: those that are not much less relevant than the positives (label >= 4).
+    """Which labels may be anchors: those that are not much less relevant than the positives.
 
-    `min_share` is the least relevance, as a share of that of label 4; within `uncertain` below it both
-    hierarchies are listed. Below `anchor_min` only the labels that people have `judged` are taken.
-    Neighbouring labels whose intervals overlap are named as merged: the log cannot tell them apart.
+    `min_share` is the least relevance, as a share of that of the lowest positive label; within `uncertain`
+    below it both hierarchies are listed. Below `anchor_min` only the labels that people have `judged` are
+    taken. `labels` are those of the perspectives, by default their own. Neighbouring labels whose intervals
+    overlap are named as merged: the log cannot tell them apart.
     """
-    positive = by_label.get("4") or by_label.get("5")
+    every = labels or perspectives.labels()
+    border = perspectives.positive_min(every)
+    levels = sorted({*every.values()}, reverse=True)
+    positive = next((by_label[str(n)] for n in reversed(levels) if n >= border and str(n) in by_label), None)
     if positive is None or positive.share <= 0:
-        return Hierarchy((POSITIVE_FROM,), "no measured relevance of label 4: anchors >= 4")
-    anchor, doubtful = POSITIVE_FROM, False
-    for label in (3, 2, 1):
+        return Hierarchy((border,), f"no measured relevance of label {border}: anchors >= {border}")
+    anchors = [border]
+    for label in (n for n in levels if n < border):
         step = by_label.get(str(label))
         if label < anchor_min and str(label) not in judged:
             break
         if step is None or step.share < (min_share - uncertain) * positive.share:
             break
-        doubtful = step.share < min_share * positive.share
-        anchor = label
-        if doubtful:
+        anchors.append(label)
+        if step.share < min_share * positive.share:
             break
-    names = [label for label in (5, 4, 3, 2, 1) if str(label) in by_label]
+    measured = [(label, by_label[str(label)]) for label in levels if str(label) in by_label]
     merged = tuple(
         (a, b)
-        for a, b in itertools.pairwise(names)
-        if by_label[str(a)].low <= by_label[str(b)].high and by_label[str(b)].low <= by_label[str(a)].high
+        for (a, one), (b, other) in itertools.pairwise(measured)
+        if one.low <= other.high and other.low <= one.high
     )
-    if doubtful:
-        return Hierarchy((anchor + 1, anchor), f"label {anchor} is at the limit: validation decides", merged)
-    return Hierarchy(
-        (anchor,), f"anchors >= {anchor}: {_why(by_label, anchor, positive.share, min_share)}", merged
-    )
-
-
-def _why(by_label: Mapping[str, Rung], anchor: int, positive: float, min_share: float) -> str:
-    parts = []
-    if anchor < POSITIVE_FROM:
-        kept = by_label[str(anchor)].share
-        parts.append(f"label {anchor} ({kept:.2f}) keeps enough of the positives' relevance ({positive:.2f})")
-    if (below := by_label.get(str(anchor - 1))) is not None:
-        parts.append(
-            f"label {anchor - 1} ({below.share:.2f}) keeps less than {min_share:.2f} of {positive:.2f}"
+    anchor = anchors[-1]
+    kept = by_label.get(str(anchor), positive).share
+    if anchor < border and kept < min_share * positive.share:
+        return Hierarchy((anchors[-2], anchor), f"label {anchor} is at the limit: validation decides", merged)
+    reasons = []
+    if anchor < border:
+        reasons.append(
+            f"label {anchor} ({kept:.2f}) keeps enough of the positives' relevance ({positive.share:.2f})"
         )
-    return ", ".join(parts) or "nothing is known of the lower labels"
+    below = next((label for label in levels if label < anchor), None)
+    if step := by_label.get(str(below)):
+        reasons.append(
+            f"label {below} ({step.share:.2f}) keeps less than {min_share:.2f} of {positive.share:.2f}"
+        )
+    why = ", ".join(reasons) or "nothing is known of the lower labels"
+    return Hierarchy((anchor,), f"anchors >= {anchor}: {why}", merged)

@@ -1,8 +1,8 @@
 """The training pipeline: two logs to a gated, registered release. Wiring only.
 
-Mining is one query plan inside `augment`; what costs is parallel: per shard of the queries θ scores P1
-(reformulation) and P2 (feed) while the LLM answers for P3 (knowledge), the four systems are trained side by
-side, two of them are exported and indexed.
+Mining is one query plan inside `augment`; what costs is parallel: per shard of the queries θ scores the
+pairs that it gates while the LLM answers for P3 (knowledge), the four systems are trained side by side, two
+of them are exported and indexed.
 """
 
 from collections.abc import Callable, Iterable
@@ -90,15 +90,12 @@ def build(fit: Callable[..., dsl.PipelineTask] = train.train, tune: Tune = lambd
                     shard=shard,
                     config=knowledge_config,
                 )
-                p1, p2 = (
-                    score.score(theta=judge, candidates=mined, perspective=perspective, shard=shard)
-                    for perspective in ("reformulation", "feed")
-                )
+                rated = score.score(theta=judge, candidates=mined, shard=shard)
 
             def shared() -> dict[str, dsl.Collected]:
                 """What all shards made; KFP wants a Collected of its own for each task that reads it."""
-                made = {"knowledge": asked, "reformulation": p1, "feed": p2}
-                return {name: dsl.Collected(task.outputs["out"]) for name, task in made.items()}
+                tasks = {"knowledge": asked, "scores": rated}
+                return {name: dsl.Collected(task.outputs["out"]) for name, task in tasks.items()}
 
             scored = discriminate.discriminate(
                 logs=valid,

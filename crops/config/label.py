@@ -1,29 +1,23 @@
 """Settings of `crops label`."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import AliasChoices, Field, field_validator
+from pydantic import AliasChoices, Field, field_validator, model_validator
 
+from crops import perspectives
 from crops.config.base import StageConfig
 
-# Table 1 of arXiv 2511.15443.
-PAPER_LABELS = {
-    "reformulation": 5,
-    "feed": 4,
-    "knowledge": 4,
-    "click": 4,
-    "exposed": 3,
-    "ranked": 2,
-    "filtered": 1,
-}
+# The loss tells so many labels apart, beside 0.
+LEVELS = 5
 
 
 class LabelConfig(StageConfig):
     """Which label a perspective gets and how the hierarchy is chosen."""
 
     labels: dict[str, int] = Field(
-        default_factory=lambda: dict(PAPER_LABELS),
-        description="Label of each perspective; only the order matters. Source: paper.",
+        default_factory=perspectives.labels,
+        description="Label of each perspective; only the order matters; 0 is kept for in-batch documents. "
+        "Source: paper.",
     )
     hierarchy: Literal["ladder", "paper"] = Field(
         "ladder",
@@ -34,8 +28,8 @@ class LabelConfig(StageConfig):
         0.5,
         gt=0,
         lt=1,
-        description="A label is an anchor when at least this share of the relevance of label 4 is left "
-        "in it. Source: ours: in a "
+        description="A label is an anchor when at least this share of the relevance of the lowest "
+        "positive label is left in it. Source: ours: in a "
         "prototype anchors >= 3 cost 3 points of truth where a fifth was left, and 1 where two thirds were.",
     )
     uncertain_share: float = Field(
@@ -47,14 +41,13 @@ class LabelConfig(StageConfig):
         "anchors >= 3 cost 9 points of truth without knowledge and 1 with it, where label 3 keeps a fifth.",
     )
     anchor_min: int = Field(
-        3,
+        default_factory=lambda data: data.get("labels", perspectives.labels())[perspectives.EXPOSED.name],
         ge=1,
-        le=4,
         validation_alias=AliasChoices("anchor_min", "lowest_anchor"),  # its name in older configs
-        description="Lowest label that becomes an anchor by θ alone; people's grades may go lower. "
-        "Source: ours: "
+        description="Lowest label that becomes an anchor by θ alone; people's grades may go lower; default: "
+        "that of exposed. Source: ours: "
         "anchors >= 1 cost 3 to 6 points of truth on two simulated worlds, also where θ took "
-        "label 1 for as relevant as label 4.",
+        "label 1 for as relevant as a positive one.",
     )
     judged_pairs: int = Field(
         50,
@@ -66,8 +59,20 @@ class LabelConfig(StageConfig):
     @field_validator("labels")
     @classmethod
     def _complete(cls, labels: dict[str, int]) -> dict[str, int]:
-        if labels.keys() != PAPER_LABELS.keys():
-            raise ValueError(f"expected a label for each of {', '.join(PAPER_LABELS)}")
-        if wrong := {name: label for name, label in labels.items() if not 1 <= label <= 5}:
-            raise ValueError(f"labels are 1..5 (0 is kept for in-batch documents), found {wrong}")
-        return labels
+        every = perspectives.labels()
+        if labels.keys() - every:
+            raise ValueError(f"expected a label for each of {', '.join(every)}")
+        whole = every | labels
+        if wrong := {name: label for name, label in whole.items() if not 1 <= label <= 127}:
+            raise ValueError(f"labels are 1..127 (0 is kept for in-batch documents), found {wrong}")
+        if len(set(whole.values())) > LEVELS:
+            raise ValueError(f"expected at most {LEVELS} different labels, found {whole}")
+        if high := [s for s in perspectives.STAGES if whole[s] >= perspectives.positive_min(whole)]:
+            raise ValueError(f"expected {high[0]} below the labels of all positives, found {whole}")
+        return whole
+
+    @model_validator(mode="after")
+    def _anchor(self) -> Self:
+        if self.anchor_min > (highest := perspectives.positive_min(self.labels)):
+            raise ValueError(f"anchor_min is {self.anchor_min}, expected at most {highest}")
+        return self

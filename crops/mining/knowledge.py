@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from crops import perspectives
 from crops.text import document_text, normalise_query
 
 ROLE = "You are an expert in planning short videos: you know what people want to watch when they search."
@@ -70,10 +71,11 @@ def choose(
     """(query, exemplar's video id or None), most searched first.
 
     queries     (query, searches) of the training days
-    candidates  (query, video_id, perspective, support): the exemplar is the query's best positive: a click,
-                else a reformulation, else the feed, else what was exposed; most support first
+    candidates  (query, video_id, perspective, support): the exemplar is the query's best positive, in the
+                order of the perspectives (a click first), else what was exposed; most support first
     """
-    order = {"click": 0, "reformulation": 1, "feed": 2, "exposed": 3}
+    ordered = (*perspectives.names(positive=True, synthetic=False), perspectives.EXPOSED.name)
+    order = {name: place for place, name in enumerate(ordered)}
     best: dict[str, tuple[int, int, str]] = {}
     for query, video, perspective, support in candidates:
         if perspective in order:

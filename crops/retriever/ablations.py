@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from crops.retriever.systems import STAGES, SYSTEMS, System
+from crops.perspectives import CLICK, EXPOSED, FEED, FILTERED, PAPER, REFORMULATION, STAGES, Perspective
+from crops.retriever.systems import SYSTEMS, System
 
 FULL = "all perspectives"
 
@@ -46,39 +47,43 @@ class Table:
     hours: Mapping[str, float] = field(default_factory=dict)
 
 
-def variants(anchor_min: int | None) -> dict[str, Variant]:
-    """All rows by name. anchor_min: lowest anchor label of the graded rows; 1 is the paper's form, None the
-    log's own choice.
+def variants(anchors_from: str | None) -> dict[str, Variant]:
+    """All rows by name. anchors_from: the perspective with the lowest anchor label of the graded rows;
+    filtered is the paper's form, None the log's own choice.
     """
-    full = System("h_infonce", anchor_min=anchor_min)
+    full = System("h_infonce", anchors_from=anchors_from)
 
-    def sees(*perspectives: str) -> System:
-        return System("h_infonce", anchor_min=anchor_min, only=(*perspectives, *STAGES))
+    def upto(last: Perspective) -> System:
+        seen = [p.name for p in PAPER[: PAPER.index(last) + 1]]
+        return System("h_infonce", anchors_from=anchors_from, only=(*seen, *STAGES))
 
     found = {
         "clicks": Variant(system=SYSTEMS["clicks"], says="P0 only, InfoNCE: the baseline"),
-        "+ reformulation": Variant(system=sees("click", "reformulation"), says="P0 and P1"),
-        "+ feed": Variant(system=sees("click", "reformulation", "feed"), says="P0, P1 and P2"),
+        "+ reformulation": Variant(system=upto(REFORMULATION), says="P0 and P1"),
+        "+ feed": Variant(system=upto(FEED), says="P0, P1 and P2"),
         FULL: Variant(system=full, says="P0 to P3, graded, H-InfoNCE"),
         "binary labels": Variant(
-            system=System("info_nce", anchor_min=4), says="the same samples, label >= 4 against the rest"
+            system=System("info_nce", anchors_from=CLICK.name),
+            says="the same samples, label >= 4 against the rest",
         ),
         "reformulation at 4": Variant(
             system=full,
             says="P1 at label 4 instead of 5",
-            changes={"label": {"labels": {"reformulation": 4}}},
+            changes={"label": {"labels": {REFORMULATION.name: CLICK.label}}},
         ),
         "one anchor a pass": Variant(
-            system=System("one_anchor", anchor_min=anchor_min),
+            system=System("one_anchor", anchors_from=anchors_from),
             says="InfoNCE, each anchor apart against its strictly lower samples (the likely reading)",
         ),
         "softmax-ce": Variant(
-            system=System("softmax_ce", anchor_min=anchor_min),
+            system=System("softmax_ce", anchors_from=anchors_from),
             says="each anchor against every other label, higher ones too",
         ),
         **{
-            f"anchors >= {n}": Variant(system=System("h_infonce", anchor_min=n), says="a fixed hierarchy")
-            for n in (1, 3, 4)
+            f"anchors >= {p.label}": Variant(
+                system=System("h_infonce", anchors_from=p.name), says="a fixed hierarchy"
+            )
+            for p in (FILTERED, EXPOSED, CLICK)
         },
         "chosen by the log": Variant(
             system=SYSTEMS["crops"], says="the ladder's candidates, validation where it is close"

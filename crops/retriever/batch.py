@@ -5,13 +5,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from crops.perspectives import CLICK
 from crops.retriever.errors import NoNegatives, NothingToTrainOn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pairs:
     """Samples by number: row i says that text `text[i]` has `label[i]` for query `query[i]`. Equal texts
-    share a number.
+    share a number. Labels from `positive_min` on are those of positives.
     """
 
     queries: tuple[str, ...]
@@ -19,6 +20,7 @@ class Pairs:
     query: np.ndarray  # int64 [N]
     text: np.ndarray  # int64 [N]
     label: np.ndarray  # int8 [N]
+    positive_min: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +34,7 @@ class Batch:
     labels: np.ndarray
 
 
-def pairs(rows: Sequence[tuple[str, str, int]]) -> Pairs:
+def pairs(rows: Sequence[tuple[str, str, int]], *, positive_min: int = CLICK.label) -> Pairs:
     """From (query, text, label) in any order; of several labels of one (query, text) the highest stays.
     NothingToTrainOn when empty.
     """
@@ -50,6 +52,7 @@ def pairs(rows: Sequence[tuple[str, str, int]]) -> Pairs:
         query=np.array([of_query[q] for q, _ in ordered]),
         text=np.array([of_text[t] for _, t in ordered]),
         label=np.array([best[key] for key in ordered], dtype=np.int8),
+        positive_min=positive_min,
     )
 
 
@@ -104,9 +107,10 @@ class Batches:
         return Batch(queries=queries, texts=texts, labels=labels)
 
     def _draw(self, rows: np.ndarray, chance: np.random.Generator) -> np.ndarray:
-        """At most `positives` rows with a label >= 4, and `lower` of each lower label."""
-        label = self.samples.label[rows]
-        groups = [(rows[label >= 4], self.positives)] + [(rows[label == k], self.lower) for k in (3, 2, 1)]
+        """At most `positives` rows of positives, and `lower` of each lower label."""
+        label, border = self.samples.label[rows], self.samples.positive_min
+        groups = [(rows[label >= border], self.positives)]
+        groups += [(rows[label == k], self.lower) for k in range(border - 1, 0, -1)]
         return np.concatenate([g if len(g) <= n else chance.choice(g, n, replace=False) for g, n in groups])
 
 
@@ -164,9 +168,11 @@ def anchors_per_step(samples: Pairs, *, anchor_min: int, size: int, positives: i
     """Mean number of anchors in a step of `Batches`: what one step of theirs is worth in steps of
     AnchorBatches, times `size`.
     """
-    counts = np.zeros((len(samples.queries), 6), dtype=np.int64)  # [query, label]
+    border = samples.positive_min
+    highest = max(border, int(samples.label.max()))
+    counts = np.zeros((len(samples.queries), highest + 1), dtype=np.int64)  # [query, label]
     np.add.at(counts, (samples.query, samples.label.astype(np.int64)), 1)
-    drawn = np.minimum(counts[:, 4:].sum(axis=1), positives)
-    for label in range(anchor_min, 4):
+    drawn = np.minimum(counts[:, border:].sum(axis=1), positives)
+    for label in range(anchor_min, border):
         drawn = drawn + np.minimum(counts[:, label], lower)
     return float(size * drawn[drawn > 0].mean())

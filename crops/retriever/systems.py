@@ -3,28 +3,30 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from crops.perspectives import CLICK, FILTERED, KNOWLEDGE, STAGES
+
 Pair = tuple[str, str]  # query, doc_id
 
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """What sets a system apart. `loss` None: the setting `train.loss`; `anchor_min` None: the candidates that
-    the ladder chose; `hides`: perspectives whose samples the system must not see.
+    """What sets a system apart. `loss` None: the setting `train.loss`; `anchors_from`: the perspective whose
+    label is anchor_min, None: the candidates that the ladder chose; `hides`: perspectives whose samples the
+    system must not see.
     """
 
     loss: str | None = None
-    anchor_min: int | None = None
+    anchors_from: str | None = None
     only: tuple[str, ...] = ()
     hides: tuple[str, ...] = ()
 
 
-STAGES = ("exposed", "ranked", "filtered")
 BASELINE, CHALLENGER = "clicks", "crops"
 SYSTEMS = {
-    BASELINE: System("info_nce", anchor_min=4, only=("click", *STAGES)),
+    BASELINE: System("info_nce", anchors_from=CLICK.name, only=(CLICK.name, *STAGES)),
     CHALLENGER: System(),
-    "crops_paper": System("h_infonce", anchor_min=1),
-    "crops_no_knowledge": System(hides=("knowledge",)),
+    "crops_paper": System("h_infonce", anchors_from=FILTERED.name),
+    "crops_no_knowledge": System(hides=(KNOWLEDGE.name,)),
 }
 
 

@@ -23,7 +23,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from crops.errors import InputError, StorageError
-from crops.tables.records import Table
+from crops.tables.records import DOCUMENTS, Table
 
 DATE = pa.field("date", pa.string())
 # Rows in one row group: DuckDB and Arrow read whole groups, and 250 k rows of our tables are 5 to 20 MB.
@@ -208,6 +208,12 @@ def read(folder: Path, table: Table, columns: list[str] | None = None) -> pa.Tab
             raise InputError(path, f"not a readable Parquet file ({str(error).splitlines()[0]})") from error
         pieces.append(_cast(found, schema, path))
     return pa.concat_tables(pieces)
+
+
+def texts(folder: Path, table: Table = DOCUMENTS) -> dict[str, str]:
+    """doc_id -> text of the documents, or of another table that has both."""
+    rows = read(folder, table, ["doc_id", "text"])
+    return dict(zip(rows["doc_id"].to_pylist(), rows["text"].to_pylist(), strict=True))
 
 
 def write(folder: Path, table: Table, rows: pa.Table) -> int:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-STAGES = ("exposed", "ranked", "filtered")
-CANDIDATE_PERSPECTIVES = ("click", "reformulation", "feed", "exposed", "ranked", "filtered")
-POSITIVE_PERSPECTIVES = ("click", "reformulation", "feed", "knowledge")
+from crops import perspectives
+
+STAGES = perspectives.STAGES
 
 TS = pa.timestamp("us", tz="UTC")
 TEXTS = pa.list_(pa.string())
@@ -99,6 +99,16 @@ VIDEOS = Table(
 )
 
 LOGS = (SEARCHES, RESULTS, FEED, VIDEOS)
+# Videos and searches first: the others refer to them.
+REQUIRED = (VIDEOS, SEARCHES, RESULTS)
+
+
+def logs() -> tuple[Table, ...]:
+    """The tables of a log, those that registered perspectives bring among them; what is not REQUIRED may be
+    missing.
+    """
+    return (*REQUIRED, FEED, *(p.log for p in perspectives.every() if p.log))
+
 
 CANDIDATES = Table(
     name="candidates",

@@ -12,6 +12,8 @@ TYPES = {
     pa.string(): "VARCHAR",
     pa.bool_(): "BOOLEAN",
     pa.int32(): "INTEGER",
+    pa.int64(): "BIGINT",
+    pa.float64(): "DOUBLE",
     pa.float32(): "FLOAT",
     TS: "TIMESTAMPTZ",
     pa.list_(pa.string()): "VARCHAR[]",
@@ -70,7 +72,7 @@ def _helpers(table: Table, cfg: ValidateConfig) -> tuple[dict[str, str], list[st
             + " + "
             + " + ".join(map(_has_texts, ("keywords", "related_queries")))
         )
-    if table.name in ("results", "feed"):
+    if "video_id" in names and table.name != "videos":
         joins.append("LEFT JOIN known_videos AS v ON v.video_id = raw.video_id")
         columns["video"] = _fate("raw.video_id", "v")
         columns["earliest_ts"] = f"v.uploaded_at - INTERVAL '{round(cfg.max_clock_skew_s * 1e6)}' MICROSECOND"

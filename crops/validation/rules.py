@@ -15,9 +15,10 @@ Beside the columns of crops.tables.records the checks read helpers that need the
     text_fields        how many of caption, keywords, cover_text and related_queries hold any text
 """
 
+from crops import perspectives
 from crops.arms import ARMS
 from crops.config.validate import ValidateConfig
-from crops.tables.records import STAGES
+from crops.tables.records import Table
 from crops.validation.checks import (
     Check,
     Where,
@@ -35,13 +36,14 @@ from crops.validation.checks import (
 # late.
 FIRST_TS, LAST_TS = "2000-01-01T00:00:00Z", "2100-01-01T00:00:00Z"
 
-EXPOSED = Where(column="stage", values=("exposed",))
-NOT_EXPOSED = Where(column="stage", values=tuple(stage for stage in STAGES if stage != "exposed"))
+EXPOSED = Where(column="stage", values=perspectives.STAGES[:1])
+NOT_EXPOSED = Where(column="stage", values=perspectives.STAGES[1:])
 
 
-def checks(table: str, cfg: ValidateConfig) -> list[Check]:
-    """The checks of one table of the log."""
-    return {"searches": _searches, "results": _results, "feed": _feed, "videos": _videos}[table](cfg)
+def checks(table: Table, cfg: ValidateConfig) -> list[Check]:
+    """The checks of one table of the log; those of an optional one follow from its columns."""
+    own = {"searches": _searches, "results": _results, "videos": _videos}.get(table.name)
+    return own(cfg) if own else _optional(table, cfg)
 
 
 def _searches(cfg: ValidateConfig) -> list[Check]:
@@ -61,7 +63,7 @@ def _searches(cfg: ValidateConfig) -> list[Check]:
 def _results(cfg: ValidateConfig) -> list[Check]:
     return [
         *map(not_null, ("search_id", "video_id", "stage", "clicked", "liked")),
-        in_set("stage", STAGES, "stage is unknown"),
+        in_set("stage", perspectives.STAGES, "stage is unknown"),
         not_null("position", "exposed without a position", where=EXPOSED),
         is_null("position", "position without being exposed", where=NOT_EXPOSED),
         between("position", "position is negative", low=0),
@@ -75,15 +77,19 @@ def _results(cfg: ValidateConfig) -> list[Check]:
     ]
 
 
-def _feed(cfg: ValidateConfig) -> list[Check]:
+def _optional(table: Table, cfg: ValidateConfig) -> list[Check]:
+    by_column = {
+        "user_id": [length_between("user_id", "user_id is empty", low=1)],
+        "play_s": _play(cfg),
+        "ts": [_possible("ts"), same("ts_day", "folder_day", "ts is of another day than its partition")],
+        "video_id": _known("video", "videos"),
+    }
+    names = set(table.schema.names)
+    upload = not_before("ts", "earliest_ts", "view is before the video's upload")
     return [
-        *map(not_null, ("user_id", "video_id", "ts", "clicked", "liked")),
-        length_between("user_id", "user_id is empty", low=1),
-        *_play(cfg),
-        _possible("ts"),
-        same("ts_day", "folder_day", "ts is of another day than its partition"),
-        *_known("video", "videos"),
-        not_before("ts", "earliest_ts", "view is before the video's upload"),
+        *(not_null(column.name) for column in table.schema if not column.nullable),
+        *(check for name, asked in by_column.items() if name in names for check in asked),
+        *([upload] if {"ts", "video_id"} <= names else []),
         _once(),
     ]
 

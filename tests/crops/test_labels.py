@@ -7,9 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from crops import labels
-from crops.config.label import PAPER_LABELS, LabelConfig
+from crops import labels, perspectives
+from crops.config.label import LabelConfig
 from crops.errors import ConfigError
+
+PAPER_LABELS = perspectives.labels()
 
 
 def scored(*rows):
@@ -154,7 +156,14 @@ def test_labels_that_the_log_cannot_tell_apart_are_named():
 
 
 @pytest.mark.parametrize(
-    ("change", "says"), [({"click": 9}, "1..5"), ({"click": 0}, "1..5"), ({"wish": 4}, "a label for each of")]
+    ("change", "says"),
+    [
+        ({"click": 128}, "1..127"),
+        ({"click": 0}, "1..127"),
+        ({"click": 9}, "at most 5 different labels"),
+        ({"click": 3}, "exposed below the labels of all positives"),
+        ({"wish": 4}, "a label for each of"),
+    ],
 )
 def test_labels_are_checked_where_they_are_set(change, says):
     with pytest.raises(ConfigError, match=says):

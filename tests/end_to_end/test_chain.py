@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from crops import perspectives
 from crops.services import registry
 from crops.tables import artifacts, records
 
@@ -134,7 +135,7 @@ def test_without_a_champion_clicks_is_registered_first_and_becomes_it(whole):
 def test_every_perspective_reached_training_and_truth_did_not(whole):
     out, _ = whole
     samples = artifacts.read(next((out / ".cache/artifacts").glob("*/label/out")), records.ORIGINS)
-    assert set(samples["perspective"].to_pylist()) == {*records.CANDIDATE_PERSPECTIVES, "knowledge"}
+    assert set(samples["perspective"].to_pylist()) == set(perspectives.names())
     read = [p for p in (out / ".cache/artifacts").rglob("*.parquet") if "relevance" in str(p)]
     assert not read, "no stage may write the truth on"
 

@@ -54,7 +54,7 @@ EACH_ONCE = sorted(
             "deploy",
         )
     ]
-    + [["score", ""], ["score", ""]]
+    + [["score", ""]]
     + [["train", s] for s in ("clicks", "crops", "crops_paper", "crops_no_knowledge")]
     + [
         ["export", ""],

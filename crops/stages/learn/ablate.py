@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
+from crops import perspectives
 from crops.config.all import Config
 from crops.config.base import StageConfig
 from crops.report import ablation as page
@@ -79,7 +80,7 @@ class Base:
     mined: Path
     known: Path
     theta: Path
-    scores: tuple[Path, ...]
+    scores: Path
     truth: Path | None
 
 
@@ -94,7 +95,7 @@ def run(
 ) -> StageReport:
     """Writes ablation.json and ablation.html: `tables` (keys of TABLES) on `logs`."""
     settings = config.section("ablate")
-    every = ablations.variants(1 if settings.form == "paper" else None)
+    every = ablations.variants(perspectives.FILTERED.name if settings.form == "paper" else None)
     names = list(dict.fromkeys(name for table in tables for name in TABLES[table].rows))
     shop = Workshop(out / ".cache", logs, say)
     with world_llm.endpoint(logs, llm, shop.root) as url:
@@ -144,10 +145,7 @@ def _base(shop: Workshop, logs: Path, config: Config, llm: str | None) -> Base:
         sections["discriminate"],
         lambda out: theta.run(valid, mined, out, sections["discriminate"]),
     )
-    scores = tuple(
-        shop.made(f"score {p}", (judge, mined), p, partial(score.run, judge, mined, perspective=p))
-        for p in discriminate.GATED
-    )
+    scores = shop.made("score", (judge, mined), "", partial(score.run, judge, mined))
     truth = logs / "truth" if artifacts.exists(logs / "truth", records.RELEVANCE) else None
     return Base(valid=valid, mined=mined, known=known, theta=judge, scores=scores, truth=truth)
 
@@ -168,7 +166,7 @@ def _scored(shop: Workshop, base: Base, config: Config, variant: Variant) -> Pat
             knowledge=[base.known],
             truth=base.truth,
             theta=base.theta,
-            scores=base.scores,
+            scores=[base.scores],
         ),
     )
 

@@ -9,13 +9,13 @@ import pandas as pd
 import pyarrow as pa
 from tqdm import tqdm
 
+from crops import perspectives
 from crops.config.discriminate import DiscriminateConfig
 from crops.discriminator import joined, model
 from crops.stages.base import StageReport
 from crops.stages.learn import theta as thetas
 from crops.tables import artifacts, grades, records
 
-GATED = ("reformulation", "feed")
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8)
 Embed = Callable[[list[str]], np.ndarray]
 
@@ -39,7 +39,7 @@ def run(
     `theta`, `scores`: what the stages of these names wrote; what they do not hold is made here, with the same
     result but for rounding, as other batches are padded otherwise.
     """
-    texts = {r["doc_id"]: r["text"] for r in artifacts.read(candidates, records.DOCUMENTS).to_pylist()}
+    texts = artifacts.texts(candidates)
     known = _known(knowledge)
     rows = _rows(candidates, known, texts)
     synthetic = dict(zip(known["doc_id"].to_pylist(), known["text"].to_pylist(), strict=True))
@@ -53,7 +53,7 @@ def run(
     test = artifacts.read(candidates, records.TEST_QR)
     test = test.filter(pa.array([d in texts for d in test["video_id"].to_pylist()], pa.bool_()))
     test_theta = judge.theta(test["query"].to_pylist(), [texts[d] for d in test["video_id"].to_pylist()])
-    test_theta = judge.calibration.shifted(test_theta, "reformulation")
+    test_theta = judge.calibration.shifted(test_theta, perspectives.REFORMULATION.name)
     report = {**about, "alpha": cfg.alpha, "beta": cfg.beta, "similarity": how, **_tables(rows, truth, cfg)}
     ordered = rows.sort_values(["query", "doc_id", "perspective", "later_query"], ignore_index=True)
     with artifacts.replacing(out) as folder:
@@ -65,7 +65,7 @@ def run(
         artifacts.write_json(folder / "discriminate.json", report)
     numbers = {
         f"kept_{p}": int(rows.loc[rows["perspective"] == p, "kept"].sum())
-        for p in records.POSITIVE_PERSPECTIVES
+        for p in perspectives.names(positive=True)
     }
     return StageReport(
         numbers={"pairs": len(rows), **numbers, "auc": about["auc"], "ece": about["ece"]}, notes=(how,)
@@ -82,7 +82,11 @@ def _known(shards: Sequence[Path]) -> pa.Table:
 def _rows(candidates: Path, known: pa.Table, texts: dict[str, str]) -> pd.DataFrame:
     mined = artifacts.read(candidates, records.CANDIDATES).to_pandas().rename(columns={"video_id": "doc_id"})
     mined = mined[mined["doc_id"].isin(texts.keys())]
-    extra = known.select(["query", "doc_id"]).to_pandas().assign(perspective="knowledge", support=1)
+    extra = (
+        known.select(["query", "doc_id"])
+        .to_pandas()
+        .assign(perspective=perspectives.KNOWLEDGE.name, support=1)
+    )
     rows = pd.concat([mined, extra], ignore_index=True) if len(extra) else mined.reset_index(drop=True)
     rows["support"] = rows["support"].astype("int64")
     return rows.sort_values(["query", "doc_id", "perspective", "later_query"], ignore_index=True)
@@ -102,10 +106,12 @@ def _score(
     known  (query, doc_id) -> θ, not shifted, of pairs that were scored before
     """
     asked = (
-        rows["perspective"].isin(_gated(cfg) | ({"click"} if cfg.alpha_per == "query" else set())).to_numpy()
+        rows["perspective"]
+        .isin(_gated(cfg) | ({perspectives.CLICK.name} if cfg.alpha_per == "query" else set()))
+        .to_numpy()
     )
     rng = np.random.default_rng(cfg.seed)
-    for perspective in sorted(set(rows["perspective"]) - set(GATED)):
+    for perspective in sorted(set(rows["perspective"]) - set(perspectives.names(gated=True))):
         where = np.flatnonzero(rows["perspective"] == perspective)
         asked[rng.permutation(where)[: cfg.ladder_pairs]] = True
     index = np.flatnonzero(asked)
@@ -145,7 +151,7 @@ def _similarity(
     embed, how = _embedder(champion, cfg)
     if embed is None:
         return None, how
-    both = rows[rows["perspective"] == "reformulation"]
+    both = rows[rows["perspective"] == perspectives.REFORMULATION.name]
     names = sorted(set(both["query"]) | set(both["later_query"].dropna()))
     if not names:
         return None, "query similarity: no reformulation to measure"
@@ -184,12 +190,12 @@ def _decide(rows: pd.DataFrame, similarity: np.ndarray | None, cfg: Discriminate
 
 
 def _gated(cfg: DiscriminateConfig) -> set[str]:
-    return {*GATED, *(["knowledge"] if cfg.gate_knowledge else [])}
+    return {*perspectives.names(gated=True), *(perspectives.names(synthetic=True) * cfg.gate_knowledge)}
 
 
 def _alpha_of_query(rows: pd.DataFrame, alpha: float) -> np.ndarray:
     """α [N] of each row's query; see the setting alpha_per. Queries without a clicked video keep α."""
-    clicked = rows[rows["perspective"] == "click"]
+    clicked = rows[rows["perspective"] == perspectives.CLICK.name]
     ratio = (clicked.groupby("query")["theta"].mean() / clicked["theta"].mean()).clip(0.5, 1.5)
     found: np.ndarray = alpha * rows["query"].map(ratio).fillna(1.0).to_numpy()
     return found
@@ -199,7 +205,7 @@ def _tables(rows: pd.DataFrame, truth: Path | None, cfg: DiscriminateConfig) -> 
     """Kept and dropped per gated perspective and threshold, and how right that is where somebody knows."""
     known = grades.read(truth)
     out: dict[str, Any] = {}
-    for perspective in GATED:
+    for perspective in perspectives.names(gated=True):
         part = rows[rows["perspective"] == perspective].drop_duplicates(
             ["query", "doc_id"]
         )  # whatever the later query was

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
+from crops import perspectives
 from crops.config.evaluate import EvaluateConfig
 from crops.errors import InputError
 from crops.evaluation import metrics as evaluation
@@ -218,7 +219,7 @@ def _exposed(documents: Path, corpus: Corpus) -> Relevant:
     shown: Relevant = {}
     rows = artifacts.read(documents, records.CANDIDATES, ["query", "video_id", "perspective"])
     for query, video, perspective in zip(*(rows[c].to_pylist() for c in rows.column_names), strict=True):
-        if perspective in ("click", "exposed") and video in corpus.row:
+        if perspective in perspectives.SHOWN and video in corpus.row:
             shown.setdefault(query, set()).add(corpus.row[video])
     return shown
 

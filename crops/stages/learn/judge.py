@@ -28,9 +28,9 @@ def export(scored: Path, documents: Path, out: Path, cfg: JudgeConfig) -> StageR
     `scored`: discriminate's out; `documents`: augment's. Gated pairs are drawn whether θ kept them or not.
     """
     rows = artifacts.read(scored, records.SCORED, ["query", "doc_id", "perspective", "theta"]).to_pandas()
-    texts = _texts(documents, records.DOCUMENTS)
+    texts = artifacts.texts(documents)
     if artifacts.exists(scored, records.KNOWLEDGE):
-        texts |= _texts(scored, records.KNOWLEDGE)
+        texts |= artifacts.texts(scored, records.KNOWLEDGE)
     rows = rows[rows["doc_id"].isin(texts.keys())].drop_duplicates(["query", "doc_id", "perspective"])
     if rows.empty:
         raise InputError(scored / "scored", "no pair with a text: nothing to judge")
@@ -135,11 +135,6 @@ def _thresholds(rows: pd.DataFrame) -> dict[str, dict[str, dict]]:
         for name, step in _by_perspective(rows[rows["theta"].fillna(-1.0) > alpha]).items():
             found.setdefault(name, {})[f"{alpha:.1f}"] = asdict(step)
     return found
-
-
-def _texts(folder: Path, table: records.Table) -> dict[str, str]:
-    rows = artifacts.read(folder, table, ["doc_id", "text"])
-    return dict(zip(rows["doc_id"].to_pylist(), rows["text"].to_pylist(), strict=True))
 
 
 def _page(shown: list[dict[str, str]]) -> str:

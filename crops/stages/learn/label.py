@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 
-from crops import labels
+from crops import labels, perspectives
 from crops.config.label import LabelConfig
 from crops.discriminator import calibrate
 from crops.errors import InputError
@@ -22,18 +22,19 @@ def run(
     cfg.judged_pairs of them.
     """
     rows = artifacts.read(scored, records.SCORED).to_pandas()
-    if not (rows["kept"] & rows["perspective"].isin(records.POSITIVE_PERSPECTIVES)).any():
+    if not (rows["kept"] & rows["perspective"].isin(perspectives.names(positive=True))).any():
         raise InputError(
-            scored / "scored", "no positive pair is kept: neither click, reformulation, feed nor knowledge"
+            scored / "scored",
+            f"no positive pair is kept: none of {', '.join(perspectives.names(positive=True))}",
         )
     samples, origin = labels.assign(rows, cfg.labels), labels.origins(rows)
     rows = rows.assign(label=rows["perspective"].map(cfg.labels))
     rows = rows[rows["kept"]].drop_duplicates(["query", "doc_id", "perspective"])
     asked = _in_own_mix(rows[rows["theta"].notna()], scored)
     by_perspective = labels.ladder(asked["theta"].to_numpy(float), asked["perspective"].to_numpy())
-    # θ learns from clicks: what it says of texts that no log ever held tells nothing of how relevant label 4
-    # is.
-    final = _as_trained(asked[asked["perspective"] != "knowledge"], samples)
+    # θ learns from clicks: what it says of texts that no log ever held tells nothing of how relevant their
+    # label is.
+    final = _as_trained(asked[~asked["perspective"].isin(perspectives.names(synthetic=True))], samples)
     by_label = labels.ladder(final["theta"].to_numpy(float), final["label"].to_numpy())
     people = _by_grades(rows, samples, grades.read(judged))
     trusted = {label: step for label, step in people["label"].items() if step.pairs >= cfg.judged_pairs}
@@ -44,8 +45,10 @@ def run(
         uncertain=cfg.uncertain_share,
         anchor_min=cfg.anchor_min,
         judged=trusted,
+        labels=cfg.labels,
     )
-    paper = labels.Hierarchy((1,), "the paper's form: anchors >= 1", found.merged)
+    least = min(cfg.labels.values())
+    paper = labels.Hierarchy((least,), f"the paper's form: anchors >= {least}", found.merged)
     chosen = paper if cfg.hierarchy == "paper" else found
     known = _by_grades(rows, samples, grades.read(truth))
     shares: dict[str, dict | None] = {
@@ -105,7 +108,7 @@ def _in_own_mix(asked: pd.DataFrame, scored: Path) -> pd.DataFrame:
     if prior is None:
         return asked
     moved = asked.copy()
-    for perspective in set(asked["perspective"]) - set(records.POSITIVE_PERSPECTIVES):
+    for perspective in set(asked["perspective"]) - set(perspectives.names(positive=True)):
         own = asked["perspective"] == perspective
         moved.loc[own, "theta"] = calibrate.to_own_mix(asked.loc[own, "theta"].to_numpy(), prior)
     return moved
@@ -118,7 +121,7 @@ def _by_grades(
     if known is None:
         return {"label": {}, "perspective": {}}
     # The world's truth knows the catalogue only; people may have judged what an LLM wrote as well.
-    pairs = kept[kept["perspective"] != "knowledge"] if known.complete else kept
+    pairs = kept[~kept["perspective"].isin(perspectives.names(synthetic=True))] if known.complete else kept
 
     def ladder(rows: pd.DataFrame, column: str) -> dict[str, labels.Rung]:
         return labels.ladder(known.relevant(rows["query"], rows["doc_id"]), rows[column].to_numpy())

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from crops import perspectives
 from crops.config.discriminate import DiscriminateConfig
 from crops.config.train import TrainConfig
 from crops.discriminator import calibrate, joined, model, pairs, train
@@ -22,15 +23,14 @@ from crops.stages.learn import train as train_stage
 from crops.tables import artifacts, records
 
 # What the dual encoder learns from: the clicks of the engine's own results, as the baseline `clicks` does.
-CLICKS = {"click": 4, "exposed": 3, "ranked": 2, "filtered": 1}
-SHIFTED = ("reformulation", "feed")
+CLICKS = {p.name: p.label for p in (perspectives.CLICK, *perspectives.ENGINE)}
 
 
 def run(logs: Path, candidates: Path, out: Path, cfg: DiscriminateConfig) -> StageReport:
     """Writes the models, their tokenizers and theta.json: calibration, reliability and what it was learnt
     from.
     """
-    texts = {r["doc_id"]: r["text"] for r in artifacts.read(candidates, records.DOCUMENTS).to_pylist()}
+    texts = artifacts.texts(candidates)
     theta, dual, about = fit(logs, candidates, texts, cfg)
     with artifacts.replacing(out) as folder:
         save(folder, theta, dual, about)
@@ -170,7 +170,7 @@ def _dual(
     settings = TrainConfig.model_validate(
         {"base": cfg.base, "steps": steps, "check_every": steps, "seed": cfg.seed, "learning_rate": rate}
     )
-    clicked = int(mined.loc[mined["perspective"] == "click", "query"].nunique())
+    clicked = int(mined.loc[mined["perspective"] == perspectives.CLICK.name, "query"].nunique())
     dual = train_stage.encoder_of(settings, [*sorted(set(texts.values())), *sorted(set(mined["query"]))])
     if not cfg.dual_steps:
         return dual, []
@@ -185,7 +185,7 @@ def _dual(
     ]
     batches = batch.Batches(
         batch.pairs(rows),
-        anchor_min=4,
+        anchor_min=perspectives.CLICK.label,
         size=settings.batch_queries,
         positives=settings.positives,
         lower=settings.lower,
@@ -194,7 +194,11 @@ def _dual(
     unchecked = retriever.Validation(queries=(), texts=(), relevant=())
     with tempfile.TemporaryDirectory(prefix="crops-theta-") as place:
         retriever.fit(
-            dual, batches, unchecked, train_stage.plan_of(settings, "info_nce", 4), checkpoints=Path(place)
+            dual,
+            batches,
+            unchecked,
+            train_stage.plan_of(settings, "info_nce", perspectives.CLICK.label),
+            checkpoints=Path(place),
         )
     return dual, []
 
@@ -236,12 +240,12 @@ def _shifts(
     mined: pd.DataFrame,
     texts: dict[str, str],
 ) -> dict[str, dict[str, float]]:
-    """Per gated perspective: what the log's own judgements on its held-out pairs say that θ is off by.
+    """Per shifted perspective: what the log's own judgements on its held-out pairs say that θ is off by.
 
     All of them, not the balanced mix: their share of relevant pairs is what the shift is about.
     """
     found = {}
-    for perspective in SHIFTED:
+    for perspective in perspectives.names(shifted=True):
         own = mined.loc[mined["perspective"] == perspective, ["query", "video_id"]].drop_duplicates()
         rows = judged_apart.merge(own, on=["query", "video_id"])
         theta = calibration(raw.features(rows["query"].tolist(), [texts[d] for d in rows["video_id"]]))

@@ -3,11 +3,12 @@
 import hashlib
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
+from crops import labels, perspectives
 from crops.config.train import TrainConfig
 from crops.errors import ConfigError, InputError
 from crops.retriever import batch, systems, train
@@ -44,7 +45,7 @@ class Inputs:
             self.corpus,
         ):
             found.update("\0".join(texts).encode() + b"\1")
-        found.update(repr([sorted(rows) for rows in self.valid.relevant]).encode())
+        found.update(repr([self.samples.positive_min, *map(sorted, self.valid.relevant)]).encode())
         return found.hexdigest()
 
 
@@ -69,9 +70,10 @@ def run(
         raise ConfigError(f"system is {system!r}, expected one of {', '.join(known)}")
     hierarchy = artifacts.read_json(samples / "label.json")["hierarchy"]
     chosen = known[system]
-    inputs = _inputs(samples, documents, chosen, hierarchy["labels"])
-    lowest = [chosen.anchor_min] if chosen.anchor_min else hierarchy["anchor_min_candidates"]
-    plans = [plan_of(cfg, chosen.loss or cfg.loss, anchor_min) for anchor_min in lowest]
+    graded = hierarchy["labels"]
+    inputs = _inputs(samples, documents, chosen, graded)
+    lowest = [graded[chosen.anchors_from]] if chosen.anchors_from else hierarchy["anchor_min_candidates"]
+    plans = [plan_of(cfg, chosen.loss or cfg.loss, labels.rank(label, graded)) for label in lowest]
     key = hashlib.sha256(
         "\n".join((cfg.model_dump_json(), system, repr(plans), inputs.digest())).encode()
     ).hexdigest()
@@ -102,6 +104,7 @@ def run(
             raise InputError(samples / "samples", str(error)) from error
         except TrainingError as error:
             raise ConfigError(f"train {system}: {error}") from error
+        plan = replace(plan, anchor_min=sorted({*graded.values()})[plan.anchor_min - 1])
         followed.log(history["best_step"], _outcome(history, plan))
     if ranks.rank > 0:
         return _report(inputs, plan, history, followed.problem)
@@ -162,18 +165,20 @@ def encoder_of(cfg: TrainConfig, corpus: list[str]) -> encoders.Encoder:
     return encoder
 
 
-def _inputs(samples: Path, documents: Path, system: systems.System, labels: dict[str, int]) -> Inputs:
-    catalogue = _texts(documents, records.DOCUMENTS)
+def _inputs(samples: Path, documents: Path, system: systems.System, graded: dict[str, int]) -> Inputs:
+    """Samples by the rank of their label: only the order of the labels matters."""
+    ranks = {name: labels.rank(label, graded) for name, label in graded.items()}
+    catalogue = artifacts.texts(documents)
     texts = catalogue | (
-        _texts(samples, records.KNOWLEDGE) if artifacts.exists(samples, records.KNOWLEDGE) else {}
+        artifacts.texts(samples, records.KNOWLEDGE) if artifacts.exists(samples, records.KNOWLEDGE) else {}
     )
-    graded = {
-        (r["query"], r["doc_id"]): int(r["label"])
+    label_of = {
+        (r["query"], r["doc_id"]): labels.rank(int(r["label"]), graded)
         for r in artifacts.read(samples, records.SAMPLES).to_pylist()
     }
     origins = artifacts.read(samples, records.ORIGINS).to_pylist()
     seen = systems.visible(
-        system, graded, ((r["query"], r["doc_id"], r["perspective"]) for r in origins), labels
+        system, label_of, ((r["query"], r["doc_id"], r["perspective"]) for r in origins), ranks
     )
     held_out = [(r["query"], r["video_id"]) for r in artifacts.read(documents, records.VALID_QR).to_pylist()]
     ids = sorted(catalogue)
@@ -185,7 +190,9 @@ def _inputs(samples: Path, documents: Path, system: systems.System, labels: dict
         r["query"] for r in artifacts.read(documents, records.QUERIES).to_pylist() if r["split"] == "train"
     }
     try:
-        pairs = batch.pairs(systems.rows(seen, texts, held_out))
+        pairs = batch.pairs(
+            systems.rows(seen, texts, held_out), positive_min=perspectives.positive_min(ranks)
+        )
     except KeyError as error:
         raise InputError(
             samples / "samples", f"doc_id {error} is neither in documents nor in knowledge"
@@ -193,8 +200,3 @@ def _inputs(samples: Path, documents: Path, system: systems.System, labels: dict
     except NothingToTrainOn as error:
         raise InputError(samples / "samples", f"{error} ({system})") from error
     return Inputs(pairs, valid, [*sorted(set(catalogue.values())), *sorted(asked)])
-
-
-def _texts(folder: Path, table: records.Table) -> dict[str, str]:
-    rows = artifacts.read(folder, table)
-    return dict(zip(rows["doc_id"].to_pylist(), rows["text"].to_pylist(), strict=True))

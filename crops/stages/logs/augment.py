@@ -9,6 +9,7 @@ from pathlib import Path
 import ibis
 import ibis.expr.types as ir
 
+from crops import perspectives
 from crops.config.augment import AugmentConfig
 from crops.engines import session
 from crops.engines.warehouse import Warehouse
@@ -88,7 +89,7 @@ def _augment(house: Warehouse, logs: Path, folder: Path, cfg: AugmentConfig) -> 
     rows |= {table.name: house.write(expr, folder, table) for table, expr in tables.items()}
     examples = {
         p: _examples(house, cfg, house.read(folder, records.CANDIDATES), catalogue, p)
-        for p in candidates.PERSPECTIVES
+        for p in perspectives.names(synthetic=False)
     }
     return _summary(
         house,
@@ -99,7 +100,7 @@ def _augment(house: Warehouse, logs: Path, folder: Path, cfg: AugmentConfig) -> 
         tally=tally,
         examples=examples,
         rows=rows,
-        feed=events.feed is not None,
+        missing={t.name for t in records.logs() if not artifacts.exists(logs, t)},
     )
 
 
@@ -143,11 +144,28 @@ def _events(house: Warehouse, logs: Path, mined: Mined, days: Days, cfg: Augment
     has_feed = artifacts.exists(logs, records.FEED)
     return candidates.Events(
         cuts=cuts,
-        clicks=clicked.drop("date"),
-        reformulations=reformulated.drop("date"),
+        whole={
+            perspectives.CLICK.name: clicked.drop("date"),
+            perspectives.REFORMULATION.name: reformulated.drop("date"),
+            **_registered(house, logs, asked, first),
+        },
         shown=candidates.shown(house, past, house.read(logs, records.RESULTS), cuts),
         feed=candidates.watched(house, logs, asked, cfg, before=first, cuts=cuts) if has_feed else None,
     )
+
+
+def _registered(house: Warehouse, logs: Path, asked: ir.Table, before: str) -> dict[str, ir.Table]:
+    """By name, the events of the registered perspectives whose table the log has."""
+    tables = {table.name: table for table in records.logs()}
+    events = {}
+    for row in perspectives.every():
+        if row.mine and artifacts.exists(logs, table := tables[str(row.table)]):
+            rows = house.read(logs, table)
+            if "ts" in rows.columns:
+                rows = rows.filter(rows.ts < candidates.midnight(before))
+            mined = row.mine(asked, rows).select("query", "video_id", "event_id", "ts")
+            events[row.name] = house.keep(mined, row.name)
+    return events
 
 
 def _summary(
@@ -160,9 +178,9 @@ def _summary(
     tally: candidates.Tally,
     examples: dict[str, list[dict]],
     rows: dict,
-    feed: bool,
+    missing: set[str],
 ) -> dict:
-    named = {p: tally.of(p) for p in candidates.PERSPECTIVES}
+    named = {p: tally.of(p) for p in perspectives.names(synthetic=False)}
     counts = {"without_text": texts.filter(texts.text == "").count(), "searches": mined.searches.count()}
     counts["ordinary"] = queries.ordinary(
         mined.searches, max_per_user_day=cfg.max_searches_per_user_day
@@ -177,7 +195,7 @@ def _summary(
         "days": {"train": list(days.train), "valid": list(days.valid), "test": list(days.test)},
         "gaps": _gaps(house, mined.searches),
         "window_s": cfg.window_s,
-        "notes": _notes(cfg, days=days, feed=feed, named=named, rows=rows, numbers=numbers),
+        "notes": _notes(cfg, days=days, missing=missing, named=named, rows=rows, numbers=numbers),
     }
 
 
@@ -210,16 +228,20 @@ def _gaps(house: Warehouse, searches: ir.Table) -> dict | None:
 
 
 def _notes(
-    cfg: AugmentConfig, *, days: Days, feed: bool, named: dict, rows: dict, numbers: dict[str, int]
+    cfg: AugmentConfig, *, days: Days, missing: set[str], named: dict, rows: dict, numbers: dict[str, int]
 ) -> list[str]:
-    said = (
-        (not feed, "feed: no such table"),
-        (feed and not named["feed"]["candidates"], "feed: no view within the window of a search"),
-        (
-            not named["reformulation"]["candidates"],
-            f"reformulation: none within {cfg.window_s} s on the training days",
+    empty = [
+        (perspectives.FEED, "no view within the window of a search"),
+        (perspectives.REFORMULATION, f"none within {cfg.window_s} s on the training days"),
+        (perspectives.CLICK, "nobody clicked or liked anything on the training days"),
+        *((p, "nothing was mined on the training days") for p in perspectives.every() if p.mine),
+    ]
+    notes = (
+        *((True, f"{table}: no such table") for table in sorted(missing)),
+        *(
+            (not named[p.name]["candidates"] and p.table not in missing, f"{p.name}: {why}")
+            for p, why in empty
         ),
-        (not named["click"]["candidates"], "click: nobody clicked or liked anything on the training days"),
         (not rows["test_ct"], "test_ct is empty: no clicks on the held-out days"),
         (not rows["test_qr"], "test_qr is empty: no reformulations on the held-out days"),
         (not rows["valid_qr"], "valid_qr is empty: no reformulations on the last training day"),
@@ -235,4 +257,4 @@ def _notes(
             "searches on the day are left out of reformulation and feed",
         ),
     )
-    return [note for applies, note in said if applies]
+    return [note for applies, note in notes if applies]

@@ -8,28 +8,26 @@ from pathlib import Path
 import ibis
 import ibis.expr.types as ir
 
+from crops import perspectives
 from crops.config.augment import AugmentConfig
 from crops.engines.warehouse import Warehouse, conform
 from crops.mining import feed, parts, stage_samples
 from crops.tables import artifacts, records
 
-PERSPECTIVES = records.CANDIDATE_PERSPECTIVES
 COUNTED = ("candidates", "queries", "support")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Events:
-    """What training days say of queries and videos: one table per perspective, per range of queries where
-    they are large.
+    """What training days say of queries and videos.
 
-    clicks and reformulations hold all queries; shown (exposed, ranked, filtered) and feed one table per range
-    of queries. There are len(cuts) + 1 ranges: range i ends before cuts[i], where the next one begins. feed:
-    None where the log has none.
+    whole: by perspective, the events of all queries. shown (the engine's stages) and feed, which are large:
+    one table per range of queries. There are len(cuts) + 1 ranges: range i ends before cuts[i], where the
+    next one begins. feed: None if the log has none.
     """
 
     cuts: tuple[str, ...]
-    clicks: ir.Table
-    reformulations: ir.Table
+    whole: dict[str, ir.Table]
     shown: list[ir.Table]
     feed: list[ir.Table] | None
 
@@ -76,6 +74,11 @@ def shown(house: Warehouse, searches: ir.Table, results: ir.Table, cuts: tuple[s
     return house.split([samples], "shown", parts=len(cuts) + 1)
 
 
+def midnight(day: str) -> ir.TimestampValue:
+    """When the UTC day YYYY-MM-DD begins."""
+    return ibis.timestamp(f"{day}T00:00:00", timezone="UTC")
+
+
 def watched(
     house: Warehouse, logs: Path, asked: ir.Table, cfg: AugmentConfig, *, before: str, cuts: tuple[str, ...]
 ) -> list[ir.Table]:
@@ -91,7 +94,7 @@ def watched(
         return house.split([rows.mutate(part=parts.part_of_user(rows.user_id, number))], name, parts=number)
 
     views = feed.feed_views(house.read(logs, records.FEED), min_play_s=cfg.min_play_s)
-    views = views.filter(views.ts < ibis.timestamp(f"{before}T00:00:00", timezone="UTC"))
+    views = views.filter(views.ts < midnight(before))
     users = feed.users_of_query(asked, max_users=cfg.feed_users_per_query)
     shares = zip(
         per_user(asked.select("user_id", "query", "ts"), "feed_asked"),
@@ -127,12 +130,11 @@ def _of_range(events: Events, part: int, *, max_videos: int) -> ir.Table:
         return lower.filter(lower["query"] < events.cuts[part]) if part < len(events.cuts) else lower
 
     found = [
-        stage_samples.add_up(mine(events.clicks), perspective="click"),
-        stage_samples.add_up(mine(events.reformulations), perspective="reformulation"),
+        *(stage_samples.add_up(mine(rows), perspective=name) for name, rows in events.whole.items()),
         stage_samples.add_up_stages(events.shown[part], max_videos=max_videos),
     ]
     if events.feed is not None:
-        found.append(stage_samples.add_up(events.feed[part], perspective="feed", once=True))
+        found.append(stage_samples.add_up(events.feed[part], perspective=perspectives.FEED.name, once=True))
     return ibis.union(*[conform(one, records.CANDIDATES) for one in found])
 
 

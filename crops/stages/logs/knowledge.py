@@ -41,7 +41,7 @@ def run(
         return StageReport(
             numbers={"asked": 0, "accepted": 0}, notes=("knowledge: no LLM was given, so there is none",)
         )
-    texts = {r["doc_id"]: r["text"] for r in artifacts.read(candidates, records.DOCUMENTS).to_pylist()}
+    texts = artifacts.texts(candidates)
     chosen = [pair for pair in _chosen(candidates, texts, cfg) if shard.holds(pair[0])]
     cache = cache or out.parent / f".{out.name}.answers.sqlite"
     bodies = _bodies(chosen, texts, cfg)

@@ -13,6 +13,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from crops import perspectives
 from crops.config.validate import ValidateConfig
 from crops.engines import session
 from crops.engines.duckdb import DuckDBWarehouse
@@ -24,8 +25,6 @@ from crops.validation import damage, docs, rules, split, suite
 from crops.validation.engine import DuckDBEngine, Engine
 from crops.validation.suite import Outcome
 
-# Videos and searches first: the others refer to them.
-ORDER = (records.VIDEOS, records.SEARCHES, records.RESULTS, records.FEED)
 # Rows that Great Expectations holds at once: 20 columns of them are some 50 MB.
 BATCH_ROWS = 250_000
 # Warnings on the terminal.
@@ -45,7 +44,9 @@ def run(logs: Path, out: Path, cfg: ValidateConfig, *, engine: str | None = None
     logs = Path(os.path.abspath(logs))
     # All footers first: a file of another shape ends it before a row is read.
     files = {
-        t: artifacts.table_files(logs, t) for t in ORDER if t is not records.FEED or artifacts.exists(logs, t)
+        t: artifacts.table_files(logs, t)
+        for t in records.logs()
+        if t in records.REQUIRED or artifacts.exists(logs, t)
     }
     with artifacts.replacing(out) as folder:
         scratch = folder / ".scratch"
@@ -91,10 +92,10 @@ def _table(
     cfg: ValidateConfig,
 ) -> Checked:
     """Splits one table and asks its suite. An empty searches, results or videos table ends the run."""
-    checks = rules.checks(table.name, cfg)
+    checks = rules.checks(table, cfg)
     split.judge(engine, files, table, checks, cfg)
     found = split.count(engine, table, checks)
-    if found.accepted == 0 and table is not records.FEED:
+    if found.accepted == 0 and table in records.REQUIRED:
         why = f"; reasons: {found.reasons}" if found.reasons else ""
         raise InputError(
             logs / table.name, f"{found.read} rows, none of them acceptable, expected at least one{why}"
@@ -157,7 +158,11 @@ def _report(checked: dict[str, Checked]) -> StageReport:
         "warnings": len(failed["warning"]),
         "critical_failures": len(failed["critical"]),
     }
-    missing = () if records.FEED.name in checked else ("feed: no such table; there is no feed perspective",)
+    missing = (
+        f"{p.table}: no such table; there is no {p.name} perspective"
+        for p in perspectives.every()
+        if p.table and p.table not in checked
+    )
     warnings = failed["warning"]
     more = (
         (f"{len(warnings) - SHOWN} more warnings in validation.json and data_docs/",)

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from crops import perspectives
 from crops.arms import CHALLENGER
 from crops.config.register import RegisterConfig
 from crops.release import index
@@ -92,7 +93,7 @@ def _collect(
             shutil.copyfile(source, release / source.name)
     artifacts.write(release, records.DOCUMENTS, artifacts.read(documents, records.DOCUMENTS))
     pairs = artifacts.read(samples, records.ORIGINS)
-    mined = pairs.filter(pc.is_in(pairs["perspective"], pa.array(records.POSITIVE_PERSPECTIVES)))
+    mined = pairs.filter(pc.is_in(pairs["perspective"], pa.array(perspectives.names(positive=True))))
     queries = artifacts.read(documents, records.QUERIES).sort_by(
         [("searches", "descending"), ("query", "ascending")]
     )

@@ -26,7 +26,7 @@ def judged(tmp_path, project):
             engine = DuckDBEngine(house.backend.con)
             for name in ORDER:
                 table = small_log.TABLES[name]
-                checks = rules.checks(name, cfg)
+                checks = rules.checks(small_log.TABLES[name], cfg)
                 split.judge(engine, artifacts.table_files(logs, table), table, checks, cfg)
                 found = split.count(engine, table, checks)
                 split.remember(engine, table)

@@ -13,7 +13,9 @@ from tests.crops.validation import small_log
 
 def test_every_check_has_a_planted_fault_and_every_fault_a_check():
     asked = {
-        (name, check.reason) for name in small_log.TABLES for check in rules.checks(name, ValidateConfig())
+        (name, check.reason)
+        for name, table in small_log.TABLES.items()
+        for check in rules.checks(table, ValidateConfig())
     }
     assert asked == small_log.FAULTS.keys()
 
