@@ -22,7 +22,6 @@ from pathlib import Path
 
 import httpx
 import numpy as np
-import pyarrow.parquet as pq
 import report
 
 from crops.arms import CONTROL
@@ -72,10 +71,7 @@ def bound(release: Path, seconds: float) -> float:
     cores.
     """
     encoder = OnnxEncoder(release, threads=os.cpu_count() or 1)
-    ids = tuple(pq.read_table(release / "doc_ids.parquet")["doc_id"].to_pylist())
-    found = index.load(
-        release / "index.faiss", ids, checksum=index.sha256(release / "index.faiss"), width=encoder.width
-    )
+    found = index.of_release(release)
     asked, done, started_s = queries(100_000, 1), 0, time.perf_counter()
     while time.perf_counter() - started_s < seconds:
         found.search(encoder.encode(asked[done : done + 8]), K)

@@ -6,10 +6,14 @@ from components import images
 
 
 @dsl.component(base_image=images.TRAINING, install_kfp_package=False)
-def champion(registry: str, fingerprint: str, out: dsl.Output[dsl.Model], metrics: dsl.Output[dsl.Metrics]):
+def champion(
+    registry: str, fingerprint: str, config: str, out: dsl.Output[dsl.Model], metrics: dsl.Output[dsl.Metrics]
+):
     """The registry's champion on disk, empty where there is none; see crops.stages.release.champion.run."""
-
+    from crops.config.register import RegisterConfig
     from crops.stages import plug
     from crops.stages.release import champion as stage
 
-    plug.timed("champion", out.path, metrics, lambda folder: stage.run(folder, registry=registry or None))
+    cfg = RegisterConfig.from_json(config)
+    given = {"registry": registry or None}
+    plug.timed("champion", out.path, metrics, lambda folder: stage.run(folder, cfg, **given))

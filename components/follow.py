@@ -14,6 +14,7 @@ def follow(
     registry: str,
     config: str,
     deploy_config: str,
+    register_config: str,
     out: dsl.Output[dsl.Artifact],
     metrics: dsl.Output[dsl.Metrics],
 ):
@@ -21,15 +22,17 @@ def follow(
     from pathlib import Path
 
     from crops.config.deploy import DeployConfig
+    from crops.config.register import RegisterConfig
     from crops.config.rollout import RolloutConfig
     from crops.stages import plug
     from crops.stages.trial import follow as stage
 
     plan, where = RolloutConfig.from_json(config), DeployConfig.from_json(deploy_config)
-    asked = {"prometheus": prometheus, "registry": registry, "readout": Path(readout) if readout else None}
+    model = RegisterConfig.from_json(register_config)
+    given = {"prometheus": prometheus, "registry": registry, "readout": Path(readout) if readout else None}
     plug.timed(
         "follow",
         out.path,
         metrics,
-        lambda folder: stage.run(Path(state), folder, plan, where, name=name, **asked),
+        lambda folder: stage.run(Path(state), folder, plan, where, model, name=name, **given),
     )

@@ -25,6 +25,7 @@ def build(tune: Callable[[Iterable[dsl.PipelineTask]], None] = lambda _tasks: No
         registry: str,
         rollout_config: str,
         deploy_config: str,
+        register_config: str,
         readout: str = "",
     ) -> None:
         """`state`: folder of a volume that gateways see too; `readout`: readout.json there, made anew beside
@@ -40,6 +41,7 @@ def build(tune: Callable[[Iterable[dsl.PipelineTask]], None] = lambda _tasks: No
                 registry=registry,
                 config=rollout_config,
                 deploy_config=deploy_config,
+                register_config=register_config,
             ).set_caching_options(False)
         tune(pipeline_context.Pipeline.get_default_pipeline().tasks.values())
 

@@ -291,7 +291,8 @@ def rollout(
     config: Config, *, name: str, state: str, prometheus: str, readout: str, registry: str
 ) -> dict[str, Any]:
     """Parameters of a run of `rollout`."""
-    found = {f"{section}_config": config.section_json(section) for section in ("rollout", "deploy")}
+    sections = ("rollout", "deploy", "register")
+    found = {f"{section}_config": config.section_json(section) for section in sections}
     return found | {
         "name": name,
         "state": state,

@@ -78,7 +78,9 @@ def build(fit: Callable[..., dsl.PipelineTask] = train.train, tune: Tune = lambd
             valid = validate.validate(logs=raw, fingerprint=fingerprint, config=validate_config).outputs[
                 "out"
             ]
-            held = champion.champion(registry=registry, fingerprint=fingerprint).outputs["out"]
+            held = champion.champion(
+                registry=registry, fingerprint=fingerprint, config=register_config
+            ).outputs["out"]
             mined = augment.augment(logs=valid, config=augment_config).outputs["out"]
             judge = theta.theta(logs=valid, candidates=mined, config=discriminate_config).outputs["out"]
             with dsl.ParallelFor(shards) as shard:

@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 
 from crops.errors import ServiceError
-from crops.release import manifest
+from crops.release import layout, manifest
 from crops.release.manifest import Manifest, Release
 from crops.release.triton import control, repository
 from serving import children
@@ -26,10 +26,11 @@ READY_S = 60.0
 
 
 def release_of(folder: Path, uri: str) -> Release:
-    """The manifest's entry for a release folder on this machine."""
-    from crops.release.index import sha256
-
-    checksum = sha256(folder / "checksums.json")
+    """The manifest's entry for a release folder on this machine; an InputError if a file that Triton would
+    take is not the release's.
+    """
+    layout.check(folder, wanted=layout.of_encoder)
+    checksum = layout.checksum(folder)
     return Release(
         uri=uri, model=repository.model_name(uri, checksum), files=str(folder.resolve()), checksum=checksum
     )

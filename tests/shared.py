@@ -9,7 +9,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from crops.services import registry
+from crops.services.registry import Registry, uri_of
 
 # The environment variable that names the run's folder; tests/conftest.py sets it for all workers.
 FOLDER = "CROPS_TESTS_SHARED"
@@ -32,7 +32,7 @@ def new_registry(folder: Path) -> str:
     """The URI of an empty MLflow registry in `folder`. Its tables are a copy: MLflow makes them in some forty
     migrations, each of which waits for the disk.
     """
-    tables = made("registry", lambda empty: registry.holder(registry.uri_of(empty), "champion"))
+    tables = made("registry", lambda empty: Registry(uri_of(empty), "crops").holder("champion"))
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(tables / "mlflow.db", folder / "mlflow.db")
-    return registry.uri_of(folder)
+    return uri_of(folder)

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from crops.arms import CHALLENGER, CHAMPION
-from crops.cli.support import EXISTING, config_option, out_option, show
+from crops.cli.support import EXISTING, config_option, out_option, registry_option, show
 from crops.config.all import Config
 from crops.tables import artifacts
 
@@ -67,7 +67,7 @@ def gate(
     default=None,
     help="What `crops gate` wrote: anything but promote is not registered.",
 )
-@click.option("--registry", default=None, help="MLflow tracking URI. Default: SQLite and a folder, ./mlruns.")
+@registry_option
 @click.option("--alias", type=click.Choice([CHAMPION, CHALLENGER]), default=CHALLENGER, show_default=True)
 @out_option
 @config_option
@@ -78,7 +78,7 @@ def register(
     samples: Path,
     metrics: Path | None,
     verdict: Path | None,
-    registry: str | None,
+    registry: str,
     alias: str,
     out: Path,
     config: Config,
@@ -302,27 +302,26 @@ def _said(pipeline: str, **given: str | None) -> tuple[str, ...]:
     required=True,
     help="Folder that holds `videos`: the whole catalogue as it is now.",
 )
-@click.option("--registry", "uri", default=None, help="MLflow tracking URI. Default: SQLite in ./mlruns.")
+@registry_option
 @out_option
 @config_option
-def refresh(logs: Path, uri: str | None, out: Path, config: Config) -> None:
+def refresh(logs: Path, registry: str, out: Path, config: Config) -> None:
     """New videos into the champion's index: encode them, extend or rebuild it, register, and swap it in.
 
     The encoder stays the same. Where the config's `deploy.manifest` is set, gateways follow. On a cluster:
     `crops submit --pipeline refresh_index`.
     """
-    from crops.services import registry
     from crops.stages.release import adopt, champion, deploy
     from crops.stages.release import refresh as stage
 
-    uri, where = uri or registry.uri_of(Path("mlruns")), config.section("deploy")
+    names, serving = config.section("register"), config.section("deploy")
     steps = {
-        "champion": lambda folder: champion.run(folder, registry=uri),
+        "champion": lambda folder: champion.run(folder, names, registry=registry),
         "refresh": lambda folder: stage.run(out / "champion", logs, folder, config.section("index")),
         "adopt": lambda folder: adopt.run(
-            out / "refresh", folder, config.section("register"), uri=uri, served=where.manifest
+            out / "refresh", folder, names, uri=registry, served=serving.manifest
         ),
-        "deploy": lambda folder: deploy.run(out / "adopt", folder, where, registry_uri=uri),
+        "deploy": lambda folder: deploy.run(out / "adopt", folder, serving, registry_uri=registry),
     }
     for name, step in steps.items():
         started_s = time.monotonic()

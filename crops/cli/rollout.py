@@ -9,10 +9,10 @@ from typing import Any
 
 import click
 
-from crops.cli.support import config_option
+from crops.cli.support import config_option, registry_option
 from crops.config.all import Config
 from crops.errors import ServiceError
-from crops.services import registry
+from crops.services.registry import Registry
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path, dir_okay=False)
@@ -26,12 +26,7 @@ def _common(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--prometheus", default="http://127.0.0.1:9090", show_default=True, help="Address of Prometheus."
         ),
-        click.option(
-            "--registry",
-            "registry_uri",
-            default=None,
-            help="MLflow tracking URI. Default: SQLite in ./mlruns.",
-        ),
+        registry_option,
         click.option(
             "--features",
             type=FILE,
@@ -170,6 +165,6 @@ def _place(config: Config, where: dict[str, Any]) -> Any:
         config.section("deploy"),
         prometheus=where["prometheus"],
         readout=where["readout"],
-        registry=where["registry_uri"] or registry.uri_of(Path("mlruns")),
+        registry=Registry(where["registry"], config.section("register").name),
         features=where["features"],
     )

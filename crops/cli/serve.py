@@ -6,10 +6,10 @@ from pathlib import Path
 import click
 
 from crops.arms import ARMS, CHALLENGER, CHAMPION, CONTROL, TREATMENT
-from crops.cli.support import EXISTING, config_option, out_option, show
+from crops.cli.support import EXISTING, config_option, out_option, registry_option, show
 from crops.config.all import Config
 from crops.errors import ConfigError, InputError
-from crops.services import registry
+from crops.services.registry import Registry
 from crops.stages.base import StageReport
 from crops.tables import artifacts
 
@@ -27,9 +27,7 @@ from crops.tables import artifacts
     metavar="URI",
     help="A second release, in the treatment arm, for console and experiment.",
 )
-@click.option(
-    "--registry", "registry_uri", default=None, help="MLflow tracking URI. Default: SQLite in ./mlruns."
-)
+@registry_option
 @click.option("--port", type=click.IntRange(1, 65535), default=8080, show_default=True)
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option(
@@ -73,7 +71,7 @@ from crops.tables import artifacts
 def serve(
     release: str | None,
     challenger: str | None,
-    registry_uri: str | None,
+    registry: str,
     port: int,
     host: str,
     events: Path | None,
@@ -86,7 +84,7 @@ def serve(
 ) -> None:
     """Serve a release on this machine: Triton and the gateway, until Ctrl-C.
 
-    \\b
+    \b
     crops serve --registry sqlite:///runs/quickstart/registry/mlflow.db
     curl -s localhost:8080/v1/search -H 'content-type: application/json' \\
          -d '{"query": "how to bake bread", "user_id": "me", "k": 5}'
@@ -96,21 +94,20 @@ def serve(
     """
     from serving import laptop
 
-    uri = registry_uri or registry.uri_of(Path("mlruns"))
-    arms = {CONTROL: _folder(release, uri, CHAMPION, state)}
+    models = Registry(registry, config.section("register").name)
+    arms = {CONTROL: _folder(release, models, state)}
     if challenger is not None:
-        arms[TREATMENT] = _folder(challenger, uri, CHALLENGER, state)
-    found = {arm: laptop.release_of(folder, name) for arm, (folder, name) in arms.items()}
-    places = {
+        arms[TREATMENT] = _folder(challenger, models, state)
+    paths = {
         "features": features,
         "videos": videos,
         "rollout": rollout,
         "readout": readout,
-        "report": _report(uri),
+        "report": _report(registry),
     }
-    settings = {name: None if path is None else str(path.resolve()) for name, path in places.items()}
+    settings = {name: None if path is None else str(path.resolve()) for name, path in paths.items()}
     laptop.serve(
-        found,
+        {arm: laptop.release_of(folder, uri) for arm, (folder, uri) in arms.items()},
         state,
         host=host,
         port=port,
@@ -121,29 +118,18 @@ def serve(
 
 
 def _report(uri: str) -> Path | None:
-    """The page of the run that the registry lies in, where `crops run` made both."""
+    """The page of the run that the registry lies in, if `crops run` made both."""
     page = Path(uri.removeprefix("sqlite:///")).parent.parent / "report.html"
     return page if uri.startswith("sqlite:///") and page.is_file() else None
 
 
-def _folder(wanted: str | None, uri: str, alias: str, state: Path) -> tuple[Path, str]:
+def _folder(wanted: str | None, models: Registry, state: Path) -> tuple[Path, str]:
     """The release's folder on this machine and its name."""
     if wanted is not None and Path(wanted).is_dir():
         return Path(wanted), str(Path(wanted).resolve())
-    name, version = registry.NAME, None
-    if wanted is None:
-        version = registry.holder(uri, alias)
-        if version is None:
-            raise ConfigError(
-                f"{uri}: no {alias} is registered; `crops run` registers one, or say --release FOLDER"
-            )
-    else:
-        name, version = _version(wanted, uri)
-    folder = state / "releases" / f"{name}-{version}"
-    if not (folder / registry.CHECKSUMS).is_file():
-        with artifacts.replacing(folder) as partial:
-            registry.download(uri, version, partial, name=name)
-    return folder, f"models:/{name}/{version}"
+    models, version = _version(wanted, models, CHAMPION, ", or say --release FOLDER")
+    folder = models.place(version, state / "releases" / f"{models.name}-{version}")
+    return folder, models.release(version)
 
 
 @click.command()
@@ -161,11 +147,9 @@ def _folder(wanted: str | None, uri: str, alias: str, state: Path) -> tuple[Path
     help="control: everybody gets it; treatment: who is in an experiment.",
 )
 @click.option("--withdraw", is_flag=True, help="Take the arm's release out of the manifest instead.")
-@click.option(
-    "--registry", "registry_uri", default=None, help="MLflow tracking URI. Default: SQLite in ./mlruns."
-)
+@registry_option
 @config_option
-def deploy(release: str | None, arm: str, withdraw: bool, registry_uri: str | None, config: Config) -> None:
+def deploy(release: str | None, arm: str, withdraw: bool, registry: str, config: Config) -> None:
     """Put a registered release into service and wait until every gateway serves it.
 
     Its encoder goes to Triton, its files to the folder that gateways read, its name into the manifest by
@@ -176,17 +160,17 @@ def deploy(release: str | None, arm: str, withdraw: bool, registry_uri: str | No
     from crops.stages.release import deploy as stage
 
     started_s = time.monotonic()
-    section, uri = config.section("deploy"), registry_uri or registry.uri_of(Path("mlruns"))
-    place = Path(section.served())
+    section = config.section("deploy")
+    served = section.served()
     if withdraw:
-        generation = stage.withdraw(arm, section)
-        report = StageReport(numbers={"generation": generation}, notes=(f"{arm} is empty",))
-        show("deploy", started_s, report, place)
-        return
-    name, version = _version(release, uri)
-    about = stage.release(name, version, arm, section, registry_uri=uri)
-    notes = (f"{about['uri']} is {arm}, as {about['model']} at Triton",)
-    show("deploy", started_s, StageReport(numbers={"generation": about["generation"]}, notes=notes), place)
+        generation, note = stage.withdraw(arm, section), f"{arm} is empty"
+    else:
+        models = Registry(registry, config.section("register").name)
+        models, version = _version(release, models, CHALLENGER)
+        result = stage.release(models, version, arm, section)
+        generation = result["generation"]
+        note = f"{result['uri']} is {arm}, as {result['model']} at Triton"
+    show("deploy", started_s, StageReport(numbers={"generation": generation}, notes=(note,)), served)
 
 
 @click.command()
@@ -204,10 +188,8 @@ def deploy(release: str | None, arm: str, withdraw: bool, registry_uri: str | No
     help="Folder or fsspec URL that gateways and Tritons read from.",
 )
 @click.option("--manifest", required=True, metavar="URL", help="The release manifest.")
-@click.option(
-    "--registry", "registry_uri", default=None, help="MLflow tracking URI. Default: SQLite in ./mlruns."
-)
-def pull(release: str, checksum: str, releases: str, manifest: str, registry_uri: str | None) -> None:
+@registry_option
+def pull(release: str, checksum: str, releases: str, manifest: str, registry: str) -> None:
     """Start a new installation with a pinned release; what serves already is left alone.
 
     Where the manifest names no champion yet, the release is fetched from the registry, checked and named;
@@ -216,30 +198,32 @@ def pull(release: str, checksum: str, releases: str, manifest: str, registry_uri
     from crops.config.deploy import DeployConfig
     from crops.stages.release import deploy as stage
 
-    started_s, uri = time.monotonic(), registry_uri or registry.uri_of(Path("mlruns"))
-    name, version = _version(release, uri)
+    started_s = time.monotonic()
     values = {"manifest": manifest, "releases": releases, "triton": None}
     cfg = DeployConfig.parse(values, source="command line")
-    about = stage.bootstrap(name, version, checksum, cfg, registry_uri=uri)
-    note = f"{about['uri']} {'is served already' if about.get('kept') else 'is control now'}"
-    show(
-        "pull",
-        started_s,
-        StageReport(numbers={"generation": about["generation"]}, notes=(note,)),
-        Path(manifest),
-    )
+    models, version = _named(release, registry)
+    result = stage.bootstrap(models, version, checksum, cfg)
+    note = f"{result['uri']} {'is served already' if result.get('kept') else 'is control now'}"
+    report = StageReport(numbers={"generation": result["generation"]}, notes=(note,))
+    show("pull", started_s, report, manifest)
 
 
-def _version(wanted: str | None, uri: str) -> tuple[str, str]:
-    if wanted is None:
-        version = registry.holder(uri, CHALLENGER)
-        if version is None:
-            raise ConfigError(f"{uri}: no challenger is registered; `crops run` registers one")
-        return registry.NAME, version
-    if not wanted.startswith("models:/") or wanted.count("/") != 2:
-        raise InputError("--release", f"{wanted!r} is neither a folder nor models:/NAME/VERSION")
-    name, version = wanted.removeprefix("models:/").split("/")
-    return name, version
+def _version(wanted: str | None, models: Registry, alias: str, remedy: str = "") -> tuple[Registry, str]:
+    """The model and version that `wanted` names; None: the one of `models` that has the alias."""
+    if wanted is not None:
+        return _named(wanted, models.uri)
+    if (version := models.holder(alias)) is None:
+        raise ConfigError(
+            f"{models.uri}: no {alias} is registered as {models.name}; `crops run` registers one{remedy}"
+        )
+    return models, version
+
+
+def _named(release: str, uri: str) -> tuple[Registry, str]:
+    if not release.startswith("models:/") or release.count("/") != 2:
+        raise InputError("--release", f"{release!r} is neither a folder nor models:/NAME/VERSION")
+    name, version = release.removeprefix("models:/").split("/")
+    return Registry(uri, name), version
 
 
 @click.command()

@@ -13,6 +13,7 @@ import click
 
 from crops.config import all as configs
 from crops.errors import CropsError
+from crops.services.registry import uri_of
 from crops.stages.base import StageReport
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -57,6 +58,16 @@ def config_option(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
+def registry_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--registry URI`: where releases are registered; the config's `register.name` says as what."""
+    return click.option(
+        "--registry",
+        default=None,
+        callback=lambda _c, _p, uri: uri or uri_of(),
+        help="MLflow tracking URI. Default: SQLite in ./mlruns.",
+    )(command)
+
+
 def out_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """`--out DIR`: where the stage writes; replaced as a whole, and only when all of it is there."""
     return click.option(
@@ -64,8 +75,8 @@ def out_option(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
-def show(verb: str, started_s: float, report: StageReport, out: Path) -> None:
-    """The stage's numbers on the terminal; of several ranks under torchrun the first speaks for all."""
+def show(verb: str, started_s: float, report: StageReport, out: Path | str) -> None:
+    """The stage's numbers on the terminal, under torchrun from the first rank alone. `out`: folder or URL."""
     if os.environ.get("RANK", "0") != "0":
         return
     click.secho(f"{verb}: {time.monotonic() - started_s:.1f} s -> {out}", bold=True)

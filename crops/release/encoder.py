@@ -11,14 +11,15 @@ import onnxruntime
 from tokenizers import Tokenizer
 
 from crops.errors import InputError
+from crops.release import layout
 from crops.text import normalise_query
 
-FILES = {"query": "query_encoder.onnx", "document": "document_encoder.onnx"}
+FILES = {"query": layout.QUERY_ENCODER, "document": layout.DOCUMENT_ENCODER}
 
 
 class OnnxEncoder:
-    """Reads query_encoder.onnx, tokenizer.json and encoder.json of a folder that `crops export` or a release
-    wrote.
+    """Reads the encoder's files from a folder that `crops export` wrote, or from a release, whose files are
+    checked.
     """
 
     def __init__(
@@ -30,17 +31,15 @@ class OnnxEncoder:
         provider_options: Sequence[dict[str, str]] | None = None,
     ) -> None:
         folder = Path(folder)
-        for name in ("encoder.json", "tokenizer.json", FILES["query"]):
+        for name in layout.ENCODER_FILES:
             if not (folder / name).is_file():
                 raise InputError(folder / name, "no such file; expected a folder that `crops export` wrote")
-        about = json.loads((folder / "encoder.json").read_text(encoding="utf-8"))
-        self.width, self.max_tokens, self.pooling = (
-            int(about["width"]),
-            int(about["max_tokens"]),
-            str(about["pooling"]),
-        )
-        self.eos, self.pad = about["eos_id"], about["pad_id"]
-        self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        if layout.is_release(folder):
+            layout.check(folder, wanted=layout.of_encoder)
+        facts = json.loads((folder / layout.ENCODER).read_text(encoding="utf-8"))
+        self.width, self.max_tokens = int(facts["width"]), int(facts["max_tokens"])
+        self.pooling, self.eos, self.pad = str(facts["pooling"]), facts["eos_id"], facts["pad_id"]
+        self.tokenizer = Tokenizer.from_file(str(folder / layout.TOKENIZER))
         self.tokenizer.no_padding()
         self.tokenizer.enable_truncation(self.max_tokens)
         options = onnxruntime.SessionOptions()
@@ -57,7 +56,7 @@ class OnnxEncoder:
         }
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids as in training: normalised, truncated, closed by the end token where the last token is
+        """Token ids as in training: normalised, truncated, closed by the end token if the last token is
         pooled.
         """
         ids = [e.ids for e in self.tokenizer.encode_batch([normalise_query(t) for t in texts])]
@@ -66,8 +65,8 @@ class OnnxEncoder:
         return [x or [self.eos if self.eos is not None else self.pad] for x in ids]
 
     def encode(self, texts: Sequence[str], *, kind: str = "query", batch: int = 256) -> np.ndarray:
-        """float32 [N, H], unit length, in the order of `texts`; [0, H] for none. One tower serves both kinds
-        where shared.
+        """float32 [N, H], unit length, in the order of `texts`; [0, H] for none. A shared tower serves
+        both kinds.
         """
         session = self.sessions.get(kind, self.sessions["query"])
         ids = self.tokenize(texts)

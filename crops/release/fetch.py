@@ -1,9 +1,7 @@
-"""A release's files on this machine, every one what its checksum says. Shared by gateways and whatever keeps
-Triton's models.
+"""A release's files on this machine, each of them checked against its checksum. Gateways use it, and whatever
+keeps Triton's models.
 """
 
-import hashlib
-import json
 import os
 import shutil
 import uuid
@@ -11,9 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from crops.release import layout, manifest
 from crops.release.manifest import Release
-
-CHECKSUMS = "checksums.json"
 
 
 class BadRelease(Exception):
@@ -25,26 +22,29 @@ class BadRelease(Exception):
 
 
 def fetch(release: Release, state: Path, *, wanted: Callable[[str], bool] = lambda _name: True) -> Path:
-    """The folder with the files of `release` that are `wanted`, checked; a BadRelease where one is missing or
-    another.
+    """The folder with the files of `release` that are `wanted`, checked; a BadRelease if one of them is
+    missing or differs, or if a file lies there that the release does not list.
 
-    Files at a path of this machine are checked where they lie, others come to `state`/CHECKSUM, which stays.
+    Files at a path of this machine are checked where they lie. Of others, what is listed is copied to
+    `state`/CHECKSUM, where it stays.
     """
     import fsspec
 
     try:
         filesystem, path = fsspec.core.url_to_fs(release.files)
-        local = "file" in (
-            [filesystem.protocol] if isinstance(filesystem.protocol, str) else filesystem.protocol
-        )
-        folder = Path(path) if local else state / release.checksum
-        remote = None if local else (filesystem, path)
-        if not _brought(folder, CHECKSUMS, release.checksum, remote):
-            raise BadRelease("checksum", f"{CHECKSUMS} is not the one that the manifest names")
-        for name, expected in json.loads((folder / CHECKSUMS).read_text(encoding="utf-8")).items():
-            inside = (folder / name).resolve().is_relative_to(folder.resolve())
-            if wanted(name) and not (inside and _brought(folder, name, expected, remote)):
-                raise BadRelease("checksum", f"{name} is not what was registered")
+        if manifest.is_local(filesystem):
+            folder = Path(path)
+        else:
+            folder = state / release.checksum
+            _copy(filesystem, path, folder, layout.CHECKSUMS, release.checksum)
+        if not layout.is_release(folder) or layout.checksum(folder) != release.checksum:
+            raise BadRelease("checksum", f"{layout.CHECKSUMS} is not the one that the manifest names")
+        if not manifest.is_local(filesystem):
+            for name, expected in layout.listed(folder).items():
+                if wanted(name):
+                    _copy(filesystem, path, folder, name, expected)
+        if problem := layout.problem(folder, wanted=wanted):
+            raise BadRelease("checksum", problem)
     except (OSError, ValueError, ImportError) as error:
         raise BadRelease("files", f"{release.files}: {error}") from error
     return folder
@@ -57,26 +57,18 @@ def forget(state: Path, kept: set[str]) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _brought(folder: Path, name: str, expected: str, remote: tuple[Any, str] | None) -> bool:
-    """Whether `name` is in `folder` with the sha256 `expected`; one of a remote release is brought there,
-    whole or not at all.
+def _copy(filesystem: Any, source: str, folder: Path, name: str, expected: str) -> None:
+    """Copies one file of a remote release, unless it is here already; nothing is left of it if its sha256 is
+    another or its name leads out of the folder.
     """
     target = folder / name
-    if remote is None or target.is_file():
-        return target.is_file() and _sha256(target) == expected
-    filesystem, path = remote
+    if target.is_file() or not layout.inside(folder, name):
+        return
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.partial")
+    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}{layout.PARTIAL}")
     try:
-        filesystem.get_file(f"{path}/{name}", str(partial))
-        if _sha256(partial) != expected:
-            return False
-        os.replace(partial, target)
+        filesystem.get_file(f"{source}/{name}", str(partial))
+        if layout.sha256(partial) == expected:
+            os.replace(partial, target)
     finally:
         partial.unlink(missing_ok=True)
-    return True
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -2,14 +2,16 @@
 oracle.
 """
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import faiss
 import numpy as np
+import pyarrow.parquet as pq
 
 from crops.errors import InputError
+from crops.release import layout
+from crops.tables import artifacts
 
 # Scores held at once by exact search: 64 MiB of float32, and as much again for the positions of the best.
 EXACT_SCORES = 1 << 24
@@ -119,16 +121,16 @@ def extended(path: Path, ids: tuple[str, ...], vectors: np.ndarray, new: tuple[s
 def save(index: Index, path: Path) -> str:
     """Writes the index; returns its sha256."""
     faiss.write_index(index.inner, str(path))
-    return sha256(path)
+    return layout.sha256(path)
 
 
 def load(path: Path, ids: tuple[str, ...], *, checksum: str, width: int) -> Index:
     """Memory-mapped; an InputError where the checksum, the width or the number of documents is another."""
     if not path.exists():
         raise InputError(path, "no such file, expected a FAISS index")
-    if (found := sha256(path)) != checksum:
+    if (actual := layout.sha256(path)) != checksum:
         raise InputError(
-            path, f"sha256 is {found[:12]}…, expected {checksum[:12]}…: not the index that was registered"
+            path, f"sha256 is {actual[:12]}…, expected {checksum[:12]}…: not the index that was registered"
         )
     try:
         # IO_FLAG_MMAP would map inverted lists only, and read Flat, HNSW and refined indexes into memory.
@@ -143,10 +145,13 @@ def load(path: Path, ids: tuple[str, ...], *, checksum: str, width: int) -> Inde
     return Index(inner, ids)
 
 
-def sha256(path: Path) -> str:
-    """Hex digest of a file, read in pieces."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
+def ids_of(release: Path) -> tuple[str, ...]:
+    """The documents of a release's index, by row."""
+    return tuple(pq.read_table(release / layout.DOC_IDS)["doc_id"].to_pylist())
+
+
+def of_release(release: Path) -> Index:
+    """The index of a release; an InputError if it is not what the release's other files say."""
+    width = int(artifacts.read_json(release / layout.ENCODER)["width"])
+    facts = artifacts.read_json(release / layout.INDEX_FACTS)
+    return load(release / layout.INDEX, ids_of(release), checksum=facts["sha256"], width=width)

@@ -11,6 +11,7 @@ nothing and blocks nobody.
 
 import json
 import os
+import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -21,6 +22,8 @@ from crops.arms import ARMS, CONTROL, TREATMENT
 from crops.errors import InputError, ServiceError
 
 KEPT_CLAIMS = 64
+# What names a folder on the reader's machine must not lead out of it.
+PATTERNS = {"model": re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*"), "checksum": re.compile(r"[0-9a-f]{64}")}
 
 
 class Conflict(ServiceError):
@@ -32,7 +35,7 @@ class Release:
     """One registered release as it is served.
 
     uri       its name in the registry, models:/crops/2
-    model     its query encoder's name at Triton
+    model     its query encoder's name at Triton, also a folder's: no path leads out of it
     files     fsspec URL or path of the folder with its files
     checksum  sha256 of its checksums.json, which lists all other files
     """
@@ -89,6 +92,9 @@ def _release(raw: dict[str, Any]) -> Release:
     names = {f.name for f in fields(Release)}
     if raw.keys() != names or not all(isinstance(v, str) and v for v in raw.values()):
         raise ValueError(f"a release needs the texts {sorted(names)}, found {sorted(raw)}")
+    for name, pattern in PATTERNS.items():
+        if not pattern.fullmatch(raw[name]):
+            raise ValueError(f"{name} is {raw[name]!r}, expected {pattern.pattern}")
     return Release(**raw)
 
 
@@ -132,7 +138,7 @@ def _open(url: str) -> tuple[Any, str]:
         filesystem, path = fsspec.core.url_to_fs(url)
     except (ImportError, ValueError) as error:
         raise ServiceError(f"{url}: {error}") from error
-    if _local(filesystem):
+    if is_local(filesystem):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
     else:  # what other writers did meanwhile must be seen
         filesystem.invalidate_cache()
@@ -149,7 +155,8 @@ def _at(filesystem: Any, path: str, url: str) -> Manifest | None:
     return parse(content.decode("utf-8", errors="replace"), source=path)
 
 
-def _local(filesystem: Any) -> bool:
+def is_local(filesystem: Any) -> bool:
+    """Whether an fsspec filesystem is this machine's."""
     return "file" in ([filesystem.protocol] if isinstance(filesystem.protocol, str) else filesystem.protocol)
 
 
@@ -157,7 +164,7 @@ def _create(filesystem: Any, path: str, text: bytes) -> None:
     """All of `text` under a new name, or a FileExistsError: on a disk by a hard link, in a bucket by a
     conditional put.
     """
-    if not _local(filesystem):
+    if not is_local(filesystem):
         filesystem.pipe_file(path, text, mode="create")
         return
     partial = Path(f"{path}.{uuid.uuid4().hex[:8]}.new")
@@ -169,7 +176,7 @@ def _create(filesystem: Any, path: str, text: bytes) -> None:
 
 
 def _replace(filesystem: Any, path: str, text: bytes) -> None:
-    if not _local(filesystem):
+    if not is_local(filesystem):
         filesystem.pipe_file(path, text)
         return
     partial = Path(f"{path}.{uuid.uuid4().hex[:8]}.new")

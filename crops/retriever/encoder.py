@@ -23,6 +23,7 @@ from transformers import (
 
 from crops import base_model
 from crops.errors import ConfigError, InputError
+from crops.release import layout
 from crops.retriever import base as bases
 from crops.text import normalise_query
 
@@ -172,7 +173,7 @@ class Encoder(nn.Module):
             "system": system,
             "shared": self.document is None,
         }
-        (folder / "encoder.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+        (folder / layout.ENCODER).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
 
 
 def load(folder: Path) -> Encoder:
@@ -180,10 +181,10 @@ def load(folder: Path) -> Encoder:
     none.
     """
     root = Path(folder)
-    root = root / "encoder" if (root / "encoder" / "encoder.json").is_file() else root
-    if not (root / "encoder.json").is_file():
-        raise InputError(root, "no encoder.json here; expected a folder that `crops train` wrote")
-    about = json.loads((root / "encoder.json").read_text(encoding="utf-8"))
+    root = root / "encoder" if (root / "encoder" / layout.ENCODER).is_file() else root
+    if not (root / layout.ENCODER).is_file():
+        raise InputError(root, f"no {layout.ENCODER} here; expected a folder that `crops train` wrote")
+    about = json.loads((root / layout.ENCODER).read_text(encoding="utf-8"))
     document = None if about["shared"] else AutoModel.from_pretrained(root / "document", use_safetensors=True)
     encoder = Encoder(
         AutoModel.from_pretrained(root, use_safetensors=True),

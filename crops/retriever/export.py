@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from crops.release import layout
 from crops.retriever.encoder import Encoder, Kind
 
 
@@ -25,16 +26,14 @@ class Tower(nn.Module):
 
 
 def write(encoder: Encoder, source: Path, folder: Path, *, opset: int) -> None:
-    """Writes query_encoder.onnx (and document_encoder.onnx with two towers), tokenizer.json and encoder.json
-    into `folder`.
-    """
+    """Writes the encoder's files of a release into `folder`; with two towers there are two ONNX files."""
     encoder.eval()
     for tower in (encoder.query, encoder.document):
         if tower is not None:
             tower.set_attn_implementation("eager")  # the fused kernels have no ONNX form
-    kinds: list[tuple[Kind, str]] = [("query", "query_encoder.onnx")]
+    kinds: list[tuple[Kind, str]] = [("query", layout.QUERY_ENCODER)]
     if encoder.document is not None:
-        kinds.append(("document", "document_encoder.onnx"))
+        kinds.append(("document", layout.DOCUMENT_ENCODER))
     ids, mask = encoder.pad(encoder.tokenize(["two words", "one"]))
     for kind, name in kinds:
         with warnings.catch_warnings(), torch.no_grad():
@@ -49,10 +48,10 @@ def write(encoder: Encoder, source: Path, folder: Path, *, opset: int) -> None:
                 opset_version=opset,
                 dynamo=False,
             )
-    shutil.copyfile(source / "tokenizer.json", folder / "tokenizer.json")
-    about = json.loads((source / "encoder.json").read_text(encoding="utf-8"))
-    about |= {"eos_id": encoder.tokenizer.eos_token_id, "pad_id": encoder.tokenizer.pad_token_id or 0}
-    (folder / "encoder.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    shutil.copyfile(source / layout.TOKENIZER, folder / layout.TOKENIZER)
+    facts = json.loads((source / layout.ENCODER).read_text(encoding="utf-8"))
+    facts |= {"eos_id": encoder.tokenizer.eos_token_id, "pad_id": encoder.tokenizer.pad_token_id or 0}
+    (folder / layout.ENCODER).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
 
 def quantise(folder: Path) -> Path:
@@ -60,5 +59,5 @@ def quantise(folder: Path) -> Path:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     out = folder / "query_encoder.int8.onnx"
-    quantize_dynamic(folder / "query_encoder.onnx", out, weight_type=QuantType.QInt8)
+    quantize_dynamic(folder / layout.QUERY_ENCODER, out, weight_type=QuantType.QInt8)
     return out

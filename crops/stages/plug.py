@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from crops.errors import CropsError
+from crops.release import layout
 from crops.stages.base import StageReport
 from crops.tables import artifacts
 
 # A line of a task's output that starts so is for the progress display; the rest is the log.
 MARK = "CROPS-TASK "
-STAGE_FILE = "stage.json"
+STAGE_FILE = layout.TASK
 
 
 def optional(path: str | Path) -> Path | None:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from crops.errors import CropsError, InputError, ServiceError
 from crops.release import index as indexes
-from crops.release import manifest, milvus
+from crops.release import layout, manifest, milvus
 from crops.release.fetch import BadRelease as Rejected
 from crops.release.fetch import fetch
 from crops.release.manifest import Manifest, Release
@@ -108,7 +108,7 @@ class Holder:
 
     async def _same_vectors(self, release: Release, folder: Path, served: Served) -> None:
         """The probe queries, encoded anew, against the vectors that were registered."""
-        about = json.loads((folder / "fingerprint.json").read_text(encoding="utf-8"))
+        about = json.loads((folder / layout.FINGERPRINT).read_text(encoding="utf-8"))
         expected = np.array(about["vectors"], dtype=np.float32)
         found = await self._encode(release.model, list(about["queries"]))
         if found.shape != expected.shape:
@@ -131,10 +131,10 @@ class Holder:
 
         Near is not enough: two encoders that began with the same weights find most of each other's documents.
         """
-        if not json.loads((folder / "encoder.json").read_text(encoding="utf-8")).get("shared"):
+        if not json.loads((folder / layout.ENCODER).read_text(encoding="utf-8")).get("shared"):
             return
-        factory = json.loads((folder / "index.json").read_text(encoding="utf-8"))["factory"]
-        texts = pq.read_table(folder / "documents", columns=["doc_id", "text"])
+        factory = json.loads((folder / layout.INDEX_FACTS).read_text(encoding="utf-8"))["factory"]
+        texts = pq.read_table(folder / layout.DOCUMENTS, columns=["doc_id", "text"])
         rows = (
             np.linspace(0, texts.num_rows - 1, min(self.settings.index_probes, texts.num_rows))
             .astype(int)
@@ -162,13 +162,13 @@ class Holder:
 
 def _opened(release: Release, folder: Path, settings: Settings) -> Served:
     try:
-        about = json.loads((folder / "index.json").read_text(encoding="utf-8"))
-        width = int(json.loads((folder / "encoder.json").read_text(encoding="utf-8"))["width"])
-        ids = tuple(pq.read_table(folder / "doc_ids.parquet")["doc_id"].to_pylist())
+        about = json.loads((folder / layout.INDEX_FACTS).read_text(encoding="utf-8"))
+        width = int(json.loads((folder / layout.ENCODER).read_text(encoding="utf-8"))["width"])
+        ids = indexes.ids_of(folder)
         found = _index(release, folder, ids, about["sha256"], width, settings)
-        documents = pq.read_table(folder / "documents", columns=["doc_id", "text"])
+        documents = pq.read_table(folder / layout.DOCUMENTS, columns=["doc_id", "text"])
         texts = dict(zip(documents["doc_id"].to_pylist(), documents["text"].to_pylist(), strict=True))
-        probes = (folder / "fingerprint.json").read_bytes()
+        probes = (folder / layout.FINGERPRINT).read_bytes()
     except InputError as error:
         raise Rejected("dimension" if "width" in str(error) else "index", str(error)) from error
     except ServiceError as error:
@@ -190,7 +190,7 @@ def _opened(release: Release, folder: Path, settings: Settings) -> Served:
         index=found,
         captions=tuple(texts.get(i, "").split(" | ")[0] for i in ids),
         index_checksum=about["sha256"],
-        built_s=(folder / "index.faiss").stat().st_mtime,
+        built_s=(folder / layout.INDEX).stat().st_mtime,
         fingerprint=hashlib.sha256(probes).hexdigest(),
         cache=EmbeddingCache(settings.cache_queries),
         drift=drift,
@@ -203,11 +203,11 @@ def _index(
 ) -> indexes.Index | milvus.MilvusIndex:
     if settings.milvus is not None:
         return milvus.load(settings.milvus, milvus.name_of(release.checksum), ids, width=width)
-    return indexes.load(folder / "index.faiss", ids, checksum=checksum, width=width)
+    return indexes.load(folder / layout.INDEX, ids, checksum=checksum, width=width)
 
 
 def _pairs(folder: Path) -> dict[str, tuple[Pair, ...]]:
-    path = folder / "training_pairs.parquet"
+    path = folder / layout.TRAINING_PAIRS
     found: dict[str, list[Pair]] = {}
     for row in (
         pq.read_table(path, columns=["query", "doc_id", "perspective"]).to_pylist() if path.is_file() else []

@@ -25,14 +25,13 @@ from pydantic import Field
 
 from crops.config.base import StageConfig
 from crops.errors import CropsError
-from crops.release import manifest
+from crops.release import layout, manifest
 from crops.release.fetch import BadRelease, fetch, forget
 from crops.release.manifest import Manifest, Release
 from crops.release.triton import control, repository
 from serving.triton import launch
 
 LOG = logging.getLogger("crops.triton")
-FILES = ("query_encoder.onnx", "tokenizer.json", "encoder.json")
 
 
 class Settings(StageConfig):
@@ -111,7 +110,7 @@ class Follower:
         if control.model_ready(self._url, release.model):
             return
         cfg = self.settings
-        folder = fetch(release, cfg.state / "releases", wanted=lambda name: name.startswith(FILES))
+        folder = fetch(release, cfg.state / "releases", wanted=layout.of_encoder)
         cfg.repository.mkdir(parents=True, exist_ok=True)
         instances = repository.Instances(count=cfg.instances, threads=cfg.threads, providers=cfg.providers)
         repository.write(folder, cfg.repository, release.model, instances)

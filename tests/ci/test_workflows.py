@@ -12,7 +12,7 @@ import yaml
 
 from crops.config.all import Config
 from crops.release import manifest
-from crops.services import registry
+from crops.services.registry import Registry
 from crops.stages.release import deploy
 from tests import shared
 from tests.pipelines.kfp_server import KfpServer
@@ -57,9 +57,9 @@ def place(tmp_path):
     """A registry with a champion and a challenger, and a config as a cluster's."""
     uri = shared.new_registry(tmp_path / "registry")
     for release in toys.build(tmp_path / "made"):
-        registry.register(uri, Path(release.files), tags={"checksums": release.checksum})
-    registry.move(uri, "champion", "1", expected=None, reason="first")
-    registry.move(uri, "challenger", "2", expected=None, reason="promoted")
+        Registry(uri, "crops").register(Path(release.files), tags={"checksums": release.checksum})
+    Registry(uri, "crops").move("champion", "1", expected=None, reason="first")
+    Registry(uri, "crops").move("challenger", "2", expected=None, reason="promoted")
     config = {
         "kubeflow": {"results": f"file://{tmp_path}/results", "poll_s": 0.05},
         "deploy": {
@@ -69,7 +69,7 @@ def place(tmp_path):
         },
     }
     (tmp_path / "cluster.yaml").write_text(yaml.safe_dump(config))
-    deploy.release("crops", "1", manifest.CONTROL, Config(raw=config).section("deploy"), registry_uri=uri)
+    deploy.release(Registry(uri, "crops"), "1", manifest.CONTROL, Config(raw=config).section("deploy"))
     return tmp_path, uri
 
 

@@ -56,7 +56,9 @@ def test_champion_without_a_registry_is_an_empty_folder(tmp_path):
     logged = {}
     metrics = SimpleNamespace(log_metric=logged.__setitem__, path=str(tmp_path / "metrics"))
     out = tmp_path / "out"
-    champion.python_func(registry="", fingerprint="x", out=SimpleNamespace(path=str(out)), metrics=metrics)
+    champion.python_func(
+        registry="", fingerprint="x", config="{}", out=SimpleNamespace(path=str(out)), metrics=metrics
+    )
     assert logged == {"champion_found": 0.0}
     assert plug.optional(out) is None, "stage.json alone is no champion"
 
@@ -76,7 +78,14 @@ def test_each_component_calls_its_stage_with_what_it_was_given(name, tmp_path, m
     numbers are kept.
     """
     function = getattr(importlib.import_module(f"components.{name}"), name).python_func
-    texts = {"config": "{}", "deploy_config": "{}", "shard": "1/3", "job": JOB, "user": "10001"}
+    texts = {
+        "config": "{}",
+        "deploy_config": "{}",
+        "register_config": "{}",
+        "shard": "1/3",
+        "job": JOB,
+        "user": "10001",
+    }
     stage, seen, logged = importlib.import_module(_module(name)), {}, {}
 
     def recorded(*args, **kwargs):
@@ -102,7 +111,15 @@ def test_each_component_calls_its_stage_with_what_it_was_given(name, tmp_path, m
     assert kept["numbers"] == {"rows": 3}
     assert kept["stage"].startswith(name.removesuffix("_job"))
     values = [kept["stage"], *(str(v) for v in (*seen["args"], *seen["kwargs"].values()))]
-    for parameter in given.keys() - {"out", "metrics", "config", "deploy_config", "fingerprint", "baseline"}:
+    for parameter in given.keys() - {
+        "out",
+        "metrics",
+        "config",
+        "deploy_config",
+        "register_config",
+        "fingerprint",
+        "baseline",
+    }:
         passed = (str(tmp_path / parameter), f"a-{parameter}", SEEN_AS.get(parameter, "\0"))
         assert any(each in value for value in values for each in passed), f"{name} drops {parameter}"
     assert str(tmp_path / "out") in values

@@ -30,10 +30,10 @@ from crops.config.index import IndexConfig  # noqa: E402
 from crops.config.rollout import GUARDRAILS, RolloutConfig  # noqa: E402
 from crops.errors import ServiceError  # noqa: E402
 from crops.experiment import rollout as rules  # noqa: E402
-from crops.release.index import sha256  # noqa: E402
+from crops.release import layout  # noqa: E402
 from crops.retriever import encoder as encoders  # noqa: E402
-from crops.services import registry  # noqa: E402
-from crops.stages.release import export, index, register  # noqa: E402
+from crops.services.registry import Registry, uri_of  # noqa: E402
+from crops.stages.release import export, index  # noqa: E402
 from crops.stages.trial import experiment, rollout  # noqa: E402
 from crops.tables import artifacts  # noqa: E402
 from serving import laptop  # noqa: E402
@@ -54,7 +54,7 @@ class Stage:
     compression: float
     url: str
     prometheus: str
-    registry: str
+    registry: Registry
     place: rollout.Place
 
 
@@ -129,9 +129,7 @@ def bad_index(stage: Stage, control: Path, challenger: Path) -> str:
         shutil.copyfile(challenger / name, folder / name)
     version = enlist(stage, folder)
     try:
-        rollout.deploy.release(
-            registry.NAME, version, "treatment", stage.place.deploy, registry_uri=stage.registry
-        )
+        rollout.deploy.release(stage.registry, version, "treatment", stage.place.deploy)
     except ServiceError as error:
         rollout.deploy.withdraw("treatment", stage.place.deploy)
         return str(error)
@@ -241,7 +239,7 @@ def train_on(stage: Stage, logs: Path) -> dict[str, Any]:
         "--config",
         str(ROOT / "configs/quickstart.yaml"),
         "--registry",
-        stage.registry,
+        stage.registry.uri,
         "--llm",
         "world",
     ]
@@ -265,9 +263,7 @@ def artifacts_table() -> Any:
 
 
 def enlist(stage: Stage, folder: Path) -> str:
-    (folder / registry.CHECKSUMS).unlink()
-    register.seal(folder)
-    return registry.register(stage.registry, folder, tags={"checksums": sha256(folder / registry.CHECKSUMS)})
+    return stage.registry.register(folder, tags={"checksums": layout.seal(folder)})
 
 
 def page(stage: Stage, report: dict[str, Any]) -> None:
@@ -339,14 +335,14 @@ def main() -> int:
     out.mkdir(parents=True)
     world = given.run.with_name(f"{given.run.name}-logs").resolve()
     shutil.copytree(given.run / "registry", out / "registry")
-    uri = _own_registry(given.run, out)
+    registry = _own_registry(given.run, out)
     shutil.copytree(world / "videos", out / "world/videos")
-    control = registry.download(uri, registry.holder(uri, "champion") or "1", out / "control")
-    challenger = registry.download(uri, registry.holder(uri, "challenger") or "2", out / "challenger")
+    control = registry.download(registry.holder("champion") or "1", out / "control")
+    challenger = registry.download(registry.holder("challenger") or "2", out / "challenger")
     (port,), stop, said, began_s = launch.free_ports(1), threading.Event(), [], time.monotonic()
     url = f"http://127.0.0.1:{port}"
     settings = {"poll_s": 0.2, "window_s": 90 / given.compression, "features": str(out / "features.json")}
-    champion = laptop.release_of(control, f"models:/{registry.NAME}/{registry.holder(uri, 'champion')}")
+    champion = laptop.release_of(control, registry.release(registry.holder("champion") or "1"))
     stack = threading.Thread(
         target=lambda: laptop.serve(
             {"control": champion},
@@ -377,13 +373,13 @@ def main() -> int:
     place = rollout.Place(
         folder=out / "rollout",
         prometheus=asked,
-        registry=uri,
+        registry=registry,
         features=out / "features.json",
         readout=out / "readout/readout.json",
         deploy=deploy,
     )
     stage = Stage(
-        out=out, compression=given.compression, url=url, prometheus=asked, registry=uri, place=place
+        out=out, compression=given.compression, url=url, prometheus=asked, registry=registry, place=place
     )
     home = threading.Event()
     people = People(
@@ -433,11 +429,10 @@ def _rehearse(stage: Stage, control: Path, challenger: Path, settings: RolloutCo
         ("untrained", untrained(stage, control), BY_WHAT_IS_FOUND),
         ("slow", slow(stage, challenger), ("p99", "errors")),
     ):
-        registry.move(
-            stage.registry,
+        stage.registry.move(
             "challenger",
             version,
-            expected=registry.holder(stage.registry, "challenger"),
+            expected=stage.registry.holder("challenger"),
             reason="rehearsal: a bad release",
         )
         rollouts.append(walk(stage, name, settings))
@@ -453,17 +448,17 @@ def _rehearse(stage: Stage, control: Path, challenger: Path, settings: RolloutCo
     }
 
 
-def _own_registry(run: Path, out: Path) -> str:
+def _own_registry(run: Path, out: Path) -> Registry:
     """A copy of the run's registry, so that the rehearsal promotes nothing of the run's own."""
     shutil.rmtree(out / "registry")
-    source, uri = registry.uri_of((run / "registry").resolve()), registry.uri_of(out / "registry")
+    source, own = (Registry(uri_of(folder / "registry"), "crops") for folder in (run, out))
     for alias in ("champion", "challenger"):
-        version = registry.holder(source, alias)
-        assert version is not None, f"{source}: no {alias}; run `make run` first"
-        folder = registry.download(source, version, out / f"from-run-{alias}")
-        made = registry.register(uri, folder, tags={"checksums": sha256(folder / registry.CHECKSUMS)})
-        registry.move(uri, alias, made, expected=None, reason="rehearsal")
-    return uri
+        version = source.holder(alias)
+        assert version is not None, f"{source.uri}: no {alias}; run `make run` first"
+        folder = source.download(version, out / f"from-run-{alias}")
+        own_version = own.register(folder, tags={"checksums": layout.checksum(folder)})
+        own.move(alias, own_version, expected=None, reason="rehearsal")
+    return own
 
 
 def _prometheus(out: Path, gateway: int) -> tuple[subprocess.Popen[bytes], str]:

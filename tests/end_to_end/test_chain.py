@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from crops import perspectives
-from crops.services import registry
+from crops.services.registry import Registry
 from crops.tables import artifacts, records
 
 pytestmark = pytest.mark.timeout(1_800)
@@ -116,9 +116,9 @@ def test_it_ends_with_the_contracts_report_and_a_verdict_as_exit_code(whole):
 def test_without_a_champion_clicks_is_registered_first_and_becomes_it(whole):
     out, code = whole
     uri = f"sqlite:///{out / 'registry' / 'mlflow.db'}"
-    assert registry.holder(uri, "champion") == "1"
-    assert registry.holder(uri, "challenger") == ("2" if code == 0 else None)
-    release = registry.download(uri, "1", out / "downloaded")
+    assert Registry(uri, "crops").holder("champion") == "1"
+    assert Registry(uri, "crops").holder("challenger") == ("2" if code == 0 else None)
+    release = Registry(uri, "crops").download("1", out / "downloaded")
     names = {p.name for p in release.iterdir()}
     assert {
         "query_encoder.onnx",

@@ -13,7 +13,7 @@ import httpx
 import pytest
 import yaml
 
-from crops.release.index import sha256
+from crops.release.layout import sha256
 from serving.triton import launch
 from tests.crops.stages import toy_release as toy
 

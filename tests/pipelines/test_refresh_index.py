@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from crops.config.all import load
 from crops.release import manifest
-from crops.services import registry
+from crops.services.registry import Registry
 from pipelines import submit
 from tests.crops.stages import toy_release as toy
 
@@ -49,7 +49,7 @@ def test_new_videos_are_served_under_a_version_of_their_own(tmp_path):
         timeout=300,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert registry.holder(uri, "champion") == "2"
+    assert Registry(uri, "crops").holder("champion") == "2"
     held = manifest.read(served).arms["control"]
     assert held.uri == "models:/crops/2"
     ids = pq.read_table(Path(held.files) / "doc_ids.parquet")["doc_id"].to_pylist()

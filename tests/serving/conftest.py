@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from crops.config.deploy import DeployConfig
-from crops.services import registry
+from crops.services.registry import Registry
 from serving import laptop
 from serving.triton import install, launch
 from tests import shared
@@ -43,8 +43,8 @@ def stack(tmp_path_factory):
     root = tmp_path_factory.mktemp("stack")
     uri = shared.new_registry(root / "registry")
     for release in toys.build(root / "made"):
-        registry.register(uri, Path(release.files), tags={"checksums": release.checksum})
-    first = registry.download(uri, "1", root / "first")
+        Registry(uri, "crops").register(Path(release.files), tags={"checksums": release.checksum})
+    first = Registry(uri, "crops").download("1", root / "first")
     (port,) = launch.free_ports(1)
     stop, said, failed = threading.Event(), [], []
 

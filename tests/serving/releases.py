@@ -8,7 +8,7 @@ import pytest
 from crops.config.export import ExportConfig
 from crops.config.index import IndexConfig
 from crops.config.register import RegisterConfig
-from crops.release.index import sha256
+from crops.release.layout import sha256
 from crops.release.manifest import Release
 from crops.release.triton import control, repository  # noqa: F401
 from crops.stages.release import export, index, register

@@ -10,6 +10,7 @@ import pytest
 from crops.config.deploy import DeployConfig
 from crops.errors import ServiceError
 from crops.release import manifest
+from crops.services.registry import Registry
 from crops.stages.release import deploy
 from crops.tables import artifacts
 
@@ -44,7 +45,7 @@ def test_the_challenger_goes_into_treatment_and_is_withdrawn(stack, tmp_path):
 
 def test_a_release_that_a_gateway_refuses_is_an_error_and_nobody_gets_it(stack):
     root, uri, cfg, _ = stack
-    deploy.release("crops", "2", "treatment", cfg, registry_uri=uri)
+    deploy.release(Registry(uri, "crops"), "2", "treatment", cfg)
     deploy._wait(cfg.gateways[0], deploy.withdraw("treatment", cfg), 30)
     index = root / "releases/crops-2/index.faiss"
     whole = index.read_bytes()
@@ -53,7 +54,7 @@ def test_a_release_that_a_gateway_refuses_is_an_error_and_nobody_gets_it(stack):
         with pytest.raises(
             ServiceError, match=r"refuses generation .*index.faiss is not what was registered"
         ):
-            deploy.release("crops", "2", "treatment", cfg, registry_uri=uri)
+            deploy.release(Registry(uri, "crops"), "2", "treatment", cfg)
         assert set(httpx.get(f"{cfg.gateways[0]}/v1/release").json()["arms"]) == {"control"}
     finally:
         index.write_bytes(whole)
@@ -64,7 +65,7 @@ def test_two_that_deploy_at_once_both_get_in(tmp_path):
     """Each changes another arm: whoever is second reads again and keeps what the first wrote."""
     url = str(tmp_path / "manifest.json")
     one, two = (
-        manifest.Release(uri=f"models:/crops/{n}", model="m", files="f", checksum=str(n)) for n in (1, 2)
+        manifest.Release(uri=f"models:/crops/{n}", model="m", files="f", checksum=f"{n:064x}") for n in (1, 2)
     )
     deploy._put(url, "control", one)
     threads = [

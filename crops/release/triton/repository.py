@@ -5,7 +5,7 @@ query_encoder-crops-2-1f3a.../
   config.pbtxt
   1/model.py        crops/release/triton/model.py
   1/lib/            the few files of this project that it imports
-  1/release/        query_encoder.onnx, tokenizer.json, encoder.json
+  1/release/        the release's files of the encoder
   warmup/query      one query, encoded by every instance before the model says that it is ready
 """
 
@@ -16,13 +16,20 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import crops
 from crops.errors import InputError
+from crops.release import layout
 
 PREFIX = "query_encoder"
-LIBRARY = ("__init__.py", "errors.py", "text.py", "release/__init__.py", "release/encoder.py")
+LIBRARY = (
+    "__init__.py",
+    "errors.py",
+    "text.py",
+    "release/__init__.py",
+    "release/layout.py",
+    "release/encoder.py",
+)
 WARMUP = "how to make bread at home"
 
 
@@ -61,43 +68,37 @@ def model_name(uri: str, checksum: str) -> str:
 
 
 def write(release: Path, repository: Path, name: str, instances: Instances) -> Path:
-    """Puts the encoder of the folder `release` into `repository` as model `name`; returns its folder. Nothing
-    is half there.
+    """Puts the encoder of the folder `release`, which the caller has checked, into `repository` as model
+    `name`; returns its folder, which appears when it is whole.
 
     A model of that name is left alone: names are by content, and a Triton may be reading it.
     """
     folder = repository / name
     if (folder / "config.pbtxt").is_file():
         return folder
-    about = _about(release)
+    width = _width(release)
     partial = repository / f".{name}.{os.getpid()}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     version = partial / "1"
     (version / "release").mkdir(parents=True)
-    # A model of more than 2 GB keeps its weights beside query_encoder.onnx.
-    for source in (
-        *sorted(release.glob("query_encoder.onnx*")),
-        release / "tokenizer.json",
-        release / "encoder.json",
-    ):
-        shutil.copyfile(source, version / "release" / source.name)
+    for file in filter(layout.of_encoder, layout.files(release)):
+        shutil.copyfile(release / file, version / "release" / file)
     shutil.copyfile(Path(__file__).with_name("model.py"), version / "model.py")
     for file in LIBRARY:
         (version / "lib/crops" / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(Path(crops.__path__[0]) / file, version / "lib/crops" / file)
     (partial / "warmup").mkdir()
     (partial / "warmup/query").write_bytes(struct.pack("<I", len(WARMUP)) + WARMUP.encode())
-    (partial / "config.pbtxt").write_text(config(name, int(about["width"]), instances), encoding="utf-8")
+    (partial / "config.pbtxt").write_text(config(name, width, instances), encoding="utf-8")
     partial.rename(folder)
     return folder
 
 
-def _about(release: Path) -> dict[str, Any]:
-    for name in ("query_encoder.onnx", "tokenizer.json", "encoder.json"):
+def _width(release: Path) -> int:
+    for name in layout.ENCODER_FILES:
         if not (release / name).is_file():
             raise InputError(release / name, "no such file, expected the folder of a registered release")
-    about: dict[str, Any] = json.loads((release / "encoder.json").read_text(encoding="utf-8"))
-    return about
+    return int(json.loads((release / layout.ENCODER).read_text(encoding="utf-8"))["width"])
 
 
 def config(name: str, width: int, instances: Instances) -> str:

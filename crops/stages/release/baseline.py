@@ -1,12 +1,11 @@
-"""Without a champion the system `clicks` is registered first and becomes it; with one, nothing is registered
-here.
-"""
+"""If the registry has no champion, the system `clicks` is registered first and becomes it."""
 
 from pathlib import Path
 
 from crops.arms import CHAMPION
 from crops.config.register import RegisterConfig
 from crops.stages.base import StageReport
+from crops.stages.release import register
 from crops.tables import artifacts
 
 
@@ -22,11 +21,9 @@ def run(
     champion: Path | None = None,
     metrics: Path | None = None,
 ) -> StageReport:
-    """Writes release.json: of the new champion, or {"uri": null, "reason"} where there was one already."""
+    """Writes release.json: of the new champion, or {"uri": null, "reason"} if there was one already."""
     if champion is None:
-        from crops.stages.release.register import run as register
-
-        return register(
+        return register.run(
             exported,
             indexed,
             documents,

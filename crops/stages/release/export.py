@@ -10,6 +10,7 @@ import numpy as np
 
 from crops.config.export import ExportConfig
 from crops.errors import InputError
+from crops.release import layout
 from crops.release.encoder import OnnxEncoder
 from crops.retriever import encoder as encoders
 from crops.retriever import export
@@ -35,9 +36,7 @@ PROBES = (
 
 
 def run(encoder: Path, out: Path, cfg: ExportConfig) -> StageReport:
-    """Writes query_encoder.onnx, tokenizer.json, encoder.json and export.json; an InputError where ONNX and
-    torch differ.
-    """
+    """Writes the encoder's files and export.json; an InputError if ONNX and torch differ."""
     source = encoder / "encoder" if (encoder / "encoder").is_dir() else encoder
     trained = encoders.load(source)
     with artifacts.replacing(out) as folder:
@@ -86,9 +85,9 @@ def _int8(folder: Path, vectors: np.ndarray, texts: list[str], least: float) -> 
     """Smallest cosine of int8 to float vectors; the int8 file stays only where it is at least `least`."""
     small = export.quantise(folder)
     with tempfile.TemporaryDirectory() as trial:
-        for name in ("tokenizer.json", "encoder.json"):
-            shutil.copyfile(folder / name, Path(trial) / name)
-        shutil.copyfile(small, Path(trial) / "query_encoder.onnx")
+        for name in layout.ENCODER_FILES:
+            source = small if name == layout.QUERY_ENCODER else folder / name
+            shutil.copyfile(source, Path(trial) / name)
         cosine = float((OnnxEncoder(Path(trial)).encode(texts) * vectors).sum(axis=1).min())
     if cosine < least:
         small.unlink()

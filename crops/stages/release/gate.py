@@ -11,6 +11,7 @@ from crops import gate
 from crops.config.gate import GateConfig
 from crops.errors import InputError
 from crops.evaluation import metrics as evaluation
+from crops.release import layout
 from crops.stages.base import StageReport
 from crops.tables import artifacts
 
@@ -58,7 +59,10 @@ def run(
 
     few, loss = cfg.min_queries, cfg.max_loss
     recall = values.get(("qr_raw", challenger), {})
-    facts, built = artifacts.read_json(export / "export.json"), artifacts.read_json(index / "index.json")
+    facts, built = (
+        artifacts.read_json(export / "export.json"),
+        artifacts.read_json(index / layout.INDEX_FACTS),
+    )
     required = [
         gate.gain(
             difference("qr_raw", both), "qr_raw", min_queries=few, of="mean of recall@20 and recall@100"

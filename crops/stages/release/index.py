@@ -9,15 +9,15 @@ from tqdm import tqdm
 
 from crops.config.index import IndexConfig
 from crops.errors import InputError
-from crops.release import index
+from crops.release import index, layout
 from crops.release.encoder import OnnxEncoder
 from crops.stages.base import StageReport
 from crops.tables import artifacts, records
 
 
 def run(export: Path, documents: Path, out: Path, cfg: IndexConfig) -> StageReport:
-    """Writes index.faiss, doc_ids.parquet and index.json (factory, width, rows, checksum, recall against
-    exact search).
+    """Writes the index, the documents' ids by row, and facts: factory, width, rows, checksum, recall against
+    exact search.
     """
     rows = artifacts.read(documents, records.DOCUMENTS)
     ids, texts = tuple(rows["doc_id"].to_pylist()), rows["text"].to_pylist()
@@ -52,10 +52,10 @@ def write(folder: Path, made: index.Index, vectors: np.ndarray, *, factory: str,
     over `vectors`.
     """
     recall = _recall(made, vectors, vectors[:: max(1, len(vectors) // probes)])
-    checksum = index.save(made, folder / "index.faiss")
-    pq.write_table(pa.table({"doc_id": pa.array(made.ids)}), folder / "doc_ids.parquet", compression="zstd")
-    about = {"factory": factory, "width": int(vectors.shape[1]), "rows": len(made.ids), "sha256": checksum}
-    artifacts.write_json(folder / "index.json", {**about, "recall_against_exact": recall})
+    checksum = index.save(made, folder / layout.INDEX)
+    pq.write_table(pa.table({"doc_id": pa.array(made.ids)}), folder / layout.DOC_IDS, compression="zstd")
+    facts = {"factory": factory, "width": int(vectors.shape[1]), "rows": len(made.ids), "sha256": checksum}
+    artifacts.write_json(folder / layout.INDEX_FACTS, {**facts, "recall_against_exact": recall})
     return recall
 
 

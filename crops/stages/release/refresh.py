@@ -9,23 +9,22 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from crops.config.index import IndexConfig
 from crops.engines import session
 from crops.errors import InputError
 from crops.mining import documents
 from crops.release import index as indexes
+from crops.release import layout
 from crops.release.encoder import OnnxEncoder
-from crops.services.registry import CHECKSUMS
 from crops.stages.base import StageReport
-from crops.stages.release import index, register
+from crops.stages.release import index
 from crops.tables import artifacts, records
 
 ASKED = 16  # documents that are encoded again to see whether the index still has their vectors
 # largest difference of an element: another encoder is off by 0.1, another machine's arithmetic by 1e-6
 CLOSE = 1e-3
-REPLACED = ("index.faiss", "index.json", "doc_ids.parquet", CHECKSUMS)
+REPLACED = {*layout.INDEX_FILES, layout.DOCUMENTS, layout.CHECKSUMS, layout.TASK}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,13 +50,13 @@ def run(release: Path, logs: Path, out: Path, cfg: IndexConfig) -> StageReport:
     time. An InputError where the release's encoder does not give its own fingerprint: its index is of another
     encoder, and new vectors would not fit to the old.
     """
-    if not (release / CHECKSUMS).is_file():
+    if not layout.is_release(release):
         raise InputError(release, "holds no release; the registry has no champion to refresh")
     catalogue = _catalogue(logs, out.parent)
     held = dict(_pairs(artifacts.read(release, records.DOCUMENTS)))
     change = _change(held, catalogue)
     about: dict[str, Any] = {
-        "source": indexes.sha256(release / CHECKSUMS),
+        "source": layout.checksum(release),
         "added": len(change.added),
         "changed": len(change.changed),
         "removed": len(change.removed),
@@ -101,9 +100,8 @@ def _refreshed(
 ) -> dict[str, Any]:
     encoder = OnnxEncoder(release)
     _same_encoder(release, encoder)
-    before = artifacts.read_json(release / "index.json")
-    ids = tuple(pq.read_table(release / "doc_ids.parquet")["doc_id"].to_pylist())
-    held = indexes.load(release / "index.faiss", ids, checksum=before["sha256"], width=encoder.width)
+    held, before = indexes.of_release(release), artifacts.read_json(release / layout.INDEX_FACTS)
+    ids = held.ids
     kept = held.inner.reconstruct_n(0, len(ids))
     exact = _holds_vectors(dict(zip(ids, kept, strict=True)), catalogue, change, encoder)
     fresh = (*change.added, *change.changed) if exact else tuple(catalogue)
@@ -112,24 +110,22 @@ def _refreshed(
     same_kind = indexes.factory_for(len(catalogue), cfg.factories) == before["factory"]
     if exact and grown and same_kind:
         how, factory, vectors = "extended", before["factory"], np.concatenate([kept, new])
-        made = indexes.extended(release / "index.faiss", ids, new, change.added)
+        made = indexes.extended(release / layout.INDEX, ids, new, change.added)
     else:
         how = "rebuilt" if exact else "encoded anew"
         vectors = _in_order(catalogue, dict(zip((*ids, *fresh), (*kept, *new), strict=True)))
         made, factory = index.built(vectors, tuple(catalogue), cfg)
-    shutil.copytree(
-        release, folder, ignore=lambda _, names: {*REPLACED, "documents", "stage.json"} & set(names)
-    )
+    shutil.copytree(release, folder, ignore=lambda _, names: REPLACED & set(names))
     recall = index.write(folder, made, vectors, factory=factory, probes=cfg.probes)
     rows = pa.table({"doc_id": list(catalogue), "text": list(catalogue.values())})
     artifacts.write(folder, records.DOCUMENTS, rows)
-    register.seal(folder)
+    layout.seal(folder)
     return {"how": how, "factory": factory, "recall_against_exact": recall}
 
 
 def _same_encoder(release: Path, encoder: OnnxEncoder) -> None:
     """An InputError where the encoder does not give the release's fingerprint."""
-    probes = artifacts.read_json(release / "fingerprint.json")
+    probes = artifacts.read_json(release / layout.FINGERPRINT)
     off = np.abs(encoder.encode(probes["queries"]) - np.asarray(probes["vectors"], dtype=np.float32)).max(
         initial=0.0
     )

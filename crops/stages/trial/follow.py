@@ -5,9 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from crops.config.deploy import DeployConfig
+from crops.config.register import RegisterConfig
 from crops.config.rollout import RolloutConfig
 from crops.errors import CropsError
 from crops.experiment.rollout import RUNNING, STATE, State, Verdict
+from crops.services.registry import Registry
 from crops.stages.base import StageReport
 from crops.stages.trial import rollout
 from crops.stages.trial.rollout import Place
@@ -38,6 +40,7 @@ def run(
     out: Path,
     plan: RolloutConfig,
     deploy: DeployConfig,
+    model: RegisterConfig,
     *,
     name: str,
     prometheus: str,
@@ -50,7 +53,9 @@ def run(
     state: folder of the state, the audit trail and features.json, on a volume that gateways and a task
     started again see too.
     """
-    place = rollout.place(state, deploy, prometheus=prometheus, registry=registry, readout=readout)
+    place = rollout.place(
+        state, deploy, prometheus=prometheus, registry=Registry(registry, model.name), readout=readout
+    )
     said: list[str] = []
 
     def seen(now: State, verdict: Verdict | None) -> None:

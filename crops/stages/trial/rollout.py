@@ -25,7 +25,8 @@ from crops.errors import ConfigError, InputError, ServiceError
 from crops.experiment import features, rollout
 from crops.experiment.rollout import ABORT, AUDIT, LOOK, STATE, Measurements, Readout, State, Verdict
 from crops.release import manifest
-from crops.services import prometheus, registry
+from crops.services import prometheus
+from crops.services.registry import Registry
 from crops.stages.release import deploy
 from crops.tables import artifacts
 
@@ -40,7 +41,7 @@ class Place:
 
     folder: Path
     prometheus: str
-    registry: str
+    registry: Registry
     features: Path
     readout: Path | None
     deploy: DeployConfig
@@ -51,7 +52,7 @@ def place(
     deploy: DeployConfig,
     *,
     prometheus: str,
-    registry: str,
+    registry: Registry,
     readout: Path | None,
     features: Path | None = None,
 ) -> Place:
@@ -80,13 +81,15 @@ def start(
 def _start(place: Place, plan: RolloutConfig, *, name: str, salt: str | None, clock: Clock) -> State:
     if (place.folder / STATE).exists() and (held := load(place)).phase in rollout.RUNNING:
         raise ConfigError(f"{place.folder}: {held.experiment} is running ({held.phase}); abort it first")
-    control, treatment = (registry.holder(place.registry, alias) for alias in ALIASES.values())
+    models = place.registry
+    control, treatment = (models.holder(alias) for alias in ALIASES.values())
     if control is None or treatment is None:
         raise ConfigError(
-            f"{place.registry}: a rollout needs a champion and a challenger, found {control} and {treatment}"
+            f"{models.uri}: a rollout needs a champion and a challenger of {models.name}, found {control} "
+            f"and {treatment}"
         )
     if control == treatment:
-        raise ConfigError(f"{place.registry}: version {control} is champion and challenger")
+        raise ConfigError(f"{models.uri}: version {control} is champion and challenger")
     if CONTROL not in manifest.read(str(place.deploy.manifest)).arms:
         raise ConfigError(
             f"{place.deploy.manifest} names no champion; `crops deploy --arm control` puts it into "
@@ -94,7 +97,11 @@ def _start(place: Place, plan: RolloutConfig, *, name: str, salt: str | None, cl
         )
     now_s = clock()
     made = State(
-        experiment=name, control=_uri(control), treatment=_uri(treatment), started_s=now_s, entered_s=now_s
+        experiment=name,
+        control=models.release(control),
+        treatment=models.release(treatment),
+        started_s=now_s,
+        entered_s=now_s,
     )
     extra = {"salt": salt or uuid.uuid4().hex, "control_version": control, "treatment_version": treatment}
     artifacts.write_json(place.folder / "experiment.json", extra)
@@ -265,12 +272,8 @@ def _write_features(place: Place, experiments: list[features.Experiment]) -> Non
 def _promote(place: Place, state: State, kept: dict[str, Any]) -> None:
     """The alias first, then what is served: one alias has one holder, and the manifest follows it."""
     version = kept["treatment_version"]
-    registry.move(
-        place.registry,
-        CHAMPION,
-        version,
-        expected=_champion(place, kept),
-        reason=f"rollout {state.experiment}",
+    place.registry.move(
+        CHAMPION, version, expected=_champion(place, kept), reason=f"rollout {state.experiment}"
     )
     if _held(place, CONTROL) != state.treatment:
         _release(place, version, CONTROL)
@@ -280,7 +283,7 @@ def _champion(place: Place, kept: dict[str, Any]) -> str | None:
     """Whom the alias may be taken from: the champion of the start, or the challenger itself where it was
     moved already.
     """
-    held = registry.holder(place.registry, CHAMPION)
+    held = place.registry.holder(CHAMPION)
     return held if held in (kept["control_version"], kept["treatment_version"]) else kept["control_version"]
 
 
@@ -291,11 +294,7 @@ def _held(place: Place, arm: str) -> str | None:
 
 
 def _release(place: Place, version: str, arm: str) -> None:
-    deploy.release(registry.NAME, version, arm, place.deploy, registry_uri=place.registry)
-
-
-def _uri(version: str) -> str:
-    return f"models:/{registry.NAME}/{version}"
+    deploy.release(place.registry, version, arm, place.deploy)
 
 
 def _save(place: Place, state: State, verdict: Verdict, now_s: float) -> None:

@@ -7,7 +7,7 @@ import fsspec
 import pytest
 
 from crops.release.fetch import BadRelease, fetch, forget
-from crops.release.index import sha256
+from crops.release.layout import sha256
 from crops.release.manifest import Release
 
 

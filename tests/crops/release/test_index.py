@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from crops.errors import InputError
-from crops.release import index
+from crops.release import index, layout
 
 
 def unit(rng, rows, width):
@@ -153,7 +153,7 @@ def test_another_file_width_or_number_of_documents_is_refused(tmp_path):
     with pytest.raises(InputError, match="not the index that was registered"):
         index.load(path, ids, checksum=checksum, width=3)
     with pytest.raises(InputError, match="not a readable FAISS index"):
-        index.load(path, ids, checksum=index.sha256(path), width=3)
+        index.load(path, ids, checksum=layout.sha256(path), width=3)
 
 
 def test_factory_by_size():

@@ -91,7 +91,7 @@ def test_a_writer_killed_after_its_claim_has_written(url, monkeypatch):
         ('{"generation": 1, "arms": {"control": {"uri": "x"}}}', "a release needs the texts"),
         (
             json.dumps({"generation": 1, "arms": {"other": vars_}})
-            if (vars_ := dict.fromkeys(("uri", "model", "files", "checksum"), "x"))
+            if (vars_ := dict.fromkeys(("uri", "model", "files", "checksum"), "0" * 64))
             else "",
             "arm 'other'",
         ),

@@ -81,6 +81,14 @@ def _run(name):
     return run
 
 
+class _EmptyRegistry:
+    def __init__(self, uri, name):
+        assert name
+
+    def holder(self, alias):
+        return None
+
+
 class _Stubs(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def find_spec(self, fullname, path, target=None):
         part = fullname.rsplit(".", 1)
@@ -95,7 +103,7 @@ class _Stubs(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         if package.startswith("crops.stages"):
             module.run = _run(name)
         elif package == "crops.services":
-            module.champion = lambda registry, folder: False
+            module.CHAMPION, module.Registry = "champion", _EmptyRegistry
         else:
             from crops.config.base import StageConfig
 

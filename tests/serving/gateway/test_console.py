@@ -17,6 +17,7 @@ from crops.experiment import features
 from crops.experiment.rollout import ABORT, AUDIT, LOOK, STATE, Measurements
 from crops.release import manifest
 from crops.release.manifest import Manifest
+from crops.services.registry import Registry
 from crops.stages.trial import rollout
 from serving.gateway import app as http
 from serving.gateway.__main__ import service
@@ -178,7 +179,7 @@ def test_an_abort_needs_the_token_and_ends_it_at_the_controllers_next_look(
     place = rollout.Place(
         folder=tmp_path / "rollout",
         prometheus="http://127.0.0.1:1",
-        registry="",
+        registry=Registry("", "crops"),
         readout=None,
         deploy=cfg,
         features=tmp_path / "features.json",

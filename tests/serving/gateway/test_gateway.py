@@ -18,7 +18,7 @@ import pytest
 
 from crops.experiment import features
 from crops.release import manifest
-from crops.release.index import sha256
+from crops.release.layout import sha256
 from crops.release.manifest import Manifest
 from serving import reformulation
 from serving.events import ids

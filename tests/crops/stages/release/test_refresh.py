@@ -8,9 +8,9 @@ from crops.config.export import ExportConfig
 from crops.config.index import IndexConfig
 from crops.config.register import RegisterConfig
 from crops.errors import InputError, ServiceError
-from crops.release import manifest
+from crops.release import layout, manifest
 from crops.release.encoder import OnnxEncoder
-from crops.services import registry
+from crops.services.registry import Registry
 from crops.stages.release import adopt, champion, export, index, refresh
 from crops.tables import artifacts, records
 from tests.crops.stages import toy_release as toy
@@ -25,7 +25,7 @@ def registered(tmp_path_factory):
     texts = {row["doc_id"]: row["text"] for row in toy.DOCUMENTS}
     old = dict(list(texts.items())[:-20])
     uri = toy.champion(root, old)
-    champion.run(root / "champion", registry=uri)
+    champion.run(root / "champion", REGISTER, registry=uri)
     return root, uri, old, texts
 
 
@@ -58,7 +58,7 @@ def test_with_new_videos_the_index_is_extended(registered, tmp_path):
     assert artifacts.read(tmp_path / "out/release", records.DOCUMENTS)["doc_id"].to_pylist() == sorted(texts)
     extended, again = as_built_from_nothing(root, tmp_path, texts)
     assert [list(row.values()) for row in extended] == [list(row.values()) for row in again]
-    assert registry.damaged(tmp_path / "out/release", None) is None
+    assert layout.problem(tmp_path / "out/release") is None
     for name in ("query_encoder.onnx", "fingerprint.json"):
         assert (tmp_path / "out/release" / name).read_bytes() == (root / "champion" / name).read_bytes()
 
@@ -90,7 +90,9 @@ def test_an_index_that_keeps_codes_is_never_built_from_them(tmp_path):
     texts = {row["doc_id"]: row["text"] for row in toy.DOCUMENTS}
     coded = IndexConfig(factories={1000: "SQ4"})
     champion.run(
-        tmp_path / "champion", registry=toy.champion(tmp_path, dict(list(texts.items())[:-20]), cfg=coded)
+        tmp_path / "champion",
+        REGISTER,
+        registry=toy.champion(tmp_path, dict(list(texts.items())[:-20]), cfg=coded),
     )
     refresh.run(tmp_path / "champion", toy.catalogue(tmp_path / "logs", texts), tmp_path / "out", CFG)
     assert artifacts.read_json(tmp_path / "out/refresh.json")["how"] == "encoded anew"
@@ -117,6 +119,7 @@ def test_an_encoder_of_another_index_is_refused(registered, tmp_path):
 
     shutil.copytree(root / "champion", tmp_path / "release", dirs_exist_ok=True)
     shutil.copyfile(tmp_path / "onnx/query_encoder.onnx", tmp_path / "release/query_encoder.onnx")
+    layout.seal(tmp_path / "release")
     with pytest.raises(InputError, match="do not belong together"):
         refresh.run(tmp_path / "release", toy.catalogue(tmp_path / "logs", texts), tmp_path / "out", CFG)
     with pytest.raises(InputError, match="no champion"):
@@ -144,14 +147,14 @@ def test_it_takes_the_champions_place_once(registered, tmp_path, monkeypatch):
         raise Killed
 
     with monkeypatch.context() as patched:
-        patched.setattr(registry, "move", killed)
+        patched.setattr(Registry, "move", killed)
         with pytest.raises(Killed):
             adopt.run(tmp_path / "refreshed", tmp_path / "adopted", REGISTER, uri=uri, served=served)
-    assert registry.holder(uri, "champion") == "1"
+    assert Registry(uri, "crops").holder("champion") == "1"
     adopt.run(tmp_path / "refreshed", tmp_path / "adopted", REGISTER, uri=uri, served=served)
-    assert registry.holder(uri, "champion") == "2"
+    assert Registry(uri, "crops").holder("champion") == "2"
     assert artifacts.read_json(tmp_path / "adopted/release.json")["uri"] == "models:/crops/2"
-    champion.run(tmp_path / "champion", registry=uri)
+    champion.run(tmp_path / "champion", REGISTER, registry=uri)
     refresh.run(tmp_path / "champion", logs, tmp_path / "second", CFG)
     assert artifacts.read_json(tmp_path / "second/refresh.json")["how"] == "nothing changed"
     adopt.run(tmp_path / "second", tmp_path / "adopted-2", REGISTER, uri=uri)

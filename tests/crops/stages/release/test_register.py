@@ -17,8 +17,9 @@ from crops.config.index import IndexConfig
 from crops.config.register import RegisterConfig
 from crops.errors import InputError, ServiceError
 from crops.release import index as indexes
+from crops.release import layout
 from crops.release.encoder import OnnxEncoder
-from crops.services import registry
+from crops.services.registry import Registry, client_of, uri_of
 from crops.stages.release import baseline, champion, export, index, register
 from crops.tables import artifacts
 from tests import shared
@@ -52,19 +53,19 @@ def parts(root, name):
 
 
 def versions(uri):
-    with registry.client_of(uri) as client:
+    with client_of(uri) as client:
         return sorted(int(v.version) for v in client.search_model_versions("name='crops'"))
 
 
 def test_a_downloaded_release_is_whole_and_encodes_its_probes(made, tmp_path):
     root, uri = made
     about = artifacts.read_json(root / "baseline" / "release.json")
-    assert (about["alias"], about["uri"], registry.holder(uri, "champion")) == (
+    assert (about["alias"], about["uri"], Registry(uri, "crops").holder("champion")) == (
         "champion",
         "models:/crops/1",
         "1",
     )
-    release = registry.download(uri, "1", tmp_path / "release")
+    release = Registry(uri, "crops").download("1", tmp_path / "release")
     probes = artifacts.read_json(release / "fingerprint.json")
     assert probes["queries"] == [f"subject{t}" for t in range(8)]
     np.testing.assert_allclose(OnnxEncoder(release).encode(probes["queries"]), probes["vectors"], atol=2e-6)
@@ -95,9 +96,9 @@ def test_a_downloaded_release_is_whole_and_encodes_its_probes(made, tmp_path):
 
 def test_the_champion_comes_to_disk_and_none_is_an_empty_folder(made, tmp_path):
     _root, uri = made
-    champion.run(tmp_path / "held", registry=uri)
+    champion.run(tmp_path / "held", CFG, registry=uri)
     assert (tmp_path / "held" / "query_encoder.onnx").is_file()
-    report = champion.run(tmp_path / "none", registry=registry.uri_of(tmp_path / "empty"))
+    report = champion.run(tmp_path / "none", CFG, registry=uri_of(tmp_path / "empty"))
     assert (report.numbers["champion_found"], list((tmp_path / "none").iterdir())) == (0, [])
 
 
@@ -110,7 +111,7 @@ def test_a_second_first_champion_is_refused_and_the_same_one_is_no_second(made, 
     assert artifacts.read_json(tmp_path / "again" / "release.json")["version"] == "1"
     with pytest.raises(ServiceError, match="alias champion points to version 1, expected None"):
         baseline.run(*parts(root, "crops"), tmp_path / "other", CFG, registry=uri)
-    assert registry.holder(uri, "champion") == "1"
+    assert Registry(uri, "crops").holder("champion") == "1"
     assert not (tmp_path / "other").exists()
 
 
@@ -130,14 +131,15 @@ def test_what_the_gate_does_not_promote_is_not_registered(made, tmp_path, verdic
 
 def test_two_processes_race_for_an_alias_and_one_wins(made):
     root, uri = made
-    registry.register(uri, root / "clicks-onnx", tags={"checksums": "x"})
+    Registry(uri, "crops").register(root / "clicks-onnx", tags={"checksums": "x"})
     code = """
 import sys
 from crops.errors import ServiceError
-from crops.services import registry
-registry.holder(sys.argv[1], "challenger")
+from crops.services.registry import Registry
+models = Registry(sys.argv[1], "crops")
+models.holder("challenger")
 print("ready", flush=True); sys.stdin.readline()
-try: registry.move(sys.argv[1], "challenger", sys.argv[2], expected=None, reason="race"); print("won")
+try: models.move("challenger", sys.argv[2], expected=None, reason="race"); print("won")
 except ServiceError as error: print("lost", error)
 """
     children = [
@@ -157,8 +159,8 @@ except ServiceError as error: print("lost", error)
     said = [c.communicate(timeout=120)[0].split()[0] for c in children]
     assert sorted(said) == ["lost", "won"]
     winner = str(said.index("won") + 1)
-    assert registry.holder(uri, "challenger") == winner
-    with registry.client_of(uri) as client:
+    assert Registry(uri, "crops").holder("challenger") == winner
+    with client_of(uri) as client:
         assert client.get_model_version("crops", winner).tags["alias.challenger"] == "from nothing: race"
 
 
@@ -184,7 +186,7 @@ register.run(root / "crops-onnx", root / "crops-index", root / "mined", root / "
     register.run(*parts(root, "crops"), tmp_path / "out", CFG, registry=uri)
     version = artifacts.read_json(tmp_path / "out" / "release.json")["version"]
     assert versions(uri) == [*before, int(version)]
-    assert registry.holder(uri, "challenger") == version
+    assert Registry(uri, "crops").holder("challenger") == version
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 
@@ -194,23 +196,21 @@ def test_a_damaged_release_is_refused(made, tmp_path):
     folder.mkdir()
     (folder / "a").write_text("a")
     artifacts.write_json(folder / "checksums.json", {"a": "0" * 64})
-    version = registry.register(
-        uri, folder, name="damaged", tags={"checksums": indexes.sha256(folder / "checksums.json")}
-    )
+    version = Registry(uri, "damaged").register(folder, tags={"checksums": layout.checksum(folder)})
     with pytest.raises(ServiceError, match="damaged version 1: a is not what was registered"):
-        registry.download(uri, version, tmp_path / "out", name="damaged")
+        Registry(uri, "damaged").download(version, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("first", ["holder(uri, 'champion')", "download(uri, '1', out)"])
+@pytest.mark.parametrize("first", ["holder('champion')", "download('1', out)"])
 def test_mlflow_reports_nothing(made, tmp_path, first):
     """Whatever is asked of it first, in a process of its own: MLflow decides when it is imported, and is
     silent in a CI.
     """
     code = (
-        "from pathlib import Path; from crops.services import registry; uri, out = "
+        "from pathlib import Path; from crops.services.registry import Registry; uri, out = "
         f"{made[1]!r}, Path({str(tmp_path / 'out')!r})\n"
-        f"registry.{first}\n"
+        f"Registry(uri, 'crops').{first}\n"
         "from mlflow.telemetry.client import get_telemetry_client; print('reports to', "
         "get_telemetry_client())"
     )
@@ -221,7 +221,7 @@ def test_mlflow_reports_nothing(made, tmp_path, first):
 
 def test_a_registry_that_cannot_be_reached_is_one_line():
     with pytest.raises(ServiceError, match="the registry says") as raised:
-        registry.holder("http://127.0.0.1:9", "champion")
+        Registry("http://127.0.0.1:9", "crops").holder("champion")
     assert "\n" not in str(raised.value)
 
 

@@ -13,14 +13,15 @@ from dataclasses import replace
 import pytest
 
 from crops.config.deploy import DeployConfig
+from crops.config.register import RegisterConfig
 from crops.config.rollout import AB, RolloutConfig, Step
 from crops.errors import ConfigError, CropsError, ServiceError
 from crops.experiment import features
 from crops.experiment import rollout as rules
 from crops.experiment.rollout import Measurements, Readout
 from crops.release import manifest
-from crops.release.index import sha256
-from crops.services import registry
+from crops.release.layout import sha256
+from crops.services.registry import Registry
 from crops.stages.release import deploy
 from crops.stages.trial import follow, rollout
 from crops.stages.trial.rollout import Place
@@ -43,17 +44,17 @@ def place(tmp_path, monkeypatch):
         folder.mkdir()
         (folder / "file").write_text(str(version))
         artifacts.write_json(folder / "checksums.json", {"file": sha256(folder / "file")})
-        registry.register(uri, folder, tags={"checksums": sha256(folder / "checksums.json")})
+        Registry(uri, "crops").register(folder, tags={"checksums": sha256(folder / "checksums.json")})
     for alias, version in (("champion", "1"), ("challenger", "2")):
-        registry.move(uri, alias, version, expected=None, reason="test")
+        Registry(uri, "crops").move(alias, version, expected=None, reason="test")
     monkeypatch.setattr(deploy.repository, "write", lambda *a, **k: None)
     monkeypatch.setattr(deploy.control, "load", lambda *a, **k: None)
     cfg = DeployConfig(manifest=str(tmp_path / "manifest.json"), releases=str(tmp_path / "releases"))
-    deploy.release("crops", "1", "control", cfg, registry_uri=uri)
+    deploy.release(Registry(uri, "crops"), "1", "control", cfg)
     return Place(
         folder=tmp_path / "rollout",
         prometheus="http://127.0.0.1:1",
-        registry=uri,
+        registry=Registry(uri, "crops"),
         features=tmp_path / "features.json",
         readout=None,
         deploy=cfg,
@@ -63,7 +64,7 @@ def place(tmp_path, monkeypatch):
 def in_service(place):
     arms = {arm: held.uri[-1] for arm, held in manifest.read(place.deploy.manifest).arms.items()}
     experiments = features.parse(features.load(place.features))
-    return arms, [e.coverage for e in experiments], registry.holder(place.registry, "champion")
+    return arms, [e.coverage for e in experiments], place.registry.holder("champion")
 
 
 def seen(verdict=None):
@@ -112,7 +113,7 @@ def test_a_worse_readout_rolls_back_and_the_champion_stays(place, monkeypatch):
     rollout.start(place, PLAN, name="e", clock=lambda: now[0])
     assert walk(place, monkeypatch, "worse", now) == [("rolled back", {"control": "1"}, [], "1")]
     with pytest.raises(ConfigError, match=r"champion and challenger"):
-        registry.move(place.registry, "challenger", "1", expected="2", reason="test")
+        place.registry.move("challenger", "1", expected="2", reason="test")
         rollout.start(place, PLAN, name="f", clock=lambda: now[0])
 
 
@@ -143,7 +144,7 @@ def test_killed_between_any_two_writes_it_ends_the_same_with_one_champion(place,
     real = {
         "state": rollout._write,
         "manifest": deploy.manifest.write,
-        "alias": registry.move,
+        "alias": Registry.move,
         "new": artifacts.write_json,
     }
     calls, at = [0], [0]
@@ -163,7 +164,7 @@ def test_killed_between_any_two_writes_it_ends_the_same_with_one_champion(place,
 
     monkeypatch.setattr(rollout, "_write", guarded("state"))
     monkeypatch.setattr(deploy.manifest, "write", guarded("manifest"))
-    monkeypatch.setattr(registry, "move", guarded("alias"))
+    monkeypatch.setattr(Registry, "move", guarded("alias"))
     monkeypatch.setattr(rollout, "measure", lambda *_a, **_k: seen("better"))
     before = manifest.read(place.deploy.manifest).arms["control"]
     for kill in range(1, 40):
@@ -177,7 +178,7 @@ def test_killed_between_any_two_writes_it_ends_the_same_with_one_champion(place,
                 state, _ = rollout.step(place, PLAN, clock=lambda: now[0])  # noqa: B023
             except Killed:
                 killed = True
-                assert registry.holder(place.registry, "champion") in ("1", "2")
+                assert place.registry.holder("champion") in ("1", "2")
                 continue
             _arms, coverages, champion = in_service(place)
             assert (champion == "2") == (state.phase == "promoted")
@@ -346,8 +347,8 @@ def quick():
 
 
 def followed(place, out):
-    asked = {"prometheus": place.prometheus, "registry": place.registry, "readout": None}
-    return follow.run(place.folder, out, quick(), place.deploy, name="e", **asked)
+    asked = {"prometheus": place.prometheus, "registry": place.registry.uri, "readout": None}
+    return follow.run(place.folder, out, quick(), place.deploy, RegisterConfig(), name="e", **asked)
 
 
 def test_one_task_follows_it_to_the_end_and_a_second_one_goes_on_where_the_first_was_killed(
