@@ -32,14 +32,14 @@ SEARCH = """
 import sys, time
 from pathlib import Path
 import faiss, numpy as np
-from crops.release import index
+from crops.release import index, layout
 faiss.omp_set_num_threads(1)
 path, count, width, k = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 queries = np.load(sys.argv[5])
 def resident():
     return int(next(l.split()[1] for l in open("/proc/self/status") if l.startswith("VmRSS"))) / 1024
 before = resident()
-found = index.load(path, tuple(map(str, range(count))), checksum=index.sha256(path), width=width)
+found = index.load(path, tuple(map(str, range(count))), checksum=layout.sha256(path), width=width)
 found.search(queries[:50], k)
 started_s = time.perf_counter()
 rows = np.concatenate([found.search(q[None], k)[1] for q in queries])
