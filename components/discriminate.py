@@ -7,7 +7,6 @@ from components import images
 
 @dsl.component(base_image=images.TRAINING, install_kfp_package=False)
 def discriminate(
-    logs: dsl.Input[dsl.Dataset],
     candidates: dsl.Input[dsl.Dataset],
     knowledge: dsl.Input[list[dsl.Dataset]],
     champion: dsl.Input[dsl.Model],
@@ -31,7 +30,6 @@ def discriminate(
         out.path,
         metrics,
         lambda folder: stage.run(
-            Path(logs.path),
             Path(candidates.path),
             folder,
             cfg,

@@ -9,14 +9,10 @@ from components import images
 def evaluate(
     documents: dsl.Input[dsl.Dataset],
     tests: dsl.Input[dsl.Dataset],
-    logs: dsl.Input[dsl.Dataset],
     source: dsl.Input[dsl.Dataset],
     champion: dsl.Input[dsl.Model],
     config: str,
-    clicks: dsl.Input[dsl.Model],
-    crops: dsl.Input[dsl.Model],
-    crops_paper: dsl.Input[dsl.Model],
-    crops_no_knowledge: dsl.Input[dsl.Model],
+    encoders: dsl.Input[list[dsl.Model]],
     out: dsl.Output[dsl.Artifact],
     metrics: dsl.Output[dsl.Metrics],
 ):
@@ -37,14 +33,8 @@ def evaluate(
             Path(tests.path),
             folder,
             cfg,
-            logs=Path(logs.path),
             champion=plug.optional(champion.path),
             truth=plug.graded(source.path),
-            systems={
-                "clicks": Path(clicks.path),
-                "crops": Path(crops.path),
-                "crops_paper": Path(crops_paper.path),
-                "crops_no_knowledge": Path(crops_no_knowledge.path),
-            },
+            systems=plug.systems([encoder.path for encoder in encoders]),
         ),
     )

@@ -10,7 +10,6 @@ def gate(
     evaluated: dsl.Input[dsl.Artifact],
     exported: dsl.Input[dsl.Model],
     indexed: dsl.Input[dsl.Model],
-    baseline: dsl.Input[dsl.Artifact],
     config: str,
     out: dsl.Output[dsl.Artifact],
     metrics: dsl.Output[dsl.Metrics],

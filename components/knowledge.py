@@ -7,7 +7,6 @@ from components import images
 
 @dsl.component(base_image=images.MINING, install_kfp_package=False)
 def knowledge(
-    logs: dsl.Input[dsl.Dataset],
     candidates: dsl.Input[dsl.Dataset],
     llm: str,
     checkpoints: str,
@@ -31,7 +30,6 @@ def knowledge(
         out.path,
         metrics,
         lambda folder: stage.run(
-            Path(logs.path),
             Path(candidates.path),
             folder,
             cfg,

@@ -8,12 +8,15 @@ from components import images
 @dsl.component(base_image=images.MINING, install_kfp_package=False)
 def validate(
     logs: dsl.Input[dsl.Dataset],
-    fingerprint: str,
+    fingerprint: str,  # noqa: ARG001
     config: str,
     out: dsl.Output[dsl.Dataset],
     metrics: dsl.Output[dsl.Metrics],
 ):
-    """Logs to accepted rows and quarantine; see crops.stages.logs.validate.run."""
+    """Logs to accepted rows and quarantine; see crops.stages.logs.validate.run.
+
+    `fingerprint` is part of the cache key alone: with new logs or new code the task runs anew.
+    """
     from pathlib import Path
 
     from crops.config.validate import ValidateConfig

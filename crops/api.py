@@ -224,7 +224,7 @@ def knowledge(mined: Mined, llm: str, *, out: str | Path | None = None, **settin
     from crops.stages.logs import knowledge as stage
 
     made = Path(out) if out else mined.folder.path.with_name("knowledge")
-    stage.run(mined.logs.path, mined.folder.path, made, KnowledgeConfig.parse(settings), llm=llm)
+    stage.run(mined.folder.path, made, KnowledgeConfig.parse(settings), llm=llm)
     return made
 
 
@@ -242,7 +242,7 @@ def discriminate(
     made = _folder(out, "discriminate")
     texts = [Path(knowledge)] if knowledge else []
     config = DiscriminateConfig.parse(settings)
-    report = stage.run(mined.logs.path, mined.folder.path, made.path, config, knowledge=texts)
+    report = stage.whole(mined.logs.path, mined.folder.path, made.path, config, knowledge=texts)
     return Scored(folder=replace(made, notes=report.notes), mined=mined)
 
 
@@ -481,8 +481,8 @@ def _ranked(system: System, queries: list[str], catalogue: dict[str, str], k: in
     """int [Q, k]: rows of the catalogue, best first, -1 where there is none."""
     import numpy as np
 
+    from crops.evaluation import rank
     from crops.release import index
-    from crops.stages.learn import evaluate as stage
 
     ids, texts = list(catalogue), list(catalogue.values())
     if isinstance(system, Trained):
@@ -490,7 +490,7 @@ def _ranked(system: System, queries: list[str], catalogue: dict[str, str], k: in
         return index.exact(*vectors, k)[1]
     row = {doc_id: n for n, doc_id in enumerate(ids)}
     if system == "bm25":
-        return stage._bm25(queries, stage.Corpus(ids, texts, row), k)
+        return rank.bm25(queries, texts, k)
     if not callable(system):
         raise ConfigError(f"system is {system!r}, expected a trained encoder, 'bm25' or a function")
     ranked = np.full((len(queries), k), -1)

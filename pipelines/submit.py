@@ -45,7 +45,8 @@ def _fit(cfg: KubeflowConfig) -> Callable[..., Any]:
         image = cfg.images.get("train", images.TRAINING)
         job = cfg.train_job.model_dump_json()
 
-        def fit(*, checkpoints: Any, **given: Any) -> Any:  # the job keeps its own beside its samples
+        def fit(**given: Any) -> Any:
+            del given["checkpoints"]  # the job keeps its own beside its samples
             return train_job.train_job(**given, job=job, image=image, user=cfg.run_as_user)
 
         claim = {"claim": cfg.train_job.claim, "path": cfg.train_job.path}

@@ -1,7 +1,7 @@
 """The training pipeline: two logs to a gated, registered release. Wiring only.
 
 Mining is one query plan inside `augment`; what costs is parallel: per shard of the queries θ scores the
-pairs that it gates while the LLM answers for P3 (knowledge), the four systems are trained side by side, two
+pairs that it gates while the LLM answers for P3 (knowledge), the systems are trained side by side, two
 of them are exported and indexed.
 """
 
@@ -31,10 +31,7 @@ from components import (
     train,
     validate,
 )
-from crops.retriever import systems
-
-SYSTEMS = tuple(systems.SYSTEMS)
-
+from crops.retriever.systems import BASELINE, CHALLENGER, SYSTEMS
 
 Tune = Callable[[Iterable[dsl.PipelineTask]], None]
 
@@ -85,46 +82,39 @@ def build(fit: Callable[..., dsl.PipelineTask] = train.train, tune: Tune = lambd
             judge = theta.theta(logs=valid, candidates=mined, config=discriminate_config).outputs["out"]
             with dsl.ParallelFor(shards) as shard:
                 asked = knowledge.knowledge(
-                    logs=valid,
-                    candidates=mined,
-                    llm=llm,
-                    checkpoints=checkpoints,
-                    shard=shard,
-                    config=knowledge_config,
+                    candidates=mined, llm=llm, checkpoints=checkpoints, shard=shard, config=knowledge_config
                 )
                 rated = score.score(theta=judge, candidates=mined, shard=shard)
 
-            def shared() -> dict[str, dsl.Collected]:
-                """What all shards made; KFP wants a Collected of its own for each task that reads it."""
-                tasks = {"knowledge": asked, "scores": rated}
+            def collected(**tasks: dsl.PipelineTask) -> dict[str, dsl.Collected]:
+                """What a loop made; KFP wants a Collected of its own for each task that reads it."""
                 return {name: dsl.Collected(task.outputs["out"]) for name, task in tasks.items()}
 
+            shared = {"knowledge": asked, "scores": rated}
+
             scored = discriminate.discriminate(
-                logs=valid,
                 candidates=mined,
                 champion=held,
                 theta=judge,
                 source=raw,
                 config=discriminate_config,
-                **shared(),
+                **collected(**shared),
             ).outputs["out"]
             samples = label.label(scored=scored, source=raw, config=label_config).outputs["out"]
-            encoders = {
-                system: fit(
+            with dsl.ParallelFor(list(SYSTEMS)) as each:
+                fitted = fit(
                     samples=samples,
                     documents=mined,
-                    system=system,
+                    system=each,
                     checkpoints=checkpoints,
                     registry=registry,
                     config=train_config,
-                ).outputs["out"]
-                for system in SYSTEMS
-            }
+                )
             exported, indexed = {}, {}
-            for system in ("clicks", "crops"):
-                onnx = export.export(encoder=encoders[system], system=system, config=export_config).outputs[
-                    "out"
-                ]
+            for system in (BASELINE, CHALLENGER):
+                onnx = export.export(
+                    system=system, config=export_config, **collected(encoders=fitted)
+                ).outputs["out"]
                 exported[system] = onnx
                 indexed[system] = index.index(
                     exported=onnx, documents=mined, system=system, config=index_config
@@ -132,30 +122,32 @@ def build(fit: Callable[..., dsl.PipelineTask] = train.train, tune: Tune = lambd
             evaluated = evaluate.evaluate(
                 documents=mined,
                 tests=scored,
-                logs=valid,
                 source=raw,
                 champion=held,
                 config=evaluate_config,
-                **encoders,
+                **collected(encoders=fitted),
             ).outputs["out"]
             common = {"documents": mined, "samples": samples, "evaluated": evaluated, "registry": registry}
             first = baseline.baseline(
-                exported=exported["clicks"],
-                indexed=indexed["clicks"],
+                exported=exported[BASELINE],
+                indexed=indexed[BASELINE],
                 champion=held,
                 config=register_config,
                 **common,
-            ).outputs["out"]
-            verdict = gate.gate(
-                evaluated=evaluated,
-                exported=exported["crops"],
-                indexed=indexed["crops"],
-                baseline=first,
-                config=gate_config,
-            ).outputs["out"]
+            )
+            verdict = (
+                gate.gate(
+                    evaluated=evaluated,
+                    exported=exported[CHALLENGER],
+                    indexed=indexed[CHALLENGER],
+                    config=gate_config,
+                )
+                .after(first)  # the challenger is registered behind the version that may become champion
+                .outputs["out"]
+            )
             release = register.register(
-                exported=exported["crops"],
-                indexed=indexed["crops"],
+                exported=exported[CHALLENGER],
+                indexed=indexed[CHALLENGER],
                 verdict=verdict,
                 config=register_config,
                 **common,
@@ -169,15 +161,14 @@ def build(fit: Callable[..., dsl.PipelineTask] = train.train, tune: Tune = lambd
                 theta=judge,
                 discriminate=scored,
                 label=samples,
-                exported=exported["crops"],
-                indexed=indexed["crops"],
+                exported=exported[CHALLENGER],
+                indexed=indexed[CHALLENGER],
                 evaluated=evaluated,
-                baseline=first,
+                baseline=first.outputs["out"],
                 gate=verdict,
                 register=release,
                 config=report_config,
-                **shared(),
-                **encoders,
+                **collected(encoders=fitted, **shared),
             )
         tune(pipeline_context.Pipeline.get_default_pipeline().tasks.values())
 

@@ -7,10 +7,11 @@ import click
 from tqdm import tqdm
 
 from crops.cli.mine import TRUTH
-from crops.cli.support import EXISTING, config_option, out_option, show
+from crops.cli.support import EXISTING, config_option, out_option, show, unread
 from crops.config.all import Config
 from crops.errors import InputError
-from crops.retriever import ablations, systems
+from crops.evaluation.claims import TABLES
+from crops.retriever import systems
 from crops.stages.base import StageReport
 
 SYSTEMS = tuple(systems.SYSTEMS)
@@ -24,7 +25,7 @@ DOCUMENTS = click.option("--documents", type=EXISTING, required=True, help="What
 @click.option(
     "--system",
     type=click.Choice(SYSTEMS),
-    default="crops",
+    default=systems.CHALLENGER,
     show_default=True,
     help="clicks: the baseline; crops: the hierarchy chosen from the log; crops_paper: anchors >= 1.",
 )
@@ -114,7 +115,7 @@ def _systems(_ctx: click.Context, _param: click.Parameter, pairs: tuple[str, ...
     metavar="NAME=DIR",
     help="A trained system; repeat it.",
 )
-@click.option("--logs", type=EXISTING, default=None, help="The accepted tables.")
+@unread("--logs")
 @click.option("--champion", type=EXISTING, default=None, help="Folder of the champion release.")
 @TRUTH
 @config_option
@@ -123,7 +124,6 @@ def evaluate(
     tests: Path,
     out: Path,
     systems: dict[str, Path],
-    logs: Path | None,
     champion: Path | None,
     truth: Path | None,
     config: Config,
@@ -135,9 +135,7 @@ def evaluate(
 
     started_s = time.monotonic()
     section = config.section("evaluate")
-    report = stage.run(
-        documents, tests, out, section, systems=systems, logs=logs, truth=truth, champion=champion
-    )
+    report = stage.run(documents, tests, out, section, systems=systems, truth=truth, champion=champion)
     show("evaluate", started_s, report, out)
 
 
@@ -160,7 +158,7 @@ def evaluate(
     "--table",
     "tables",
     multiple=True,
-    type=click.Choice(list(ablations.TABLES)),
+    type=click.Choice(list(TABLES)),
     help="Only this table; repeat it. Default: all.",
 )
 @click.option(
@@ -186,7 +184,7 @@ def ablate(
     started_s = time.monotonic()
     if seeds is not None:
         config = config.with_value("ablate", "seeds", seeds)
-    report = stage.run(logs, out, config, tables=tables or tuple(ablations.TABLES), llm=llm, say=_line)
+    report = stage.run(logs, out, config, tables=tables or tuple(TABLES), llm=llm, say=_line)
     show("ablate", started_s, report, out)
 
 

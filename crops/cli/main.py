@@ -12,6 +12,8 @@ VERBS = {
     "validate": ("crops.cli.data", "check the logs: Data Docs, accepted rows, quarantine"),
     "augment": ("crops.cli.mine", "mine positives from clicks, reformulations and the feed; test sets"),
     "knowledge": ("crops.cli.mine", "ask an LLM for descriptions of videos that would answer the query"),
+    "theta": ("crops.cli.mine", "train and calibrate the discriminator θ: the first half of discriminate"),
+    "score": ("crops.cli.mine", "score the pairs that θ gates, or a shard of them: the second half of it"),
     "discriminate": ("crops.cli.mine", "train and calibrate the discriminator, score and gate the pairs"),
     "label": ("crops.cli.mine", "grade every sample 0..5, measure the ladder, choose the hierarchy"),
     "train": ("crops.cli.fit", "train one system of the dual encoder"),

@@ -1,11 +1,11 @@
-"""Verbs from logs to graded samples: augment, knowledge, discriminate, label."""
+"""Verbs from logs to graded samples: augment, knowledge, theta, score, discriminate, label."""
 
 import time
 from pathlib import Path
 
 import click
 
-from crops.cli.support import EXISTING, config_option, out_option, show
+from crops.cli.support import EXISTING, config_option, out_option, show, unread
 from crops.config.all import Config
 from crops.config.base import ENGINES
 from crops.stages.base import Shard
@@ -20,6 +20,13 @@ TRUTH = click.option(
     default=None,
     help="Folder with the table relevance, where somebody knows it: only reported beside the "
     "estimates, never learnt from.",
+)
+SHARD = click.option(
+    "--shard",
+    default="0/1",
+    show_default=True,
+    metavar="I/N",
+    help="Only this part of the queries, for several machines.",
 )
 
 
@@ -41,21 +48,15 @@ def augment(logs: Path, out: Path, engine: str | None, config: Config) -> None:
 
 
 @click.command()
-@LOGS
+@unread("--logs")
 @CANDIDATES
 @out_option
 @click.option(
     "--llm", default=None, help="OpenAI-compatible URL, or `local`: the small real LLM (extra `llm`)."
 )
-@click.option(
-    "--shard",
-    default="0/1",
-    show_default=True,
-    metavar="I/N",
-    help="Only this part of the queries, for several machines.",
-)
+@SHARD
 @config_option
-def knowledge(logs: Path, candidates: Path, out: Path, llm: str | None, shard: str, config: Config) -> None:
+def knowledge(candidates: Path, out: Path, llm: str | None, shard: str, config: Config) -> None:
     """Ask an LLM, one shot, for descriptions of other videos that would answer the query.
 
     Answers are cached by content: started again, it asks nothing twice. Shared by four machines, each says
@@ -68,7 +69,7 @@ def knowledge(logs: Path, candidates: Path, out: Path, llm: str | None, shard: s
     show(
         "knowledge",
         started_s,
-        stage.run(logs, candidates, out, config.section("knowledge"), llm=llm, shard=part),
+        stage.run(candidates, out, config.section("knowledge"), llm=llm, shard=part),
         out,
     )
 
@@ -77,6 +78,45 @@ def knowledge(logs: Path, candidates: Path, out: Path, llm: str | None, shard: s
 @LOGS
 @CANDIDATES
 @out_option
+@config_option
+def theta(logs: Path, candidates: Path, out: Path, config: Config) -> None:
+    """Train the discriminator θ on the log's own judgements and calibrate it; the first half of `crops
+    discriminate`.
+    """
+    from crops.stages.learn import theta as stage
+
+    started_s = time.monotonic()
+    show("theta", started_s, stage.run(logs, candidates, out, config.section("discriminate")), out)
+
+
+@click.command()
+@click.option("--theta", "judge", type=EXISTING, required=True, help="What `crops theta` wrote.")
+@CANDIDATES
+@out_option
+@SHARD
+def score(judge: Path, candidates: Path, out: Path, shard: str) -> None:
+    """Score the pairs that θ gates, or on each of several machines a part of them (--shard 0/4 … 3/4, each
+    with an --out of its own); `crops discriminate` takes all of them.
+    """
+    from crops.stages.learn import score as stage
+
+    started_s = time.monotonic()
+    show("score", started_s, stage.run(judge, candidates, out, shard=Shard.parse(shard)), out)
+
+
+@click.command()
+@LOGS
+@CANDIDATES
+@out_option
+@click.option(
+    "--theta", "judge", type=EXISTING, default=None, help="What `crops theta` wrote. Default: trained now."
+)
+@click.option(
+    "--scores",
+    type=EXISTING,
+    multiple=True,
+    help="What `crops score` wrote; repeat it for each shard. Default: scored now.",
+)
 @click.option(
     "--knowledge",
     type=EXISTING,
@@ -95,6 +135,8 @@ def discriminate(
     logs: Path,
     candidates: Path,
     out: Path,
+    judge: Path | None,
+    scores: tuple[Path, ...],
     knowledge: tuple[Path, ...],
     champion: Path | None,
     truth: Path | None,
@@ -104,8 +146,17 @@ def discriminate(
     from crops.stages.learn import discriminate as stage
 
     started_s = time.monotonic()
-    section = config.section("discriminate")
-    report = stage.run(logs, candidates, out, section, knowledge=knowledge, champion=champion, truth=truth)
+    report = stage.whole(
+        logs,
+        candidates,
+        out,
+        config.section("discriminate"),
+        theta=judge,
+        scores=scores,
+        knowledge=knowledge,
+        champion=champion,
+        truth=truth,
+    )
     show("discriminate", started_s, report, out)
 
 

@@ -27,11 +27,11 @@ class Verbs(click.Group):
         super().__init__(*args, **kwargs)
         self.lazy_verbs = verbs
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, _ctx: click.Context) -> list[str]:
         """In the order of the pipeline, which is the order to read them in."""
         return list(self.lazy_verbs)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, _ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The verb's command, from its module."""
         if cmd_name not in self.lazy_verbs:
             return None
@@ -40,7 +40,7 @@ class Verbs(click.Group):
         command: click.Command = getattr(importlib.import_module(module), name)
         return command
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """One line a verb, without importing it."""
         with formatter.section("Verbs, in the order of the pipeline"):
             formatter.write_dl([(name, line) for name, (_, line) in self.lazy_verbs.items()])
@@ -73,6 +73,11 @@ def out_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option(
         "--out", type=FOLDER, required=True, help="Folder to write; it appears only when it is whole."
     )(command)
+
+
+def unread(name: str) -> Callable[..., Any]:
+    """An option that older command lines hold and that nothing reads any more; hidden, and still accepted."""
+    return click.option(name, expose_value=False, hidden=True, help="Not read any more.")
 
 
 def show(verb: str, started_s: float, report: StageReport, out: Path | str) -> None:

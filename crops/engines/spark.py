@@ -85,7 +85,7 @@ class SparkWarehouse(Warehouse):
         self._frame(expr).write.parquet(folder)
         return self._named(self.session.read.parquet(folder))
 
-    def put(self, rows: pa.Table, name: str) -> ir.Table:
+    def put(self, rows: pa.Table, name: str) -> ir.Table:  # noqa: ARG002
         """See Warehouse.put; for small tables, they pass through the driver."""
         return self._named(self.session.createDataFrame(rows))
 

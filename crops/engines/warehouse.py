@@ -38,13 +38,13 @@ class Warehouse(ABC):
     def drop(self, table: ir.Table) -> None:
         """Gives back what a table of `keep` takes; it must not be used again."""
 
-    def parts(self, rows: int) -> int:
+    def parts(self, rows: int) -> int:  # noqa: ARG002
         """Into how many parts work on `rows` rows is cut, so that each fits into memory; 1: the engine does
         that itself.
         """
         return 1
 
-    def split(self, exprs: list[ir.Table], name: str, *, parts: int) -> list[ir.Table]:
+    def split(self, exprs: list[ir.Table], name: str, *, parts: int) -> list[ir.Table]:  # noqa: ARG002
         """Runs `exprs` one after another and returns their rows as `parts` tables, by their column `part` (0
         to parts - 1).
 

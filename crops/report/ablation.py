@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from crops.evaluation.claims import TABLES
 from crops.report import charts
-from crops.retriever.ablations import TABLES
 
 Json = dict[str, Any]
 # Where truth is known, reformulations are judged by it; otherwise as they came.

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from crops.report import charts
+from crops.retriever.systems import BASELINE, CHALLENGER, SHOWN
 
 Json = dict[str, Any]
 
@@ -20,7 +21,6 @@ SETS = {
 }
 # The first of these that the log offers is the headline.
 HEADLINE = ("truth", "qr_relevant", "qr_raw")
-SYSTEMS = ("bm25", "champion", "clicks", "crops_no_knowledge", "crops_paper", "crops")
 
 
 def render(report: Json, parts: Json, *, title: str, examples: int, simulated: bool) -> str:
@@ -28,7 +28,7 @@ def render(report: Json, parts: Json, *, title: str, examples: int, simulated: b
     import jinja2
     from markupsafe import Markup
 
-    systems = [s for s in SYSTEMS if any(s in (row or {}) for row in report["recall_at_100"].values())]
+    systems = [s for s in SHOWN if any(s in (row or {}) for row in report["recall_at_100"].values())]
     drawn = {
         "recall_chart": _recall(report, systems),
         "reliability": _reliability(parts["discriminate"]),
@@ -61,7 +61,7 @@ def render(report: Json, parts: Json, *, title: str, examples: int, simulated: b
 
 def _headline(report: Json, gate: Json) -> Json | None:
     """Challenger against what it was held against, on the most telling set there is."""
-    ours, theirs = gate.get("challenger", "crops"), gate.get("champion", "clicks")
+    ours, theirs = gate.get("challenger", CHALLENGER), gate.get("champion", BASELINE)
     for name in HEADLINE:
         row = report["recall_at_100"].get(name) or {}
         if ours in row and theirs in row:

@@ -1,15 +1,13 @@
-"""The paper's Tables 3 and 4 and its open questions, as systems and settings that change one thing at a
-time.
-"""
+"""The rows of crops.evaluation.claims as systems and settings that change one thing at a time."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from crops.perspectives import CLICK, EXPOSED, FEED, FILTERED, PAPER, REFORMULATION, STAGES, Perspective
-from crops.retriever.systems import SYSTEMS, System
+from crops.retriever.systems import BASELINE, CHALLENGER, SYSTEMS, System
 
-FULL = "all perspectives"
+FULL = "all perspectives"  # as in crops.evaluation.claims
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,32 +17,6 @@ class Variant:
     system: System
     says: str
     changes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
-    """`row` minus `against`, as the paper has it in points of recall@100 (CT, QR); None where the paper is
-    silent.
-    """
-
-    row: str
-    against: str
-    says: str
-    paper_ct: float | None = None
-    paper_qr: float | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Table:
-    """Rows in the order to read them, the paper's recall@100 (CT, QR) in % where it has the row, and what
-    they are to show.
-    """
-
-    title: str
-    rows: tuple[str, ...]
-    claims: tuple[Claim, ...] = ()
-    paper: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    hours: Mapping[str, float] = field(default_factory=dict)
 
 
 def variants(anchors_from: str | None) -> dict[str, Variant]:
@@ -57,8 +29,8 @@ def variants(anchors_from: str | None) -> dict[str, Variant]:
         seen = [p.name for p in PAPER[: PAPER.index(last) + 1]]
         return System("h_infonce", anchors_from=anchors_from, only=(*seen, *STAGES))
 
-    found = {
-        "clicks": Variant(system=SYSTEMS["clicks"], says="P0 only, InfoNCE: the baseline"),
+    return {
+        BASELINE: Variant(system=SYSTEMS[BASELINE], says="P0 only, InfoNCE: the baseline"),
         "+ reformulation": Variant(system=upto(REFORMULATION), says="P0 and P1"),
         "+ feed": Variant(system=upto(FEED), says="P0, P1 and P2"),
         FULL: Variant(system=full, says="P0 to P3, graded, H-InfoNCE"),
@@ -86,7 +58,7 @@ def variants(anchors_from: str | None) -> dict[str, Variant]:
             for p in (FILTERED, EXPOSED, CLICK)
         },
         "chosen by the log": Variant(
-            system=SYSTEMS["crops"], says="the ladder's candidates, validation where it is close"
+            system=SYSTEMS[CHALLENGER], says="the ladder's candidates, validation where it is close"
         ),
         **{
             f"window {n} s": Variant(system=full, says="of P1", changes={"augment": {"window_s": n}})
@@ -103,87 +75,3 @@ def variants(anchors_from: str | None) -> dict[str, Variant]:
             system=full, says="LLM answers kept by θ > α", changes={"discriminate": {"gate_knowledge": True}}
         ),
     }
-    return found
-
-
-TABLES = {
-    "perspectives": Table(
-        title="Perspectives and labels (the paper's Table 3)",
-        rows=("clicks", "+ reformulation", "+ feed", FULL, "binary labels", "reformulation at 4"),
-        paper={
-            "clicks": (59.6, 33.0),
-            "+ reformulation": (63.3, 36.1),
-            "+ feed": (65.7, 37.4),
-            FULL: (69.1, 40.1),
-            "binary labels": (59.9, 32.1),
-            "reformulation at 4": (67.1, 38.4),
-        },
-        claims=(
-            Claim(
-                row="+ reformulation", against="clicks", says="reformulations add", paper_ct=3.7, paper_qr=3.1
-            ),
-            Claim(row="+ feed", against="+ reformulation", says="the feed adds", paper_ct=2.4, paper_qr=1.3),
-            Claim(row=FULL, against="+ feed", says="knowledge adds", paper_ct=3.4, paper_qr=2.7),
-            Claim(
-                row="binary labels", against=FULL, says="binary labels collapse", paper_ct=-9.2, paper_qr=-8.0
-            ),
-            Claim(
-                row="reformulation at 4",
-                against=FULL,
-                says="reformulation belongs above click",
-                paper_ct=-2.0,
-                paper_qr=-1.7,
-            ),
-        ),
-    ),
-    "losses": Table(
-        title="Losses (the paper's Table 4)",
-        rows=("one anchor a pass", "softmax-ce", FULL),
-        paper={"one anchor a pass": (67.8, 38.9), "softmax-ce": (65.3, 37.8), FULL: (69.1, 40.1)},
-        hours={"one anchor a pass": 178, "softmax-ce": 89, FULL: 88},
-        claims=(
-            Claim(
-                row="one anchor a pass",
-                against=FULL,
-                says="each anchor apart is worse",
-                paper_ct=-1.3,
-                paper_qr=-1.2,
-            ),
-            Claim(
-                row="softmax-ce",
-                against=FULL,
-                says="higher labels as rivals are worse",
-                paper_ct=-3.8,
-                paper_qr=-2.3,
-            ),
-        ),
-    ),
-    "hierarchy": Table(
-        title="Which labels are anchors",
-        rows=("anchors >= 1", "anchors >= 3", "anchors >= 4", "binary labels", "chosen by the log"),
-        claims=tuple(
-            Claim(row="chosen by the log", against=name, says=f"the choice against {name}")
-            for name in ("anchors >= 1", "anchors >= 3", "anchors >= 4", "binary labels")
-        ),
-    ),
-    "window": Table(
-        title="Window of reformulations (the paper: 90 s)",
-        rows=("window 30 s", "window 60 s", FULL, "window 180 s"),
-        claims=tuple(
-            Claim(row=f"window {n} s", against=FULL, says=f"{n} s against 90 s") for n in (30, 60, 180)
-        ),
-    ),
-    "alpha": Table(
-        title="Threshold of θ (the paper: 0.6)",
-        rows=("α 0.5", FULL, "α 0.7", "α 0.8", "α per query"),
-        claims=tuple(
-            Claim(row=name, against=FULL, says=f"{name} against 0.6")
-            for name in ("α 0.5", "α 0.7", "α 0.8", "α per query")
-        ),
-    ),
-    "answers": Table(
-        title="Rejection of LLM answers by θ",
-        rows=(FULL, "θ rejects answers"),
-        claims=(Claim(row="θ rejects answers", against=FULL, says="θ on the LLM's answers"),),
-    ),
-}

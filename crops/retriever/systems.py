@@ -21,13 +21,15 @@ class System:
     hides: tuple[str, ...] = ()
 
 
-BASELINE, CHALLENGER = "clicks", "crops"
+BM25, CHAMPION, BASELINE, CHALLENGER = "bm25", "champion", "clicks", "crops"
 SYSTEMS = {
     BASELINE: System("info_nce", anchors_from=CLICK.name, only=(CLICK.name, *STAGES)),
     CHALLENGER: System(),
     "crops_paper": System("h_infonce", anchors_from=FILTERED.name),
     "crops_no_knowledge": System(hides=(KNOWLEDGE.name,)),
 }
+# In the order of the report: what it is measured against, then the variants, then the challenger.
+SHOWN = (BM25, CHAMPION, BASELINE, *reversed([name for name in SYSTEMS if name != BASELINE]))
 
 
 def visible(

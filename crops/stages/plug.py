@@ -4,7 +4,7 @@ tables.
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,11 @@ def graded(source: str | Path) -> Path | None:
     None.
     """
     return optional(Path(source) / "truth") or optional(Path(source) / "judgements")
+
+
+def systems(folders: Iterable[str | Path]) -> dict[str, Path]:
+    """What training wrote, by the system that each folder says it holds."""
+    return {artifacts.read_json(Path(f) / "train.json")["system"]: Path(f) for f in folders}
 
 
 def below(root: str, name: str) -> Path | None:

@@ -1,30 +1,30 @@
 """What all stages wrote to report.json and report.html."""
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from crops.config.report import ReportConfig
 from crops.mining import knowledge
 from crops.report import page
-from crops.retriever import systems
+from crops.stages import plug
 from crops.stages.base import StageReport
 from crops.stages.plug import STAGE_FILE
 from crops.tables import artifacts
 
-SYSTEMS = tuple(systems.SYSTEMS)
 FROM_METRICS = ("recall_at_100", "recall_at_20", "ndcg_at_4", "intervals", "counts")
 
 
 def run(
     folders: Mapping[str, str], out: Path, cfg: ReportConfig, *, shards: Mapping[str, Sequence[str]]
 ) -> StageReport:
-    """`folders`: by stage, system or `source` (the raw logs), what that stage wrote; `shards`: those of
-    knowledge and score.
+    """`folders`: by stage or `source` (the raw logs), what that stage wrote; `shards`: those of knowledge,
+    score and train (a system each).
     """
     paths = {name: Path(folder) for name, folder in folders.items()}
     parts_of = {name: [Path(folder) for folder in found] for name, found in shards.items()}
-    every = [*(p for n, p in paths.items() if n != "source"), *parts_of["knowledge"], *parts_of["score"]]
+    every = [*(p for n, p in paths.items() if n != "source"), *chain.from_iterable(parts_of.values())]
     measured = [artifacts.read_json(p / STAGE_FILE) for p in every if (p / STAGE_FILE).exists()]
     metrics = artifacts.read_json(paths["evaluated"] / "metrics.json")
     label = artifacts.read_json(paths["label"] / "label.json")
@@ -41,7 +41,7 @@ def run(
     parts: dict[str, Any] = {n: _json(paths[n] / f"{n}.json") for n in ("augment", "discriminate")}
     parts["knowledge"] = knowledge.merged([_json(p / "knowledge.json") for p in parts_of["knowledge"]])
     parts |= {"evaluate": metrics, "label": label, "gate": verdict, "stages": measured}
-    parts["train"] = {s: _json(paths[s] / "train.json") for s in SYSTEMS}
+    parts["train"] = {name: _json(p / "train.json") for name, p in plug.systems(parts_of["train"]).items()}
     parts["notes"] = [f"{entry['stage']}: {note}" for entry in measured for note in entry["notes"]]
     simulated = (paths["source"] / "world.json").exists()
     html = page.render(report, parts, title=cfg.title, examples=cfg.examples, simulated=simulated)

@@ -94,7 +94,7 @@ def _optional(table: Table, cfg: ValidateConfig) -> list[Check]:
     ]
 
 
-def _videos(cfg: ValidateConfig) -> list[Check]:
+def _videos(_cfg: ValidateConfig) -> list[Check]:
     return [
         *map(not_null, ("video_id", "caption", "keywords", "cover_text", "related_queries")),
         # The catalogue's fault, not the log's: nothing can be retrieved by it, and it does not end the run.

@@ -21,7 +21,7 @@ FILES = sorted(
     p for p in Path(components.__file__).parent.glob("*.py") if p.stem not in {"__init__", "images"}
 )
 JOB = '{"namespace": "a-job", "claim": "shared", "path": "/shared"}'
-SEEN_AS = {"shard": "index=1, count=3", "job": "namespace='a-job'", "user": "10001"}
+SEEN_AS = {"shard": "index=1, count=3", "job": "namespace='a-job'", "user": "10001", "system": "clicks"}
 
 
 def test_each_component_is_short_and_imports_only_stages_and_configs_inside():
@@ -83,6 +83,7 @@ def test_each_component_calls_its_stage_with_what_it_was_given(name, tmp_path, m
         "deploy_config": "{}",
         "register_config": "{}",
         "shard": "1/3",
+        "system": "clicks",
         "job": JOB,
         "user": "10001",
     }
@@ -99,6 +100,7 @@ def test_each_component_calls_its_stage_with_what_it_was_given(name, tmp_path, m
         (place / "truth").mkdir(parents=True)
         (place / "truth/some.json").write_text("{}")
         (place / "some.json").write_text("{}")
+        (place / "train.json").write_text('{"system": "clicks"}')
         artifact = SimpleNamespace(path=str(place))
         text = texts.get(parameter, f"a-{parameter}")
         many = typing.get_origin(typing.get_args(kind)[0]) is list if typing.get_args(kind) else False
@@ -118,7 +120,6 @@ def test_each_component_calls_its_stage_with_what_it_was_given(name, tmp_path, m
         "deploy_config",
         "register_config",
         "fingerprint",
-        "baseline",
     }:
         passed = (str(tmp_path / parameter), f"a-{parameter}", SEEN_AS.get(parameter, "\0"))
         assert any(each in value for value in values for each in passed), f"{name} drops {parameter}"

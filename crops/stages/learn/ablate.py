@@ -19,12 +19,13 @@ from tqdm import tqdm
 from crops import perspectives
 from crops.config.all import Config
 from crops.config.base import StageConfig
+from crops.evaluation import comparison as comparisons
+from crops.evaluation.claims import TABLES
 from crops.report import ablation as page
 from crops.retriever import ablations
-from crops.retriever.ablations import TABLES, Variant
+from crops.retriever.ablations import Variant
 from crops.services import world_llm
 from crops.stages.base import StageReport
-from crops.stages.learn import comparison as comparisons
 from crops.stages.learn import discriminate, evaluate, label, score, theta, train
 from crops.stages.logs import augment, knowledge, validate
 from crops.stages.plug import STAGE_FILE
@@ -109,7 +110,7 @@ def run(
                 trained[seed][name] = _trained(shop, base, config, name, every[name], seed)
                 bar.update()
     measured = {seed: _measured(shop, base, plain, config, folders) for seed, folders in trained.items()}
-    rows = {name: _row(name, every[name], [trained[seed][name] for seed in trained]) for name in names}
+    rows = {name: _row(every[name], [trained[seed][name] for seed in trained]) for name in names}
     found = comparisons.compared(
         [pq.read_table(folder / "per_query.parquet").to_pandas() for folder in measured.values()], tables
     )
@@ -137,7 +138,7 @@ def _base(shop: Workshop, logs: Path, config: Config, llm: str | None) -> Base:
         "knowledge",
         (mined,),
         f"{'llm' if llm else 'none'} {sections['knowledge'].model_dump_json()}",
-        lambda out: knowledge.run(valid, mined, out, sections["knowledge"], llm=llm, cache=answers),
+        lambda out: knowledge.run(mined, out, sections["knowledge"], llm=llm, cache=answers),
     )
     judge = shop.made(
         "theta",
@@ -159,7 +160,6 @@ def _scored(shop: Workshop, base: Base, config: Config, variant: Variant) -> Pat
         (base.valid, mined, base.known, base.theta),
         gating,
         lambda out: discriminate.run(
-            base.valid,
             mined,
             out,
             gating,
@@ -205,7 +205,7 @@ def _changed(settings: Any, variant: Variant, section: str) -> Any:
     return type(settings).model_validate(values)
 
 
-def _row(name: str, variant: Variant, folders: Sequence[Path]) -> dict[str, Any]:
+def _row(variant: Variant, folders: Sequence[Path]) -> dict[str, Any]:
     """What the trainings of one row took: means over its seeds."""
     trainings = [artifacts.read_json(folder / "train.json") for folder in folders]
     stages = [artifacts.read_json(folder / STAGE_FILE) for folder in folders]

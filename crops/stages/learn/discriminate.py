@@ -1,5 +1,6 @@
-"""Scores the pairs with θ and decides which are kept; trains θ first where it is not given."""
+"""Decides by θ which pairs are kept; the ladder's sample of the other pairs is scored on the way."""
 
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from crops import perspectives
 from crops.config.discriminate import DiscriminateConfig
 from crops.discriminator import joined, model
 from crops.stages.base import StageReport
+from crops.stages.learn import score
 from crops.stages.learn import theta as thetas
 from crops.tables import artifacts, grades, records
 
@@ -21,32 +23,27 @@ Embed = Callable[[list[str]], np.ndarray]
 
 
 def run(
-    logs: Path,
     candidates: Path,
     out: Path,
     cfg: DiscriminateConfig,
     *,
+    theta: Path,
+    scores: Sequence[Path] = (),
     knowledge: Sequence[Path] = (),
     champion: Path | None = None,
     truth: Path | None = None,
-    theta: Path | None = None,
-    scores: Sequence[Path] = (),
 ) -> StageReport:
     """Writes scored, knowledge, test_qr (gated), theta/ and discriminate.json; `truth` is only reported.
 
-    `knowledge`: what the stage of this name wrote, a folder per shard.
-
-    `theta`, `scores`: what the stages of these names wrote; what they do not hold is made here, with the same
-    result but for rounding, as other batches are padded otherwise.
+    `theta`: what the stage of this name wrote; `scores`, `knowledge`: what those stages wrote, a folder per
+    shard. Pairs that `scores` does not hold are scored here, with the same result but for rounding, because
+    other batches are padded otherwise.
     """
     texts = artifacts.texts(candidates)
     known = _known(knowledge)
     rows = _rows(candidates, known, texts)
     synthetic = dict(zip(known["doc_id"].to_pylist(), known["text"].to_pylist(), strict=True))
-    if theta:
-        judge, dual, about = thetas.load(theta)
-    else:
-        judge, dual, about = thetas.fit(logs, candidates, texts, cfg)
+    judge, dual, facts = thetas.load(theta)
     _score(rows, judge, {**texts, **synthetic}, cfg, known=_scores(scores))
     similarity, how = _similarity(rows, champion, cfg)
     _decide(rows, similarity, cfg)
@@ -54,22 +51,43 @@ def run(
     test = test.filter(pa.array([d in texts for d in test["video_id"].to_pylist()], pa.bool_()))
     test_theta = judge.theta(test["query"].to_pylist(), [texts[d] for d in test["video_id"].to_pylist()])
     test_theta = judge.calibration.shifted(test_theta, perspectives.REFORMULATION.name)
-    report = {**about, "alpha": cfg.alpha, "beta": cfg.beta, "similarity": how, **_tables(rows, truth, cfg)}
+    report = {**facts, "alpha": cfg.alpha, "beta": cfg.beta, "similarity": how, **_tables(rows, truth, cfg)}
     ordered = rows.sort_values(["query", "doc_id", "perspective", "later_query"], ignore_index=True)
     with artifacts.replacing(out) as folder:
         artifacts.write(folder, records.SCORED, pa.Table.from_pandas(ordered, preserve_index=False))
         artifacts.write(folder, records.KNOWLEDGE, known)
         artifacts.write(folder, records.TEST_QR, test.filter(pa.array(test_theta > cfg.alpha)))
         (folder / "theta").mkdir()
-        thetas.save(folder / "theta", judge, dual, about)
+        thetas.save(folder / "theta", judge, dual, facts)
         artifacts.write_json(folder / "discriminate.json", report)
     numbers = {
         f"kept_{p}": int(rows.loc[rows["perspective"] == p, "kept"].sum())
         for p in perspectives.names(positive=True)
     }
     return StageReport(
-        numbers={"pairs": len(rows), **numbers, "auc": about["auc"], "ece": about["ece"]}, notes=(how,)
+        numbers={"pairs": len(rows), **numbers, "auc": facts["auc"], "ece": facts["ece"]}, notes=(how,)
     )
+
+
+def whole(
+    logs: Path,
+    candidates: Path,
+    out: Path,
+    cfg: DiscriminateConfig,
+    *,
+    theta: Path | None = None,
+    scores: Sequence[Path] = (),
+    **given: Any,
+) -> StageReport:
+    """`run` after the stages before it, as far as what they write is not given: θ trained, pairs scored."""
+    with tempfile.TemporaryDirectory(prefix=".theta-", dir=out.absolute().parent) as folder:
+        if theta is None:
+            theta = Path(folder, "theta")
+            thetas.run(logs, candidates, theta, cfg)
+        if not scores:
+            scores = [Path(folder, "scores")]
+            score.run(theta, candidates, scores[0])
+        return run(candidates, out, cfg, theta=theta, scores=scores, **given)
 
 
 def _known(shards: Sequence[Path]) -> pa.Table:

@@ -55,7 +55,7 @@ def run(
     out: Path,
     cfg: TrainConfig,
     *,
-    system: str = "crops",
+    system: str = systems.CHALLENGER,
     checkpoints: Path | None = None,
     log: train.Log | None = None,
     tracking: str | None = None,

@@ -19,7 +19,6 @@ from crops.tables import artifacts, records
 
 
 def run(
-    logs: Path,
     candidates: Path,
     out: Path,
     cfg: KnowledgeConfig,

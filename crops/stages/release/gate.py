@@ -12,6 +12,7 @@ from crops.config.gate import GateConfig
 from crops.errors import InputError
 from crops.evaluation import metrics as evaluation
 from crops.release import layout
+from crops.retriever.systems import BASELINE, CHALLENGER, CHAMPION
 from crops.stages.base import StageReport
 from crops.tables import artifacts
 
@@ -26,7 +27,7 @@ def run(
     *,
     export: Path,
     index: Path,
-    challenger: str = "crops",
+    challenger: str = CHALLENGER,
     champion: str | None = None,
 ) -> StageReport:
     """Writes verdict.json. `champion`: a system of the evaluation; None: `champion` where it was measured,
@@ -40,7 +41,7 @@ def run(
         key: {q: (value + at_20[key][q]) / 2 for q, value in found.items()} for key, found in values.items()
     }
     known = {system for _set, system in values}
-    against = champion or ("champion" if "champion" in known else "clicks")
+    against = champion or (CHAMPION if CHAMPION in known else BASELINE)
     for system in (challenger, against):
         if system not in known:
             raise InputError(

@@ -75,7 +75,7 @@ def _run(name):
         out = next(a for a in reversed(args) if isinstance(a, Path))  # a config may stand behind it
         with artifacts.replacing(out) as folder:
             for file_name, value in FILES.get(name, {"some.json": {}}).items():
-                artifacts.write_json(folder / file_name, value)
+                artifacts.write_json(folder / file_name, {"system": kwargs.get("system"), **value})
         return StageReport(numbers={"rows": 3}, notes=("a stub note",) if name == "augment" else ())
 
     return run

@@ -125,7 +125,10 @@ def chain(tmp_path_factory):
 
 
 def run(root, out, cfg=CFG, **more):
-    return discriminate.run(root / "logs", root / "mined", out, cfg, **more)
+    if "theta" not in more:
+        more["theta"] = out.with_name(f"{out.name}-theta")
+        theta.run(root / "logs", root / "mined", more["theta"], cfg)
+    return discriminate.run(root / "mined", out, cfg, **more)
 
 
 def scored(folder):
@@ -171,7 +174,7 @@ def test_thresholds_count_pairs_against_truth(chain):
 
 
 def test_as_tasks_of_their_own_theta_and_scores_give_the_same_tables(chain, tmp_path):
-    """The pipeline trains θ and scores P1 and P2 in tasks of their own; the verb does all of it at once."""
+    """The pipeline scores P1 and P2 in tasks of their own; without them the stage scores all pairs itself."""
     theta.run(chain / "logs", chain / "mined", tmp_path / "theta", CFG)
     parts = [tmp_path / name for name in ("reformulation", "feed-0", "feed-1")]
     score.run(tmp_path / "theta", chain / "mined", parts[0], perspective="reformulation")

@@ -12,6 +12,7 @@ import pytrec_eval
 from crops.config.evaluate import EvaluateConfig
 from crops.config.export import ExportConfig
 from crops.errors import InputError
+from crops.evaluation import sets, trial
 from crops.retriever import encoder as encoders
 from crops.stages.learn import evaluate
 from crops.stages.release import export
@@ -48,7 +49,7 @@ def test_every_set_and_system_is_there(chain):
     names = {"bm25", *SYSTEMS, "champion"}
     for measure in ("recall_at_20", "recall_at_100"):
         assert {name: set(found) for name, found in metrics[measure].items()} == dict.fromkeys(
-            evaluate.SETS, names
+            sets.SETS, names
         )
     assert (
         set(metrics["ndcg_at_4"])
@@ -129,11 +130,11 @@ def test_clicked_pairs_found_by_hand_apart_by_relevance():
     """
     clicked, grades = {"a": {1, 2}, "b": {3}, "c": {9}}, {"a": {1: 3, 2: 1}, "b": {4: 2}}
     ranked, place = np.array([[1, 7], [3, 4], [9, 8]]), {"a": 0, "b": 1, "c": 2}
-    found = evaluate._clicked_found(clicked, grades, ranked, place, complete=True)
-    judged = evaluate._clicked_found(clicked, grades, ranked, place, complete=False)
+    found = trial.clicked_found(clicked, grades, ranked, place, complete=True)
+    judged = trial.clicked_found(clicked, grades, ranked, place, complete=False)
     assert judged == {"relevant": 1.0, "not relevant": 0.0}, "of a sample, 3 is not judged and does not count"
     assert found == {"relevant": 1.0, "not relevant": 0.5}
-    assert evaluate._clicked_found(clicked, None, np.array([[1, 7]]), {"a": 0}, complete=True) == {}
+    assert trial.clicked_found(clicked, None, np.array([[1, 7]]), {"a": 0}, complete=True) == {}
 
 
 def test_relevant_part_of_qr_is_ungated(chain):

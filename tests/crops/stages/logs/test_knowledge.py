@@ -41,7 +41,7 @@ def good(_number, body):
 
 
 def run(mined, out, url, cfg=CFG, **more):
-    return knowledge.run(mined, mined, out, cfg, llm=url, **more)
+    return knowledge.run(mined, out, cfg, llm=url, **more)
 
 
 def read(out):
@@ -118,7 +118,7 @@ from crops.stages.logs import knowledge
 from crops.stages.base import Shard
 p = pathlib.Path({str(mined)!r})
 cfg = KnowledgeConfig.from_json({CFG.model_dump_json()!r})
-knowledge.run(p, p, pathlib.Path({str(tmp_path / "killed")!r}), cfg, llm=input())
+knowledge.run(p, pathlib.Path({str(tmp_path / "killed")!r}), cfg, llm=input())
 """,
     )
 
@@ -213,7 +213,7 @@ def test_a_bad_endpoint_is_one_line_and_exit_code_2(mined, tmp_path, reply, says
 
 
 def test_without_an_llm_the_table_is_there_and_empty(mined, tmp_path):
-    report = knowledge.run(mined, mined, tmp_path / "out", CFG)
+    report = knowledge.run(mined, tmp_path / "out", CFG)
     assert read(tmp_path / "out") == ([], {"asked": 0, "accepted": 0})
     assert "no LLM was given" in report.notes[0]
 

@@ -7,8 +7,8 @@ import math
 import pandas as pd
 import pytest
 
+from crops.evaluation import claims, comparison
 from crops.retriever import ablations
-from crops.stages.learn import comparison
 
 
 def per_query(values, *, name="truth"):
@@ -74,7 +74,7 @@ def test_a_planted_collapse_is_found_and_the_choice_is_held_to_half_a_point():
         "binary labels": 0.70,
         "chosen by the log": 0.893,
     }
-    recall = {**every, ablations.FULL: 0.80}
+    recall = {**every, claims.FULL: 0.80}
 
     def measured(name, shift):
         values = {(row, 0): [x + shift + n / 1000 for n in range(20)] for row, x in recall.items()}
@@ -95,8 +95,8 @@ def test_a_planted_collapse_is_found_and_the_choice_is_held_to_half_a_point():
 
 def test_every_row_of_every_table_is_a_variant_and_every_claim_a_row():
     known = ablations.variants("filtered")
-    assert ablations.TABLES
-    for table in ablations.TABLES.values():
+    assert claims.TABLES
+    for table in claims.TABLES.values():
         assert set(table.rows) <= known.keys()
         assert {c.row for c in table.claims} <= set(table.rows)
         assert set(table.paper) <= set(table.rows)
@@ -105,7 +105,7 @@ def test_every_row_of_every_table_is_a_variant_and_every_claim_a_row():
 
 def test_the_papers_steps_are_the_differences_of_the_papers_rows():
     """Two ways to the same numbers: the claims were typed from the text, the rows from its tables."""
-    for table in ablations.TABLES.values():
+    for table in claims.TABLES.values():
         for claim in table.claims:
             if claim.paper_ct is not None:
                 ours, theirs = table.paper[claim.row], table.paper[claim.against]

@@ -1,0 +1,64 @@
+"""The test sets: which rows of the catalogue are relevant to which held-out query."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from crops.tables import records
+
+SETS = ("ct", "qr", "qr_raw", "qr_relevant", "truth", "unseen", "no_click")
+SLICES = ("head", "torso", "tail")
+Relevant = dict[str, set[int]]  # query -> rows of the catalogue
+Grades = dict[str, dict[int, int]]  # query -> row of the catalogue -> grade
+
+
+def grouped(pairs: Iterable[tuple[str, str]], row: Mapping[str, int]) -> Relevant:
+    """query -> rows of its documents, from (query, doc_id); ids that the catalogue lacks are left out."""
+    relevant: Relevant = {}
+    for query, doc_id in pairs:
+        if doc_id in row:
+            relevant.setdefault(query, set()).add(row[doc_id])
+    return relevant
+
+
+def build(
+    raw: Relevant,
+    grades: Grades | None,
+    queries: Sequence[Mapping[str, Any]],
+    *,
+    slice_of: Callable[[int], str],
+    **given: Relevant,
+) -> dict[str, Relevant | None]:
+    """Set -> query -> relevant rows; None if the set needs grades and there are none.
+
+    raw       the ungated reformulations of the held-out days
+    queries   rows of the table `queries`: query, split, searches, clicks
+    slice_of  searches of a query in the training days -> its slice
+    given     further sets as they are: ct, qr
+    """
+    train = {r["query"]: r for r in queries if r["split"] == "train"}
+    test = [r["query"] for r in queries if r["split"] == "test"]
+    sets: dict[str, Relevant | None] = {**given, "qr_raw": raw}
+    if grades is None:
+        sets |= dict.fromkeys(("qr_relevant", "truth", "unseen", "no_click"))
+    else:
+        right = {q: {d for d, g in of.items() if g >= records.RELEVANT_GRADE} for q, of in grades.items()}
+        truth = {q: right[q] for q in test if right.get(q)}
+        sets["qr_relevant"] = {q: both for q, docs in raw.items() if (both := docs & right.get(q, set()))}
+        sets["truth"] = truth
+        sets["unseen"] = {q: r for q, r in truth.items() if q not in train}
+        sets["no_click"] = {q: r for q, r in truth.items() if q in train and train[q]["clicks"] == 0}
+    searches = {q: train[q]["searches"] for q in test if q in train}
+    for name in SLICES:
+        sets[f"qr_{name}"] = {q: r for q, r in raw.items() if slice_of(searches.get(q, 0)) == name}
+    return sets
+
+
+def capped(relevant: Relevant, most: int, *, seed: int) -> Relevant:
+    """At most `most` of the queries, sorted; the same draw for the same seed."""
+    names = sorted(relevant)
+    if len(names) > most:
+        drawn = np.random.default_rng(seed).choice(len(names), most, replace=False)
+        names = [names[i] for i in sorted(drawn.tolist())]
+    return {q: relevant[q] for q in names}

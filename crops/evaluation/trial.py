@@ -1,0 +1,173 @@
+"""All that is measured of one ranking, and of several side by side."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from crops.evaluation import metrics
+from crops.evaluation.sets import SETS, SLICES, Grades, Relevant
+from crops.tables import records
+
+DIVERSITY_QUERIES = 500  # a mean over them is known to about 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """What one system reached."""
+
+    recalls: dict[str, dict[str, tuple[float, float]]]  # set -> query -> recall at 20 and at 100
+    ndcg: dict[str, float]  # query -> nDCG at 4, of the queries with a graded document
+    never_exposed: float | None
+    diversity: float | None
+    clicked: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What all systems are measured by; documents are rows of the catalogue.
+
+    grades    None if nobody knows them; `complete`: what is not graded is irrelevant, else unknown
+    exposed   what the training days showed for a query
+    bags      float [D, 128], see `rank.bags`
+    """
+
+    sets: Mapping[str, Relevant | None]
+    grades: Grades | None
+    complete: bool
+    exposed: Relevant
+    bags: np.ndarray
+    seed: int
+
+    @cached_property
+    def queries(self) -> list[str]:
+        """All queries of all sets, sorted."""
+        return sorted({q for relevant in self.sets.values() if relevant for q in relevant})
+
+    @cached_property
+    def row(self) -> dict[str, int]:
+        """The row of each query in a ranking."""
+        return {q: n for n, q in enumerate(self.queries)}
+
+    def scores(self, ranked: np.ndarray) -> Scores:
+        """ranked int [Q, K]: rows of the catalogue for each of `queries`, best first; -1 is padding."""
+        some = np.random.default_rng(self.seed).permutation(len(ranked))[:DIVERSITY_QUERIES]
+        return Scores(
+            {name: self._recalls(relevant, ranked) for name, relevant in self.sets.items() if relevant},
+            self._ndcg(ranked),
+            self._never_exposed(ranked),
+            # Without a second document of any query there is no diversity to speak of.
+            round(metrics.diversity_at_k(ranked[some], self.bags, 10), 4)
+            if (ranked[some, 1:2] >= 0).any()
+            else None,
+            clicked_found(self.sets["ct"] or {}, self.grades, ranked, self.row, complete=self.complete),
+        )
+
+    def _recalls(self, relevant: Relevant, ranked: np.ndarray) -> dict[str, tuple[float, float]]:
+        rows, sets = ranked[[self.row[q] for q in relevant]], list(relevant.values())
+        columns = (metrics.recall_per_query(rows, sets, k).tolist() for k in (20, 100))
+        return dict(zip(relevant, zip(*columns, strict=True), strict=True))
+
+    def _ndcg(self, ranked: np.ndarray) -> dict[str, float]:
+        grades = self.grades or {}
+        names = [q for q in self.queries if any(g > 0 for g in grades.get(q, {}).values())]
+        if not names:
+            return {}
+        values = metrics.ndcg_per_query(ranked[[self.row[q] for q in names]], [grades[q] for q in names], 4)
+        return dict(zip(names, values.tolist(), strict=True))
+
+    def _never_exposed(self, ranked: np.ndarray) -> float | None:
+        """The filter bubble: of the relevant documents never shown for the query in the training days, the
+        share in the top 100.
+        """
+        truth = self.sets.get("truth") or {}
+        hidden = {q: left for q, docs in truth.items() if (left := docs - self.exposed.get(q, set()))}
+        if not hidden:
+            return None
+        hits = [len(docs.intersection(ranked[self.row[q]][:100].tolist())) for q, docs in hidden.items()]
+        return round(sum(hits) / sum(map(len, hidden.values())), 4)
+
+
+def clicked_found(
+    clicked: Relevant, grades: Grades | None, ranked: np.ndarray, row: Mapping[str, int], *, complete: bool
+) -> dict[str, float]:
+    """CT counts every click as right. Share of its pairs in the top 100: of those that truth calls relevant,
+    and of the rest.
+
+    If grades are a sample, only the judged pairs count.
+    """
+    hits: dict[str, list[bool]] = {}
+    for query in clicked.keys() & (grades or {}).keys():
+        of_query, top = (grades or {})[query], set(ranked[row[query]][:100].tolist())
+        for doc in clicked[query] if complete else clicked[query] & of_query.keys():
+            kind = "relevant" if of_query.get(doc, 0) >= records.RELEVANT_GRADE else "not relevant"
+            hits.setdefault(kind, []).append(doc in top)
+    return {kind: round(float(np.mean(found)), 4) for kind, found in sorted(hits.items(), reverse=True)}
+
+
+def summary(
+    scores: Mapping[str, Scores], sets: Mapping[str, Relevant | None], *, ours: str, draws: int, seed: int
+) -> dict[str, Any]:
+    """metrics.json: means by set and system, intervals of recall@100, and of `ours` minus each other."""
+
+    def mean(name: str, column: int) -> dict[str, float] | None:
+        if not sets.get(name):
+            return None
+        return {
+            system: round(float(np.mean([values[column] for values in s.recalls[name].values()])), 4)
+            for system, s in scores.items()
+        }
+
+    kinds = [kind for kind in ("relevant", "not relevant") if any(kind in s.clicked for s in scores.values())]
+    return {
+        "recall_at_100": {name: mean(name, 1) for name in SETS},
+        "recall_at_20": {name: mean(name, 0) for name in SETS},
+        "ndcg_at_4": {
+            system: round(float(np.mean(list(s.ndcg.values()))), 4) if s.ndcg else None
+            for system, s in scores.items()
+        },
+        "intervals": {
+            name: _intervals({system: s.recalls[name] for system, s in scores.items()}, ours, draws, seed)
+            for name in SETS
+            if sets.get(name)
+        },
+        "slices": {name: mean(f"qr_{name}", 1) for name in SLICES},
+        "counts": {name: None if relevant is None else len(relevant) for name, relevant in sets.items()},
+        "never_exposed_found": {system: s.never_exposed for system, s in scores.items()},
+        "diversity_at_10": {system: s.diversity for system, s in scores.items()},
+        "ct_by_grade": {kind: {n: s.clicked[kind] for n, s in scores.items()} for kind in kinds},
+    }
+
+
+def _intervals(
+    recalls: Mapping[str, Mapping[str, tuple[float, float]]], ours: str, draws: int, seed: int
+) -> dict[str, Any]:
+    """Recall@100: an interval per system, and of `ours` minus each other system, paired over queries."""
+    values = {system: np.array([at_100 for _, at_100 in rows.values()]) for system, rows in recalls.items()}
+    out: dict[str, Any] = {
+        system: [round(x, 4) for x in metrics.bootstrap(v, draws=draws, seed=seed)]
+        for system, v in values.items()
+    }
+    if (own := values.pop(ours, None)) is not None:
+        out[f"{ours}_minus"] = {
+            system: {k: round(x, 4) for k, x in metrics.compare(own, v, draws=draws, seed=seed).items()}
+            for system, v in values.items()
+        }
+    return out
+
+
+def per_query(scores: Mapping[str, Scores]) -> pa.Table:
+    """per_query.parquet: (set, system, query, recall_at_20, recall_at_100, ndcg_at_4)."""
+    rows: Sequence[tuple] = [
+        (name, system, query, at_20, at_100, s.ndcg.get(query))
+        for system, s in sorted(scores.items())
+        for name, values in sorted(s.recalls.items())
+        for query, (at_20, at_100) in values.items()
+    ]
+    kinds = [pa.string()] * 3 + [pa.float64()] * 3
+    names = ("set", "system", "query", "recall_at_20", "recall_at_100", "ndcg_at_4")
+    schema = pa.schema(list(zip(names, kinds, strict=True)))
+    return pa.table(dict(zip(names, zip(*rows, strict=True), strict=True)), schema=schema)
