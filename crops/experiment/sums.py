@@ -10,6 +10,7 @@ from typing import Any
 import ibis
 import ibis.expr.types as ir
 
+from crops import perspectives
 from crops.arms import ARMS
 from crops.experiment.metrics import METRICS, Metric
 from crops.experiment.moments import COLUMNS, PAIRS, Arms, Moments, nobody
@@ -96,7 +97,7 @@ def path_days(searches: ir.Table, results: ir.Table) -> ir.Table:
 
     What was exposed had been ranked. Items whose paths are unknown are left out of both counts.
     """
-    known = results.filter(results.paths.notnull() & results.stage.isin(("exposed", "ranked")))
+    known = results.filter(results.paths.notnull() & results.stage.isin(perspectives.STAGES[:2]))
     inside = searches.filter(searches.arm.notnull()).select("search_id", "date", "arm")
     rows = inside.join(known.select("search_id", "stage", "paths"), "search_id").select(
         "date", "arm", "stage", "paths"

@@ -1,14 +1,17 @@
 """What a cached result depends on: the log's files and this project's source."""
 
 import hashlib
+import inspect
 from pathlib import Path
+
+from crops import perspectives
 
 SOURCES = ("crops", "components", "pipelines")
 
 
 def of(logs: Path) -> str:
-    """Of the log's files (path, size, modification time) and of this project's source (content): the root of
-    every cache.
+    """Of the log's files (path, size, modification time), of this project's source and of that of registered
+    perspectives (content): the root of every cache.
     """
     digest = hashlib.blake2b(digest_size=16)
     for path in sorted(p for p in logs.rglob("*") if p.is_file()):
@@ -19,4 +22,7 @@ def of(logs: Path) -> str:
         p for name in SOURCES for p in (root / name).rglob("*") if p.suffix in {".py", ".j2", ".yaml"}
     ):
         digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
+    for row in perspectives.every():
+        if row.mine and (source := inspect.getsourcefile(row.mine)) and Path(source).is_file():
+            digest.update(Path(source).read_bytes())
     return digest.hexdigest()

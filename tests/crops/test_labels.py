@@ -2,14 +2,20 @@
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+import torch
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from crops import labels, perspectives
 from crops.config.label import LabelConfig
 from crops.errors import ConfigError
+from crops.retriever import batch, systems
+from crops.retriever.loss import h_infonce
+from crops.stages.learn import train
+from crops.tables import artifacts, records
 
 PAPER_LABELS = perspectives.labels()
 
@@ -186,3 +192,100 @@ def test_below_the_lowest_anchor_only_people_are_believed():
     assert chosen({"2"}) == (2,)
     assert chosen({"2", "1"}) == (1,)
     assert chosen({"1"}) == (3,), "label 2 stands between"
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory):
+    """Samples of every perspective: documents, and per query three pairs of each, of which half are clicked
+    as well; label.json is written by the test.
+    """
+    folder = tmp_path_factory.mktemp("toy")
+    names = perspectives.names()
+    rows = [
+        (f"topic{t}", f"v{t}-{n}-{k}", name)
+        for t in range(4)
+        for n, name in enumerate(names)
+        for k in range(3)
+    ]
+    rows += [(query, doc, "click") for query, doc, _name in rows[::2]]
+    content = {
+        records.DOCUMENTS: [{"doc_id": d, "text": f"text of {d}"} for d in sorted({d for _, d, _ in rows})],
+        records.ORIGINS: [dict(zip(("query", "doc_id", "perspective"), row, strict=True)) for row in rows],
+        records.VALID_QR: [{"query": "topic0", "video_id": "v0-0-0", "later_query": "x"}],
+        records.QUERIES: [{"query": "topic0", "split": "train", "searches": 1, "clicks": 1}],
+    }
+    for table, listed in content.items():
+        artifacts.write(folder, table, pa.Table.from_pylist(listed, schema=table.schema))
+    return folder, scored(*((*row, np.nan, True) for row in rows))
+
+
+order_keeping = st.sets(st.integers(1, 127), min_size=5, max_size=5).map(
+    lambda values: dict(zip(range(1, 6), sorted(values), strict=True))
+)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(moved=order_keeping)
+def test_only_the_order_of_the_labels_matters(toy, moved):
+    """Whatever map keeps the order: the same samples up to the map, the same inputs of every system, hence
+    the same plans, batches and loss.
+    """
+    folder, rows = toy
+    mapped = {name: moved[label] for name, label in PAPER_LABELS.items()}
+    assert LabelConfig(labels=mapped).anchor_min == moved[3]
+    one, other = labels.assign(rows, PAPER_LABELS), labels.assign(rows, mapped)
+    assert one.assign(label=one["label"].map(moved)).astype(other.dtypes).equals(other)
+
+    def inputs(samples, graded, system):
+        table = pa.Table.from_pandas(samples, preserve_index=False)
+        artifacts.write(folder, records.SAMPLES, table)
+        return train._inputs(folder, folder, systems.SYSTEMS[system], graded)
+
+    for system in systems.SYSTEMS:
+        plain, same = inputs(one, PAPER_LABELS, system), inputs(other, mapped, system)
+        assert plain.digest() == same.digest(), system
+        assert plain.samples.positive_min == same.samples.positive_min == 4
+        sizes = {"size": 3, "positives": 2, "lower": 1, "seed": 0}
+        for label in (1, 3, 4):
+            first, second = (labels.rank(n, g) for n, g in ((label, PAPER_LABELS), (moved[label], mapped)))
+            drawn = batch.Batches(plain.samples, anchor_min=first, **sizes).at(0)
+            again = batch.Batches(same.samples, anchor_min=second, **sizes).at(0)
+            np.testing.assert_array_equal(drawn.labels, again.labels)
+            np.testing.assert_array_equal(drawn.texts, again.texts)
+            scores = torch.randn(drawn.labels.shape, generator=torch.Generator().manual_seed(0))
+            losses = [
+                h_infonce(scores, torch.tensor(b.labels), anchor_min=n)
+                for b, n in ((drawn, first), (again, second))
+            ]
+            assert losses[0] == losses[1]
+    # Batches of the labels themselves, without their ranks, draw the same as well.
+    pairs = [
+        batch.pairs(zip(s["query"], s["doc_id"], s["label"], strict=True), positive_min=border)
+        for s, border in ((one, 4), (other, moved[4]))
+    ]
+    raw = [batch.Batches(p, anchor_min=a, **sizes).at(0) for p, a in zip(pairs, (3, moved[3]), strict=True)]
+    step = {**moved, 0: 0, -1: -1}
+    np.testing.assert_array_equal(np.vectorize(step.get)(raw[0].labels), raw[1].labels)
+    np.testing.assert_array_equal(raw[0].texts, raw[1].texts)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(grid, min_size=5, max_size=5), order_keeping, st.integers(1, 4), st.sets(st.integers(1, 5)))
+def test_the_hierarchy_is_chosen_by_the_order_of_the_labels(shares, moved, anchor_min, judged):
+    steps = rungs(**{f"l{n}": share for n, share in zip(range(1, 6), shares, strict=True)})
+    mapped = {name: moved[label] for name, label in PAPER_LABELS.items()}
+    bars = {"min_share": 0.5, "uncertain": 0.2}
+    one = labels.choose(steps, **bars, anchor_min=anchor_min, judged={str(n) for n in judged})
+    other = labels.choose(
+        {str(moved[int(n)]): step for n, step in steps.items()},
+        **bars,
+        anchor_min=moved[anchor_min],
+        judged={str(moved[n]) for n in judged},
+        labels=mapped,
+    )
+    assert other.anchor_min_candidates == tuple(moved[n] for n in one.anchor_min_candidates)
+    assert other.merged == tuple((moved[a], moved[b]) for a, b in one.merged)
+
+
+def test_a_config_that_names_some_labels_has_the_others_by_default():
+    assert LabelConfig.parse({"labels": {"reformulation": 4}}).labels == PAPER_LABELS | {"reformulation": 4}
