@@ -3,13 +3,16 @@ made here.
 """
 
 import importlib.util
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, cast
 
+import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from crops.errors import ConfigError
+from crops.errors import ConfigError, InputError
 
 SPECIAL = ("<pad>", "<unk>", "<eos>", "<sep>")
 PACKAGE = "package:"
@@ -33,6 +36,36 @@ def weights(base: str) -> str:
     if not found:
         raise ConfigError(f"base is {base!r}, but {root} holds no config.json of a Hugging Face model")
     return str(found[0])
+
+
+def load(auto: Any, source: str | Path, **options: Any) -> Any:
+    """A model from a folder or hub: from safetensors, without code of the checkpoint, and with weights in
+    float32 whatever it stores, because steps of a small learning rate are lost in half precision.
+    """
+    with _readable(source):
+        model = auto.from_pretrained(
+            source, use_safetensors=True, trust_remote_code=False, dtype=torch.float32, **options
+        )
+    if kinds := {p.dtype for p in model.parameters()} - {torch.float32}:
+        raise InputError(source, f"weights are {kinds.pop()} even after loading, expected float32")
+    return model
+
+
+def load_tokenizer(source: str | Path) -> PreTrainedTokenizerFast:
+    """The tokenizer beside the model of `load`."""
+    with _readable(source):
+        tokenizer: Any = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    return cast(PreTrainedTokenizerFast, tokenizer)
+
+
+@contextmanager
+def _readable(source: str | Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise InputError(
+            source, f"no Hugging Face model with safetensors here: {str(error).splitlines()[0]}"
+        ) from error
 
 
 def train_tokenizer(

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from transformers import (
     AutoModelForSequenceClassification,
-    AutoTokenizer,
     BertConfig,
     BertForSequenceClassification,
     PreTrainedModel,
@@ -18,7 +17,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from crops.base_model import train_tokenizer, weights
+from crops import base_model
 from crops.errors import InputError
 from crops.text import normalise_query
 
@@ -92,8 +91,8 @@ def load(folder: Path) -> CrossEncoder:
     about = json.loads((folder / "cross_encoder.json").read_text(encoding="utf-8"))
     # tokenizer.json as it was saved: AutoTokenizer would take the class of the architecture, with other
     # splitting rules.
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
-    model = AutoModelForSequenceClassification.from_pretrained(folder, use_safetensors=True)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, trust_remote_code=False)
+    model = base_model.load(AutoModelForSequenceClassification, folder)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return CrossEncoder(
         model.to(device).eval(), tokenizer, int(about["max_tokens"]), small=bool(about["small"])
@@ -107,12 +106,13 @@ def build(base: str, corpus: Sequence[str], *, max_tokens: int, seed: int) -> Cr
     torch.manual_seed(seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if base != SMALL:
-        tokenizer = AutoTokenizer.from_pretrained(weights(base))
-        model = AutoModelForSequenceClassification.from_pretrained(
-            weights(base), num_labels=1, ignore_mismatched_sizes=True
+        source = base_model.weights(base)
+        tokenizer = base_model.load_tokenizer(source)
+        model = base_model.load(
+            AutoModelForSequenceClassification, source, num_labels=1, ignore_mismatched_sizes=True
         )
         return CrossEncoder(model.to(device), tokenizer, max_tokens, small=False)
-    tokenizer = train_tokenizer(corpus, vocab_size=8_000, max_tokens=max_tokens)
+    tokenizer = base_model.train_tokenizer(corpus, vocab_size=8_000, max_tokens=max_tokens)
     config = BertConfig(
         vocab_size=len(tokenizer),
         hidden_size=128,

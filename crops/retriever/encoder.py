@@ -7,19 +7,13 @@ vectors = encoder.encode(["sour dough bread"], kind="query")          # float32 
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import (
-    AutoModel,
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    PreTrainedTokenizerFast,
-)
+from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from crops import base_model
 from crops.errors import ConfigError, InputError
@@ -185,9 +179,9 @@ def load(folder: Path) -> Encoder:
     if not (root / layout.ENCODER).is_file():
         raise InputError(root, f"no {layout.ENCODER} here; expected a folder that `crops train` wrote")
     about = json.loads((root / layout.ENCODER).read_text(encoding="utf-8"))
-    document = None if about["shared"] else AutoModel.from_pretrained(root / "document", use_safetensors=True)
+    document = None if about["shared"] else base_model.load(AutoModel, root / "document")
     encoder = Encoder(
-        AutoModel.from_pretrained(root, use_safetensors=True),
+        base_model.load(AutoModel, root),
         _tokenizer(root),
         pooling=about["pooling"],
         max_tokens=about["max_tokens"],
@@ -201,7 +195,9 @@ def _tokenizer(root: Path) -> PreTrainedTokenizerBase:
     """tokenizer.json exactly as it was saved. AutoTokenizer would take the class of the model's architecture
     instead, with that class's own splitting rules, and training and serving would read texts differently.
     """
-    tokenizer: PreTrainedTokenizerBase = PreTrainedTokenizerFast.from_pretrained(root)
+    tokenizer: PreTrainedTokenizerBase = PreTrainedTokenizerFast.from_pretrained(
+        root, trust_remote_code=False
+    )
     return tokenizer
 
 
@@ -227,14 +223,8 @@ def from_base(
         document = None if shared else bases.small(texts, seed=seed)[0]
     else:
         source = base_model.weights(base)
-        try:
-            tokenizer = cast(PreTrainedTokenizerFast, AutoTokenizer.from_pretrained(source))
-            query = AutoModel.from_pretrained(source, use_safetensors=True)
-            document = None if shared else AutoModel.from_pretrained(source, use_safetensors=True)
-        except (OSError, ValueError) as error:
-            raise InputError(
-                base, f"no Hugging Face model with safetensors here: {str(error).splitlines()[0]}"
-            ) from error
+        tokenizer, query = base_model.load_tokenizer(source), base_model.load(AutoModel, source)
+        document = None if shared else base_model.load(AutoModel, source)
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
     decoder = "CausalLM" in " ".join(

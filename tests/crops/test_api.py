@@ -15,7 +15,7 @@ import crops
 from crops import api
 from crops.cli.mine import augment
 from crops.errors import ConfigError, InputError
-from crops.stages.learn import evaluate as stage
+from crops.evaluation import metrics, rank, sets
 from crops.tables import artifacts, records
 from crops.world import simulate
 
@@ -216,12 +216,11 @@ def test_pairs_of_ones_own_are_graded_trained_on_and_evaluated():
 
 def test_bm25_has_the_recall_that_the_stage_gives_it(logs, mined):
     rows = mined.documents
-    ids = rows["doc_id"].to_pylist()
-    corpus = stage.Corpus(ids, rows["text"].to_pylist(), {d: n for n, d in enumerate(ids)})
-    relevant = stage._pairs(mined.folder.path, records.TEST_CT, corpus)
-    ranked = stage._bm25(list(relevant), corpus, 100)
-    place = {query: n for n, query in enumerate(relevant)}
-    at_100 = [recall for _, recall in stage._recalls(relevant, ranked, place).values()]
+    clicked = artifacts.read(mined.folder.path, records.TEST_CT)
+    pairs = zip(clicked["query"].to_pylist(), clicked["video_id"].to_pylist(), strict=True)
+    relevant = sets.grouped(pairs, {d: n for n, d in enumerate(rows["doc_id"].to_pylist())})
+    ranked = rank.bm25(list(relevant), rows["text"].to_pylist(), 100)
+    at_100 = metrics.recall_per_query(ranked, list(relevant.values()), 100).tolist()
     table = crops.evaluate({"bm25": "bm25"}, mined, mined.tests)
     row = table.filter(pa.compute.equal(table["set"], "ct")).to_pylist()[0]
     assert row["queries"] == len(at_100)
