@@ -19,6 +19,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from crops.text import normalise_query
 from serving.events.records import Interaction
 from serving.gateway import experiment as experiments
 from serving.gateway.errors import ApiError, Malformed, TooLarge, Unauthorised, Unavailable
@@ -108,7 +109,9 @@ class ErrorAnswer(BaseModel):
     error: Problem
 
 
-ERRORS: dict[int | str, dict[str, Any]] = {code: {"model": ErrorAnswer} for code in (400, 404, 413, 429, 503)}
+ERRORS: dict[int | str, dict[str, Any]] = {
+    code: {"model": ErrorAnswer} for code in (400, 404, 413, 429, 500, 503)
+}
 
 
 def create(
@@ -144,8 +147,12 @@ def _service(request: Request) -> Service:
 
 def _search(app: FastAPI, settings: Settings) -> None:
     def limits(query: str, k: int) -> None:
-        if len(query) > settings.max_query_chars:
-            raise TooLarge(f"query has {len(query)} characters, at most {settings.max_query_chars} are taken")
+        # Normalised, a text can be 18 times as long; no more of it is normalised than may be given.
+        most = settings.max_query_chars
+        if (length := max(len(query), len(normalise_query(query[:most])))) > most:
+            raise TooLarge(f"query has {length} characters, at most {most} are taken")
+        if not any(map(str.isalnum, query)):
+            raise Malformed("query holds neither a letter nor a digit")
         if k > settings.max_k:
             raise TooLarge(f"k is {k}, at most {settings.max_k} are given")
 
@@ -259,7 +266,7 @@ def _state(app: FastAPI, settings: Settings, token: str | None) -> None:
 
     @app.get("/readyz", responses={503: {"model": ErrorAnswer}})
     async def readyz(request: Request) -> JSONResponse:
-        """Every arm's encoder and index loaded and checked."""
+        """The champion, which answers for a treatment that fails, is loaded, checked and can be searched."""
         if (missing := await _service(request).ready()) is not None:
             return _error(503, "not_ready", missing)
         return JSONResponse({"status": "ready"})
@@ -402,7 +409,16 @@ class Limits:
         except TooLarge as error:
             if status == 0:
                 await _error(error.status, error.code, str(error))(scope, receive, named)
+        except Exception:
+            LOG.exception("a fault of this service", extra={"request_id": request_id, "path": scope["path"]})
+            if status == 0:
+                await _error(
+                    ApiError.status, ApiError.code, "a fault of this service; its log has the trace"
+                )(scope, receive, named)
         finally:
+            _service(Request(scope)).metrics.answers.labels(
+                getattr(scope.get("route"), "path", "other"), str(status)
+            ).inc()
             if scope["path"].startswith("/v1/"):
                 took = round((time.perf_counter() - started_s) * 1000, 2)
                 LOG.info(

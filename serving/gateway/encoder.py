@@ -4,7 +4,8 @@ per model.
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from functools import partial
 from typing import Any
 
 import grpc
@@ -31,32 +32,45 @@ IN_A_ROW = 8
 
 
 class TritonEncoder:
-    """Calls of one Triton. Make it inside the running event loop; every model has the breaker in common."""
+    """Calls of one Triton. Make it inside the running event loop; every model has a breaker of its own."""
 
     def __init__(self, settings: Settings) -> None:
         self._timeout_s, self._follows = settings.encode_timeout_s, settings.triton_follows
         self._client = triton.InferenceServerClient(settings.triton, channel_args=CHANNEL)
-        self.breaker = Breaker(
-            failures=settings.breaker_failures, pause_s=settings.breaker_pause_s, clock=time.monotonic
+        self._closed = partial(
+            Breaker,
+            failures=settings.breaker_failures,
+            pause_s=settings.breaker_pause_s,
+            clock=time.monotonic,
         )
+        self._breakers: dict[str, Breaker] = {}
+
+    def breaker(self, model: str) -> Breaker:
+        """The model's own."""
+        return self._breakers.setdefault(model, self._closed())
+
+    def forget(self, models: Collection[str]) -> None:
+        """Drops the state of all models but these."""
+        self._breakers = {model: self._breakers[model] for model in self._breakers.keys() & models}
 
     async def encode(self, model: str, texts: Sequence[str], *, timeout_s: float | None = None) -> np.ndarray:
         """float32 [N, H] in the order of `texts`; Unavailable where Triton refuses, is silent, or was so just
         before.
         """
-        if not self.breaker.allows():
+        breaker = self.breaker(model)
+        if not breaker.allows():
             raise Unavailable("the encoder does not answer", code="encoder_unavailable")
         for last in (False, True):
             try:
                 vectors = await self._call(model, texts, timeout_s or self._timeout_s)
             except (TimeoutError, InferenceServerException, grpc.RpcError, OSError) as error:
-                self.breaker.failed()
-                if last or self.breaker.open:
+                breaker.failed()
+                if last or breaker.open:
                     raise Unavailable(
                         f"the encoder does not answer: {_reason(error)}", code="encoder_unavailable"
                     ) from error
             else:
-                self.breaker.succeeded()
+                breaker.succeeded()
                 return vectors
         raise AssertionError("unreachable")
 

@@ -1,5 +1,7 @@
 """What Prometheus sees of a gateway. No user id and no query is ever a label."""
 
+from functools import partial
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from crops.arms import ARMS, NONE
@@ -16,96 +18,72 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         own = self.registry
-        self.requests = Counter(
-            "crops_search_requests_total", "Searches by arm and outcome", ["arm", "outcome"], registry=own
+        count, gauge = partial(Counter, registry=own), partial(Gauge, registry=own)
+        histogram = partial(Histogram, registry=own)
+        by_arm = ["arm"]
+        self.requests = count(
+            "crops_search_requests_total", "Searches by arm and outcome", ["arm", "outcome"]
         )
-        self.seconds = Histogram(
-            "crops_search_seconds",
-            "Seconds of a search's phases",
-            ["arm", "phase"],
-            buckets=BUCKETS,
-            registry=own,
+        self.answers = count("crops_http_answers_total", "Answers by route and status", ["route", "status"])
+        self.seconds = histogram(
+            "crops_search_seconds", "Seconds of a search's phases", ["arm", "phase"], buckets=BUCKETS
         )
-        self.impressions = Counter("crops_impressions_total", "Exposed results", ["arm"], registry=own)
-        self.clicks = Counter("crops_clicks_total", "Clicks taken", ["arm"], registry=own)
-        self.long_plays = Counter(
-            "crops_long_plays_total",
-            f"Plays of {LONG_PLAY_S:g} s, or whole if shorter",
-            ["arm"],
-            registry=own,
+        self.impressions = count("crops_impressions_total", "Exposed results", by_arm)
+        self.clicks = count("crops_clicks_total", "Clicks taken", by_arm)
+        self.long_plays = count(
+            "crops_long_plays_total", f"Plays of {LONG_PLAY_S:g} s, or whole if shorter", by_arm
         )
-        self.searches = Counter("crops_searches_total", "Searches answered", ["arm"], registry=own)
-        self.reformulations = Counter(
-            "crops_reformulations_total", "Searches that another query followed", ["arm"], registry=own
+        self.searches = count("crops_searches_total", "Searches answered", by_arm)
+        self.reformulations = count(
+            "crops_reformulations_total", "Searches that another query followed", by_arm
         )
-        self.empty = Counter(
-            "crops_empty_results_total", "Searches answered without any result", ["arm"], registry=own
+        self.empty = count("crops_empty_results_total", "Searches answered without any result", by_arm)
+        self.events_lost = count("crops_events_lost_total", "Events that could not be made durable")
+        self.event_lag = gauge("crops_event_log_lag_seconds", "How long the oldest waiting event has waited")
+        self.release = gauge("crops_release_info", "1 for what each arm serves", ["arm", "release", "index"])
+        self.rejected = count("crops_release_rejected_total", "Releases that were refused", ["reason"])
+        self.generation = gauge("crops_manifest_generation", "Generation of the manifest that is served")
+        self.index_age = gauge(
+            "crops_index_built_timestamp_seconds", "When the index of an arm was written", by_arm
         )
-        self.events_lost = Counter(
-            "crops_events_lost_total", "Events that could not be made durable", registry=own
+        self.in_flight = gauge("crops_searches_in_flight", "Searches being answered")
+        self.breaker = gauge("crops_encoder_breaker_open", "1 while Triton is left alone")
+        self.cache_hits = count(
+            "crops_embedding_cache_hits_total", "Queries whose embedding was known", by_arm
         )
-        self.event_lag = Gauge(
-            "crops_event_log_lag_seconds", "How long the oldest waiting event has waited", registry=own
-        )
-        self.release = Gauge(
-            "crops_release_info", "1 for what each arm serves", ["arm", "release", "index"], registry=own
-        )
-        self.rejected = Counter(
-            "crops_release_rejected_total", "Releases that were refused", ["reason"], registry=own
-        )
-        self.generation = Gauge(
-            "crops_manifest_generation", "Generation of the manifest that is served", registry=own
-        )
-        self.index_age = Gauge(
-            "crops_index_built_timestamp_seconds",
-            "When the index of an arm was written",
-            ["arm"],
-            registry=own,
-        )
-        self.in_flight = Gauge("crops_searches_in_flight", "Searches being answered", registry=own)
-        self.breaker = Gauge("crops_encoder_breaker_open", "1 while Triton is left alone", registry=own)
-        self.cache_hits = Counter(
-            "crops_embedding_cache_hits_total", "Queries whose embedding was known", ["arm"], registry=own
-        )
-        self.query_chars = Histogram(
+        self.query_chars = histogram(
             "crops_query_characters",
             "Length of queries, characters",
-            ["arm"],
+            by_arm,
             buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 1024),
-            registry=own,
         )
-        self.top_score = Histogram(
+        self.top_score = histogram(
             "crops_top_score",
             "Best score of a search: how near the query is to the catalogue",
-            ["arm"],
+            by_arm,
             buckets=tuple(x / 20 for x in range(-4, 21)),
-            registry=own,
         )
-        self.words = Counter("crops_query_words_total", "Words of queries", ["arm"], registry=own)
-        self.unknown_words = Counter(
+        self.words = count("crops_query_words_total", "Words of queries", by_arm)
+        self.unknown_words = count(
             "crops_query_words_unknown_total",
             "Words of queries that no document and no training query has",
-            ["arm"],
-            registry=own,
+            by_arm,
         )
-        self.vector_norm = Histogram(
+        self.vector_norm = histogram(
             "crops_query_vector_norm",
             "Length of query vectors; anything but 1 is a broken encoder",
-            ["arm"],
+            by_arm,
             buckets=(0.5, 0.9, 0.99, 1.01, 1.1, 2.0),
-            registry=own,
         )
-        self.centroid = Gauge(
+        self.centroid = gauge(
             "crops_query_centroid_cosine",
             "Cosine of the mean query vector with that of the release's own queries",
-            ["arm"],
-            registry=own,
+            by_arm,
         )
-        self.probe_recall = Gauge(
+        self.probe_recall = gauge(
             "crops_probe_recall",
             "Share of what the index found for its probes at load that it finds now",
-            ["arm"],
-            registry=own,
+            by_arm,
         )
         for arm in (NONE, *ARMS):  # there from the start: a rate needs a first 0
             for counter in (

@@ -1,13 +1,16 @@
 """What a gateway does, apart from HTTP: answer searches, take events, keep to the manifest."""
 
 import asyncio
+import contextlib
 import json
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -26,7 +29,7 @@ from serving.events.records import Search as Logged
 from serving.gateway.drift import DEPTH
 from serving.gateway.encoder import TritonEncoder
 from serving.gateway.errors import ApiError, Overloaded, Unavailable, UnknownSearch
-from serving.gateway.metrics import Metrics
+from serving.gateway.metrics import PHASES, Metrics
 from serving.gateway.releases import Holder, Served
 from serving.gateway.search import Found, Searcher
 from serving.gateway.settings import Settings
@@ -70,35 +73,69 @@ class Service:
         self._features_at: float | None = None
         self._durations = _durations(settings.videos)
         self._in_flight, self._probe_at = 0, 0.0
+        self._counting: set[asyncio.Task[None]] = set()
         self.draining = False
 
     async def search(self, query: str, user_id: str, k: int) -> Answer:
-        """Answers one search; its record is durable before the answer goes out."""
-        started_s = time.perf_counter()
-        if self._in_flight >= self.settings.max_in_flight:
-            raise Overloaded(f"{self._in_flight} searches are being answered")
-        arm, served = self._served(user_id)
-        label = arm or NONE
-        self._in_flight += 1
-        self.metrics.in_flight.inc()
+        """Answers one search; its record is durable before the answer goes out. Every outcome is counted."""
+        started_s, label = time.perf_counter(), NONE
         try:
-            deadline = self.settings.deadline_s
-            found = await asyncio.wait_for(
-                self.searcher.search(served, query, k + self.settings.ranked_extra), deadline
-            )
-            search_id, ts_us = await self._logged(query, user_id, k, arm, served, found)
+            with self._slot():
+                arm, served = self._served(user_id)
+                label = arm or NONE
+                async with asyncio.timeout(self.settings.deadline_s):
+                    arm, served, found = await self._found(arm, served, query, k)
+                    label = arm or NONE
+                    # What is on its way to the log arrives there, whether or not it is waited for.
+                    record = self._record(query, user_id, k, arm, served, found)
+                    if self._log is not None:
+                        await asyncio.shield(self._append([record]))
         except TimeoutError as error:
             self.metrics.requests.labels(label, "deadline").inc()
             raise Unavailable(f"not answered within {self.settings.deadline_s} s", code="deadline") from error
-        except ApiError as error:
-            self.metrics.requests.labels(label, error.code).inc()
+        except Exception as error:
+            code = error.code if isinstance(error, ApiError) else ApiError.code
+            self.metrics.requests.labels(label, code).inc()
             raise
+        answer = Answer(
+            search_id=record.search_id,
+            arm=arm,
+            served=served,
+            found=found,
+            k=k,
+            took_s=time.perf_counter() - started_s,
+        )
+        self._count(label, query, answer)
+        self._aside(self._count_reformulated(user_id, Search(record.ts_us, label, normalise_query(query))))
+        return answer
+
+    @contextlib.contextmanager
+    def _slot(self) -> Iterator[None]:
+        """One of the searches that are answered at a time."""
+        if self._in_flight >= self.settings.max_in_flight:
+            raise Overloaded(f"{self._in_flight} searches are being answered")
+        self._in_flight += 1
+        self.metrics.in_flight.inc()
+        try:
+            yield
         finally:
             self._in_flight -= 1
             self.metrics.in_flight.dec()
-        took_s = time.perf_counter() - started_s
-        await self._count(label, query, user_id, k, served, found, took_s, ts_us)
-        return Answer(search_id=search_id, arm=arm, served=served, found=found, k=k, took_s=took_s)
+
+    async def _found(
+        self, arm: str | None, served: Served, query: str, k: int
+    ) -> tuple[str | None, Served, Found]:
+        """What the arm finds. If its encoder does not answer, what the champion finds: the failure is the
+        arm's, the search belongs to no experiment.
+        """
+        depth, champion = k + self.settings.ranked_extra, self.holder.arms[CONTROL]
+        try:
+            return arm, served, await self.searcher.search(served, query, depth)
+        except Unavailable as error:
+            if served is champion:
+                raise
+            self.metrics.requests.labels(arm or NONE, error.code).inc()
+        return None, champion, await self.searcher.search(champion, query, depth)
 
     async def compare(self, query: str, k: int) -> dict[str, tuple[Served, Found]]:
         """The same query in every arm, for the console: nothing is logged or counted."""
@@ -135,7 +172,8 @@ class Service:
         while True:
             await self.look()
             self.metrics.event_lag.set(self._log.lag_s() if self._log else 0.0)
-            self.metrics.breaker.set(self.encoder.breaker.open)
+            models = {served.release.model for served in self.holder.arms.values()}
+            self.metrics.breaker.set(any(self.encoder.breaker(model).open for model in models))
             await self._watch()
             await asyncio.sleep(self.settings.poll_s)
 
@@ -176,18 +214,20 @@ class Service:
             self.holder.problem = self.holder.problem or str(error)
 
     async def ready(self) -> str | None:
-        """None where every arm can be searched now, else what is missing."""
+        """None if the champion can be searched now, else what is missing. It also serves the users of a
+        treatment that fails, so a bad challenger takes no gateway out of service.
+        """
         if self.draining:
             return "shutting down"
-        if not self.holder.arms:
+        if CONTROL not in self.holder.arms:
             return self.holder.problem
-        for arm, served in self.holder.arms.items():
-            if not await self.encoder.ready(served.release.model):
-                return f"{arm}: Triton has no model {served.release.model}"
-        return None
+        model = self.holder.arms[CONTROL].release.model
+        return None if await self.encoder.ready(model) else f"{CONTROL}: Triton has no model {model}"
 
     async def close(self) -> None:
-        """Lets what is acknowledged be written, closes channels and threads."""
+        """Lets what is acknowledged be written and counted, closes channels and threads."""
+        if self._counting:
+            await asyncio.wait(self._counting, timeout=1.0)
         if self._log is not None:
             await self._log.close()
         self.searcher.close()
@@ -196,7 +236,6 @@ class Service:
     def _served(self, user_id: str) -> tuple[str | None, Served]:
         arms = self.holder.arms
         if CONTROL not in arms:
-            self.metrics.requests.labels(NONE, "no_release").inc()
             raise Unavailable(self.holder.problem or "no release is served")
         found = self._assigner.assign(user_id) if self._assigner is not None else assign.NOBODY
         # An experiment whose releases are not those in service counts for nothing: everybody gets the
@@ -205,33 +244,28 @@ class Service:
             return None, arms[CONTROL]
         return found.counted_arm, arms[found.arm]
 
-    async def _logged(
+    def _record(
         self, query: str, user_id: str, k: int, arm: str | None, served: Served, found: Found
-    ) -> tuple[str, int]:
+    ) -> Logged:
         ts_us = int(self.clock() * 1e6)
-        search_id = ids.make(self._secret, ts_us, arm)
-        if self._log is not None:
-            results = tuple(
-                Result(
-                    video_id=served.index.ids[row],
-                    position=n if n < k else None,
-                    score=round(score, 6),
-                    paths=(PATH,),
-                )
-                for n, (row, score) in enumerate(zip(found.rows, found.scores, strict=True))
+        results = tuple(
+            Result(
+                video_id=served.index.ids[row],
+                position=n if n < k else None,
+                score=round(score, 6),
+                paths=(PATH,),
             )
-            kept = pseudonym(self._secret, user_id) if self.settings.hash_users else user_id
-            record = Logged(
-                search_id=search_id,
-                user_id=kept,
-                ts_us=ts_us,
-                query=query,
-                arm=arm,
-                release=served.release.uri,
-                results=results,
-            )
-            await self._append([record])
-        return search_id, ts_us
+            for n, (row, score) in enumerate(zip(found.rows, found.scores, strict=True))
+        )
+        return Logged(
+            search_id=ids.make(self._secret, ts_us, arm),
+            user_id=pseudonym(self._secret, user_id) if self.settings.hash_users else user_id,
+            ts_us=ts_us,
+            query=query,
+            arm=arm,
+            release=served.release.uri,
+            results=results,
+        )
 
     async def _append(self, records: Sequence[Record]) -> None:
         assert self._log is not None
@@ -241,18 +275,9 @@ class Service:
             self.metrics.events_lost.inc(len(records))
             raise Unavailable(f"the event log does not take it: {error}", code="event_log") from error
 
-    async def _count(
-        self,
-        label: str,
-        query: str,
-        user_id: str,
-        k: int,
-        served: Served,
-        found: Found,
-        took_s: float,
-        ts_us: int,
-    ) -> None:
-        metrics, shown = self.metrics, min(k, len(found.rows))
+    def _count(self, label: str, query: str, answer: Answer) -> None:
+        metrics, found = self.metrics, answer.found
+        shown = min(answer.k, len(found.rows))
         metrics.requests.labels(label, "ok" if shown else "empty").inc()
         metrics.searches.labels(label).inc()
         metrics.impressions.labels(label).inc(shown)
@@ -263,19 +288,30 @@ class Service:
             metrics.top_score.labels(label).observe(found.scores[0])
         else:
             metrics.empty.labels(label).inc()
-        served.drift.query(metrics, label, normalise_query(query), found.vector)
-        for phase, seconds in (("encode", found.encode_s), ("retrieve", found.retrieve_s), ("total", took_s)):
+        answer.served.drift.query(metrics, label, normalise_query(query), found.vector)
+        for phase, seconds in zip(PHASES, (found.encode_s, found.retrieve_s, answer.took_s), strict=True):
             metrics.seconds.labels(label, phase).observe(seconds)
+
+    def _aside(self, counting: Coroutine[Any, Any, None]) -> None:
+        """Runs it beside the answers; a store that hangs keeps at most as many as there may be answers."""
+        if len(self._counting) >= self.settings.max_in_flight:
+            counting.close()
+            return
+        task = asyncio.create_task(counting)
+        self._counting.add(task)
+        task.add_done_callback(self._counting.discard)
+
+    async def _count_reformulated(self, user_id: str, search: Search) -> None:
         try:
-            search = Search(ts_us, label, normalise_query(query))
             for reformulated in await self._reformulations.reformulated(user_id, search):
-                metrics.reformulations.labels(reformulated.arm).inc()
-        except Exception as error:  # a Redis that is down must not cost an answer
+                self.metrics.reformulations.labels(reformulated.arm).inc()
+        except Exception as error:  # a Redis that is down costs no answer
             LOG.warning("reformulation state does not answer", extra={"why": type(error).__name__})
 
     def _swapped(self) -> None:
         arms = self.holder.arms
         self.searcher.forget([served.release.checksum for served in arms.values()])
+        self.encoder.forget({served.release.model for served in arms.values()})
         served = {arm: (s.release.uri, s.index_checksum, s.built_s) for arm, s in arms.items()}
         # Outside experiments everybody gets the champion.
         self.metrics.serve({NONE: served[CONTROL], **served}, self.holder.generation)
@@ -310,6 +346,12 @@ def _durations(folder: Path | None) -> dict[str, float]:
     return short
 
 
+def _trace(record: logging.LogRecord) -> dict[str, str]:
+    """Type and place of an exception; its words may hold what a user typed."""
+    kind, _, trace = record.exc_info or (None, None, None)
+    return {"trace": f"{kind.__name__}\n{''.join(traceback.format_tb(trace))}"} if kind else {}
+
+
 class JsonLines(logging.Formatter):
     """One JSON object a line; never a user id or a query."""
 
@@ -323,5 +365,6 @@ class JsonLines(logging.Formatter):
                 "level": record.levelname,
                 "message": record.getMessage(),
                 **more,
+                **_trace(record),
             }
         )

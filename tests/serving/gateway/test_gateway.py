@@ -26,7 +26,7 @@ from serving.events.compact import compact, read_all
 from serving.events.log import EventLogFull, SegmentLog
 from serving.events.records import Search
 from serving.gateway import app as http
-from serving.gateway.service import Service
+from serving.gateway.service import JsonLines, Service
 from serving.gateway.settings import Settings
 from tests.serving import releases as toys
 
@@ -163,6 +163,8 @@ def test_what_is_not_the_contract_is_refused_in_its_words(gateway):
                 ("/v1/search", {"query": "q"}, 400, "malformed"),
                 ("/v1/search", {"query": "q", "user_id": "u", "more": 1}, 400, "malformed"),
                 ("/v1/search", {"query": "q" * 2000, "user_id": "u"}, 413, "too_large"),
+                ("/v1/search", {"query": "\ufdfa" * 1024, "user_id": "u"}, 413, "too_large"),  # x 18
+                ("/v1/search", {"query": " \u200b?! ", "user_id": "u"}, 400, "malformed"),
                 ("/v1/search", {"query": "q", "user_id": "u", "k": 101}, 413, "too_large"),
                 ("/v1/events", [event(foreign, "v")], 404, "unknown_search"),
                 ("/v1/events", [event(mine, "v", "share")], 400, "malformed"),
@@ -204,25 +206,11 @@ def test_arms_see_their_release_and_reformulations_count_for_the_arm_of_the_firs
     tmp_path, triton, releases
 ):
     now = [1_800_000_000.0]
-    manifest.write(
-        str(tmp_path / "manifest.json"),
-        Manifest(generation=1, arms={"control": releases[0], "treatment": releases[1]}),
-    )
-    experiment = features.Experiment(
-        name="e",
-        salt="s",
-        coverage=1.0,
-        control=releases[0].uri,
-        treatment=releases[1].uri,
-        start="2020-01-01T00:00:00Z",
-    )
-    (tmp_path / "features.json").write_text(json.dumps(features.render([experiment])))
 
     async def work():
-        made = Gateway(
-            settings_for(tmp_path, triton, features=str(tmp_path / "features.json")), clock=lambda: now[0]
-        )
-        async with made as gateway:
+        trial = in_an_experiment(tmp_path, triton, releases)
+        trial.clock = lambda: now[0]
+        async with trial as gateway:
             seen = {}
             for n in range(40):
                 answer = (await gateway.search(user=f"user {n}")).json()
@@ -402,6 +390,116 @@ def test_more_than_it_can_hold_is_429_at_once(tmp_path, triton, releases):
             codes = [a.status_code for a in answers]
             assert set(codes) == {200, 429}
             assert all(a.headers["retry-after"] for a in answers if a.status_code == 429)
+            text, refused = (await gateway.client.get("/metrics")).text, codes.count(429)
+            assert f'crops_search_requests_total{{arm="none",outcome="overloaded"}} {refused}.0' in text
+            assert f'crops_http_answers_total{{route="/v1/search",status="429"}} {refused}.0' in text
+
+    run(work())
+
+
+def in_an_experiment(folder, triton, releases, **more):
+    """A gateway of which all users are in an experiment, half of them in each arm."""
+    manifest.write(
+        str(folder / "manifest.json"),
+        Manifest(generation=1, arms={"control": releases[0], "treatment": releases[1]}),
+    )
+    experiment = features.Experiment(
+        name="e",
+        salt="s",
+        coverage=1.0,
+        control=releases[0].uri,
+        treatment=releases[1].uri,
+        start="2020-01-01T00:00:00Z",
+    )
+    (folder / "features.json").write_text(json.dumps(features.render([experiment])))
+    return Gateway(settings_for(folder, triton, features=str(folder / "features.json"), **more))
+
+
+def test_a_treatment_that_triton_lost_costs_no_answer_and_counts_against_it(tmp_path, triton, releases):
+    async def work():
+        async with in_an_experiment(tmp_path, triton, releases, cache_queries=0) as gateway:
+            toys.control.unload(triton.http, releases[1].model)
+            answers = [(await gateway.search(user=f"user {n}")) for n in range(40)]
+            assert {answer.status_code for answer in answers} == {200}
+            bodies = [answer.json() for answer in answers]
+            assert {body["arm"] for body in bodies} == {"control", None}
+            assert {body["release"] for body in bodies} == {releases[0].uri}
+            assert {record.arm for record in read_all(gateway.settings.events)} == {"control", None}
+            moved = sum(body["arm"] is None for body in bodies)
+            text = (await gateway.client.get("/metrics")).text
+            failed = 'crops_search_requests_total{arm="treatment",outcome="encoder_unavailable"}'
+            assert f"{failed} {moved}.0" in text
+            assert 'crops_searches_total{arm="treatment"} 0.0' in text
+            assert (await gateway.client.get("/readyz")).status_code == 200
+
+    try:
+        run(work())
+    finally:
+        toys.control.load(triton.http, releases[1].model)
+
+
+def test_a_fault_of_its_own_is_a_500_in_the_contracts_words_counted_and_logged(gateway, monkeypatch, caplog):
+    async def work():
+        async with gateway:
+
+            async def broken(_served, query, _k):
+                raise RuntimeError(query)
+
+            monkeypatch.setattr(gateway.service.searcher, "search", broken)
+            answer = await gateway.search("what a user typed")
+            assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal")
+            assert answer.headers["x-request-id"]
+            text = (await gateway.client.get("/metrics")).text
+            assert 'crops_search_requests_total{arm="none",outcome="internal"} 1.0' in text
+            assert 'crops_http_answers_total{route="/v1/search",status="500"} 1.0' in text
+
+    run(work())
+    (record,) = (r for r in caplog.records if r.exc_info)
+    line = JsonLines().format(record)
+    assert "RuntimeError" in line
+    assert "in broken" in line
+    assert "typed" not in line
+
+
+def test_the_deadline_holds_around_a_log_that_hangs_and_its_record_still_arrives(
+    tmp_path, triton, releases, monkeypatch
+):
+    manifest.write(str(tmp_path / "manifest.json"), Manifest(generation=1, arms={"control": releases[0]}))
+
+    async def work():
+        async with Gateway(settings_for(tmp_path, triton, deadline_s=0.5)) as gateway:
+            await gateway.search()
+            append = gateway.service._log.append
+
+            async def slow(records):
+                await asyncio.sleep(1.5)
+                await append(records)
+
+            monkeypatch.setattr(gateway.service._log, "append", slow)
+            started_s = time.monotonic()
+            answer = await gateway.search()
+            assert time.monotonic() - started_s < 1.2
+            assert (answer.status_code, answer.json()["error"]["code"]) == (503, "deadline")
+            await asyncio.sleep(1.5)
+            assert len(list(read_all(gateway.settings.events))) == 2
+
+    run(work())
+
+
+def test_a_store_of_reformulations_that_hangs_delays_no_answer(gateway, monkeypatch):
+    async def work():
+        async with gateway:
+            await gateway.search()
+
+            async def hangs(*_):
+                await asyncio.sleep(20)
+
+            monkeypatch.setattr(gateway.service._reformulations, "reformulated", hangs)
+            started_s = time.monotonic()
+            answer = await gateway.search()
+            took_s = time.monotonic() - started_s
+            assert answer.status_code == 200
+            assert answer.json()["took_ms"] / 1000 <= took_s < 5
 
     run(work())
 
@@ -428,7 +526,7 @@ def test_a_triton_that_dies_is_503_within_a_second_and_found_again(tmp_path, rel
                 answer = await gateway.search(f"subject{n}")
                 assert (answer.status_code, answer.json()["error"]["code"]) == (503, "encoder_unavailable")
                 assert time.monotonic() - started_s < 1.0
-            assert gateway.service.encoder.breaker.open
+            assert gateway.service.encoder.breaker(releases[0].model).open
             server = toys.launch.start(
                 toys.install.VENV, tmp_path / "triton/models", tmp_path / "triton/state", server.ports
             )
