@@ -72,3 +72,19 @@ def test_every_config_that_we_give_can_be_read(path):
     found = configs.load(path)
     for name in found.raw:
         found.section(name)
+
+
+def test_the_window_of_a_reformulation_is_set_once_and_a_section_may_override_it(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("reformulation: {window_s: 60}\nexperiment: {window_s: 30, primary: lpr}\n")
+    config = configs.load(path)
+    assert config.section("augment").window_s == 60
+    assert json.loads(config.section_json("augment"))["window_s"] == 60
+    assert config.section("experiment").window_s == 30
+    assert configs.load(None).section("experiment").window_s == 90
+    assert "\n".join(configs.commented()).count("\n  window_s: ") == 1, "a printed copy would override it"
+
+
+def test_a_key_that_has_another_name_now_says_which():
+    with pytest.raises(ConfigError, match=r"RolloutConfig\.window_s is called look_back_s now"):
+        configs.Config(raw={"rollout": {"window_s": 600}}).section("rollout")
