@@ -6,6 +6,7 @@ tools read it too. Everything that GrowthBook would silently repair (weights tha
 ones) is refused here.
 """
 
+import itertools
 import json
 from datetime import UTC, datetime
 from pathlib import Path
@@ -94,23 +95,17 @@ def check(
 
     `releases`: what can be served; None leaves that open.
     """
-    for place, one in enumerate(experiments):
-        for other in experiments[:place]:
-            if one.name == other.name:
-                raise ConfigError(f"{source}: two experiments are called {one.name!r}")
-            if one.salt == other.salt:
-                raise ConfigError(
-                    f"{source}: {other.name} and {one.name} share the salt {one.salt!r}: their arms would "
-                    "be the same"
-                )
-            if max(one.namespace[0], other.namespace[0]) < min(one.namespace[1], other.namespace[1]):
-                raise ConfigError(
-                    f"{source}: {other.name} {list(other.namespace)} and {one.name} {list(one.namespace)} "
-                    "overlap: "
-                    "a user would be in both; give them namespaces that do not"
-                )
+    for one, other in itertools.combinations(experiments, 2):
+        if one.name == other.name:
+            raise ConfigError(f"{source}: two experiments are called {one.name!r}")
+        both = f"{source}: {one.name} {list(one.namespace)} and {other.name} {list(other.namespace)}"
+        if one.salt == other.salt:
+            raise ConfigError(f"{both} share the salt {one.salt!r}: their arms would be the same")
+        if max(one.namespace[0], other.namespace[0]) < min(one.namespace[1], other.namespace[1]):
+            raise ConfigError(f"{both} overlap: a user would be in both; give them namespaces that do not")
+    for one in experiments if releases is not None else ():
         for arm, release in one.releases.items():
-            if releases is not None and release not in releases:
+            if release not in releases:
                 known = ", ".join(sorted(releases)) or "none"
                 raise ConfigError(
                     f"{source}: {one.name}: unknown release {release!r} for {arm}; known: {known}"
@@ -122,8 +117,7 @@ def check_change(before: Experiment, after: Experiment) -> Experiment:
     """`after`, if it moves no user of the running experiment `before` from one arm to the other; a
     ConfigError otherwise.
     """
-    fixed = ("name", "salt", *ARMS, "weights", "namespace", "start")
-    for key in fixed:
+    for key in ("name", "salt", *ARMS, "weights", "namespace", "start"):
         old, new = getattr(before, key), getattr(after, key)
         if old != new:
             raise ConfigError(
@@ -143,22 +137,19 @@ def render(experiments: list[Experiment], *, releases: set[str] | None = None) -
     return {"features": {FEATURE: {"defaultValue": None, "rules": rules}}}
 
 
-def _value(one: Experiment, arm: str, *, tester: bool = False) -> Json:
-    return {"experiment": one.name, "arm": arm, "release": one.releases[arm]} | (
-        {"tester": True} if tester else {}
-    )
+def _value(one: Experiment, arm: str) -> Json:
+    return {"experiment": one.name, "arm": arm, "release": one.releases[arm]}
 
 
 def _forced(one: Experiment) -> list[Json]:
-    by_arm = {arm: sorted(user for user, seen in one.overrides.items() if seen == arm) for arm in ARMS}
     return [
         {
             "id": f"{one.name}:testers:{arm}",
             "condition": {"id": {"$in": users}},
-            "force": _value(one, arm, tester=True),
+            "force": _value(one, arm) | {"tester": True},
         }
-        for arm, users in by_arm.items()
-        if users
+        for arm in ARMS
+        if (users := sorted(user for user, forced in one.overrides.items() if forced == arm))
     ]
 
 
@@ -191,33 +182,34 @@ def parse(payload: Json, *, releases: set[str] | None = None, source: str = "fea
             source=source,
         )
     except (KeyError, TypeError, IndexError, AttributeError) as error:
-        problem = f"{type(error).__name__}: {error}"
         raise ConfigError(
-            f"{source}: expected a GrowthBook payload with the feature {FEATURE!r} and our rules ({problem})"
+            f"{source}: expected a GrowthBook payload with the feature {FEATURE!r} and our rules ({error!r})"
         ) from error
 
 
 def _read(rule: Json, testers: list[Json], source: str) -> Experiment:
-    arms = [meta["key"] for meta in rule["meta"]]
+    name, arms = rule["key"], [meta["key"] for meta in rule["meta"]]
+    this = f"{source}: experiment {name!r}"
     if CONTROL not in arms:
-        raise ConfigError(
-            f"{source}: experiment {rule['key']!r} has no control (arms: {', '.join(arms) or 'none'})"
-        )
+        raise ConfigError(f"{this} has no control (arms: {', '.join(arms) or 'none'})")
     if arms != list(ARMS):
-        raise ConfigError(f"{source}: experiment {rule['key']!r} has the arms {arms}, expected {list(ARMS)}")
+        raise ConfigError(f"{this} has the arms {arms}, expected {list(ARMS)}")
     if rule.get("hashVersion") != 2 or rule.get("hashAttribute") != "id":
-        raise ConfigError(f"{source}: experiment {rule['key']!r}: expected hashVersion 2 of the attribute id")
-    release = {value["arm"]: value["release"] for value in rule["variations"]}
-    forced = [r for r in testers if r["force"]["experiment"] == rule["key"]]
+        raise ConfigError(f"{this}: expected hashVersion 2 of the attribute id")
     fields = {
-        "name": rule["key"],
+        "name": name,
         "salt": rule["seed"],
         "coverage": rule["coverage"],
         "weights": tuple(rule["weights"]),
-        **release,
+        **{value["arm"]: value["release"] for value in rule["variations"]},
         "start": datetime.fromtimestamp(rule["condition"]["now_s"]["$gte"], UTC),
         "namespace": tuple(rule.get("namespace", (NAMESPACE, 0.0, 1.0))[1:]),
-        "overrides": {user: r["force"]["arm"] for r in forced for user in r["condition"]["id"]["$in"]},
+        "overrides": {
+            user: tester["force"]["arm"]
+            for tester in testers
+            if tester["force"]["experiment"] == name
+            for user in tester["condition"]["id"]["$in"]
+        },
     }
     return Experiment.parse(fields, source=source)
 
@@ -225,11 +217,9 @@ def _read(rule: Json, testers: list[Json], source: str) -> Experiment:
 def load(path: Path, *, releases: set[str] | None = None) -> Json:
     """The payload in the file, after it was checked; a file that is absent is no experiment."""
     try:
-        text = path.read_text(encoding="utf-8")
+        payload: Json = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return render([])
-    try:
-        payload: Json = json.loads(text)
     except json.JSONDecodeError as error:
         raise ConfigError(f"{path}:{error.lineno}: not JSON: {error.msg}") from error
     parse(payload, releases=releases, source=str(path))

@@ -3,7 +3,7 @@ words.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from crops.experiment import power, sequential, stats
@@ -30,8 +30,8 @@ class Measured:
     """Arms by metric: of the whole period, up to each day (YYYY-MM-DD, in order), and per segment."""
 
     whole: Mapping[str, Arms]
-    by_day: Mapping[str, Mapping[str, Arms]]
-    segments: Mapping[str, Mapping[str, Arms]]
+    by_day: Mapping[str, Mapping[str, Arms]] = field(default_factory=dict)
+    segments: Mapping[str, Mapping[str, Arms]] = field(default_factory=dict)
 
 
 def read(measured: Measured, reading: Reading) -> Json:

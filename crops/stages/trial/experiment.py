@@ -5,14 +5,16 @@ readout.html.
 import hashlib
 import json
 import shutil
+from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import httpx
 import ibis.expr.types as ir
+from ibis import _
 
 from crops.arms import ARMS
 from crops.config.experiment import ExperimentConfig
@@ -21,13 +23,13 @@ from crops.engines.warehouse import Warehouse
 from crops.errors import ConfigError, InputError, ServiceError
 from crops.experiment import readout, sums
 from crops.experiment.metrics import METRICS
+from crops.experiment.moments import Arms
 from crops.long_play import LONG_PLAY_S
 from crops.mining import queries, reformulation
 from crops.report import experiment as page
 from crops.stages.base import StageReport
 from crops.tables import artifacts, records
 
-KEPT = (records.USER_DAYS, records.PATH_DAYS)
 KEYS = "days.json"
 
 
@@ -64,20 +66,20 @@ def run(
             stale = _carry_over(out, folder, keys)
             if stale and period.since:
                 _sum_up(house, events, source, stale, folder, period=period, cfg=cfg)
-            found = _read(house, folder, cfg)
+            result = _read(house, folder, cfg)
         shutil.rmtree(scratch)
-        found["period"] = {key: _iso(getattr(period, key)) for key in ("since", "until", "log_end")}
-        found["window_s"] = cfg.window_s
-        found["notes"] = _notes(source, period, found)
+        result["period"] = {key: _iso(moment) for key, moment in asdict(period).items()}
+        result["window_s"] = cfg.window_s
+        result["notes"] = _notes(source, period, result)
         artifacts.write_json(folder / KEYS, keys)
-        artifacts.write_json(folder / "readout.json", found)
-        simulated = (events / "world.json").exists() or (source / "world.json").exists()
-        (folder / "readout.html").write_text(page.render(found, simulated=simulated), encoding="utf-8")
-    numbers = {f"users_{arm}": found["users"][arm] for arm in ARMS}
-    numbers |= {f"lift_{name}": m["lift"] for name, m in found["metrics"].items() if m["lift"] is not None}
-    days = {"days": len(keys), "days_computed": len(stale)}
+        artifacts.write_json(folder / "readout.json", result)
+        simulated = any((place / "world.json").exists() for place in (events, source))
+        (folder / "readout.html").write_text(page.render(result, simulated=simulated), encoding="utf-8")
+    numbers = {f"users_{arm}": result["users"][arm] for arm in ARMS}
+    numbers |= {f"lift_{name}": m["lift"] for name, m in result["metrics"].items() if m["lift"] is not None}
+    numbers |= {"days": len(keys), "days_computed": len(stale)}
     return StageReport(
-        numbers=numbers | days, notes=(f"verdict: {found['verdict']}", *found["reasons"], *found["notes"])
+        numbers=numbers, notes=(f"verdict: {result['verdict']}", *result["reasons"], *result["notes"])
     )
 
 
@@ -110,12 +112,13 @@ def _period(house: Warehouse, events: Path, cfg: ExperimentConfig) -> Period:
 
 
 def _by_day(folder: Path, table: records.Table) -> dict[str, list[Path]]:
-    found: dict[str, list[Path]] = {}
+    days = defaultdict(list)
     for path in artifacts.table_files(folder, table):
-        if not path.parent.name.startswith("date="):
+        key, _, day = path.parent.name.partition("=")
+        if key != "date":
             raise InputError(path, "lies in no date=YYYY-MM-DD folder, expected one per day")
-        found.setdefault(path.parent.name.removeprefix("date="), []).append(path)
-    return found
+        days[day].append(path)
+    return days
 
 
 def _keys(events: Path, videos: Path, period: Period, cfg: ExperimentConfig) -> dict[str, str]:
@@ -123,23 +126,16 @@ def _keys(events: Path, videos: Path, period: Period, cfg: ExperimentConfig) -> 
     durations, the period.
     """
     searches, results = _by_day(events, records.SEARCHES), _by_day(events, records.RESULTS)
-    catalogue = (
-        artifacts.table_files(videos, records.VIDEOS) if artifacts.exists(videos, records.VIDEOS) else []
-    )
-    shared = [_iso(period.since), _iso(period.until), cfg.window_s, _stamps(catalogue)]
+    has_videos = artifacts.exists(videos, records.VIDEOS)
+    catalogue = artifacts.table_files(videos, records.VIDEOS) if has_videos else []
+    window = timedelta(seconds=cfg.window_s)
     keys = {}
     for day in sorted(searches):
-        end = min(
-            period.log_end,
-            datetime.fromisoformat(f"{_next(day)}T00:00:00+00:00") + timedelta(seconds=cfg.window_s),
-        )
-        parts = [
-            _stamps(searches[day]),
-            _stamps(results.get(day, ())),
-            _stamps(searches.get(_next(day), ())),
-            _iso(end),
-        ]
-        keys[day] = hashlib.sha256(json.dumps([*parts, *shared]).encode()).hexdigest()
+        midnight = datetime.fromisoformat(f"{_next(day)}T00:00:00+00:00")
+        files = (searches[day], results.get(day, ()), searches.get(_next(day), ()), catalogue)
+        moments = (min(period.log_end, midnight + window), period.since, period.until)
+        depends = [*map(_stamps, files), *map(_iso, moments), cfg.window_s]
+        keys[day] = hashlib.sha256(json.dumps(depends).encode()).hexdigest()
     return keys
 
 
@@ -153,13 +149,13 @@ def _stamps(files: Iterable[Path]) -> list[list[Any]]:
 
 def _carry_over(old: Path, new: Path, keys: dict[str, str]) -> list[str]:
     """Copies the days of an earlier readout that still hold; returns the days that must be computed."""
-    known = artifacts.read_json(old / KEYS) if (old / KEYS).exists() else {}
-    fresh = [day for day, key in keys.items() if known.get(day) == key]
-    for day in fresh:
-        for table in KEPT:
-            if (place := old / table.name / day).exists():
-                shutil.copytree(place, new / table.name / day)
-    return [day for day in keys if day not in fresh]
+    before = artifacts.read_json(old / KEYS) if (old / KEYS).exists() else {}
+    stale = [day for day, key in keys.items() if before.get(day) != key]
+    for day in keys.keys() - set(stale):
+        for table in (records.USER_DAYS, records.PATH_DAYS):
+            if (folder := old / table.name / day).exists():
+                shutil.copytree(folder, new / table.name / day)
+    return stale
 
 
 def _sum_up(
@@ -173,7 +169,7 @@ def _sum_up(
     cfg: ExperimentConfig,
 ) -> None:
     searches = _by_day(events, records.SEARCHES)
-    near = sorted({*days, *(day for day in map(_next, days) if day in searches)})
+    near = sorted({*days, *map(_next, days)} & searches.keys())
     raw = warehouse.conform(house.scan([p for day in near for p in searches[day]]), records.SEARCHES)
     spelled = house.keep(queries.spellings(raw), "spelled")
     arm = raw.select("search_id", "arm")
@@ -183,79 +179,79 @@ def _sum_up(
         sums.within(every, since=period.since, until=period.until).filter(lambda t: t.date.isin(days)), "mine"
     )
     results = _by_day(events, records.RESULTS)
-    listed = [p for day in days for p in results.get(day, ())] or artifacts.table_files(
-        events, records.RESULTS
-    )[:1]
-    shown = warehouse.conform(house.scan(listed), records.RESULTS)
+    files = [p for day in days for p in results.get(day, ())]
+    shown = warehouse.conform(
+        house.scan(files or artifacts.table_files(events, records.RESULTS)[:1]), records.RESULTS
+    )
     durations = house.read(videos, records.VIDEOS) if artifacts.exists(videos, records.VIDEOS) else None
     later = reformulation.later_searches(mine, every, window_s=cfg.window_s).select(search_id="first_id")
     settled_until = period.log_end - timedelta(seconds=cfg.window_s)
-    made = {
+    tables = {
         records.USER_DAYS: sums.user_days(
             mine, sums.shown(shown, durations), later, settled_until=settled_until
         ),
         records.PATH_DAYS: sums.path_days(mine, shown),
     }
-    for table, expr in made.items():
-        kept = house.keep(expr, table.name)
-        for row in house.fetch(kept.select("date").distinct().order_by("date")):
-            rows = warehouse.conform(kept.filter(kept.date == row["date"]), table)
+    for table, expr in tables.items():
+        rows = house.keep(expr, table.name)
+        for day in _dates(house, rows):
+            of_day = warehouse.conform(rows.filter(rows.date == day), table)
             (folder / table.name).mkdir(exist_ok=True)
-            house.save([rows.order_by([*table.key])], folder / table.name / row["date"])
+            house.save([of_day.order_by([*table.key])], folder / table.name / day)
+
+
+def _dates(house: Warehouse, rows: ir.Table) -> list[str]:
+    return [row["date"] for row in house.fetch(rows.select("date").distinct().order_by("date"))]
 
 
 def _read(house: Warehouse, folder: Path, cfg: ExperimentConfig) -> dict[str, Any]:
     reading = readout.Reading(**{name: getattr(cfg, name) for name in readout.Reading.__dataclass_fields__})
-    if not artifacts.exists(folder, records.USER_DAYS):
-        return readout.read(_measured(None, house), reading) | {"paths": {}}
-    days = house.keep(house.read(folder, records.USER_DAYS), "days")
-    found = readout.read(_measured(days, house), reading)
-    if not artifacts.exists(folder, records.PATH_DAYS):
-        return found | {"paths": {}}
-    by_path = house.read(folder, records.PATH_DAYS)
-    total = by_path.group_by("arm", "path").agg(ranked=by_path.ranked.sum(), shown=by_path.shown.sum())
-    return found | {"paths": readout.ratios(house.fetch(total))}
+    measured, paths = readout.Measured(whole=_arms([])), []
+    if artifacts.exists(folder, records.USER_DAYS):
+        measured = _measured(house.keep(house.read(folder, records.USER_DAYS), "days"), house)
+    if artifacts.exists(folder, records.PATH_DAYS):
+        by_path = house.read(folder, records.PATH_DAYS).group_by("arm", "path")
+        paths = house.fetch(by_path.agg(ranked=_.ranked.sum(), shown=_.shown.sum()))
+    return readout.read(measured, reading) | {"paths": readout.ratios(paths)}
 
 
-def _measured(days: ir.Table | None, house: Warehouse) -> readout.Measured:
-    if days is None:
-        return readout.Measured(
-            whole={name: sums.arms_of([], m) for name, m in METRICS.items()}, by_day={}, segments={}
-        )
+def _arms(rows: list[sums.Row], in_both: int = 0) -> dict[str, Arms]:
+    return {name: sums.arms_of(rows, metric, in_both=in_both) for name, metric in METRICS.items()}
+
+
+def _measured(days: ir.Table, house: Warehouse) -> readout.Measured:
     people = house.keep(sums.people(days), "people")
     single = people.filter(people.arms == 1)
-    in_both = house.fetch(people.agg(n=(people.arms > 1).sum()))[0]["n"] or 0
+    counts = house.fetch(people.agg(in_both=(people.arms > 1).sum(), returning=people.returning.sum()))[0]
 
-    def arms(part: ir.Table, users: ir.Table) -> dict[str, Any]:
-        rows = house.fetch(sums.moments(part, users))
-        return {name: sums.arms_of(rows, metric, in_both=int(in_both)) for name, metric in METRICS.items()}
+    def arms(part: ir.Table, users: ir.Table) -> dict[str, Arms]:
+        return _arms(house.fetch(sums.moments(part, users)), int(counts["in_both"] or 0))
 
-    dates = [
-        row["date"]
-        for row in house.fetch(days.filter(days.arm.notnull()).select("date").distinct().order_by("date"))
-    ]
     segments = {f"query: {band}": (days.filter(days.band == band), single) for band in records.BANDS}
-    if house.fetch(people.agg(n=people.returning.cast("int64").sum()))[0]["n"]:
+    if counts["returning"]:
         segments["user: seen before"] = (days, single.filter(single.returning))
         segments["user: new"] = (days, single.filter(~single.returning))
     return readout.Measured(
         whole=arms(days, single),
-        by_day={date: arms(days.filter(days.date <= date), single) for date in dates},
+        by_day={
+            date: arms(days.filter(days.date <= date), single)
+            for date in _dates(house, days.filter(days.arm.notnull()))
+        },
         segments={name: arms(part, users) for name, (part, users) in segments.items()},
     )
 
 
-def _notes(videos: Path, period: Period, found: dict[str, Any]) -> list[str]:
-    said = (
+def _notes(videos: Path, period: Period, result: dict[str, Any]) -> list[str]:
+    notes = (
         (period.since is None, "no search has an arm: nothing to compare"),
         (
             not artifacts.exists(videos, records.VIDEOS),
             f"no table videos: a long play is {LONG_PLAY_S:g} s, also of shorter videos",
         ),
-        (not found["paths"], "no result says which recall path brought it: no Ratio_rank, no Ratio_show"),
+        (not result["paths"], "no result says which recall path brought it: no Ratio_rank, no Ratio_show"),
         (
-            len(found["metrics"]["ctr"]["segments"]) == len(records.BANDS),
+            len(result["metrics"]["ctr"]["segments"]) == len(records.BANDS),
             "no searches from before the experiment: no CUPED, no segments of new and known users",
         ),
     )
-    return [note for applies, note in said if applies]
+    return [note for applies, note in notes if applies]
