@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from crops.experiment import features
-from crops.release import manifest
+from crops.release import manifest, milvus
 from crops.release.layout import sha256
 from crops.release.manifest import Manifest
 from serving import reformulation
@@ -550,7 +550,7 @@ def test_with_its_index_in_milvus_it_answers_the_same(tmp_path, triton, releases
     from crops.stages.release import deploy
 
     uri = str(tmp_path / "milvus.db")
-    deploy._fill(uri, Path(releases[0].files), releases[0].checksum)
+    deploy._fill(uri, Path(releases[0].files), milvus.name_of(releases[0].checksum))
     url = str(tmp_path / "manifest.json")
     manifest.write(url, Manifest(generation=1, arms={"control": releases[0]}))
 
