@@ -103,9 +103,9 @@ def check(
             raise ConfigError(f"{both} share the salt {one.salt!r}: their arms would be the same")
         if max(one.namespace[0], other.namespace[0]) < min(one.namespace[1], other.namespace[1]):
             raise ConfigError(f"{both} overlap: a user would be in both; give them namespaces that do not")
-    for one in experiments if releases is not None else ():
+    for one in experiments:
         for arm, release in one.releases.items():
-            if release not in releases:
+            if releases is not None and release not in releases:
                 known = ", ".join(sorted(releases)) or "none"
                 raise ConfigError(
                     f"{source}: {one.name}: unknown release {release!r} for {arm}; known: {known}"
