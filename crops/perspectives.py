@@ -67,7 +67,7 @@ def register(row: Perspective, *, mine: Callable[..., Any], log: Any = None) -> 
 
     mine   from two Ibis tables to one: searches(search_id, user_id, ts, date, query) of the training days and
            the rows of the table, to (query, video_id, event_id, ts); event_id: what counts as one event
-    log    the definition of the table (crops.tables.records.Table), if it is not one of the project's
+    log    the definition of the table (crops.tables.records.table), if it is not one of the project's
     """
     if row.name in _BUILT_IN or row.name in _registered:
         raise ValueError(f"perspective {row.name!r} is there already")

@@ -16,7 +16,9 @@ class StageConfig(BaseModel):
     comes from.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
     renamed: ClassVar[Mapping[str, str]] = {}  # a key's old name to its new one
 

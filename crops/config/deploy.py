@@ -11,41 +11,26 @@ class DeployConfig(StageConfig):
     manifest.
     """
 
-    manifest: str | None = Field(
-        None,
-        description="fsspec URL of the release manifest; null: the pipeline deploys nothing. Source: the "
-        "deployment.",
-    )
-    triton: str | None = Field(
-        "http://127.0.0.1:8000",
-        description="Triton's HTTP address, to load models by; null: Tritons follow the manifest by "
-        "themselves (serving.triton.follow). Source: Triton.",
-    )
-    repository: str = Field(
-        "models",
-        description="Triton's model repository, a folder that this process writes. Source: the deployment.",
-    )
-    releases: str = Field(
-        "releases",
-        description="Folder or fsspec URL that gateways read releases from, under that name. Source: the "
-        "deployment.",
-    )
-    gateways: tuple[str, ...] = Field(
-        (),
-        description="Addresses of the gateways that must report the new generation, http://host:port. "
-        "Source: the deployment.",
-    )
-    milvus: str | None = Field(
-        None,
-        description="Milvus to search in, a server's address or a .db path for milvus-lite; null: FAISS. "
-        "Source: ours.",
-    )
-    instances: int = Field(
-        0, ge=0, description="Instances of the encoder at Triton; 0: one per core. Source: ours."
-    )
-    timeout_s: float = Field(
-        180.0, gt=0, description="Longest wait for Triton and for the gateways, seconds. Source: ours."
-    )
+    manifest: str | None = None
+    """fsspec URL of the release manifest; null: the pipeline deploys nothing. Source: the deployment."""
+    triton: str | None = "http://127.0.0.1:8000"
+    """Triton's HTTP address, to load models by; null: Tritons follow the manifest by themselves
+    (serving.triton.follow). Source: Triton.
+    """
+    repository: str = "models"
+    """Triton's model repository, a folder that this process writes. Source: the deployment."""
+    releases: str = "releases"
+    """Folder or fsspec URL that gateways read releases from, under that name. Source: the deployment."""
+    gateways: tuple[str, ...] = ()
+    """Addresses of the gateways that must report the new generation, http://host:port. Source: the
+    deployment.
+    """
+    milvus: str | None = None
+    """Milvus to search in, a server's address or a .db path for milvus-lite; null: FAISS. Source: ours."""
+    instances: int = Field(0, ge=0)
+    """Instances of the encoder at Triton; 0: one per core. Source: ours."""
+    timeout_s: float = Field(180.0, gt=0)
+    """Longest wait for Triton and for the gateways, seconds. Source: ours."""
 
     def served(self) -> str:
         """The manifest's URL; a ConfigError where the config names none."""

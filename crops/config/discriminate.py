@@ -11,79 +11,44 @@ from crops.long_play import LONG_PLAY_S
 class DiscriminateConfig(StageConfig):
     """How the discriminator is trained and calibrated, and what it decides."""
 
-    base: str = Field(
-        "small",
-        description="Cross-encoder: a Hugging Face path (the paper: a pre-trained 6-layer Transformer), "
-        "or small, made here.",
-    )
-    alpha: float = Field(
-        0.6,
-        ge=0,
-        le=1,
-        description="A reformulation or feed pair is kept when θ > alpha, strictly. Source: paper.",
-    )
-    alpha_per: Literal["log", "query"] = Field(
-        "log",
-        description="query: alpha times the mean θ of the query's clicked videos over that of all "
-        "clicked ones, between "
-        "half and 1.5 times alpha: a query that θ reads badly is not emptied by it. Source: "
-        "ours, for `crops ablate`.",
-    )
-    beta: float = Field(
-        0.5,
-        ge=-1,
-        le=1,
-        description="Least cosine of first and later query, by the champion's encoder, else by a "
-        "pre-trained base; off with "
-        "neither. Source: ours; the paper has the rule but no number.",
-    )
-    gate_knowledge: bool = Field(
-        False,
-        description="Whether θ decides on knowledge too. Source: ours: a θ learnt from clicks drops what "
-        "it is for.",
-    )
-    long_play_s: float = Field(
-        LONG_PLAY_S,
-        gt=0,
-        description="Positive pair: played this long, or whole where shorter, seconds. Source: "
-        "KuaiRand's long view.",
-    )
-    max_pairs: int = Field(
-        30_000,
-        ge=10,
-        description="Judged pairs to train and calibrate on, pairs. Source: ours, about a minute on 2 cores.",
-    )
-    random_per_positive: float = Field(
-        1.5, ge=0, description="Random documents per positive pair: the mix that α refers to. Source: ours."
-    )
-    held_out_share: float = Field(
-        0.2, gt=0, lt=1, description="Queries kept apart for calibration, share. Source: ours."
-    )
-    epochs: int = Field(3, ge=1, description="Passes over the judged pairs. Source: ours.")
-    batch: int = Field(64, ge=2, description="Pairs per step. Source: ours.")
-    learning_rate: float = Field(
-        1e-3, gt=0, description="AdamW's rate; take 2e-5 for a pre-trained base. Source: ours."
-    )
-    dual_steps: int = Field(
-        150,
-        ge=0,
-        description="Steps on clicks for the dual encoder inside θ, steps; 0: its base as it is, for a "
-        "pre-trained one with few "
-        "clicks. Source: ours: it brought AUC on feed pairs from 0.70 to 0.94 (simulated).",
-    )
-    dual_learning_rate: float = Field(
-        3e-3,
-        gt=0,
-        description="AdamW's rate of the dual encoder inside θ; take 2e-5 for a pre-trained base. "
-        "Source: ours.",
-    )
-    max_tokens: int = Field(
-        96, ge=8, description="Query and document together, tokens. Source: ours; texts here are short."
-    )
-    ladder_pairs: int = Field(
-        2_000,
-        ge=1,
-        description="Pairs per stage and perspective that are scored for the ladder, pairs. Source: "
-        "ours: ±2 points.",
-    )
-    seed: int = Field(0, ge=0, description="Chance of the model's start, of the batches and of the samples.")
+    base: str = "small"
+    """Cross-encoder: a Hugging Face path (the paper: a pre-trained 6-layer Transformer), or small, made here.
+    """
+    alpha: float = Field(0.6, ge=0, le=1)
+    """A reformulation or feed pair is kept when θ > alpha, strictly. Source: paper."""
+    alpha_per: Literal["log", "query"] = "log"
+    """query: alpha times the mean θ of the query's clicked videos over that of all clicked ones, between half
+    and 1.5 times alpha: a query that θ reads badly is not emptied by it. Source: ours, for `crops ablate`.
+    """
+    beta: float = Field(0.5, ge=-1, le=1)
+    """Least cosine of first and later query, by the champion's encoder, else by a pre-trained base; off with
+    neither. Source: ours; the paper has the rule but no number.
+    """
+    gate_knowledge: bool = False
+    """Whether θ decides on knowledge too. Source: ours: a θ learnt from clicks drops what it is for."""
+    long_play_s: float = Field(LONG_PLAY_S, gt=0)
+    """Positive pair: played this long, or whole where shorter, seconds. Source: KuaiRand's long view."""
+    max_pairs: int = Field(30_000, ge=10)
+    """Judged pairs to train and calibrate on, pairs. Source: ours, about a minute on 2 cores."""
+    random_per_positive: float = Field(1.5, ge=0)
+    """Random documents per positive pair: the mix that α refers to. Source: ours."""
+    held_out_share: float = Field(0.2, gt=0, lt=1)
+    """Queries kept apart for calibration, share. Source: ours."""
+    epochs: int = Field(3, ge=1)
+    """Passes over the judged pairs. Source: ours."""
+    batch: int = Field(64, ge=2)
+    """Pairs per step. Source: ours."""
+    learning_rate: float = Field(1e-3, gt=0)
+    """AdamW's rate; take 2e-5 for a pre-trained base. Source: ours."""
+    dual_steps: int = Field(150, ge=0)
+    """Steps on clicks for the dual encoder inside θ, steps; 0: its base as it is, for a pre-trained one with
+    few clicks. Source: ours: it brought AUC on feed pairs from 0.70 to 0.94 (simulated).
+    """
+    dual_learning_rate: float = Field(3e-3, gt=0)
+    """AdamW's rate of the dual encoder inside θ; take 2e-5 for a pre-trained base. Source: ours."""
+    max_tokens: int = Field(96, ge=8)
+    """Query and document together, tokens. Source: ours; texts here are short."""
+    ladder_pairs: int = Field(2_000, ge=1)
+    """Pairs per stage and perspective that are scored for the ladder, pairs. Source: ours: ±2 points."""
+    seed: int = Field(0, ge=0)
+    """Chance of the model's start, of the batches and of the samples."""

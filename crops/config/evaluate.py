@@ -8,17 +8,15 @@ from crops.config.base import StageConfig
 class EvaluateConfig(StageConfig):
     """What is measured and how certain it is made."""
 
-    depth: int = Field(
-        100, ge=100, description="Documents retrieved per query; recall@100 needs 100. Source: paper."
-    )
-    max_queries: int = Field(
-        10_000, ge=1, description="Most queries per test set, a fixed draw. Source: paper's test size."
-    )
-    bootstrap: int = Field(1_000, ge=100, description="Draws of the paired bootstrap. Source: ours.")
-    head_searches: int = Field(
-        20, ge=1, description="Head query: at least this many searches in the training days. Source: ours."
-    )
-    torso_searches: int = Field(
-        4, ge=1, description="Torso query: at least this many, tail: fewer. Source: ours."
-    )
-    seed: int = Field(0, ge=0, description="Chance of draws and bootstrap.")
+    depth: int = Field(100, ge=100)
+    """Documents retrieved per query; recall@100 needs 100. Source: paper."""
+    max_queries: int = Field(10_000, ge=1)
+    """Most queries per test set, a fixed draw. Source: paper's test size."""
+    bootstrap: int = Field(1_000, ge=100)
+    """Draws of the paired bootstrap. Source: ours."""
+    head_searches: int = Field(20, ge=1)
+    """Head query: at least this many searches in the training days. Source: ours."""
+    torso_searches: int = Field(4, ge=1)
+    """Torso query: at least this many, tail: fewer. Source: ours."""
+    seed: int = Field(0, ge=0)
+    """Chance of draws and bootstrap."""

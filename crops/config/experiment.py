@@ -12,44 +12,29 @@ from crops.config.reformulation import window_s
 class ExperimentConfig(StageConfig):
     """How an experiment is read: period, primary metric, levels, and the effect it is planned for."""
 
-    since: datetime | None = Field(
-        None,
-        description="Start of the experiment (RFC 3339). Null: the first search with an arm. Earlier "
-        "ones: the pre-period.",
-    )
-    until: datetime | None = Field(
-        None, description="End of the experiment, exclusive (RFC 3339). Null: the end of the log."
-    )
-    primary: Literal["ctr", "lpr", "rqr"] = Field(
-        "ctr", description="Metric that decides; the others are guardrails. Source: ours."
-    )
-    share: float = Field(
-        0.5, gt=0, lt=1, description="Planned share of treatment among the users of both arms. Source: ours."
-    )
-    alpha: float = Field(
-        0.05, gt=0, lt=1, description="1 - level of the intervals; false-discovery rate. Source: convention."
-    )
-    power: float = Field(
-        0.8, gt=0, lt=1, description="Probability of seeing the planned effect. Source: convention."
-    )
-    planned_users: int = Field(
-        5000,
-        ge=1,
-        description="Users of both arms where the always-valid interval is narrowest; fix it before the "
-        "start. Source: ours.",
-    )
-    planned_lift: float = Field(
-        0.01,
-        gt=0,
-        description="Relative effect that the planner asks for. Source: ours; the paper saw +0.87 % of CTR.",
-    )
+    since: datetime | None = None
+    """Start of the experiment (RFC 3339). Null: the first search with an arm. Earlier ones: the pre-period.
+    """
+    until: datetime | None = None
+    """End of the experiment, exclusive (RFC 3339). Null: the end of the log."""
+    primary: Literal["ctr", "lpr", "rqr"] = "ctr"
+    """Metric that decides; the others are guardrails. Source: ours."""
+    share: float = Field(0.5, gt=0, lt=1)
+    """Planned share of treatment among the users of both arms. Source: ours."""
+    alpha: float = Field(0.05, gt=0, lt=1)
+    """1 - level of the intervals; false-discovery rate. Source: convention."""
+    power: float = Field(0.8, gt=0, lt=1)
+    """Probability of seeing the planned effect. Source: convention."""
+    planned_users: int = Field(5000, ge=1)
+    """Users of both arms where the always-valid interval is narrowest; fix it before the start. Source: ours.
+    """
+    planned_lift: float = Field(0.01, gt=0)
+    """Relative effect that the planner asks for. Source: ours; the paper saw +0.87 % of CTR."""
     window_s: int = window_s()
-    threads: int | None = Field(
-        None, ge=1, description="Threads of DuckDB or local Spark; null: all. Source: ours."
-    )
-    memory_gb: float | None = Field(
-        None, gt=0, description="Memory of DuckDB or local Spark; null: their default. Source: ours."
-    )
+    threads: int | None = Field(None, ge=1)
+    """Threads of DuckDB or local Spark; null: all. Source: ours."""
+    memory_gb: float | None = Field(None, gt=0)
+    """Memory of DuckDB or local Spark; null: their default. Source: ours."""
     engine: Engine = engine()
     spark_master: str = spark_master()
 

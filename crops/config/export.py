@@ -8,20 +8,13 @@ from crops.config.base import StageConfig
 class ExportConfig(StageConfig):
     """How the query encoder is written as ONNX and checked."""
 
-    opset: int = Field(
-        17,
-        ge=14,
-        description="ONNX opset. Source: ours: what ONNX Runtime and Triton have supported for years.",
-    )
-    max_difference: float = Field(
-        1e-4, gt=0, description="Largest difference of a vector's element to torch. Source: ours."
-    )
-    int8: bool = Field(
-        False,
-        description="Also write the int8 encoder, used only where its cosine to float stays high. "
-        "Source: ours.",
-    )
-    int8_min_cosine: float = Field(
-        0.98, gt=0, le=1, description="Least cosine of an int8 vector to its float vector. Source: ours."
-    )
-    probes: int = Field(32, ge=1, description="Texts that parity and latency are measured on.")
+    opset: int = Field(17, ge=14)
+    """ONNX opset. Source: ours: what ONNX Runtime and Triton have supported for years."""
+    max_difference: float = Field(1e-4, gt=0)
+    """Largest difference of a vector's element to torch. Source: ours."""
+    int8: bool = False
+    """Also write the int8 encoder, used only where its cosine to float stays high. Source: ours."""
+    int8_min_cosine: float = Field(0.98, gt=0, le=1)
+    """Least cosine of an int8 vector to its float vector. Source: ours."""
+    probes: int = Field(32, ge=1)
+    """Texts that parity and latency are measured on."""

@@ -8,21 +8,13 @@ from crops.config.base import StageConfig
 class GateConfig(StageConfig):
     """What a challenger must show before it goes on trial."""
 
-    min_queries: int = Field(
-        30, ge=1, description="Fewer test queries than this give no answer. Source: ours."
-    )
-    max_loss: float = Field(
-        0.02,
-        ge=0,
-        description="Loss allowed on guardrails (CT, tail, gated QR), points of recall as a share. "
-        "Source: ours.",
-    )
-    min_recall: float = Field(
-        0.2, ge=0, le=1, description="Least recall@100 on ungated QR. Source: ours: below it nothing works."
-    )
-    min_index_recall: float = Field(
-        0.95, ge=0, le=1, description="Least recall of the index against exact search. Source: ours."
-    )
-    max_encode_ms: float = Field(
-        50.0, gt=0, description="Most median time for one query, one thread, milliseconds. Source: ours."
-    )
+    min_queries: int = Field(30, ge=1)
+    """Fewer test queries than this give no answer. Source: ours."""
+    max_loss: float = Field(0.02, ge=0)
+    """Loss allowed on guardrails (CT, tail, gated QR), points of recall as a share. Source: ours."""
+    min_recall: float = Field(0.2, ge=0, le=1)
+    """Least recall@100 on ungated QR. Source: ours: below it nothing works."""
+    min_index_recall: float = Field(0.95, ge=0, le=1)
+    """Least recall of the index against exact search. Source: ours."""
+    max_encode_ms: float = Field(50.0, gt=0)
+    """Most median time for one query, one thread, milliseconds. Source: ours."""

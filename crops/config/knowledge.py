@@ -8,29 +8,23 @@ from crops.config.base import StageConfig
 class KnowledgeConfig(StageConfig):
     """How the LLM is asked for descriptions of videos."""
 
-    model: str = Field(
-        "default",
-        description="Model name sent to the endpoint. Source: paper: Qwen2.5-14B; the endpoint decides.",
-    )
-    max_queries: int = Field(
-        3_000, ge=1, description="Training queries asked, most searched first. Source: ours, a budget."
-    )
-    descriptions: int = Field(
-        3, ge=1, le=10, description="Descriptions asked per query. Source: ours; the paper is silent."
-    )
-    temperature: float = Field(0.7, ge=0, le=2, description="Sampling temperature. Source: ours.")
-    max_answer_tokens: int = Field(600, ge=50, description="Longest answer, tokens. Source: ours.")
-    token_budget: int = Field(
-        50_000_000, ge=1, description="Prompt and answer tokens in all; what is left over is not asked."
-    )
-    concurrency: int = Field(16, ge=1, description="Requests at once.")
-    timeout_s: float = Field(60.0, gt=0, description="Time for one answer, seconds.")
-    retries: int = Field(
-        4, ge=1, description="Tries per question, with exponential back-off; Retry-After is obeyed."
-    )
-    max_rejected_share: float = Field(
-        0.5,
-        gt=0,
-        le=1,
-        description="More rejected answers than this end the stage: the LLM answers rubbish. Source: ours.",
-    )
+    model: str = "default"
+    """Model name sent to the endpoint. Source: paper: Qwen2.5-14B; the endpoint decides."""
+    max_queries: int = Field(3_000, ge=1)
+    """Training queries asked, most searched first. Source: ours, a budget."""
+    descriptions: int = Field(3, ge=1, le=10)
+    """Descriptions asked per query. Source: ours; the paper is silent."""
+    temperature: float = Field(0.7, ge=0, le=2)
+    """Sampling temperature. Source: ours."""
+    max_answer_tokens: int = Field(600, ge=50)
+    """Longest answer, tokens. Source: ours."""
+    token_budget: int = Field(50_000_000, ge=1)
+    """Prompt and answer tokens in all; what is left over is not asked."""
+    concurrency: int = Field(16, ge=1)
+    """Requests at once."""
+    timeout_s: float = Field(60.0, gt=0)
+    """Time for one answer, seconds."""
+    retries: int = Field(4, ge=1)
+    """Tries per question, with exponential back-off; Retry-After is obeyed."""
+    max_rejected_share: float = Field(0.5, gt=0, le=1)
+    """More rejected answers than this end the stage: the LLM answers rubbish. Source: ours."""

@@ -14,47 +14,34 @@ LEVELS = 5
 class LabelConfig(StageConfig):
     """Which label a perspective gets and how the hierarchy is chosen."""
 
-    labels: dict[str, int] = Field(
-        default_factory=perspectives.labels,
-        description="Label of each perspective; only the order matters; 0 is kept for in-batch documents. "
-        "Source: paper.",
-    )
-    hierarchy: Literal["ladder", "paper"] = Field(
-        "ladder",
-        description="ladder: anchors chosen from the measured relevance per label; paper: anchors >= 1. "
-        "Source: ours / paper.",
-    )
-    min_anchor_share: float = Field(
-        0.5,
-        gt=0,
-        lt=1,
-        description="A label is an anchor when at least this share of the relevance of the lowest "
-        "positive label is left in it. Source: ours: in a "
-        "prototype anchors >= 3 cost 3 points of truth where a fifth was left, and 1 where two thirds were.",
-    )
-    uncertain_share: float = Field(
-        0.35,
-        ge=0,
-        lt=1,
-        description="Below min_anchor_share by less than this: both hierarchies go to validation, for "
-        "each system. Source: ours: "
-        "anchors >= 3 cost 9 points of truth without knowledge and 1 with it, where label 3 keeps a fifth.",
-    )
+    labels: dict[str, int] = Field(default_factory=perspectives.labels)
+    """Label of each perspective; only the order matters; 0 is kept for in-batch documents. Source: paper."""
+    hierarchy: Literal["ladder", "paper"] = "ladder"
+    """ladder: anchors chosen from the measured relevance per label; paper: anchors >= 1. Source: ours /
+    paper.
+    """
+    min_anchor_share: float = Field(0.5, gt=0, lt=1)
+    """A label is an anchor when at least this share of the relevance of the lowest positive label is left in
+    it. Source: ours: in a prototype anchors >= 3 cost 3 points of truth where a fifth was left, and 1 where
+    two thirds were.
+    """
+    uncertain_share: float = Field(0.35, ge=0, lt=1)
+    """Below min_anchor_share by less than this: both hierarchies go to validation, for each system. Source:
+    ours: anchors >= 3 cost 9 points of truth without knowledge and 1 with it, where label 3 keeps a fifth.
+    """
     anchor_min: int = Field(
         default_factory=lambda data: data.get("labels", perspectives.labels())[perspectives.EXPOSED.name],
         ge=1,
         validation_alias=AliasChoices("anchor_min", "lowest_anchor"),  # its name in older configs
-        description="Lowest label that becomes an anchor by θ alone; people's grades may go lower; default: "
-        "that of exposed. Source: ours: "
-        "anchors >= 1 cost 3 to 6 points of truth on two simulated worlds, also where θ took "
-        "label 1 for as relevant as a positive one.",
     )
-    judged_pairs: int = Field(
-        50,
-        ge=1,
-        description="Judged pairs of a label from which on the ladder believes people, not θ, pairs. "
-        "Source: ours: ±14 points.",
-    )
+    """Lowest label that becomes an anchor by θ alone; people's grades may go lower; default: that of exposed.
+    Source: ours: anchors >= 1 cost 3 to 6 points of truth on two simulated worlds, also where θ took label 1
+    for as relevant as a positive one.
+    """
+    judged_pairs: int = Field(50, ge=1)
+    """Judged pairs of a label from which on the ladder believes people, not θ, pairs. Source: ours: ±14
+    points.
+    """
 
     @field_validator("labels")
     @classmethod

@@ -8,10 +8,9 @@ from crops.config.base import StageConfig
 class RegisterConfig(StageConfig):
     """What is kept with a release."""
 
-    name: str = Field("crops", min_length=1, description="Name of the registered model.")
-    probes: int = Field(
-        32, ge=1, description="Queries whose vectors are the release's fingerprint. Source: ours."
-    )
-    max_training_pairs: int = Field(
-        20_000, ge=0, description="Training pairs kept to explain results. Source: ours, some MB."
-    )
+    name: str = Field("crops", min_length=1)
+    """Name of the registered model."""
+    probes: int = Field(32, ge=1)
+    """Queries whose vectors are the release's fingerprint. Source: ours."""
+    max_training_pairs: int = Field(20_000, ge=0)
+    """Training pairs kept to explain results. Source: ours, some MB."""

@@ -15,40 +15,35 @@ ARM = "arm"
 class Step(StageConfig):
     """One step of the canary: who is in it and what must have been seen before it ends."""
 
-    coverage: float = Field(
-        gt=0, le=1, description="Share of all users in the experiment: half of them get the challenger."
-    )
-    dwell_s: float = Field(ge=0, description="Least time in this step, seconds.")
-    min_users: int = Field(ge=0, description="Least users of both arms since the start.")
+    coverage: float = Field(gt=0, le=1)
+    """Share of all users in the experiment: half of them get the challenger."""
+    dwell_s: float = Field(ge=0)
+    """Least time in this step, seconds."""
+    min_users: int = Field(ge=0)
+    """Least users of both arms since the start."""
 
 
 class Guardrail(StageConfig):
     """One question to Prometheus, asked of both sides, and how much worse the challenger may be."""
 
-    name: str = Field(min_length=1, description="What the audit trail calls it.")
-    kind: Literal["difference", "ratio", "rate", "count"] = Field(
-        description="difference: treatment - control <= limit. ratio: treatment / control <= limit. "
-        "rate: a share whose relative "
-        "change is worse than limit beyond chance. count: treatment alone <= limit."
-    )
-    query: str = Field(
-        min_length=1,
-        description="PromQL for one side, with $in, $window, perhaps $quantile. Of a rate: the "
-        "numerator's increase.",
-    )
-    events: str = Field(
-        min_length=1,
-        description="PromQL: how many events stand behind it. Of a rate: the denominator's increase.",
-    )
-    min_events: float = Field(ge=0, description="Fewer on either side give no answer.")
-    limit: float = Field(description="Most that is tolerated; see kind.")
-    quantile: float | None = Field(
-        None,
-        gt=0,
-        lt=1,
-        description="Which quantile `query` compares, if it says $quantile: few events leave it uncertain.",
-    )
-    higher_is_better: bool = Field(False, description="Of a rate: whether more is better.")
+    name: str = Field(min_length=1)
+    """What the audit trail calls it."""
+    kind: Literal["difference", "ratio", "rate", "count"] = Field()
+    """difference: treatment - control <= limit. ratio: treatment / control <= limit. rate: a share whose
+    relative change is worse than limit beyond chance. count: treatment alone <= limit.
+    """
+    query: str = Field(min_length=1)
+    """PromQL for one side, with $in, $window, perhaps $quantile. Of a rate: the numerator's increase."""
+    events: str = Field(min_length=1)
+    """PromQL: how many events stand behind it. Of a rate: the denominator's increase."""
+    min_events: float = Field(ge=0)
+    """Fewer on either side give no answer."""
+    limit: float = Field()
+    """Most that is tolerated; see kind."""
+    quantile: float | None = Field(None, gt=0, lt=1)
+    """Which quantile `query` compares, if it says $quantile: few events leave it uncertain."""
+    higher_is_better: bool = False
+    """Of a rate: whether more is better."""
 
     @model_validator(mode="after")
     def _asked(self) -> Self:
@@ -60,22 +55,16 @@ class Guardrail(StageConfig):
 class AB(StageConfig):
     """The fixed A/B after the canary: coverage and split stay until it is decided."""
 
-    coverage: float = Field(
-        1.0, gt=0, le=1, description="Share of all users in the A/B. Source: ours: as many as there are."
-    )
-    min_s: float = Field(
-        604_800.0, ge=0, description="Least duration, seconds: a week, for its weekdays. Source: convention."
-    )
-    max_s: float = Field(
-        2_419_200.0,
-        gt=0,
-        description="After so many seconds without a better verdict it ends with a rollback. Source: "
-        "ours: four weeks.",
-    )
-    min_users: int = Field(
-        5000, ge=0, description="Least users of both arms; as experiment.planned_users. Source: ours."
-    )
-    primary: Literal["ctr", "lpr", "rqr"] = Field("ctr", description="Metric that decides. Source: ours.")
+    coverage: float = Field(1.0, gt=0, le=1)
+    """Share of all users in the A/B. Source: ours: as many as there are."""
+    min_s: float = Field(604_800.0, ge=0)
+    """Least duration, seconds: a week, for its weekdays. Source: convention."""
+    max_s: float = Field(2_419_200.0, gt=0)
+    """After so many seconds without a better verdict it ends with a rollback. Source: ours: four weeks."""
+    min_users: int = Field(5000, ge=0)
+    """Least users of both arms; as experiment.planned_users. Source: ours."""
+    primary: Literal["ctr", "lpr", "rqr"] = "ctr"
+    """Metric that decides. Source: ours."""
 
 
 def _searches(extra: str = "") -> str:
@@ -156,49 +145,30 @@ class RolloutConfig(StageConfig):
             Step(coverage=0.5, dwell_s=86_400, min_users=4000),
         ),
         min_length=1,
-        description="Canary steps; coverage only grows. Source: coverage 1-5-25-50 % is a common canary; "
-        "dwell and users: ours.",
     )
-    guardrails: tuple[Guardrail, ...] = Field(
-        GUARDRAILS,
-        min_length=1,
-        description="Checked at every look, in canary and A/B. Source: ours, each limit.",
-    )
-    ab: AB = Field(
-        default_factory=lambda: AB.model_validate({}),
-        description="The A/B after the last step. Source: ours.",
-    )
-    look_back_s: float = Field(
-        1800.0,
-        gt=0,
-        description="How far back Prometheus is asked, not before the step began. Source: ours: 30 min "
-        "hold 200 searches of 1 %.",
-    )
-    overdispersion: float = Field(
-        2.2,
-        ge=1,
-        description="Standard errors of a rate per event are so many times too small, as events of one "
-        "user belong "
-        "together. Source: ours: measured, a z-test on impressions was wrong 36 % of the time "
-        "at a nominal 5 %.",
-    )
-    alpha: float = Field(
-        0.05,
-        gt=0,
-        lt=1,
-        description="Level at which a rate's loss is beyond chance, always-valid. Source: convention.",
-    )
-    blind_limit_s: float = Field(
-        900.0, gt=0, description="Prometheus silent for so long ends in a rollback. Source: ours: 15 min."
-    )
-    max_skew_s: float = Field(
-        30.0,
-        gt=0,
-        description="Clocks of Prometheus and controller further apart than this: it waits. Source: ours.",
-    )
-    poll_s: float = Field(
-        30.0, gt=0, description="Seconds between two looks of `crops rollout start --follow`. Source: ours."
-    )
+    """Canary steps; coverage only grows. Source: coverage 1-5-25-50 % is a common canary; dwell and users:
+    ours.
+    """
+    guardrails: tuple[Guardrail, ...] = Field(GUARDRAILS, min_length=1)
+    """Checked at every look, in canary and A/B. Source: ours, each limit."""
+    ab: AB = Field(default_factory=lambda: AB.model_validate({}))
+    """The A/B after the last step. Source: ours."""
+    look_back_s: float = Field(1800.0, gt=0)
+    """How far back Prometheus is asked, not before the step began. Source: ours: 30 min hold 200 searches of
+    1 %.
+    """
+    overdispersion: float = Field(2.2, ge=1)
+    """Standard errors of a rate per event are so many times too small, as events of one user belong together.
+    Source: ours: measured, a z-test on impressions was wrong 36 % of the time at a nominal 5 %.
+    """
+    alpha: float = Field(0.05, gt=0, lt=1)
+    """Level at which a rate's loss is beyond chance, always-valid. Source: convention."""
+    blind_limit_s: float = Field(900.0, gt=0)
+    """Prometheus silent for so long ends in a rollback. Source: ours: 15 min."""
+    max_skew_s: float = Field(30.0, gt=0)
+    """Clocks of Prometheus and controller further apart than this: it waits. Source: ours."""
+    poll_s: float = Field(30.0, gt=0)
+    """Seconds between two looks of `crops rollout start --follow`. Source: ours."""
 
     @model_validator(mode="after")
     def _sound(self) -> Self:

@@ -10,81 +10,55 @@ from crops.config.base import StageConfig
 class TrainConfig(StageConfig):
     """How the dual encoder is trained."""
 
-    base: str = Field(
-        "small",
-        description="Base model: a Hugging Face path, or small (made here). Source: paper: Qwen2.5-0.5B; "
-        "small: ours.",
-    )
-    pooling: Literal["last", "mean", "cls"] | None = Field(
-        None,
-        description="Pooling; null: last for decoders, mean for encoders and small. Source: ours; the "
-        "paper is silent.",
-    )
-    shared_towers: bool = Field(
-        True, description="One tower for queries and documents. Source: ours; halves the memory."
-    )
-    max_tokens: int = Field(128, ge=4, description="Longest text, tokens. Source: paper.")
-    batch_queries: int = Field(
-        64,
-        ge=2,
-        description="Queries per step, over all ranks, queries. Source: ours; small against the number "
-        "of intents.",
-    )
-    cache_tokens: int | None = Field(
-        None,
-        ge=1,
-        description="Most padded tokens encoded at once with a graph, tokens: the batch then costs time, "
-        "not memory (cached "
-        "gradients, arXiv 2101.06983); null: the whole batch at once. Source: ours.",
-    )
-    loss: Literal["h_infonce", "softmax_ce", "info_nce", "one_anchor"] = Field(
-        "h_infonce",
-        description="Loss of the systems that learn from all labels (clicks and crops_paper have their own); "
-        "one_anchor: InfoNCE that takes each anchor apart. Source: paper.",
-    )
-    positives: int = Field(
-        8,
-        ge=1,
-        description="Positives per query and step, samples. Source: ours: nearly all there are; 4 cost "
-        "clicks 2 points of truth.",
-    )
-    lower: int = Field(
-        1,
-        ge=0,
-        description="Samples per lower label, query and step. Source: ours: 2 gained nothing and cost "
-        "half as much time again.",
-    )
-    learning_rate: float = Field(
-        3e-3, gt=0, description="Adam's rate for small. Source: ours; the paper's 2e-5 is for Qwen2.5-0.5B."
-    )
-    temperature: float = Field(0.05, gt=0, description="Temperature at the start. Source: paper.")
-    temperature_rate: float = Field(
-        5e-3, gt=0, description="Adam's rate of log temperature. Source: ours; it hardly moves otherwise."
-    )
-    weight_decay: float = Field(1e-4, ge=0, description="Weight decay. Source: paper.")
-    warmup: float = Field(
-        0.05,
-        ge=0,
-        lt=1,
-        description="Share of the steps over which the rates rise; then they fall in a line to 0. "
-        "Source: ours.",
-    )
-    steps: int = Field(200, ge=1, description="Longest training, steps. Source: ours, for 40 s on 2 cores.")
-    check_every: int = Field(50, ge=1, description="Validation and checkpoint, steps. Source: ours.")
-    patience: int = Field(
-        4, ge=1, description="Checks without a better recall before stopping, checks. Source: ours."
-    )
-    probe_steps: int = Field(
-        50,
-        ge=1,
-        description="Steps per candidate of anchor_min before the best goes on, steps. Source: ours.",
-    )
-    attn_implementation: str | None = Field(
-        None,
-        description="Attention kernel by its Hugging Face name, e.g. sdpa, flash_attention_2; null: its "
-        "choice. Source: ours.",
-    )
-    gradient_checkpointing: bool = Field(
-        False, description="Trade time for memory in the towers. Source: ours."
-    )
-    seed: int = Field(0, ge=0, description="Chance of base, batches and dropout. Source: ours.")
+    base: str = "small"
+    """Base model: a Hugging Face path, or small (made here). Source: paper: Qwen2.5-0.5B; small: ours."""
+    pooling: Literal["last", "mean", "cls"] | None = None
+    """Pooling; null: last for decoders, mean for encoders and small. Source: ours; the paper is silent."""
+    shared_towers: bool = True
+    """One tower for queries and documents. Source: ours; halves the memory."""
+    max_tokens: int = Field(128, ge=4)
+    """Longest text, tokens. Source: paper."""
+    batch_queries: int = Field(64, ge=2)
+    """Queries per step, over all ranks, queries. Source: ours; small against the number of intents."""
+    cache_tokens: int | None = Field(None, ge=1)
+    """Most padded tokens encoded at once with a graph, tokens: the batch then costs time, not memory (cached
+    gradients, arXiv 2101.06983); null: the whole batch at once. Source: ours.
+    """
+    loss: Literal["h_infonce", "softmax_ce", "info_nce", "one_anchor"] = "h_infonce"
+    """Loss of the systems that learn from all labels (clicks and crops_paper have their own); one_anchor:
+    InfoNCE that takes each anchor apart. Source: paper.
+    """
+    positives: int = Field(8, ge=1)
+    """Positives per query and step, samples. Source: ours: nearly all there are; 4 cost clicks 2 points of
+    truth.
+    """
+    lower: int = Field(1, ge=0)
+    """Samples per lower label, query and step. Source: ours: 2 gained nothing and cost half as much time
+    again.
+    """
+    learning_rate: float = Field(3e-3, gt=0)
+    """Adam's rate for small. Source: ours; the paper's 2e-5 is for Qwen2.5-0.5B."""
+    temperature: float = Field(0.05, gt=0)
+    """Temperature at the start. Source: paper."""
+    temperature_rate: float = Field(5e-3, gt=0)
+    """Adam's rate of log temperature. Source: ours; it hardly moves otherwise."""
+    weight_decay: float = Field(1e-4, ge=0)
+    """Weight decay. Source: paper."""
+    warmup: float = Field(0.05, ge=0, lt=1)
+    """Share of the steps over which the rates rise; then they fall in a line to 0. Source: ours."""
+    steps: int = Field(200, ge=1)
+    """Longest training, steps. Source: ours, for 40 s on 2 cores."""
+    check_every: int = Field(50, ge=1)
+    """Validation and checkpoint, steps. Source: ours."""
+    patience: int = Field(4, ge=1)
+    """Checks without a better recall before stopping, checks. Source: ours."""
+    probe_steps: int = Field(50, ge=1)
+    """Steps per candidate of anchor_min before the best goes on, steps. Source: ours."""
+    attn_implementation: str | None = None
+    """Attention kernel by its Hugging Face name, e.g. sdpa, flash_attention_2; null: its choice. Source:
+    ours.
+    """
+    gradient_checkpointing: bool = False
+    """Trade time for memory in the towers. Source: ours."""
+    seed: int = Field(0, ge=0)
+    """Chance of base, batches and dropout. Source: ours."""
