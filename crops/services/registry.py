@@ -18,7 +18,6 @@ from filelock import FileLock, Timeout
 
 from crops.errors import ServiceError
 from crops.release import layout
-from crops.tables import artifacts
 
 # MLflow reads both when it is imported, which happens only below: it sends no telemetry, and it gives up on a
 # server that does not answer within seconds.
@@ -164,6 +163,9 @@ class Registry:
 
     def place(self, version: str, folder: Path) -> Path:
         """Downloads the release into `folder` unless one lies there already; it appears when it is whole."""
+        # Not at the top: pyarrow's data sets load pandas, which `crops --help` does not need.
+        from crops.tables import artifacts
+
         if not layout.is_release(folder):
             with artifacts.replacing(folder) as partial:
                 self.download(version, partial)
