@@ -36,24 +36,24 @@ class Verdict:
     checks: tuple[Check, ...]
 
 
-def gain(found: Difference | None, name: str, *, min_queries: int, of: str = "recall@100") -> Check:
+def gain(gap: Difference | None, name: str, *, min_queries: int, of: str = "recall@100") -> Check:
     """The challenger is better beyond the interval: passed; worse beyond it or level: not; too few queries:
     unanswered.
     """
-    if found is None or found.queries < min_queries:
-        seen = 0 if found is None else found.queries
-        return Check(f"better on {name}", None, f"{name}: {seen} queries, {min_queries} are needed to tell")
-    interval = f"{found.difference:+.4f} [{found.low:+.4f}, {found.high:+.4f}] on {found.queries} queries"
-    return Check(f"better on {name}", found.low > 0, f"{of} on {name}: {interval}")
+    if gap is None or gap.queries < min_queries:
+        count = 0 if gap is None else gap.queries
+        return Check(f"better on {name}", None, f"{name}: {count} queries, {min_queries} are needed to tell")
+    interval = f"{gap.difference:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}] on {gap.queries} queries"
+    return Check(f"better on {name}", gap.low > 0, f"{of} on {name}: {interval}")
 
 
-def no_loss(found: Difference | None, name: str, *, max_loss: float, min_queries: int) -> Check:
+def no_loss(gap: Difference | None, name: str, *, max_loss: float, min_queries: int) -> Check:
     """A guardrail: not worse than by `max_loss` beyond the interval."""
-    if found is None or found.queries < min_queries:
-        seen = 0 if found is None else found.queries
-        return Check(f"no loss on {name}", None, f"{name}: {seen} queries, {min_queries} are needed to tell")
-    interval = f"{found.difference:+.4f} [{found.low:+.4f}, {found.high:+.4f}], allowed {-max_loss:+.4f}"
-    return Check(f"no loss on {name}", found.high >= -max_loss, f"recall@100 on {name}: {interval}")
+    if gap is None or gap.queries < min_queries:
+        count = 0 if gap is None else gap.queries
+        return Check(f"no loss on {name}", None, f"{name}: {count} queries, {min_queries} are needed to tell")
+    interval = f"{gap.difference:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}], allowed {-max_loss:+.4f}"
+    return Check(f"no loss on {name}", gap.high >= -max_loss, f"recall@100 on {name}: {interval}")
 
 
 def bound(name: str, value: float | None, *, least: float | None = None, most: float | None = None) -> Check:

@@ -45,7 +45,7 @@ def agreement(sheets: Sequence[Mapping[str, int]]) -> Agreement:
     """`sheets`: per rater pair_id -> grade. 1: the same everywhere, 0: as good as chance; unknown where
     nobody varies.
     """
-    found, shared = [], 0
+    kappas, shared = [], 0
     for n, one in enumerate(sheets):
         for other in sheets[n + 1 :]:
             both = sorted(one.keys() & other.keys())
@@ -54,8 +54,8 @@ def agreement(sheets: Sequence[Mapping[str, int]]) -> Agreement:
                 _kappa(np.array([one[p] for p in both]), np.array([other[p] for p in both])) if both else None
             )
             if kappa is not None:
-                found.append(kappa)
-    return Agreement(round(float(np.mean(found)), 4) if found else None, shared)
+                kappas.append(kappa)
+    return Agreement(round(float(np.mean(kappas)), 4) if kappas else None, shared)
 
 
 def _kappa(a: np.ndarray, b: np.ndarray) -> float | None:

@@ -2,36 +2,35 @@
 
 import time
 from pathlib import Path
+from typing import Any
 
 import click
 from tqdm import tqdm
 
 from crops.cli.mine import TRUTH
-from crops.cli.support import EXISTING, config_option, out_option, show, unread
+from crops.cli.support import FOLDER, config_option, folder, show, unread, verb
 from crops.config.all import Config
 from crops.errors import InputError
 from crops.evaluation.claims import TABLES
 from crops.retriever import systems
 from crops.stages.base import StageReport
 
-SYSTEMS = tuple(systems.SYSTEMS)
-DOCUMENTS = click.option("--documents", type=EXISTING, required=True, help="What `crops augment` wrote.")
+DOCUMENTS = folder("--documents", "What `crops augment` wrote.")
 
 
-@click.command()
-@click.option("--samples", type=EXISTING, required=True, help="What `crops label` wrote.")
+@verb
+@folder("--samples", "What `crops label` wrote.")
 @DOCUMENTS
-@out_option
 @click.option(
     "--system",
-    type=click.Choice(SYSTEMS),
+    type=click.Choice(tuple(systems.SYSTEMS)),
     default=systems.CHALLENGER,
     show_default=True,
     help="clicks: the baseline; crops: the hierarchy chosen from the log; crops_paper: anchors >= 1.",
 )
 @click.option(
     "--checkpoints",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FOLDER,
     default=None,
     help="Where to keep the state to resume from. Default: beside --out.",
 )
@@ -41,72 +40,49 @@ DOCUMENTS = click.option("--documents", type=EXISTING, required=True, help="What
     metavar="URI",
     help="MLflow tracking URI that gets the curves while it trains.",
 )
-@config_option
-def train(
-    samples: Path,
-    documents: Path,
-    out: Path,
-    system: str,
-    checkpoints: Path | None,
-    tracking: str | None,
-    config: Config,
-) -> None:
+def train(samples: Path, documents: Path, out: Path, config: Config, **given: Any) -> StageReport:
     """Train one system of the dual encoder; keeps its best checkpoint on the last training day's
     reformulations.
     """
     from crops.stages.learn import train as stage
 
-    started_s = time.monotonic()
-    section = config.section("train")
-    report = stage.run(
-        samples, documents, out, section, system=system, checkpoints=checkpoints, tracking=tracking
-    )
-    show(f"train {system}", started_s, report, out)
+    return stage.run(samples, documents, out, config.section("train"), **given)
 
 
-@click.command()
-@click.option("--encoder", type=EXISTING, required=True, help="What `crops train` wrote.")
-@out_option
-@config_option
-def export(encoder: Path, out: Path, config: Config) -> None:
+@verb
+@folder("--encoder", "What `crops train` wrote.")
+def export(encoder: Path, out: Path, config: Config) -> StageReport:
     """Write the query encoder as ONNX with its tokenizer, checked against torch."""
     from crops.stages.release import export as stage
 
-    started_s = time.monotonic()
-    show("export", started_s, stage.run(encoder, out, config.section("export")), out)
+    return stage.run(encoder, out, config.section("export"))
 
 
-@click.command()
-@click.option("--export", "exported", type=EXISTING, required=True, help="What `crops export` wrote.")
+@verb
+@folder("--export", "What `crops export` wrote.")
 @DOCUMENTS
-@out_option
-@config_option
-def index(exported: Path, documents: Path, out: Path, config: Config) -> None:
+def index(export: Path, documents: Path, out: Path, config: Config) -> StageReport:
     """Encode the catalogue and build the FAISS index, checked against exact search."""
     from crops.stages.release import index as stage
 
-    started_s = time.monotonic()
-    show("index", started_s, stage.run(exported, documents, out, config.section("index")), out)
+    return stage.run(export, documents, out, config.section("index"))
 
 
 def _systems(_ctx: click.Context, _param: click.Parameter, pairs: tuple[str, ...]) -> dict[str, Path]:
-    systems = {}
+    folders = {}
     for pair in pairs:
-        name, found, folder = pair.partition("=")
-        if not found or not Path(folder).is_dir():
+        name, equals, path = pair.partition("=")
+        if not equals or not Path(path).is_dir():
             raise InputError(
                 "--system", f"{pair!r} is not NAME=FOLDER with a folder that `crops train` wrote"
             )
-        systems[name] = Path(folder)
-    return systems
+        folders[name] = Path(path)
+    return folders
 
 
-@click.command()
+@verb
 @DOCUMENTS
-@click.option(
-    "--tests", type=EXISTING, required=True, help="What `crops discriminate` wrote (the gated test set)."
-)
-@out_option
+@folder("--tests", "What `crops discriminate` wrote (the gated test set).")
 @click.option(
     "--system",
     "systems",
@@ -116,39 +92,20 @@ def _systems(_ctx: click.Context, _param: click.Parameter, pairs: tuple[str, ...
     help="A trained system; repeat it.",
 )
 @unread("--logs")
-@click.option("--champion", type=EXISTING, default=None, help="Folder of the champion release.")
+@folder("--champion", "Folder of the champion release.", default=None)
 @TRUTH
-@config_option
-def evaluate(
-    documents: Path,
-    tests: Path,
-    out: Path,
-    systems: dict[str, Path],
-    champion: Path | None,
-    truth: Path | None,
-    config: Config,
-) -> None:
+def evaluate(documents: Path, tests: Path, out: Path, config: Config, **given: Any) -> StageReport:
     """Recall, nDCG and paired bootstrap intervals of BM25, the trained systems and the champion on all test
     sets.
     """
     from crops.stages.learn import evaluate as stage
 
-    started_s = time.monotonic()
-    section = config.section("evaluate")
-    report = stage.run(documents, tests, out, section, systems=systems, truth=truth, champion=champion)
-    show("evaluate", started_s, report, out)
+    return stage.run(documents, tests, out, config.section("evaluate"), **given)
 
 
 @click.command()
-@click.option(
-    "--logs", type=EXISTING, required=True, help="Your tables, or what `crops world` or `crops import` wrote."
-)
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path, file_okay=False),
-    required=True,
-    help="Folder for tables, page and cache.",
-)
+@folder("--logs", "Your tables, or what `crops world` or `crops import` wrote.")
+@click.option("--out", type=FOLDER, required=True, help="Folder for tables, page and cache.")
 @click.option(
     "--llm",
     default=None,

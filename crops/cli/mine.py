@@ -1,25 +1,21 @@
 """Verbs from logs to graded samples: augment, knowledge, theta, score, discriminate, label."""
 
-import time
 from pathlib import Path
+from typing import Any
 
 import click
 
-from crops.cli.support import EXISTING, config_option, out_option, show, unread
+from crops.cli.support import folder, unread, verb
 from crops.config.all import Config
 from crops.config.base import ENGINES
-from crops.stages.base import Shard
+from crops.stages.base import Shard, StageReport
 
-LOGS = click.option(
-    "--logs", type=EXISTING, required=True, help="The accepted tables: what `crops validate` wrote."
-)
-CANDIDATES = click.option("--candidates", type=EXISTING, required=True, help="What `crops augment` wrote.")
-TRUTH = click.option(
+LOGS = folder("--logs", "The accepted tables: what `crops validate` wrote.")
+CANDIDATES = folder("--candidates", "What `crops augment` wrote.")
+TRUTH = folder(
     "--truth",
-    type=EXISTING,
+    "Folder with the table relevance, if any: only reported beside the estimates, never learnt from.",
     default=None,
-    help="Folder with the table relevance, where somebody knows it: only reported beside the "
-    "estimates, never learnt from.",
 )
 SHARD = click.option(
     "--shard",
@@ -30,12 +26,10 @@ SHARD = click.option(
 )
 
 
-@click.command()
+@verb
 @LOGS
-@out_option
 @click.option("--engine", type=click.Choice(ENGINES), default=None, help="Default: the config's.")
-@config_option
-def augment(logs: Path, out: Path, engine: str | None, config: Config) -> None:
+def augment(logs: Path, out: Path, engine: str | None, config: Config) -> StageReport:
     """Mine candidates from clicks, reformulations, the feed and the engine's stages; write documents and test
     sets.
 
@@ -43,20 +37,17 @@ def augment(logs: Path, out: Path, engine: str | None, config: Config) -> None:
     """
     from crops.stages.logs import augment as stage
 
-    started_s = time.monotonic()
-    show("augment", started_s, stage.run(logs, out, config.section("augment"), engine=engine), out)
+    return stage.run(logs, out, config.section("augment"), engine=engine)
 
 
-@click.command()
+@verb
 @unread("--logs")
 @CANDIDATES
-@out_option
 @click.option(
     "--llm", default=None, help="OpenAI-compatible URL, or `local`: the small real LLM (extra `llm`)."
 )
 @SHARD
-@config_option
-def knowledge(candidates: Path, out: Path, llm: str | None, shard: str, config: Config) -> None:
+def knowledge(candidates: Path, out: Path, llm: str | None, shard: str, config: Config) -> StageReport:
     """Ask an LLM, one shot, for descriptions of other videos that would answer the query.
 
     Answers are cached by content: started again, it asks nothing twice. Shared by four machines, each says
@@ -64,116 +55,62 @@ def knowledge(candidates: Path, out: Path, llm: str | None, shard: str, config: 
     """
     from crops.stages.logs import knowledge as stage
 
-    started_s = time.monotonic()
-    part = Shard.parse(shard)
-    show(
-        "knowledge",
-        started_s,
-        stage.run(candidates, out, config.section("knowledge"), llm=llm, shard=part),
-        out,
-    )
+    return stage.run(candidates, out, config.section("knowledge"), llm=llm, shard=Shard.parse(shard))
 
 
-@click.command()
+@verb
 @LOGS
 @CANDIDATES
-@out_option
-@config_option
-def theta(logs: Path, candidates: Path, out: Path, config: Config) -> None:
+def theta(logs: Path, candidates: Path, out: Path, config: Config) -> StageReport:
     """Train the discriminator θ on the log's own judgements and calibrate it; the first half of `crops
     discriminate`.
     """
     from crops.stages.learn import theta as stage
 
-    started_s = time.monotonic()
-    show("theta", started_s, stage.run(logs, candidates, out, config.section("discriminate")), out)
+    return stage.run(logs, candidates, out, config.section("discriminate"))
 
 
-@click.command()
-@click.option("--theta", "judge", type=EXISTING, required=True, help="What `crops theta` wrote.")
+@verb
+@folder("--theta", "What `crops theta` wrote.")
 @CANDIDATES
-@out_option
 @SHARD
-def score(judge: Path, candidates: Path, out: Path, shard: str) -> None:
+def score(theta: Path, candidates: Path, out: Path, shard: str, config: Config) -> StageReport:  # noqa: ARG001
     """Score the pairs that θ gates, or on each of several machines a part of them (--shard 0/4 … 3/4, each
     with an --out of its own); `crops discriminate` takes all of them.
     """
     from crops.stages.learn import score as stage
 
-    started_s = time.monotonic()
-    show("score", started_s, stage.run(judge, candidates, out, shard=Shard.parse(shard)), out)
+    return stage.run(theta, candidates, out, shard=Shard.parse(shard))
 
 
-@click.command()
+@verb
 @LOGS
 @CANDIDATES
-@out_option
-@click.option(
-    "--theta", "judge", type=EXISTING, default=None, help="What `crops theta` wrote. Default: trained now."
-)
-@click.option(
+@folder("--theta", "What `crops theta` wrote. Default: trained now.", default=None)
+@folder(
     "--scores",
-    type=EXISTING,
+    "What `crops score` wrote; repeat it for each shard. Default: scored now.",
     multiple=True,
-    help="What `crops score` wrote; repeat it for each shard. Default: scored now.",
+    required=False,
 )
-@click.option(
-    "--knowledge",
-    type=EXISTING,
-    multiple=True,
-    help="What `crops knowledge` wrote; repeat it for each shard.",
+@folder(
+    "--knowledge", "What `crops knowledge` wrote; repeat it for each shard.", multiple=True, required=False
 )
-@click.option(
-    "--champion",
-    type=EXISTING,
-    default=None,
-    help="The champion release: its encoder measures query similarity.",
-)
+@folder("--champion", "The champion release: its encoder measures query similarity.", default=None)
 @TRUTH
-@config_option
-def discriminate(
-    logs: Path,
-    candidates: Path,
-    out: Path,
-    judge: Path | None,
-    scores: tuple[Path, ...],
-    knowledge: tuple[Path, ...],
-    champion: Path | None,
-    truth: Path | None,
-    config: Config,
-) -> None:
+def discriminate(logs: Path, candidates: Path, out: Path, config: Config, **given: Any) -> StageReport:
     """Train and calibrate the discriminator; score all pairs and decide which are kept."""
     from crops.stages.learn import discriminate as stage
 
-    started_s = time.monotonic()
-    report = stage.whole(
-        logs,
-        candidates,
-        out,
-        config.section("discriminate"),
-        theta=judge,
-        scores=scores,
-        knowledge=knowledge,
-        champion=champion,
-        truth=truth,
-    )
-    show("discriminate", started_s, report, out)
+    return stage.whole(logs, candidates, out, config.section("discriminate"), **given)
 
 
-@click.command()
-@click.option("--scored", type=EXISTING, required=True, help="What `crops discriminate` wrote.")
-@out_option
+@verb
+@folder("--scored", "What `crops discriminate` wrote.")
 @TRUTH
-@click.option(
-    "--judged",
-    type=EXISTING,
-    default=None,
-    help="What `crops judge read` wrote: the ladder believes it before θ.",
-)
-@config_option
-def label(scored: Path, out: Path, truth: Path | None, judged: Path | None, config: Config) -> None:
+@folder("--judged", "What `crops judge read` wrote: the ladder believes it before θ.", default=None)
+def label(scored: Path, out: Path, truth: Path | None, judged: Path | None, config: Config) -> StageReport:
     """Grade every sample (5 reformulation .. 1 filtered), measure the ladder and choose the hierarchy."""
     from crops.stages.learn import label as stage
 
-    started_s = time.monotonic()
-    show("label", started_s, stage.run(scored, out, config.section("label"), truth=truth, judged=judged), out)
+    return stage.run(scored, out, config.section("label"), truth=truth, judged=judged)

@@ -1,6 +1,7 @@
 """What all verbs share: lazy loading, the config option, and one line with exit code 2 for bad input."""
 
 import errno
+import functools
 import importlib
 import os
 import sys
@@ -87,6 +88,30 @@ def show(verb: str, started_s: float, report: StageReport, out: Path | str) -> N
     click.secho(f"{verb}: {time.monotonic() - started_s:.1f} s -> {out}", bold=True)
     for line in report.lines():
         click.echo(line)
+
+
+def folder(name: str, text: str, **more: Any) -> Callable[..., Any]:
+    """An option that names an existing folder, required unless `more` says otherwise; `text`: its help."""
+    return click.option(name, type=EXISTING, help=text, **{"required": "default" not in more, **more})
+
+
+def verb(stage: Callable[..., StageReport]) -> click.Command:
+    """A verb with --out and --config from a function that runs a stage and returns its report, which is
+    shown.
+    """
+
+    @functools.wraps(stage)
+    def shown(*, out: Path, **given: Any) -> None:
+        started_s = time.monotonic()
+        show(
+            " ".join([stage.__name__, *given.get("system", "").split()]),
+            started_s,
+            stage(out=out, **given),
+            out,
+        )
+
+    command: click.Command = click.command()(out_option(config_option(shown)))
+    return command
 
 
 def guarded(main: Callable[[], Any]) -> None:

@@ -66,11 +66,13 @@ def fit(features: np.ndarray, relevant: np.ndarray) -> Calibration:
         z = unit @ np.exp(x[:-1]) + x[-1]
         return float((np.logaddexp(0, z) - target * z).mean())
 
-    found = minimize(
+    solution = minimize(
         loss, np.zeros(features.shape[1] + 1), method="L-BFGS-B", bounds=[(-20, 20)] * (features.shape[1] + 1)
     ).x
-    weights = np.exp(found[:-1]) / spread
-    return Calibration(tuple(weights.tolist()), float(found[-1] - weights @ centre), float(relevant.mean()))
+    weights = np.exp(solution[:-1]) / spread
+    return Calibration(
+        tuple(weights.tolist()), float(solution[-1] - weights @ centre), float(relevant.mean())
+    )
 
 
 def shift_of(theta: np.ndarray, relevant: np.ndarray) -> float:
@@ -109,10 +111,10 @@ def to_own_mix(theta: np.ndarray, prior: float) -> np.ndarray:
     """θ [N] of pairs whose share of relevant ones is not `prior` but their own, which `prevalence` finds. NaN
     stays NaN.
     """
-    known = ~np.isnan(theta)
-    if not known.any():
+    certain = ~np.isnan(theta)
+    if not certain.any():
         return theta
-    share = prevalence(theta[known], prior)
+    share = prevalence(theta[certain], prior)
     return shift(theta, float(logit(share) - logit(prior)))
 
 

@@ -41,9 +41,9 @@ class CrossEncoder:
         """Per pair: token ids and segment ids, at most max_tokens; texts normalised as for every encoder."""
         q, d = [normalise_query(x) for x in queries], [normalise_query(x) for x in texts]
         if not self.small:
-            found = self.tokenizer(q, d, truncation="longest_first", max_length=self.max_tokens)
-            segments = found.get("token_type_ids") or [[0] * len(ids) for ids in found["input_ids"]]
-            return list(zip(found["input_ids"], segments, strict=True))
+            encoded = self.tokenizer(q, d, truncation="longest_first", max_length=self.max_tokens)
+            segments = encoded.get("token_type_ids") or [[0] * len(ids) for ids in encoded["input_ids"]]
+            return list(zip(encoded["input_ids"], segments, strict=True))
         sep = self.tokenizer.sep_token_id
         heads, bodies = self.tokenizer(q)["input_ids"], self.tokenizer(d)["input_ids"]
         pairs = []
@@ -80,22 +80,22 @@ class CrossEncoder:
         """Hugging Face folder with safetensors, and cross_encoder.json: what `load` needs beside it."""
         self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
-        about = {"max_tokens": self.max_tokens, "small": self.small}
-        (folder / "cross_encoder.json").write_text(json.dumps(about) + "\n", encoding="utf-8")
+        facts = {"max_tokens": self.max_tokens, "small": self.small}
+        (folder / "cross_encoder.json").write_text(json.dumps(facts) + "\n", encoding="utf-8")
 
 
 def load(folder: Path) -> CrossEncoder:
     """What `save` wrote; an InputError where it is something else."""
     if not (folder / "cross_encoder.json").is_file():
         raise InputError(folder, "no cross_encoder.json here; expected a trained discriminator")
-    about = json.loads((folder / "cross_encoder.json").read_text(encoding="utf-8"))
+    facts = json.loads((folder / "cross_encoder.json").read_text(encoding="utf-8"))
     # tokenizer.json as it was saved: AutoTokenizer would take the class of the architecture, with other
     # splitting rules.
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, trust_remote_code=False)
     model = base_model.load(AutoModelForSequenceClassification, folder)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return CrossEncoder(
-        model.to(device).eval(), tokenizer, int(about["max_tokens"]), small=bool(about["small"])
+        model.to(device).eval(), tokenizer, int(facts["max_tokens"]), small=bool(facts["small"])
     )
 
 

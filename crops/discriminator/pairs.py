@@ -65,9 +65,11 @@ def sample(
     `random_per_positive` random.
     """
     rng = np.random.default_rng(seed)
-    known = np.array([d in texts for d in doc_ids], dtype=bool)
-    positive = rng.permutation(np.flatnonzero(relevant & known))[: int(max_pairs / (2 + random_per_positive))]
-    negative = rng.permutation(np.flatnonzero(~relevant & known))[: len(positive)]
+    listed = np.array([d in texts for d in doc_ids], dtype=bool)
+    positive = rng.permutation(np.flatnonzero(relevant & listed))[
+        : int(max_pairs / (2 + random_per_positive))
+    ]
+    negative = rng.permutation(np.flatnonzero(~relevant & listed))[: len(positive)]
     drawn = rng.choice(positive, int(len(positive) * random_per_positive)) if len(positive) else positive
     catalogue = sorted(texts)
     random = rng.integers(0, len(catalogue), len(drawn))

@@ -9,7 +9,7 @@ FULL, CHOSEN = "all perspectives", "chosen by the log"
 FIXED = ("anchors >= 1", "anchors >= 3", "anchors >= 4", "binary labels")  # hierarchies that nobody chose
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Claim:
     """`row` minus `against`, as the paper has it in points of recall@100 (CT, QR); None where the paper is
     silent.
@@ -48,21 +48,11 @@ TABLES = {
             "reformulation at 4": (67.1, 38.4),
         },
         claims=(
-            Claim(
-                row="+ reformulation", against="clicks", says="reformulations add", paper_ct=3.7, paper_qr=3.1
-            ),
-            Claim(row="+ feed", against="+ reformulation", says="the feed adds", paper_ct=2.4, paper_qr=1.3),
-            Claim(row=FULL, against="+ feed", says="knowledge adds", paper_ct=3.4, paper_qr=2.7),
-            Claim(
-                row="binary labels", against=FULL, says="binary labels collapse", paper_ct=-9.2, paper_qr=-8.0
-            ),
-            Claim(
-                row="reformulation at 4",
-                against=FULL,
-                says="reformulation belongs above click",
-                paper_ct=-2.0,
-                paper_qr=-1.7,
-            ),
+            Claim("+ reformulation", "clicks", "reformulations add", 3.7, 3.1),
+            Claim("+ feed", "+ reformulation", "the feed adds", 2.4, 1.3),
+            Claim(FULL, "+ feed", "knowledge adds", 3.4, 2.7),
+            Claim("binary labels", FULL, "binary labels collapse", -9.2, -8.0),
+            Claim("reformulation at 4", FULL, "reformulation belongs above click", -2.0, -1.7),
         ),
     ),
     "losses": Table(
@@ -71,45 +61,30 @@ TABLES = {
         paper={"one anchor a pass": (67.8, 38.9), "softmax-ce": (65.3, 37.8), FULL: (69.1, 40.1)},
         hours={"one anchor a pass": 178, "softmax-ce": 89, FULL: 88},
         claims=(
-            Claim(
-                row="one anchor a pass",
-                against=FULL,
-                says="each anchor apart is worse",
-                paper_ct=-1.3,
-                paper_qr=-1.2,
-            ),
-            Claim(
-                row="softmax-ce",
-                against=FULL,
-                says="higher labels as rivals are worse",
-                paper_ct=-3.8,
-                paper_qr=-2.3,
-            ),
+            Claim("one anchor a pass", FULL, "each anchor apart is worse", -1.3, -1.2),
+            Claim("softmax-ce", FULL, "higher labels as rivals are worse", -3.8, -2.3),
         ),
     ),
     "hierarchy": Table(
         title="Which labels are anchors",
         rows=(*FIXED, CHOSEN),
-        claims=tuple(Claim(row=CHOSEN, against=name, says=f"the choice against {name}") for name in FIXED),
+        claims=tuple(Claim(CHOSEN, name, f"the choice against {name}") for name in FIXED),
     ),
     "window": Table(
         title="Window of reformulations (the paper: 90 s)",
         rows=("window 30 s", "window 60 s", FULL, "window 180 s"),
-        claims=tuple(
-            Claim(row=f"window {n} s", against=FULL, says=f"{n} s against 90 s") for n in (30, 60, 180)
-        ),
+        claims=tuple(Claim(f"window {n} s", FULL, f"{n} s against 90 s") for n in (30, 60, 180)),
     ),
     "alpha": Table(
         title="Threshold of θ (the paper: 0.6)",
         rows=("α 0.5", FULL, "α 0.7", "α 0.8", "α per query"),
         claims=tuple(
-            Claim(row=name, against=FULL, says=f"{name} against 0.6")
-            for name in ("α 0.5", "α 0.7", "α 0.8", "α per query")
+            Claim(name, FULL, f"{name} against 0.6") for name in ("α 0.5", "α 0.7", "α 0.8", "α per query")
         ),
     ),
     "answers": Table(
         title="Rejection of LLM answers by θ",
         rows=(FULL, "θ rejects answers"),
-        claims=(Claim(row="θ rejects answers", against=FULL, says="θ on the LLM's answers"),),
+        claims=(Claim("θ rejects answers", FULL, "θ on the LLM's answers"),),
     ),
 }

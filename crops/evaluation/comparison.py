@@ -3,6 +3,7 @@ the paper shows.
 """
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ def compared(seeds: Sequence[pd.DataFrame], tables: Sequence[str]) -> dict[str, 
     per = pd.concat([rows.assign(seed=n) for n, rows in enumerate(seeds)], ignore_index=True)
     values = {name: _values(per[per["set"] == name]) for name in SETS if (per["set"] == name).any()}
     claims = {
-        table: [found for claim in TABLES[table].claims if (found := _claim(per, claim)) is not None]
+        table: [entry for claim in TABLES[table].claims if (entry := _claim(per, claim)) is not None]
         for table in tables
     }
     choice = _choice(values)
@@ -64,57 +65,44 @@ def difference(
 
 
 def _values(rows: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    found = {}
+    values = {}
     for system, own in rows.groupby("system", sort=False):
         by_seed = own.groupby("seed")[list(METRICS)].mean()
         means = {m: None if np.isnan(x := by_seed[m].mean()) else round(float(x), 4) for m in METRICS}
-        found[str(system)] = {**means, "seeds": [round(float(x), 4) for x in by_seed["recall_at_100"]]}
-    return found
+        values[str(system)] = {**means, "seeds": [round(float(x), 4) for x in by_seed["recall_at_100"]]}
+    return values
 
 
 def _claim(per: pd.DataFrame, claim: Claim) -> dict[str, Any] | None:
-    sets = {}
-    for name in SETS:
-        found = difference(per[per["set"] == name], claim.row, claim.against)
-        if found is not None:
-            sets[name] = found
+    gaps = {name: difference(per[per["set"] == name], claim.row, claim.against) for name in SETS}
+    sets = {name: gap for name, gap in gaps.items() if gap is not None}
     if not sets:
         return None
     quality = next((name for name in ("qr_relevant", "qr_raw") if name in sets), None)
-    said = {
+    shows = {
         "ct": _against_paper(sets.get("ct"), claim.paper_ct),
-        "qr": _against_paper(sets.get(quality) if quality else None, claim.paper_qr),
-        "truth": _against_paper(sets.get("truth"), claim.paper_qr),
+        "qr": _against_paper(sets.get(quality or ""), claim.paper_qr),
     }
-    if "truth" not in sets:
-        del said["truth"]
+    if "truth" in sets:
+        shows["truth"] = _against_paper(sets["truth"], claim.paper_qr)
     shown = [f"{name} {_points(sets[name])}" for name in ("ct", quality, "truth") if name in sets]
     verdict = f"{claim.says}: {', '.join(shown)}"
     if claim.paper_ct is not None:
-        shows = ", ".join(f"{found} on {name}" for name, found in said.items())
-        verdict += f". The paper: CT {claim.paper_ct:+.1f}, QR {claim.paper_qr:+.1f}. Here: {shows}."
-    return {
-        "row": claim.row,
-        "against": claim.against,
-        "says": claim.says,
-        "sets": sets,
-        "paper_ct": claim.paper_ct,
-        "paper_qr": claim.paper_qr,
-        "shows": said,
-        "verdict": verdict,
-    }
+        here = ", ".join(f"{verdict} on {name}" for name, verdict in shows.items())
+        verdict += f". The paper: CT {claim.paper_ct:+.1f}, QR {claim.paper_qr:+.1f}. Here: {here}."
+    return {**asdict(claim), "sets": sets, "shows": shows, "verdict": verdict}
 
 
-def _against_paper(found: dict[str, float] | None, paper: float | None) -> str:
-    if found is None or paper is None:
+def _against_paper(gap: dict[str, float] | None, paper: float | None) -> str:
+    if gap is None or paper is None:
         return "not measured"
-    if found["low"] <= 0 <= found["high"]:
+    if gap["low"] <= 0 <= gap["high"]:
         return "not seen"
-    return "appears" if (found["difference"] > 0) == (paper > 0) else "the other way round"
+    return "appears" if (gap["difference"] > 0) == (paper > 0) else "the other way round"
 
 
-def _points(found: dict[str, float]) -> str:
-    return f"{100 * found['difference']:+.1f} [{100 * found['low']:.1f}, {100 * found['high']:.1f}]"
+def _points(gap: dict[str, float]) -> str:
+    return f"{100 * gap['difference']:+.1f} [{100 * gap['low']:.1f}, {100 * gap['high']:.1f}]"
 
 
 def _choice(values: dict[str, dict[str, dict[str, Any]]]) -> dict[str, Any] | None:
@@ -132,10 +120,9 @@ def _choice(values: dict[str, dict[str, dict[str, Any]]]) -> dict[str, Any] | No
             "gap": round(values[name][CHOSEN]["recall_at_100"] - values[name][best]["recall_at_100"], 4),
         }
     within = all(entry["gap"] >= -WITHIN for entry in gaps.values())
-    said = ", ".join(
+    gains = ", ".join(
         f"{name} {100 * entry['gap']:+.1f} against {entry['best']}" for name, entry in gaps.items()
     )
-    verdict = (
-        f"the chosen hierarchy is {'' if within else 'not '}within half a point of the best fixed one: {said}"
-    )
+    near = "" if within else "not "
+    verdict = f"the chosen hierarchy is {near}within half a point of the best fixed one: {gains}"
     return {"sets": gaps, "within_half_a_point": within, "verdict": verdict}

@@ -18,11 +18,11 @@ def recall_per_query(ranked: np.ndarray, relevant: Sequence[set[int]], k: int) -
         raise ValueError(f"recall@{k}: no relevant document for queries {empty[:5]} ({len(empty)} in all)")
     if k < 1:
         raise ValueError(f"recall@{k}: k is {k}, expected >= 1")
-    found = [
+    shares = [
         len(docs.intersection(row[:k].tolist())) / len(docs)
         for row, docs in zip(ranked, relevant, strict=True)
     ]
-    return np.array(found, dtype=np.float64)
+    return np.array(shares, dtype=np.float64)
 
 
 def recall_at_k(ranked: np.ndarray, relevant: Sequence[set[int]], k: int) -> float:
@@ -46,13 +46,13 @@ def ndcg_per_query(ranked: np.ndarray, grades: Sequence[dict[int, int]], k: int)
         raise ValueError(f"ndcg@{k}: {len(ranked)} rankings for {len(grades)} queries")
     if k < 1:
         raise ValueError(f"ndcg@{k}: k is {k}, expected >= 1")
-    if empty := [q for q, known in enumerate(grades) if not any(g > 0 for g in known.values())]:
+    if empty := [q for q, graded in enumerate(grades) if not any(g > 0 for g in graded.values())]:
         raise ValueError(f"ndcg@{k}: no graded document for queries {empty[:5]} ({len(empty)} in all)")
     discount = 1.0 / np.log2(np.arange(2, k + 2))
     out = np.empty(len(grades))
-    for q, (row, known) in enumerate(zip(ranked, grades, strict=True)):
-        gains = np.array([max(0, known.get(d, 0)) for d in row[:k].tolist()], dtype=np.float64)
-        ideal = np.array(sorted((g for g in known.values() if g > 0), reverse=True)[:k], dtype=np.float64)
+    for q, (row, graded) in enumerate(zip(ranked, grades, strict=True)):
+        gains = np.array([max(0, graded.get(d, 0)) for d in row[:k].tolist()], dtype=np.float64)
+        ideal = np.array(sorted((g for g in graded.values() if g > 0), reverse=True)[:k], dtype=np.float64)
         out[q] = (gains * discount[: len(gains)]).sum() / (ideal * discount[: len(ideal)]).sum()
     return out
 

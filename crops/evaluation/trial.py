@@ -105,7 +105,7 @@ def clicked_found(
         for doc in clicked[query] if complete else clicked[query] & of_query.keys():
             kind = "relevant" if of_query.get(doc, 0) >= records.RELEVANT_GRADE else "not relevant"
             hits.setdefault(kind, []).append(doc in top)
-    return {kind: round(float(np.mean(found)), 4) for kind, found in sorted(hits.items(), reverse=True)}
+    return {kind: round(float(np.mean(of_kind)), 4) for kind, of_kind in sorted(hits.items(), reverse=True)}
 
 
 def summary(

@@ -3,7 +3,7 @@
 from typing import Any
 
 from crops.evaluation.claims import TABLES
-from crops.report import charts
+from crops.report import charts, template
 
 Json = dict[str, Any]
 # Where truth is known, reformulations are judged by it; otherwise as they came.
@@ -13,25 +13,15 @@ DRAWN = ("ct", "qr_relevant", "qr_raw", "truth")
 
 def render(report: Json) -> str:
     """`report` is ablation.json."""
-    import jinja2
     from markupsafe import Markup
 
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("crops.report", "."),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.ChainableUndefined,
-    )
-    asked = {name: TABLES[name] for name in report["claims"]}
-    drawn = {name: Markup(_claims(report["claims"][name])) for name in asked}  # noqa: S704  our own SVG
+    chosen = {name: TABLES[name] for name in report["claims"]}
+    drawn = {name: Markup(_claims(report["claims"][name])) for name in chosen}  # noqa: S704  our own SVG
     judged, raw = SHOWN
     sets = [
         name for name in (judged if "qr_relevant" in report["values"] else raw) if name in report["values"]
     ]
-    return environment.get_template("ablation.html.j2").render(
-        r=report, tables=asked, charts=drawn, sets=sets
-    )
+    return template.render("ablation.html.j2", r=report, tables=chosen, charts=drawn, sets=sets)
 
 
 def _claims(claims: list[Json]) -> str:
@@ -40,8 +30,8 @@ def _claims(claims: list[Json]) -> str:
     for claim in claims:
         for name in DRAWN:
             if name in claim["sets"] and (name != "qr_raw" or "qr_relevant" not in claim["sets"]):
-                found = claim["sets"][name]
-                interval = (100 * found["difference"], 100 * found["low"], 100 * found["high"])
+                gap = claim["sets"][name]
+                interval = (100 * gap["difference"], 100 * gap["low"], 100 * gap["high"])
                 series.setdefault(f"{name}, here", {})[claim["says"]] = interval
         for name in ("ct", "qr"):
             if (paper := claim[f"paper_{name}"]) is not None:

@@ -103,14 +103,14 @@ def intervals(series: Mapping[str, Mapping[str, Interval]], *, x: str, zero: boo
         for n, (name, values) in enumerate(series.items()):
             shift = 0.6 * ((n + 0.5) / len(series) - 0.5)
             at = [rows.index(row) + shift for row in values]
-            found = list(values.values())
+            points = list(values.values())
             spread = [
-                [max(0.0, v - low) for v, low, _ in found],
-                [max(0.0, high - v) for v, _, high in found],
+                [max(0.0, v - low) for v, low, _ in points],
+                [max(0.0, high - v) for v, _, high in points],
             ]
             colour = COLOURS[n % len(COLOURS)]
             axes.errorbar(
-                [v for v, _, _ in found],
+                [v for v, _, _ in points],
                 at,
                 xerr=spread,
                 fmt="o",

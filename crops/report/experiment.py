@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from crops.report import charts
+from crops.report import charts, template
 
 Json = dict[str, Any]
 
@@ -25,18 +25,11 @@ CLASSES = {
 
 def render(readout: Json, *, simulated: bool, title: str = "Experiment readout") -> str:
     """`readout` as in readout.json; the text holds no address and no script."""
-    import jinja2
     from markupsafe import Markup
 
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("crops.report", "."),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.ChainableUndefined,
-    )
     metrics = readout["metrics"]
-    return environment.get_template("experiment.html.j2").render(
+    return template.render(
+        "experiment.html.j2",
         r=readout,
         title=title,
         simulated=simulated,
@@ -49,21 +42,21 @@ def render(readout: Json, *, simulated: bool, title: str = "Experiment readout")
     )
 
 
-def _interval(found: Json, low: str = "low", high: str = "high") -> charts.Interval:
-    return 100 * found["lift"], 100 * found[low], 100 * found[high]
+def _interval(measured: Json, low: str = "low", high: str = "high") -> charts.Interval:
+    return 100 * measured["lift"], 100 * measured[low], 100 * measured[high]
 
 
 def _lifts(metrics: Json) -> str:
     """Measured lifts with their always-valid and fixed-horizon intervals; the paper's beside them, as the
     paper's.
     """
-    known = {name.upper(): m for name, m in metrics.items() if m["lift"] is not None}
-    if not known:
+    lifted = {name.upper(): m for name, m in metrics.items() if m["lift"] is not None}
+    if not lifted:
         return ""
-    paper = {name: 100 * m["paper_lift"] for name, m in known.items()}
+    paper = {name: 100 * m["paper_lift"] for name, m in lifted.items()}
     series = {
-        "always-valid": {name: _interval(m) for name, m in known.items()},
-        "one planned look": {name: _interval(m, "fixed_low", "fixed_high") for name, m in known.items()},
+        "always-valid": {name: _interval(m) for name, m in lifted.items()},
+        "one planned look": {name: _interval(m, "fixed_low", "fixed_high") for name, m in lifted.items()},
         "paper (its platform)": {name: (x, x, x) for name, x in paper.items()},
     }
     return charts.intervals(series, x="relative lift, %", zero=True)

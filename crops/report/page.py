@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from crops.report import charts
+from crops.report import charts, template
 from crops.retriever.systems import BASELINE, CHALLENGER, SHOWN
 
 Json = dict[str, Any]
@@ -25,7 +25,6 @@ HEADLINE = ("truth", "qr_relevant", "qr_raw")
 
 def render(report: Json, parts: Json, *, title: str, examples: int, simulated: bool) -> str:
     """`report` is report.json; `parts` the stages' own JSON by stage name (an absent one is {})."""
-    import jinja2
     from markupsafe import Markup
 
     systems = [s for s in SHOWN if any(s in (row or {}) for row in report["recall_at_100"].values())]
@@ -35,14 +34,8 @@ def render(report: Json, parts: Json, *, title: str, examples: int, simulated: b
         "ladder_chart": _ladder(parts["label"]),
         "curves": _curves(parts["train"]),
     }
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("crops.report", "."),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.ChainableUndefined,
-    )
-    return environment.get_template("page.html.j2").render(
+    return template.render(
+        "page.html.j2",
         r=report,
         p=parts,
         title=title,
@@ -65,7 +58,7 @@ def _headline(report: Json, gate: Json) -> Json | None:
     for name in HEADLINE:
         row = report["recall_at_100"].get(name) or {}
         if ours in row and theirs in row:
-            found = ((report["intervals"] or {}).get(name) or {}).get(f"{ours}_minus", {}).get(theirs)
+            gap = ((report["intervals"] or {}).get(name) or {}).get(f"{ours}_minus", {}).get(theirs)
             return {
                 "set": name,
                 "means": SETS[name],
@@ -73,7 +66,7 @@ def _headline(report: Json, gate: Json) -> Json | None:
                 "theirs": theirs,
                 "value": row[ours],
                 "before": row[theirs],
-                "difference": found,
+                "difference": gap,
             }
     return None
 
@@ -84,25 +77,25 @@ def _perspectives(parts: Json) -> list[Json]:
     if parts["knowledge"].get("asked"):
         examples = parts["knowledge"].get("examples", [])
         mined["knowledge"] = {"candidates": parts["knowledge"]["accepted"], "examples": examples}
-    kept = {e["stage"]: e["numbers"] for e in parts["stages"]}.get("discriminate", {})
+    numbers = {e["stage"]: e["numbers"] for e in parts["stages"]}.get("discriminate", {})
     rungs = parts["label"].get("rungs") or {}
     return [
         {
             "name": name,
-            "candidates": found["candidates"],
-            "queries": found.get("queries"),
-            "kept": kept.get(f"kept_{name}", found["candidates"]),
+            "candidates": entry["candidates"],
+            "queries": entry.get("queries"),
+            "kept": numbers.get(f"kept_{name}", entry["candidates"]),
             "theta": (rungs.get("theta_by_perspective") or {}).get(name),
             "truth": (rungs.get("truth_by_perspective") or {}).get(name),
-            "examples": found.get("examples", []),
+            "examples": entry.get("examples", []),
         }
-        for name, found in mined.items()
+        for name, entry in mined.items()
     ]
 
 
 def _recall(report: Json, systems: list[str]) -> str:
     """Recall@100 with its interval per set and system."""
-    found: dict[str, dict[str, charts.Interval]] = {}
+    series: dict[str, dict[str, charts.Interval]] = {}
     for system in systems:
         rows = {}
         for name in SETS:
@@ -112,13 +105,13 @@ def _recall(report: Json, systems: list[str]) -> str:
             )
             if value is not None:
                 rows[name] = (value, *(interval or (value, value)))
-        found[system] = rows
-    return charts.intervals(found, x="recall@100, 95 % interval") if any(found.values()) else ""
+        series[system] = rows
+    return charts.intervals(series, x="recall@100, 95 % interval") if any(series.values()) else ""
 
 
 def _interval(report: Json, name: str, system: str) -> tuple[float, float] | None:
-    found = ((report["intervals"] or {}).get(name) or {}).get(system)
-    return (found[0], found[1]) if found else None
+    interval = ((report["intervals"] or {}).get(name) or {}).get(system)
+    return (interval[0], interval[1]) if interval else None
 
 
 def _ladder(label: Json) -> str:
@@ -127,10 +120,10 @@ def _ladder(label: Json) -> str:
     named = {"by θ (estimate)": rungs.get("theta"), "by truth": rungs.get("truth")}
     shown = {
         name: {
-            f"label {k}": (v["share"], v["low"], v["high"]) for k, v in sorted(found.items(), reverse=True)
+            f"label {k}": (v["share"], v["low"], v["high"]) for k, v in sorted(rungs_of.items(), reverse=True)
         }
-        for name, found in named.items()
-        if found
+        for name, rungs_of in named.items()
+        if rungs_of
     }
     return charts.intervals(shown, x="share of relevant pairs") if shown else ""
 
@@ -148,7 +141,7 @@ def _reliability(discriminate: Json) -> str:
 
 
 def _curves(trains: Mapping[str, Json]) -> str:
-    found = []
+    drawn = []
     for key, label in (("loss", "loss, nats"), ("valid_recall_at_100", "validation recall@100")):
         series = {}
         for system, train in trains.items():
@@ -156,5 +149,5 @@ def _curves(trains: Mapping[str, Json]) -> str:
             if points:
                 series[system] = ([p[0] for p in points], [p[1] for p in points])
         if series:
-            found.append(charts.lines(series, x="step", y=label))
-    return "".join(found)
+            drawn.append(charts.lines(series, x="step", y=label))
+    return "".join(drawn)

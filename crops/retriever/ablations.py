@@ -26,8 +26,8 @@ def variants(anchors_from: str | None) -> dict[str, Variant]:
     full = System("h_infonce", anchors_from=anchors_from)
 
     def upto(last: Perspective) -> System:
-        seen = [p.name for p in PAPER[: PAPER.index(last) + 1]]
-        return System("h_infonce", anchors_from=anchors_from, only=(*seen, *STAGES))
+        names = [p.name for p in PAPER[: PAPER.index(last) + 1]]
+        return System("h_infonce", anchors_from=anchors_from, only=(*names, *STAGES))
 
     return {
         BASELINE: Variant(system=SYSTEMS[BASELINE], says="P0 only, InfoNCE: the baseline"),

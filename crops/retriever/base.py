@@ -38,10 +38,10 @@ def small(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Qwen2Model(config)
-    seen = torch.ones(len(tokenizer))
+    counts = torch.ones(len(tokenizer))
     for ids in tokenizer(list(texts), truncation=True, max_length=128)["input_ids"]:
-        seen[list(set(ids))] += 1
-    idf = (((len(texts) + 2) / seen).log() / torch.tensor(float(len(texts) + 2)).log()).clamp(
+        counts[list(set(ids))] += 1
+    idf = (((len(texts) + 2) / counts).log() / torch.tensor(float(len(texts) + 2)).log()).clamp(
         0.02, 1.0
     )  # [V]
     generator = torch.Generator().manual_seed(seed)

@@ -66,9 +66,8 @@ class Batches:
     ) -> None:
         self.samples, self.size, self.positives, self.lower, self.seed = samples, size, positives, lower, seed
         ends = np.flatnonzero(np.diff(samples.query)) + 1
-        self._rows = np.split(
-            np.arange(len(samples.query)), ends
-        )  # rows of each query; the rows are sorted by query
+        # Rows of each query: the samples are sorted by query.
+        self._rows = np.split(np.arange(len(samples.query)), ends)
         self.usable = np.array(
             [q for q, rows in enumerate(self._rows) if samples.label[rows].max() >= anchor_min]
         )
@@ -84,21 +83,15 @@ class Batches:
 
     def _turn(self, step: int, of: np.ndarray) -> tuple[np.ndarray, np.random.Generator]:
         """The members of `of` whose turn it is, and the step's own stream of chance."""
-        epoch, place = divmod(step, self.per_epoch)
+        epoch, turn = divmod(step, self.per_epoch)
         order = np.random.default_rng((self.seed, 0, epoch)).permutation(of)
-        return order[place * self.size : (place + 1) * self.size], np.random.default_rng((self.seed, 1, step))
+        return order[turn * self.size : (turn + 1) * self.size], np.random.default_rng((self.seed, 1, step))
 
     def at(self, step: int) -> Batch:
         """The batch of one step (0-based). NoNegatives if a query has no label-0 document in it."""
         queries, chance = self._turn(step, self.usable)
         drawn = [self._draw(self._rows[q], chance) for q in queries]
-        texts = np.unique(self.samples.text[np.concatenate(drawn)])
-        labels = np.zeros((len(queries), len(texts)), dtype=np.int8)
-        for row, (query, rows) in enumerate(zip(queries, drawn, strict=True)):
-            known = self.samples.text[self._rows[query]]
-            at = np.searchsorted(texts, known).clip(max=len(texts) - 1)
-            labels[row, at[texts[at] == known]] = -1
-            labels[row, np.searchsorted(texts, self.samples.text[rows])] = self.samples.label[rows]
+        texts, labels = self._matrix(queries, [(rows, self.samples.label[rows]) for rows in drawn])
         if len(empty := np.flatnonzero(~(labels == 0).any(axis=1))):
             name = self.samples.queries[queries[empty[0]]]
             raise NoNegatives(
@@ -106,12 +99,27 @@ class Batches:
             )
         return Batch(queries=queries, texts=texts, labels=labels)
 
+    def _matrix(
+        self, queries: np.ndarray, drawn: Sequence[tuple[np.ndarray, np.ndarray]]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The texts [D] of all drawn rows, and labels [Q, D]: as drawn with the rows of each query, -1 for
+        its other samples, 0 for the rest.
+        """
+        texts = np.unique(self.samples.text[np.concatenate([rows for rows, _ in drawn])])
+        labels = np.zeros((len(queries), len(texts)), dtype=np.int8)
+        for row, (query, (rows, values)) in enumerate(zip(queries, drawn, strict=True)):
+            own = self.samples.text[self._rows[query]]
+            at = np.searchsorted(texts, own).clip(max=len(texts) - 1)
+            labels[row, at[texts[at] == own]] = -1
+            labels[row, np.searchsorted(texts, self.samples.text[rows])] = values
+        return texts, labels
+
     def _draw(self, rows: np.ndarray, chance: np.random.Generator) -> np.ndarray:
         """At most `positives` rows of positives, and `lower` of each lower label."""
         label, border = self.samples.label[rows], self.samples.positive_min
         groups = [(rows[label >= border], self.positives)]
         groups += [(rows[label == k], self.lower) for k in range(border - 1, 0, -1)]
-        return np.concatenate([g if len(g) <= n else chance.choice(g, n, replace=False) for g, n in groups])
+        return np.concatenate([_some(group, most, chance) for group, most in groups])
 
 
 class AnchorBatches(Batches):
@@ -122,12 +130,8 @@ class AnchorBatches(Batches):
     stands in as many rows as it has anchors in the batch, and is encoded for each.
     """
 
-    def __init__(
-        self, samples: Pairs, *, anchor_min: int, size: int, positives: int, lower: int, seed: int
-    ) -> None:
-        super().__init__(
-            samples, anchor_min=anchor_min, size=size, positives=positives, lower=lower, seed=seed
-        )
+    def __init__(self, samples: Pairs, *, anchor_min: int, **sizes: int) -> None:
+        super().__init__(samples, anchor_min=anchor_min, **sizes)
         self.anchors = np.flatnonzero(samples.label >= anchor_min)  # rows of `samples`
 
     @property
@@ -138,30 +142,22 @@ class AnchorBatches(Batches):
     def at(self, step: int) -> Batch:
         """The batch of one step (0-based)."""
         anchors, chance = self._turn(step, self.anchors)
-        label, text, query = self.samples.label, self.samples.text, self.samples.query
-        rivals = [self._rivals(self._rows[query[a]], int(label[a]), chance) for a in anchors]
-        texts = np.unique(text[np.concatenate([anchors, *rivals])])
-        labels = np.zeros((len(anchors), len(texts)), dtype=np.int8)
-        for row, (anchor, lower) in enumerate(zip(anchors, rivals, strict=True)):
-            known = text[self._rows[query[anchor]]]
-            at = np.searchsorted(texts, known).clip(max=len(texts) - 1)
-            labels[row, at[texts[at] == known]] = -1
-            labels[row, np.searchsorted(texts, text[lower])] = 0
-            labels[row, np.searchsorted(texts, text[anchor])] = 1
-        return Batch(queries=query[anchors], texts=texts, labels=labels)
+        queries = self.samples.query[anchors]
+        drawn = [self._rivals(a, self._rows[q], chance) for a, q in zip(anchors, queries, strict=True)]
+        texts, labels = self._matrix(queries, [(rows, rows == rows[-1]) for rows in drawn])
+        return Batch(queries=queries, texts=texts, labels=labels)
 
-    def _rivals(self, rows: np.ndarray, label: int, chance: np.random.Generator) -> np.ndarray:
-        """At most `lower` rows of each label below the anchor's; a positive's rivals among the positives are
-        at most as many.
+    def _rivals(self, anchor: int, rows: np.ndarray, chance: np.random.Generator) -> np.ndarray:
+        """At most `lower` rows of each label below the anchor's, then the anchor; a positive's rivals among
+        the positives are at most as many.
         """
-        below = self.samples.label[rows]
-        groups = [rows[below == k] for k in range(1, label)]
-        return np.concatenate(
-            [
-                rows[:0],
-                *(g if len(g) <= self.lower else chance.choice(g, self.lower, replace=False) for g in groups),
-            ]
-        )
+        label = self.samples.label
+        groups = [rows[label[rows] == k] for k in range(1, label[anchor])]
+        return np.array([*(row for g in groups for row in _some(g, self.lower, chance)), anchor])
+
+
+def _some(rows: np.ndarray, most: int, chance: np.random.Generator) -> np.ndarray:
+    return rows if len(rows) <= most else chance.choice(rows, most, replace=False)
 
 
 def anchors_per_step(samples: Pairs, *, anchor_min: int, size: int, positives: int, lower: int) -> float:

@@ -58,25 +58,28 @@ class Encoder(nn.Module):
         """Where the weights lie."""
         return self.log_tau.device
 
+    @property
+    def towers(self) -> list[PreTrainedModel]:
+        """The query's, and the documents' if they have one of their own."""
+        return [tower for tower in (self.query, self.document) if tower is not None]
+
     def save_memory(self) -> None:
         """Gradient checkpointing in every tower: less memory for more time."""
-        for tower in (self.query, self.document):
-            if tower is not None:
-                tower.gradient_checkpointing_enable()
+        for tower in self.towers:
+            tower.gradient_checkpointing_enable()
 
     def attend_by(self, attention: str) -> None:
         """Another attention kernel in every tower, by its Hugging Face name. ConfigError where this machine
         lacks it.
         """
-        for tower in (self.query, self.document):
-            if tower is not None:
-                try:
-                    tower.set_attn_implementation(attention)
-                except (ImportError, ValueError, RuntimeError) as error:
-                    reason = str(error).splitlines()[0]
-                    raise ConfigError(
-                        f"attn_implementation {attention!r} is not to be had here: {reason}"
-                    ) from error
+        try:
+            for tower in self.towers:
+                tower.set_attn_implementation(attention)
+        except (ImportError, ValueError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise ConfigError(
+                f"attn_implementation {attention!r} is not available on this machine: {reason}"
+            ) from error
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids per text, normalised, at most max_tokens; closed by the end token where last-token
@@ -159,7 +162,7 @@ class Encoder(nn.Module):
         self.tokenizer.save_pretrained(folder)
         if self.document is not None:
             self.document.save_pretrained(folder / "document")
-        about = {
+        facts = {
             "pooling": self.pooling,
             "max_tokens": self.max_tokens,
             "width": self.width,
@@ -167,7 +170,7 @@ class Encoder(nn.Module):
             "system": system,
             "shared": self.document is None,
         }
-        (folder / layout.ENCODER).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+        (folder / layout.ENCODER).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
 
 def load(folder: Path) -> Encoder:
@@ -178,15 +181,15 @@ def load(folder: Path) -> Encoder:
     root = root / "encoder" if (root / "encoder" / layout.ENCODER).is_file() else root
     if not (root / layout.ENCODER).is_file():
         raise InputError(root, f"no {layout.ENCODER} here; expected a folder that `crops train` wrote")
-    about = json.loads((root / layout.ENCODER).read_text(encoding="utf-8"))
-    document = None if about["shared"] else base_model.load(AutoModel, root / "document")
+    facts = json.loads((root / layout.ENCODER).read_text(encoding="utf-8"))
+    document = None if facts["shared"] else base_model.load(AutoModel, root / "document")
     encoder = Encoder(
         base_model.load(AutoModel, root),
         _tokenizer(root),
-        pooling=about["pooling"],
-        max_tokens=about["max_tokens"],
+        pooling=facts["pooling"],
+        max_tokens=facts["max_tokens"],
         document=document,
-        temperature=about["temperature"],
+        temperature=facts["temperature"],
     )
     return encoder.eval()
 

@@ -28,9 +28,8 @@ class Tower(nn.Module):
 def write(encoder: Encoder, source: Path, folder: Path, *, opset: int) -> None:
     """Writes the encoder's files of a release into `folder`; with two towers there are two ONNX files."""
     encoder.eval()
-    for tower in (encoder.query, encoder.document):
-        if tower is not None:
-            tower.set_attn_implementation("eager")  # the fused kernels have no ONNX form
+    for tower in encoder.towers:
+        tower.set_attn_implementation("eager")  # the fused kernels have no ONNX form
     kinds: list[tuple[Kind, str]] = [("query", layout.QUERY_ENCODER)]
     if encoder.document is not None:
         kinds.append(("document", layout.DOCUMENT_ENCODER))

@@ -79,13 +79,13 @@ class Ranks:
         """
         if self.count == 1:
             return
-        seen: list[dict[str, Any]] = [{} for _ in range(self.count)]
-        dist.all_gather_object(seen, facts)
-        for rank, other in enumerate(seen):
+        every: list[dict[str, Any]] = [{} for _ in range(self.count)]
+        dist.all_gather_object(every, facts)
+        for rank, other in enumerate(every):
             for name, value in other.items():
-                if value != seen[0][name]:
+                if value != every[0][name]:
                     raise RanksDiffer(
-                        f"rank {rank} has {name} {value}, rank 0 has {seen[0][name]}: start every rank "
+                        f"rank {rank} has {name} {value}, rank 0 has {every[0][name]}: start every rank "
                         "with the same command, "
                         "config, inputs and a checkpoints folder that all of them see"
                     )

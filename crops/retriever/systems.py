@@ -46,12 +46,12 @@ def visible(
     """
     if not system.only and not system.hides:
         return dict(samples)
-    seen: dict[Pair, int] = {}
+    labelled: dict[Pair, int] = {}
     for query, doc_id, perspective in origins:
         allowed = perspective in system.only if system.only else perspective not in system.hides
         if allowed and (query, doc_id) in samples:
-            seen[query, doc_id] = max(labels[perspective], seen.get((query, doc_id), 0))
-    return seen
+            labelled[query, doc_id] = max(labels[perspective], labelled.get((query, doc_id), 0))
+    return labelled
 
 
 def rows(
@@ -72,9 +72,9 @@ def relevant_rows(pairs: Iterable[Pair], doc_ids: Sequence[str]) -> dict[str, fr
     """query -> rows in `doc_ids` that are relevant to it, sorted by query; queries without any are left
     out.
     """
-    place = {doc_id: row for row, doc_id in enumerate(doc_ids)}
-    found: dict[str, set[int]] = {}
+    row_of = {doc_id: row for row, doc_id in enumerate(doc_ids)}
+    relevant: dict[str, set[int]] = {}
     for query, doc_id in pairs:
-        if doc_id in place:
-            found.setdefault(query, set()).add(place[doc_id])
-    return {query: frozenset(found[query]) for query in sorted(found)}
+        if doc_id in row_of:
+            relevant.setdefault(query, set()).add(row_of[doc_id])
+    return {query: frozenset(relevant[query]) for query in sorted(relevant)}

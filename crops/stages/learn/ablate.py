@@ -51,11 +51,10 @@ class Workshop:
         """The folder of stage `name` with `settings` after the folders `after`; made now where it is not
         there yet.
         """
-        said = settings if isinstance(settings, str) else settings.model_dump_json()
-        parts = (self.source, name, said, *(folder.name for folder in after))
-        folder = (
-            self.root / f"{name.replace(' ', '-')}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:16]}"
-        )
+        text = settings if isinstance(settings, str) else settings.model_dump_json()
+        parts = (self.source, name, text, *(folder.name for folder in after))
+        digest = hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+        folder = self.root / f"{name.replace(' ', '-')}-{digest}"
         if not (folder / STAGE_FILE).is_file():
             started_s = time.monotonic()
             report = make(folder)
@@ -79,7 +78,7 @@ class Base:
 
     valid: Path
     mined: Path
-    known: Path
+    written: Path
     theta: Path
     scores: Path
     truth: Path | None
@@ -111,44 +110,48 @@ def run(
                 bar.update()
     measured = {seed: _measured(shop, base, plain, config, folders) for seed, folders in trained.items()}
     rows = {name: _row(every[name], [trained[seed][name] for seed in trained]) for name in names}
-    found = comparisons.compared(
+    compared = comparisons.compared(
         [pq.read_table(folder / "per_query.parquet").to_pandas() for folder in measured.values()], tables
     )
     simulated = (logs / "world.json").exists()
-    report = {"form": settings.form, "seeds": settings.seeds, "simulated": simulated, "rows": rows, **found}
+    report = {
+        "form": settings.form,
+        "seeds": settings.seeds,
+        "simulated": simulated,
+        "rows": rows,
+        **compared,
+    }
     partial = out / ".ablation.html"
     partial.write_text(page.render(report), encoding="utf-8")
     artifacts.write_json(out / "ablation.json", report)
     partial.replace(out / "ablation.html")
     return StageReport(
-        numbers={"rows": len(names), "trainings": settings.seeds * len(names)}, notes=tuple(found["findings"])
+        numbers={"rows": len(names), "trainings": settings.seeds * len(names)},
+        notes=tuple(compared["findings"]),
     )
 
 
 def _base(shop: Workshop, logs: Path, config: Config, llm: str | None) -> Base:
-    sections = {name: config.section(name) for name in ("validate", "augment", "knowledge", "discriminate")}
-    valid = shop.made(
-        "validate", (), sections["validate"], lambda out: validate.run(logs, out, sections["validate"])
-    )
-    mined = shop.made(
-        "augment", (valid,), sections["augment"], lambda out: augment.run(valid, out, sections["augment"])
-    )
+    def made(
+        name: str, after: Sequence[Path], run: Callable[[Path, Any], StageReport], with_: str = ""
+    ) -> Path:
+        settings = config.section(name if name != "theta" else "discriminate")
+        key = f"{with_}{settings.model_dump_json()}"
+        return shop.made(name, after, key, lambda out: run(out, settings))
+
+    valid = made("validate", (), lambda out, cfg: validate.run(logs, out, cfg))
+    mined = made("augment", (valid,), lambda out, cfg: augment.run(valid, out, cfg))
     answers = shop.root / "answers.sqlite"
-    known = shop.made(
+    written = made(
         "knowledge",
         (mined,),
-        f"{'llm' if llm else 'none'} {sections['knowledge'].model_dump_json()}",
-        lambda out: knowledge.run(mined, out, sections["knowledge"], llm=llm, cache=answers),
+        lambda out, cfg: knowledge.run(mined, out, cfg, llm=llm, cache=answers),
+        "llm " if llm else "none ",
     )
-    judge = shop.made(
-        "theta",
-        (mined,),
-        sections["discriminate"],
-        lambda out: theta.run(valid, mined, out, sections["discriminate"]),
-    )
+    judge = made("theta", (mined,), lambda out, cfg: theta.run(valid, mined, out, cfg))
     scores = shop.made("score", (judge, mined), "", partial(score.run, judge, mined))
     truth = logs / "truth" if artifacts.exists(logs / "truth", records.RELEVANCE) else None
-    return Base(valid=valid, mined=mined, known=known, theta=judge, scores=scores, truth=truth)
+    return Base(valid=valid, mined=mined, written=written, theta=judge, scores=scores, truth=truth)
 
 
 def _scored(shop: Workshop, base: Base, config: Config, variant: Variant) -> Path:
@@ -157,13 +160,13 @@ def _scored(shop: Workshop, base: Base, config: Config, variant: Variant) -> Pat
     mined = shop.made("augment", (base.valid,), mining, lambda out: augment.run(base.valid, out, mining))
     return shop.made(
         "discriminate",
-        (base.valid, mined, base.known, base.theta),
+        (base.valid, mined, base.written, base.theta),
         gating,
         lambda out: discriminate.run(
             mined,
             out,
             gating,
-            knowledge=[base.known],
+            knowledge=[base.written],
             truth=base.truth,
             theta=base.theta,
             scores=[base.scores],
@@ -178,12 +181,11 @@ def _trained(shop: Workshop, base: Base, config: Config, name: str, variant: Var
         "label", (scored,), grading, lambda out: label.run(scored, out, grading, truth=base.truth)
     )
     training = config.section("train").model_copy(update={"seed": seed})
-    known = {name: variant.system}
     return shop.made(
         f"train {_slug(name)}",
         (samples, base.mined),
         f"{variant.system} {training.model_dump_json()}",
-        lambda out: train.run(samples, base.mined, out, training, system=name, known=known),
+        lambda out: train.run(samples, base.mined, out, training, system=name, known={name: variant.system}),
     )
 
 

@@ -1,6 +1,6 @@
 """Decides by θ which pairs are kept; the ladder's sample of the other pairs is scored on the way."""
 
-import tempfile
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,32 +40,30 @@ def run(
     other batches are padded otherwise.
     """
     texts = artifacts.texts(candidates)
-    known = _known(knowledge)
-    rows = _rows(candidates, known, texts)
-    synthetic = dict(zip(known["doc_id"].to_pylist(), known["text"].to_pylist(), strict=True))
-    judge, dual, facts = thetas.load(theta)
-    _score(rows, judge, {**texts, **synthetic}, cfg, known=_scores(scores))
-    similarity, how = _similarity(rows, champion, cfg)
+    written = _written(knowledge)
+    rows = _rows(candidates, written, texts)
+    synthetic = dict(zip(written["doc_id"].to_pylist(), written["text"].to_pylist(), strict=True))
+    judge, facts = thetas.load(theta), artifacts.read_json(theta / thetas.FACTS)
+    _score(rows, judge, {**texts, **synthetic}, cfg, scores=_scores(scores))
+    similarity, note = _similarity(rows, champion, cfg)
     _decide(rows, similarity, cfg)
     test = artifacts.read(candidates, records.TEST_QR)
     test = test.filter(pa.array([d in texts for d in test["video_id"].to_pylist()], pa.bool_()))
     test_theta = judge.theta(test["query"].to_pylist(), [texts[d] for d in test["video_id"].to_pylist()])
     test_theta = judge.calibration.shifted(test_theta, perspectives.REFORMULATION.name)
-    report = {**facts, "alpha": cfg.alpha, "beta": cfg.beta, "similarity": how, **_tables(rows, truth, cfg)}
-    ordered = rows.sort_values(["query", "doc_id", "perspective", "later_query"], ignore_index=True)
+    report = {**facts, "alpha": cfg.alpha, "beta": cfg.beta, "similarity": note, **_tables(rows, truth, cfg)}
     with artifacts.replacing(out) as folder:
-        artifacts.write(folder, records.SCORED, pa.Table.from_pandas(ordered, preserve_index=False))
-        artifacts.write(folder, records.KNOWLEDGE, known)
+        artifacts.write(folder, records.SCORED, pa.Table.from_pandas(rows, preserve_index=False))
+        artifacts.write(folder, records.KNOWLEDGE, written)
         artifacts.write(folder, records.TEST_QR, test.filter(pa.array(test_theta > cfg.alpha)))
-        (folder / "theta").mkdir()
-        thetas.save(folder / "theta", judge, dual, facts)
+        shutil.copytree(theta, folder / "theta", ignore=shutil.ignore_patterns(".*", "stage.json"))
         artifacts.write_json(folder / "discriminate.json", report)
     numbers = {
         f"kept_{p}": int(rows.loc[rows["perspective"] == p, "kept"].sum())
         for p in perspectives.names(positive=True)
     }
     return StageReport(
-        numbers={"pairs": len(rows), **numbers, "auc": facts["auc"], "ece": facts["ece"]}, notes=(how,)
+        numbers={"pairs": len(rows), **numbers, "auc": facts["auc"], "ece": facts["ece"]}, notes=(note,)
     )
 
 
@@ -80,28 +78,31 @@ def whole(
     **given: Any,
 ) -> StageReport:
     """`run` after the stages before it, as far as what they write is not given: θ trained, pairs scored."""
-    with tempfile.TemporaryDirectory(prefix=".theta-", dir=out.absolute().parent) as folder:
+    halves = out.with_name(f".{out.name}.halves")
+    try:
         if theta is None:
-            theta = Path(folder, "theta")
+            theta = halves / "theta"
             thetas.run(logs, candidates, theta, cfg)
         if not scores:
-            scores = [Path(folder, "scores")]
+            scores = [halves / "scores"]
             score.run(theta, candidates, scores[0])
         return run(candidates, out, cfg, theta=theta, scores=scores, **given)
+    finally:
+        shutil.rmtree(halves, ignore_errors=True)
 
 
-def _known(shards: Sequence[Path]) -> pa.Table:
+def _written(shards: Sequence[Path]) -> pa.Table:
     tables = [artifacts.read(folder, records.KNOWLEDGE) for folder in shards] or [
         records.KNOWLEDGE.schema.empty_table()
     ]
     return pa.concat_tables(tables).sort_by([("query", "ascending"), ("doc_id", "ascending")])
 
 
-def _rows(candidates: Path, known: pa.Table, texts: dict[str, str]) -> pd.DataFrame:
+def _rows(candidates: Path, written: pa.Table, texts: dict[str, str]) -> pd.DataFrame:
     mined = artifacts.read(candidates, records.CANDIDATES).to_pandas().rename(columns={"video_id": "doc_id"})
     mined = mined[mined["doc_id"].isin(texts.keys())]
     extra = (
-        known.select(["query", "doc_id"])
+        written.select(["query", "doc_id"])
         .to_pandas()
         .assign(perspective=perspectives.KNOWLEDGE.name, support=1)
     )
@@ -116,30 +117,26 @@ def _score(
     texts: dict[str, str],
     cfg: DiscriminateConfig,
     *,
-    known: dict[tuple[str, str], float],
+    scores: dict[tuple[str, str], float],
 ) -> None:
     """Adds `theta`, shifted to the row's perspective: for all gated rows, and for a sample of the others for
     the ladder.
 
-    known  (query, doc_id) -> θ, not shifted, of pairs that were scored before
+    scores  (query, doc_id) -> θ, not shifted, of pairs that were scored before
     """
-    asked = (
-        rows["perspective"]
-        .isin(_gated(cfg) | ({perspectives.CLICK.name} if cfg.alpha_per == "query" else set()))
-        .to_numpy()
-    )
+    whole = _gated(cfg) | ({perspectives.CLICK.name} if cfg.alpha_per == "query" else set())
+    drawn = rows["perspective"].isin(whole).to_numpy()
     rng = np.random.default_rng(cfg.seed)
     for perspective in sorted(set(rows["perspective"]) - set(perspectives.names(gated=True))):
-        where = np.flatnonzero(rows["perspective"] == perspective)
-        asked[rng.permutation(where)[: cfg.ladder_pairs]] = True
-    index = np.flatnonzero(asked)
-    asked_pairs = list(zip(rows["query"].to_numpy()[index], rows["doc_id"].to_numpy()[index], strict=True))
-    left = [pair for pair in asked_pairs if pair not in known]
+        own = np.flatnonzero(rows["perspective"] == perspective)
+        drawn[rng.permutation(own)[: cfg.ladder_pairs]] = True
+    pairs = list(zip(rows["query"].to_numpy()[drawn], rows["doc_id"].to_numpy()[drawn], strict=True))
+    left = [pair for pair in pairs if pair not in scores]
     with tqdm(total=len(left), desc="scoring", unit="pair", disable=None) as bar:
         scored = judge.theta([q for q, _ in left], [texts[d] for _, d in left], progress=bar.update)
-    found = known | dict(zip(left, scored.astype(np.float32).tolist(), strict=True))
+    scores = scores | dict(zip(left, scored.astype(np.float32).tolist(), strict=True))
     theta = np.full(len(rows), np.nan, dtype=np.float32)
-    theta[index] = [found[pair] for pair in asked_pairs]
+    theta[drawn] = [scores[pair] for pair in pairs]
     for perspective in judge.calibration.shifts:
         own = (rows["perspective"] == perspective).to_numpy()
         theta[own] = judge.calibration.shifted(theta[own], perspective)
@@ -147,17 +144,8 @@ def _score(
 
 
 def _scores(folders: Sequence[Path]) -> dict[tuple[str, str], float]:
-    found: dict[tuple[str, str], float] = {}
-    for folder in folders:
-        rows = artifacts.read(folder, records.SCORES)
-        found |= dict(
-            zip(
-                zip(rows["query"].to_pylist(), rows["doc_id"].to_pylist(), strict=True),
-                rows["theta"].to_pylist(),
-                strict=True,
-            )
-        )
-    return found
+    rows = (row for folder in folders for row in artifacts.read(folder, records.SCORES).to_pylist())
+    return {(row["query"], row["doc_id"]): row["theta"] for row in rows}
 
 
 def _similarity(
@@ -166,19 +154,18 @@ def _similarity(
     """Cosine of first and later query per row (NaN where there is no later query), or None with neither
     encoder.
     """
-    embed, how = _embedder(champion, cfg)
+    embed, note = _embedder(champion, cfg)
     if embed is None:
-        return None, how
+        return None, note
     both = rows[rows["perspective"] == perspectives.REFORMULATION.name]
     names = sorted(set(both["query"]) | set(both["later_query"].dropna()))
     if not names:
         return None, "query similarity: no reformulation to measure"
-    vectors, place = embed(names), {q: i for i, q in enumerate(names)}
-    first = vectors[[place[q] for q in both["query"]]]
-    later = vectors[[place[q] for q in both["later_query"]]]
+    vectors, row = embed(names), {q: i for i, q in enumerate(names)}
+    first, later = (vectors[both[column].map(row)] for column in ("query", "later_query"))
     out = np.full(len(rows), np.nan)
     out[both.index.to_numpy()] = (first * later).sum(axis=1)
-    return out, how
+    return out, note
 
 
 def _embedder(champion: Path | None, cfg: DiscriminateConfig) -> tuple[Embed | None, str]:
@@ -198,13 +185,10 @@ def _embedder(champion: Path | None, cfg: DiscriminateConfig) -> tuple[Embed | N
 def _decide(rows: pd.DataFrame, similarity: np.ndarray | None, cfg: DiscriminateConfig) -> None:
     """Adds `kept`: θ > α for the gated perspectives, and for reformulations a similarity of at least β."""
     gated = rows["perspective"].isin(_gated(cfg)).to_numpy()
-    kept = ~gated | (
-        rows["theta"].to_numpy()
-        > (_alpha_of_query(rows, cfg.alpha) if cfg.alpha_per == "query" else cfg.alpha)
-    )
+    alpha = _alpha_of_query(rows, cfg.alpha) if cfg.alpha_per == "query" else cfg.alpha
+    rows["kept"] = ~gated | (rows["theta"].to_numpy() > alpha)
     if similarity is not None:
-        kept &= ~(similarity < cfg.beta)
-    rows["kept"] = kept
+        rows["kept"] &= ~(similarity < cfg.beta)
 
 
 def _gated(cfg: DiscriminateConfig) -> set[str]:
@@ -215,20 +199,19 @@ def _alpha_of_query(rows: pd.DataFrame, alpha: float) -> np.ndarray:
     """α [N] of each row's query; see the setting alpha_per. Queries without a clicked video keep α."""
     clicked = rows[rows["perspective"] == perspectives.CLICK.name]
     ratio = (clicked.groupby("query")["theta"].mean() / clicked["theta"].mean()).clip(0.5, 1.5)
-    found: np.ndarray = alpha * rows["query"].map(ratio).fillna(1.0).to_numpy()
-    return found
+    alphas: np.ndarray = alpha * rows["query"].map(ratio).fillna(1.0).to_numpy()
+    return alphas
 
 
 def _tables(rows: pd.DataFrame, truth: Path | None, cfg: DiscriminateConfig) -> dict[str, Any]:
-    """Kept and dropped per gated perspective and threshold, and how right that is where somebody knows."""
-    known = grades.read(truth)
+    """Kept and dropped per gated perspective and threshold, and how right that is if there are grades."""
+    graded = grades.read(truth)
     out: dict[str, Any] = {}
     for perspective in perspectives.names(gated=True):
-        part = rows[rows["perspective"] == perspective].drop_duplicates(
-            ["query", "doc_id"]
-        )  # whatever the later query was
+        # A pair counts once, whatever the later query was.
+        part = rows[rows["perspective"] == perspective].drop_duplicates(["query", "doc_id"])
         theta = part["theta"].to_numpy()
-        relevant = None if known is None else known.relevant(part["query"], part["doc_id"])
+        relevant = None if graded is None else graded.relevant(part["query"], part["doc_id"])
         out[perspective] = {
             f"{level:.1f}": _threshold(theta > level, relevant) for level in sorted({*THRESHOLDS, cfg.alpha})
         }
@@ -238,9 +221,9 @@ def _tables(rows: pd.DataFrame, truth: Path | None, cfg: DiscriminateConfig) -> 
 def _threshold(kept: np.ndarray, relevant: np.ndarray | None) -> dict[str, float | int | None]:
     row: dict[str, float | int | None] = {"kept": int(kept.sum()), "dropped": int((~kept).sum())}
     row |= {"precision": None, "recall": None, "raw": None}
-    if relevant is None or not (known := ~np.isnan(relevant)).any():
+    if relevant is None or not (certain := ~np.isnan(relevant)).any():
         return row
-    good, share = relevant[known] > 0, kept[known]
+    good, share = relevant[certain] > 0, kept[certain]
     row["raw"] = round(float(good.mean()), 4)
     row["precision"] = round(float(good[share].mean()), 4) if share.any() else None
     row["recall"] = round(float(share[good].mean()), 4) if good.any() else None

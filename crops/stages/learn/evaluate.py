@@ -68,10 +68,10 @@ def _measures(
     bags: np.ndarray,
     cfg: EvaluateConfig,
 ) -> trial.Trial:
-    known = grading.read(truth)
-    grades: sets.Grades | None = None if known is None else {}
-    if known is not None and grades is not None:
-        for query, doc_id, grade in known.table[["query", "doc_id", "grade"]].itertuples(index=False):
+    graded = grading.read(truth)
+    grades: sets.Grades | None = None if graded is None else {}
+    if graded is not None and grades is not None:
+        for query, doc_id, grade in graded.table[["query", "doc_id", "grade"]].itertuples(index=False):
             if doc_id in row:
                 grades.setdefault(query, {})[row[doc_id]] = int(grade)
 
@@ -99,7 +99,7 @@ def _measures(
             for name, of in built.items()
         },
         grades,
-        known is None or known.complete,
+        graded is None or graded.complete,
         sets.grouped(shown, row),
         bags,
         cfg.seed,

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from crops import judgement, labels
 from crops.config.judge import JudgeConfig
 from crops.errors import InputError
+from crops.report import template
 from crops.stages.base import StageReport
 from crops.tables import artifacts, grades, records
 
@@ -74,7 +75,7 @@ def read(asked: Path, sheets: Sequence[Path], out: Path) -> StageReport:
     rows = pd.DataFrame([{**key[pair], "grade": grade} for pair, grade in settled.items()])
     agreed = judgement.agreement(raters)
     rungs = {name: asdict(step) for name, step in _by_perspective(rows).items()}
-    about = {
+    facts = {
         "raters": len(raters),
         "judged": len(rows),
         "asked": len(key),
@@ -90,7 +91,7 @@ def read(asked: Path, sheets: Sequence[Path], out: Path) -> StageReport:
         artifacts.write(
             folder, records.RELEVANCE, table.set_column(2, "grade", pc.cast(table["grade"], pa.int8()))
         )
-        artifacts.write_json(folder / grades.SAMPLE, about)
+        artifacts.write_json(folder / grades.SAMPLE, facts)
     kappa = {} if agreed.kappa is None else {"kappa": agreed.kappa}
     notes = () if len(rows) == len(key) else (f"{len(key) - len(rows)} of {len(key)} pairs were not judged",)
     shares = {f"relevant_share_{name}": step["share"] for name, step in rungs.items()}
@@ -99,7 +100,7 @@ def read(asked: Path, sheets: Sequence[Path], out: Path) -> StageReport:
 
 def _sheet(path: Path, key: dict[str, dict]) -> dict[str, int]:
     """pair_id -> grade of one rater; pairs without a grade are left out."""
-    found: dict[str, int] = {}
+    sheet: dict[str, int] = {}
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
@@ -108,19 +109,19 @@ def _sheet(path: Path, key: dict[str, dict]) -> dict[str, int]:
                     path, f"column {sorted(missing)[0]!r} is missing, expected {', '.join(SHEET)}"
                 )
             for row in reader:
-                if not (said := (row["grade"] or "").strip()):
+                if not (grade := (row["grade"] or "").strip()):
                     continue
                 where = f"row {reader.line_num}"
-                if said not in map(str, judgement.GRADES):
-                    raise InputError(path, f"{where}: grade is {said!r}, expected 0, 1, 2 or 3")
+                if grade not in map(str, judgement.GRADES):
+                    raise InputError(path, f"{where}: grade is {grade!r}, expected 0, 1, 2 or 3")
                 if (pair := row["pair_id"]) not in key:
                     raise InputError(path, f"{where}: pair_id {pair!r} is not one of those that were asked")
-                if found.get(pair, int(said)) != int(said):
-                    raise InputError(path, f"{where}: pair {pair} has two grades, {found[pair]} and {said}")
-                found[pair] = int(said)
+                if sheet.get(pair, int(grade)) != int(grade):
+                    raise InputError(path, f"{where}: pair {pair} has two grades, {sheet[pair]} and {grade}")
+                sheet[pair] = int(grade)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(path, f"not a readable CSV file ({error})") from error
-    return found
+    return sheet
 
 
 def _by_perspective(rows: pd.DataFrame) -> dict[str, labels.Rung]:
@@ -130,17 +131,14 @@ def _by_perspective(rows: pd.DataFrame) -> dict[str, labels.Rung]:
 
 def _thresholds(rows: pd.DataFrame) -> dict[str, dict[str, dict]]:
     """Per perspective and α: what people say of the pairs above it."""
-    found: dict[str, dict[str, dict]] = {}
+    table: dict[str, dict[str, dict]] = {}
     for alpha in (0.0, 0.5, 0.6, 0.7, 0.8):
         for name, step in _by_perspective(rows[rows["theta"].fillna(-1.0) > alpha]).items():
-            found.setdefault(name, {})[f"{alpha:.1f}"] = asdict(step)
-    return found
+            table.setdefault(name, {})[f"{alpha:.1f}"] = asdict(step)
+    return table
 
 
 def _page(shown: list[dict[str, str]]) -> str:
-    import jinja2
-
-    environment = jinja2.Environment(loader=jinja2.PackageLoader("crops.report", "."), autoescape=True)
     # "<" cannot close the script element that the pairs stand in.
     pairs = json.dumps(shown, ensure_ascii=False).replace("<", "\\u003c")
-    return environment.get_template("judge.html.j2").render(pairs=pairs)
+    return template.render("judge.html.j2", pairs=pairs)

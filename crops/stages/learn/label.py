@@ -30,16 +30,18 @@ def run(
     samples, origin = labels.assign(rows, cfg.labels), labels.origins(rows)
     rows = rows.assign(label=rows["perspective"].map(cfg.labels))
     rows = rows[rows["kept"]].drop_duplicates(["query", "doc_id", "perspective"])
-    asked = _in_own_mix(rows[rows["theta"].notna()], scored)
-    by_perspective = labels.ladder(asked["theta"].to_numpy(float), asked["perspective"].to_numpy())
+    estimated = _in_own_mix(rows[rows["theta"].notna()], scored)
+    by_perspective = labels.ladder(estimated["theta"].to_numpy(float), estimated["perspective"].to_numpy())
     # θ learns from clicks: what it says of texts that no log ever held tells nothing of how relevant their
     # label is.
-    final = _as_trained(asked[~asked["perspective"].isin(perspectives.names(synthetic=True))], samples)
+    final = _as_trained(
+        estimated[~estimated["perspective"].isin(perspectives.names(synthetic=True))], samples
+    )
     by_label = labels.ladder(final["theta"].to_numpy(float), final["label"].to_numpy())
     people = _by_grades(rows, samples, grades.read(judged))
     trusted = {label: step for label, step in people["label"].items() if step.pairs >= cfg.judged_pairs}
     by_label |= trusted
-    found = labels.choose(
+    measured = labels.choose(
         by_label,
         min_share=cfg.min_anchor_share,
         uncertain=cfg.uncertain_share,
@@ -48,14 +50,14 @@ def run(
         labels=cfg.labels,
     )
     least = min(cfg.labels.values())
-    paper = labels.Hierarchy((least,), f"the paper's form: anchors >= {least}", found.merged)
-    chosen = paper if cfg.hierarchy == "paper" else found
-    known = _by_grades(rows, samples, grades.read(truth))
+    paper = labels.Hierarchy((least,), f"the paper's form: anchors >= {least}", measured.merged)
+    chosen = paper if cfg.hierarchy == "paper" else measured
+    graded = _by_grades(rows, samples, grades.read(truth))
     shares: dict[str, dict | None] = {
         "theta": _shares(by_label),
         "theta_by_perspective": _shares(by_perspective),
     }
-    for name, steps in (("truth", known), ("judged", people)):
+    for name, steps in (("truth", graded), ("judged", people)):
         shares |= {
             name: _shares(steps["label"]) or None,
             f"{name}_by_perspective": _shares(steps["perspective"]) or None,
@@ -98,33 +100,37 @@ def _as_trained(rows: pd.DataFrame, samples: pd.DataFrame) -> pd.DataFrame:
     return final.drop_duplicates(["query", "doc_id"])
 
 
-def _in_own_mix(asked: pd.DataFrame, scored: Path) -> pd.DataFrame:
+def _in_own_mix(estimated: pd.DataFrame, scored: Path) -> pd.DataFrame:
     """θ of what the engine only considered, in the mix that its stages really have: far fewer are relevant
     there than in the pairs that θ was calibrated on, while both kinds look as they did there. Positives keep
     θ as the gate saw it.
     """
-    about = scored / "discriminate.json"
-    prior = artifacts.read_json(about).get("prior") if about.exists() else None
+    facts = scored / "discriminate.json"
+    prior = artifacts.read_json(facts).get("prior") if facts.exists() else None
     if prior is None:
-        return asked
-    moved = asked.copy()
-    for perspective in set(asked["perspective"]) - set(perspectives.names(positive=True)):
-        own = asked["perspective"] == perspective
-        moved.loc[own, "theta"] = calibrate.to_own_mix(asked.loc[own, "theta"].to_numpy(), prior)
+        return estimated
+    moved = estimated.copy()
+    for perspective in set(estimated["perspective"]) - set(perspectives.names(positive=True)):
+        own = estimated["perspective"] == perspective
+        moved.loc[own, "theta"] = calibrate.to_own_mix(estimated.loc[own, "theta"].to_numpy(), prior)
     return moved
 
 
 def _by_grades(
-    kept: pd.DataFrame, samples: pd.DataFrame, known: grades.Grades | None
+    decided: pd.DataFrame, samples: pd.DataFrame, graded: grades.Grades | None
 ) -> dict[str, dict[str, labels.Rung]]:
     """The ladder by grades, per label as trained and per perspective; empty where nobody knows."""
-    if known is None:
+    if graded is None:
         return {"label": {}, "perspective": {}}
     # The world's truth knows the catalogue only; people may have judged what an LLM wrote as well.
-    pairs = kept[~kept["perspective"].isin(perspectives.names(synthetic=True))] if known.complete else kept
+    pairs = (
+        decided[~decided["perspective"].isin(perspectives.names(synthetic=True))]
+        if graded.complete
+        else decided
+    )
 
     def ladder(rows: pd.DataFrame, column: str) -> dict[str, labels.Rung]:
-        return labels.ladder(known.relevant(rows["query"], rows["doc_id"]), rows[column].to_numpy())
+        return labels.ladder(graded.relevant(rows["query"], rows["doc_id"]), rows[column].to_numpy())
 
     return {
         "label": ladder(_as_trained(pairs, samples), "label"),

@@ -18,7 +18,7 @@ def run(
 
     θ is not shifted. `theta`: that stage's out.
     """
-    judge, _dual, _about = thetas.load(theta)
+    judge = thetas.load(theta)
     texts = artifacts.texts(candidates)
     mined = artifacts.read(candidates, records.CANDIDATES, ["query", "video_id", "perspective"]).to_pylist()
     scores: dict[tuple[str, str], float] = {}

@@ -13,11 +13,12 @@ from crops.config.discriminate import DiscriminateConfig
 from crops.config.train import TrainConfig
 from crops.discriminator import calibrate, joined, model, pairs, train
 from crops.engines import session
-from crops.errors import InputError
+from crops.errors import ConfigError, InputError
 from crops.mining import queries
 from crops.retriever import batch
 from crops.retriever import encoder as encoders
 from crops.retriever import train as retriever
+from crops.retriever.errors import Diverged
 from crops.stages.base import StageReport
 from crops.stages.learn import train as train_stage
 from crops.tables import artifacts, records
@@ -25,81 +26,77 @@ from crops.tables import artifacts, records
 # What the dual encoder learns from: the clicks of the engine's own results, as the baseline `clicks` does.
 CLICKS = {p.name: p.label for p in (perspectives.CLICK, *perspectives.ENGINE)}
 
+FACTS = "theta.json"
+
 
 def run(logs: Path, candidates: Path, out: Path, cfg: DiscriminateConfig) -> StageReport:
     """Writes the models, their tokenizers and theta.json: calibration, reliability and what it was learnt
     from.
     """
-    texts = artifacts.texts(candidates)
-    theta, dual, about = fit(logs, candidates, texts, cfg)
+    cross, dual, facts = fit(logs, candidates, artifacts.texts(candidates), cfg)
     with artifacts.replacing(out) as folder:
-        save(folder, theta, dual, about)
-    notes = tuple(about["notes"])
-    return StageReport(
-        numbers={"pairs": about["pairs"], "auc": about["auc"], "ece": about["ece"]}, notes=notes
-    )
+        cross.save(folder)
+        (folder / "dual").mkdir()
+        dual.save(folder / "dual", system="theta")
+        artifacts.write_json(folder / FACTS, facts)
+    numbers = {name: facts[name] for name in ("pairs", "auc", "ece")}
+    return StageReport(numbers=numbers, notes=tuple(facts["notes"]))
 
 
-def save(folder: Path, theta: joined.Discriminator, dual: encoders.Encoder, about: dict[str, Any]) -> None:
-    """Into an existing folder; `about` holds the calibration."""
-    theta.cross.save(folder)
-    (folder / "dual").mkdir()
-    dual.save(folder / "dual", system="theta")
-    artifacts.write_json(folder / "theta.json", about)
-
-
-def load(folder: Path) -> tuple[joined.Discriminator, encoders.Encoder, dict[str, Any]]:
+def load(folder: Path) -> joined.Discriminator:
     """What `run` wrote."""
-    about = artifacts.read_json(folder / "theta.json")
-    dual = encoders.load(folder / "dual")
-    found = calibrate.Calibration(
-        tuple(about["weights"][name] for name in joined.FEATURES),
-        about["offset"],
-        about["prior"],
-        {name: entry["shift"] for name, entry in about["shifts"].items()},
+    facts = artifacts.read_json(folder / FACTS)
+    calibration = calibrate.Calibration(
+        tuple(facts["weights"][name] for name in joined.FEATURES),
+        facts["offset"],
+        facts["prior"],
+        {name: entry["shift"] for name, entry in facts["shifts"].items()},
     )
-    return (
-        joined.Discriminator(model.load(folder), _embed(dual), float(dual.log_tau.detach().exp()), found),
-        dual,
-        about,
+    return _joined(model.load(folder), encoders.load(folder / "dual"), calibration)
+
+
+def _joined(
+    cross: model.CrossEncoder,
+    dual: encoders.Encoder,
+    calibration: calibrate.Calibration = joined.UNCALIBRATED,
+) -> joined.Discriminator:
+    return joined.Discriminator(
+        cross,
+        lambda texts, kind: dual.encode(texts, kind=kind),
+        float(dual.log_tau.detach().exp()),
+        calibration,
     )
 
 
 def fit(
     logs: Path, candidates: Path, texts: dict[str, str], cfg: DiscriminateConfig
-) -> tuple[joined.Discriminator, encoders.Encoder, dict[str, Any]]:
-    """The calibrated θ, its dual encoder, and the numbers of both."""
+) -> tuple[model.CrossEncoder, encoders.Encoder, dict[str, Any]]:
+    """The two encoders of θ, and theta.json: how they are joined and what is known of the result."""
     everything = judged(logs, candidates, long_play_s=cfg.long_play_s)
-    known = sampled(everything, texts, cfg)
-    apart = {q for q, held in zip(known.queries, known.held_out, strict=True) if held}
-    cross, losses = _cross(known, texts, cfg)
+    mix = sampled(everything, texts, cfg)
+    apart = {q for q, held in zip(mix.queries, mix.held_out, strict=True) if held}
+    cross, losses = _cross(mix, texts, cfg)
     mined = artifacts.read(candidates, records.CANDIDATES, ["query", "video_id", "perspective"]).to_pandas()
     mined = mined[
         mined["video_id"].isin(texts.keys())
         & (mined["query"].isin(apart) | mined["perspective"].isin(CLICKS))
     ]
     dual, notes = _dual(mined[~mined["query"].isin(apart)], texts, cfg)
-    raw = joined.Discriminator(cross, _embed(dual), float(dual.log_tau.detach().exp()))
-    calibration, about = _calibrated(raw, known, logs)
+    raw = _joined(cross, dual)
+    calibration, facts = _calibrated(raw, mix, logs)
     shifts = _shifts(raw, calibration, everything[everything["query"].isin(apart)], mined, texts)
-    about |= {
+    facts |= {
         "base": cfg.base,
-        "pairs": len(known.relevant),
+        "pairs": len(mix.relevant),
         "losses": losses,
         "shifts": shifts,
         "notes": notes,
-        "mix": {"positive": int(known.relevant.sum()), "negative": int((1 - known.relevant).sum())},
+        "mix": {"positive": int(mix.relevant.sum()), "negative": int((1 - mix.relevant).sum())},
         "weights": dict(zip(joined.FEATURES, calibration.weights, strict=True)),
         "offset": calibration.offset,
         "prior": calibration.prior,
     }
-    found = calibrate.Calibration(
-        calibration.weights,
-        calibration.offset,
-        calibration.prior,
-        {name: entry["shift"] for name, entry in shifts.items()},
-    )
-    return joined.Discriminator(cross, raw.embed, raw.temperature, found), dual, about
+    return cross, dual, facts
 
 
 def judged(logs: Path, candidates: Path, *, long_play_s: float) -> pd.DataFrame:
@@ -112,8 +109,8 @@ def judged(logs: Path, candidates: Path, *, long_play_s: float) -> pd.DataFrame:
         )
         searches = searches.filter(searches.date <= last).select("search_id", "query")
         videos = house.read(logs, records.VIDEOS).select("video_id", "duration_s")
-        found = pairs.judged(searches, house.read(logs, records.RESULTS), videos, long_play_s=long_play_s)
-        table = house.backend.to_pyarrow(found)
+        certain = pairs.judged(searches, house.read(logs, records.RESULTS), videos, long_play_s=long_play_s)
+        table = house.backend.to_pyarrow(certain)
     relevant = table["relevant"].to_numpy(zero_copy_only=False).astype(bool)
     if not relevant.any() or relevant.all():
         raise InputError(
@@ -139,9 +136,9 @@ def sampled(rows: pd.DataFrame, texts: dict[str, str], cfg: DiscriminateConfig) 
 
 
 def _cross(
-    known: pairs.Judged, texts: dict[str, str], cfg: DiscriminateConfig
+    mix: pairs.Judged, texts: dict[str, str], cfg: DiscriminateConfig
 ) -> tuple[model.CrossEncoder, list[float]]:
-    corpus = [*sorted(texts.values()), *sorted(set(known.queries))]
+    corpus = [*sorted(texts.values()), *sorted(set(mix.queries))]
     encoder = model.build(cfg.base, corpus, max_tokens=cfg.max_tokens, seed=cfg.seed)
     with tqdm(desc="discriminator", unit="step", disable=None) as bar:
 
@@ -152,7 +149,7 @@ def _cross(
 
         losses = train.fit(
             encoder,
-            known,
+            mix,
             epochs=cfg.epochs,
             batch=cfg.batch,
             learning_rate=cfg.learning_rate,
@@ -192,31 +189,25 @@ def _dual(
         seed=cfg.seed,
     )
     unchecked = retriever.Validation(queries=(), texts=(), relevant=())
-    with tempfile.TemporaryDirectory(prefix="crops-theta-") as place:
-        retriever.fit(
-            dual,
-            batches,
-            unchecked,
-            train_stage.plan_of(settings, "info_nce", perspectives.CLICK.label),
-            checkpoints=Path(place),
-        )
+    with tempfile.TemporaryDirectory(prefix="crops-theta-") as folder:
+        plan = train_stage.plan_of(settings, "info_nce", perspectives.CLICK.label)
+        try:
+            retriever.fit(dual, batches, unchecked, plan, checkpoints=Path(folder))
+        except Diverged as error:
+            raise ConfigError(f"discriminate.dual_learning_rate is {rate}: {error}") from error
     return dual, []
 
 
-def _embed(dual: encoders.Encoder) -> joined.Embed:
-    return lambda texts, kind: dual.encode(texts, kind=kind)
-
-
 def _calibrated(
-    raw: joined.Discriminator, known: pairs.Judged, logs: Path
+    raw: joined.Discriminator, mix: pairs.Judged, logs: Path
 ) -> tuple[calibrate.Calibration, dict[str, Any]]:
     """One half of the held-out queries fits the calibration, the other half judges it."""
-    held = np.flatnonzero(known.held_out)
-    features = raw.features([known.queries[i] for i in held], [known.texts[i] for i in held])
-    relevant = known.relevant[held]
-    names = sorted({known.queries[i] for i in held})
+    held = np.flatnonzero(mix.held_out)
+    features = raw.features([mix.queries[i] for i in held], [mix.texts[i] for i in held])
+    relevant = mix.relevant[held]
+    names = sorted({mix.queries[i] for i in held})
     first = {q: n % 2 == 0 for n, q in enumerate(names)}
-    fits = np.array([first[known.queries[i]] for i in held], dtype=bool)
+    fits = np.array([first[mix.queries[i]] for i in held], dtype=bool)
     for half in (fits, ~fits):
         if len(set(relevant[half].tolist())) < 2:
             raise InputError(
@@ -244,11 +235,11 @@ def _shifts(
 
     All of them, not the balanced mix: their share of relevant pairs is what the shift is about.
     """
-    found = {}
+    shifts = {}
     for perspective in perspectives.names(shifted=True):
         own = mined.loc[mined["perspective"] == perspective, ["query", "video_id"]].drop_duplicates()
         rows = judged_apart.merge(own, on=["query", "video_id"])
         theta = calibration(raw.features(rows["query"].tolist(), [texts[d] for d in rows["video_id"]]))
         by = calibrate.shift_of(theta, rows["relevant"].to_numpy(float))
-        found[perspective] = {"shift": round(by, 4), "pairs": len(rows)}
-    return found
+        shifts[perspective] = {"shift": round(by, 4), "pairs": len(rows)}
+    return shifts

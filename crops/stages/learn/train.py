@@ -34,19 +34,14 @@ class Inputs:
 
     def digest(self) -> str:
         """One name for all of it: a checkpoint belongs to exactly these inputs."""
-        found = hashlib.sha256()
-        for numbers in (self.samples.query, self.samples.text, self.samples.label):
-            found.update(numbers.tobytes())
-        for texts in (
-            self.samples.queries,
-            self.samples.texts,
-            self.valid.queries,
-            self.valid.texts,
-            self.corpus,
-        ):
-            found.update("\0".join(texts).encode() + b"\1")
-        found.update(repr([self.samples.positive_min, *map(sorted, self.valid.relevant)]).encode())
-        return found.hexdigest()
+        samples, valid = self.samples, self.valid
+        digest = hashlib.sha256()
+        for numbers in (samples.query, samples.text, samples.label):
+            digest.update(numbers.tobytes())
+        for texts in (samples.queries, samples.texts, valid.queries, valid.texts, self.corpus):
+            digest.update("\0".join(texts).encode() + b"\1")
+        digest.update(repr([samples.positive_min, *map(sorted, valid.relevant)]).encode())
+        return digest.hexdigest()
 
 
 def run(
@@ -77,7 +72,7 @@ def run(
     key = hashlib.sha256(
         "\n".join((cfg.model_dump_json(), system, repr(plans), inputs.digest())).encode()
     ).hexdigest()
-    kept = (checkpoints or out.with_name(f".{out.name}.checkpoints")) / key[:12]
+    folder = (checkpoints or out.with_name(f".{out.name}.checkpoints")) / key[:12]
     sizes = train.Sizes(queries=cfg.batch_queries, positives=cfg.positives, lower=cfg.lower)
     params = {"system": system, **cfg.model_dump(mode="json"), "samples": len(inputs.samples.query)}
     # Started by torchrun, every rank comes through here; the first one tracks and writes.
@@ -96,7 +91,7 @@ def run(
                 plans,
                 sizes,
                 probe_steps=cfg.probe_steps,
-                checkpoints=kept,
+                checkpoints=folder,
                 log=lambda step, values: [each(step, values) for each in logs],
                 ranks=ranks,
             )
@@ -108,12 +103,12 @@ def run(
         followed.log(history["best_step"], _outcome(history, plan))
     if ranks.rank > 0:
         return _report(inputs, plan, history, followed.problem)
-    with artifacts.replacing(out) as folder:
-        (folder / "encoder").mkdir()
-        encoder.save(folder / "encoder", system=system)
+    with artifacts.replacing(out) as new:
+        (new / "encoder").mkdir()
+        encoder.save(new / "encoder", system=system)
         used = {"anchor_min": plan.anchor_min, "loss": plan.loss}
-        artifacts.write_json(folder / "train.json", {"system": system, "hierarchy": used, **history})
-    shutil.rmtree(kept, ignore_errors=True)
+        artifacts.write_json(new / "train.json", {"system": system, "hierarchy": used, **history})
+    shutil.rmtree(folder, ignore_errors=True)
     return _report(inputs, plan, history, followed.problem)
 
 
@@ -123,22 +118,20 @@ def _outcome(history: dict, plan: train.Plan) -> dict[str, float]:
 
 
 def _report(inputs: Inputs, plan: train.Plan, history: dict, problem: str) -> StageReport:
-    numbers = {
+    numbers: dict[str, float] = {
         "pairs": len(inputs.samples.query),
         "queries": len(inputs.samples.queries),
         "anchor_min": plan.anchor_min,
         "best_step": history["best_step"],
         "encodes": history["encodes"],
     }
-    notes = (problem,) if problem else ()
+    notes = [problem] if problem else []
     if history["best_recall"] is None:
-        return StageReport(
-            numbers=numbers,
-            notes=(*notes, "no reformulation on the last training day: the last step is kept"),
-        )
-    before = history["checks"][0]["valid_recall_at_100"]
-    recalls = {"valid_recall_at_100": history["best_recall"], "untrained_recall_at_100": before}
-    return StageReport(numbers=numbers | recalls, notes=notes)
+        notes.append("no reformulation on the last training day: the last step is kept")
+    else:
+        numbers["valid_recall_at_100"] = history["best_recall"]
+        numbers["untrained_recall_at_100"] = history["checks"][0]["valid_recall_at_100"]
+    return StageReport(numbers=numbers, notes=tuple(notes))
 
 
 def plan_of(cfg: TrainConfig, loss: train.AnyLoss, anchor_min: int) -> train.Plan:
@@ -177,26 +170,23 @@ def _inputs(samples: Path, documents: Path, system: systems.System, graded: dict
         for r in artifacts.read(samples, records.SAMPLES).to_pylist()
     }
     origins = artifacts.read(samples, records.ORIGINS).to_pylist()
-    seen = systems.visible(
+    visible = systems.visible(
         system, label_of, ((r["query"], r["doc_id"], r["perspective"]) for r in origins), ranks
     )
+    if missing := next((doc_id for _query, doc_id in visible if doc_id not in texts), None):
+        raise InputError(samples / "samples", f"doc_id {missing!r} is neither in documents nor in knowledge")
     held_out = [(r["query"], r["video_id"]) for r in artifacts.read(documents, records.VALID_QR).to_pylist()]
     ids = sorted(catalogue)
     relevant = systems.relevant_rows(held_out, ids)
     valid = train.Validation(
         queries=tuple(relevant), texts=tuple(catalogue[d] for d in ids), relevant=tuple(relevant.values())
     )
-    asked = {
-        r["query"] for r in artifacts.read(documents, records.QUERIES).to_pylist() if r["split"] == "train"
-    }
+    queries = artifacts.read(documents, records.QUERIES).to_pylist()
     try:
         pairs = batch.pairs(
-            systems.rows(seen, texts, held_out), positive_min=perspectives.positive_min(ranks)
+            systems.rows(visible, texts, held_out), positive_min=perspectives.positive_min(ranks)
         )
-    except KeyError as error:
-        raise InputError(
-            samples / "samples", f"doc_id {error} is neither in documents nor in knowledge"
-        ) from error
     except NothingToTrainOn as error:
         raise InputError(samples / "samples", f"{error} ({system})") from error
-    return Inputs(pairs, valid, [*sorted(set(catalogue.values())), *sorted(asked)])
+    trained_on = {r["query"] for r in queries if r["split"] == "train"}
+    return Inputs(pairs, valid, [*sorted(set(catalogue.values())), *sorted(trained_on)])

@@ -58,8 +58,8 @@ def run(
         str(shared / "train.yaml"),
         *(["--tracking", tracking] if tracking else []),
     ]
-    made = trainjob.manifest(name, image, command, job, user=user)
-    trainjob.run(made, job, api=api)
+    manifest = trainjob.manifest(name, image, command, job, user=user)
+    trainjob.run(manifest, job, api=api)
     trained = artifacts.read_json(shared / "encoder/train.json")
     with artifacts.replacing(out) as folder:
         shutil.copytree(shared / "encoder", folder, dirs_exist_ok=True)
@@ -77,9 +77,9 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _digest(samples: Path, documents: Path, cfg: TrainConfig, job: TrainJob, system: str) -> str:
-    found = hashlib.sha256(f"{cfg.model_dump_json()}\n{job.model_dump_json()}\n{system}".encode())
+    digest = hashlib.sha256(f"{cfg.model_dump_json()}\n{job.model_dump_json()}\n{system}".encode())
     for root in (samples, documents):
         for path in sorted(p for p in root.rglob("*") if p.is_file() and not p.name.startswith(".")):
-            found.update(str(path.relative_to(root)).encode())
-            found.update(path.read_bytes())
-    return found.hexdigest()
+            digest.update(str(path.relative_to(root)).encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
