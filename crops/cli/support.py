@@ -14,7 +14,6 @@ import click
 
 from crops.config import all as configs
 from crops.errors import CropsError
-from crops.services.registry import uri_of
 from crops.stages.base import StageReport
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -61,11 +60,14 @@ def config_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def registry_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """`--registry URI`: where releases are registered; the config's `register.name` says as what."""
+
+    def given(_ctx: click.Context, _param: click.Parameter, uri: str | None) -> str:
+        from crops.services.registry import uri_of  # pandas is behind it, which `crops --help` does not need
+
+        return uri or uri_of()
+
     return click.option(
-        "--registry",
-        default=None,
-        callback=lambda _c, _p, uri: uri or uri_of(),
-        help="MLflow tracking URI. Default: SQLite in ./mlruns.",
+        "--registry", default=None, callback=given, help="MLflow tracking URI. Default: SQLite in ./mlruns."
     )(command)
 
 
