@@ -67,17 +67,14 @@ def start(name: str, follow: bool, config: Config, **where: Any) -> None:
     from crops.stages.trial import follow as stage_of_all
     from crops.stages.trial import rollout as stage
 
-    place, plan = _place(config, where), config.section("rollout")
+    place, plan = _place(config, where)
 
     def seen(state: Any, verdict: Any) -> None:
-        if verdict is None:
-            click.echo(
-                f"{state.experiment}: {state.treatment} against {state.control}, {state.step + 1} of "
-                f"{len(plan.steps)}"
-            )
-            return
+        step = f"{state.step + 1}"
         click.echo(
-            f"{time.strftime('%H:%M:%S')} {state.phase} {state.step + 1}: {verdict.kind}: {verdict.reason}"
+            f"{time.strftime('%H:%M:%S')} {state.phase} {step}: {verdict.kind}: {verdict.reason}"
+            if verdict
+            else f"{state.experiment}: {state.treatment} against {state.control}, {step} of {len(plan.steps)}"
         )
 
     if follow:
@@ -98,8 +95,8 @@ def step(follow: bool, config: Config, **where: Any) -> None:
     from crops.experiment import rollout as rules
     from crops.stages.trial import rollout as stage
 
-    place, plan = _place(config, where), config.section("rollout")
-    ended, said = _listen() if follow else threading.Event(), ""
+    place, plan = _place(config, where)
+    ended, shown = _listen() if follow else threading.Event(), ""
     while True:
         try:
             if follow and not (place.folder / rules.STATE).exists():
@@ -111,9 +108,9 @@ def step(follow: bool, config: Config, **where: Any) -> None:
             if not follow:
                 raise
             line = str(error)
-        if line != said:
+        if line != shown:
             click.echo(line if not follow else f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}")
-            said = line
+            shown = line
         if not follow or ended.wait(plan.poll_s):
             return
 
@@ -133,12 +130,11 @@ def status(config: Config, **where: Any) -> None:
     from crops.experiment import rollout as rules
     from crops.stages.trial import rollout as stage
 
-    place, plan = _place(config, where), config.section("rollout")
+    place, plan = _place(config, where)
     state = stage.load(place)
-    covered = rules.coverage(plan, state)
     click.echo(
         f"{state.experiment}: {state.phase}, step {state.step + 1} of {len(plan.steps)}, "
-        f"coverage {covered:.0%}"
+        f"coverage {rules.coverage(plan, state):.0%}"
     )
     click.echo(f"{state.treatment} against {state.control}")
     trail = place.folder / rules.AUDIT
@@ -153,18 +149,14 @@ def abort(reason: str, config: Config, **where: Any) -> None:
     """End it now: everybody gets the champion."""
     from crops.stages.trial import rollout as stage
 
-    state = stage.abort(_place(config, where), config.section("rollout"), reason=reason)
+    state = stage.abort(*_place(config, where), reason=reason)
     click.echo(f"{state.experiment}: {state.phase}")
 
 
-def _place(config: Config, where: dict[str, Any]) -> Any:
+def _place(config: Config, where: dict[str, Any]) -> tuple[Any, Any]:
+    """Where the rollout lives, and its plan."""
     from crops.stages.trial.rollout import place
 
-    return place(
-        where["state"],
-        config.section("deploy"),
-        prometheus=where["prometheus"],
-        readout=where["readout"],
-        registry=Registry(where["registry"], config.section("register").name),
-        features=where["features"],
-    )
+    registry = Registry(where.pop("registry"), config.section("register").name)
+    place_of = place(where.pop("state"), config.section("deploy"), registry=registry, **where)
+    return place_of, config.section("rollout")

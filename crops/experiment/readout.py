@@ -4,6 +4,7 @@ words.
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 from crops.experiment import power, sequential, stats
@@ -42,9 +43,7 @@ def read(measured: Measured, reading: Reading) -> Json:
     for name, metric in metrics.items():
         metric["stands"] = stands.get(name)
     arms = measured.whole[reading.primary]
-    verdict, reasons = overall(
-        {name: m["verdict"] for name, m in metrics.items()}, metrics, primary=reading.primary
-    )
+    verdict, reasons = _overall(metrics, reading.primary)
     return {
         "verdict": verdict,
         "reasons": reasons,
@@ -60,54 +59,54 @@ def read(measured: Measured, reading: Reading) -> Json:
     }
 
 
-def overall(
-    verdicts: Mapping[str, str], metrics: Mapping[str, Json], *, primary: str
-) -> tuple[str, list[str]]:
+def _overall(metrics: Mapping[str, Json], primary: str) -> tuple[str, list[str]]:
     """One verdict from three: the primary metric's, unless a guardrail got worse. The reasons say all
     three.
     """
     reasons = [
-        f"{name.upper()}: {metrics[name]['verdict']}. {_sentence(metrics[name]['reason'])}."
-        for name in metrics
+        f"{name.upper()}: {metric['verdict']}. {metric['reason'][:1].upper()}{metric['reason'][1:]}."
+        for name, metric in metrics.items()
     ]
+    verdicts = {name: metric["verdict"] for name, metric in metrics.items()}
     if stats.BLOCKED in verdicts.values():
         return stats.BLOCKED, reasons
     broken = [name for name, verdict in verdicts.items() if verdict == stats.WORSE and name != primary]
     if broken and verdicts[primary] != stats.WORSE:
-        said = " and ".join(name.upper() for name in broken)
-        return stats.WORSE, [f"Guardrail {said} got worse, whatever {primary.upper()} says.", *reasons]
+        names = " and ".join(name.upper() for name in broken)
+        return stats.WORSE, [f"Guardrail {names} got worse, whatever {primary.upper()} says.", *reasons]
     return verdicts[primary], reasons
-
-
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 def _metric(name: str, measured: Measured, reading: Reading) -> Json:
     metric, arms = METRICS[name], measured.whole[name]
-    how: Json = {"alpha": reading.alpha, "planned_users": reading.planned_users}
-    found = stats.estimate(arms, **how)
+    decide = partial(
+        stats.decide,
+        metric=metric,
+        share=reading.share,
+        alpha=reading.alpha,
+        planned_users=reading.planned_users,
+    )
     return {
-        **asdict(stats.decide(arms, metric, share=reading.share, **how)),
-        "means": metric.means,
-        "higher_is_better": metric.higher_is_better,
-        "paper_lift": metric.paper_lift,
-        "fixed_low": found.fixed_low if found else None,
-        "fixed_high": found.fixed_high if found else None,
-        "p_always": found.p_always if found else None,
-        "by_day": [{"date": day, **_point(by[name], reading)} for day, by in measured.by_day.items()],
-        "segments": {
-            segment: asdict(stats.decide(by[name], metric, share=reading.share, **how))
-            for segment, by in measured.segments.items()
-        },
+        **asdict(decide(arms)),
+        **{key: getattr(metric, key) for key in ("means", "higher_is_better", "paper_lift")},
+        **_estimated(arms, reading, "fixed_low", "fixed_high", "p_always"),
+        "by_day": [
+            {
+                "date": day,
+                "users": by[name].users,
+                **_estimated(by[name], reading, "lift", "low", "high", "fixed_low", "fixed_high"),
+            }
+            for day, by in measured.by_day.items()
+        ],
+        "segments": {segment: asdict(decide(by[name])) for segment, by in measured.segments.items()},
         "planning": _planning(arms, len(measured.by_day), reading),
     }
 
 
-def _point(arms: Arms, reading: Reading) -> Json:
-    found = stats.estimate(arms, alpha=reading.alpha, planned_users=reading.planned_users)
-    keys = ("lift", "low", "high", "fixed_low", "fixed_high")
-    return {"users": arms.users} | {key: getattr(found, key) if found else None for key in keys}
+def _estimated(arms: Arms, reading: Reading, *keys: str) -> Json:
+    """These numbers of the estimate; None if there is none."""
+    estimate = stats.estimate(arms, alpha=reading.alpha, planned_users=reading.planned_users)
+    return {key: getattr(estimate, key, None) for key in keys}
 
 
 def _planning(arms: Arms, days: int, reading: Reading) -> Json | None:
@@ -117,16 +116,14 @@ def _planning(arms: Arms, days: int, reading: Reading) -> Json | None:
     sd = power.spread(arms)
     if not sd:
         return None
-    how = {"share": reading.share, "alpha": reading.alpha, "power": reading.power}
-    seen = power.detectable(arms.users, sd, **how, planned_users=reading.planned_users)
-    needed = power.needed_users(reading.planned_lift, sd, **how)
-    needs = power.needed_days(needed, new_users_per_day=arms.users / max(days, 1))
-    return {
-        "spread": sd,
-        "detectable": asdict(seen),
-        "needed_users": asdict(needed),
-        "needed_days": asdict(needs),
+    levels = {"share": reading.share, "alpha": reading.alpha, "power": reading.power}
+    users = power.needed_users(reading.planned_lift, sd, **levels)
+    plans = {
+        "detectable": power.detectable(arms.users, sd, **levels, planned_users=reading.planned_users),
+        "needed_users": users,
+        "needed_days": power.needed_days(users, new_users_per_day=arms.users / max(days, 1)),
     }
+    return {"spread": sd, **{name: asdict(plan) for name, plan in plans.items()}}
 
 
 def ratios(paths: list[Json]) -> Json:
@@ -137,13 +134,12 @@ def ratios(paths: list[Json]) -> Json:
            counts for both.
     """
     totals = {row["arm"]: row for row in paths if row["path"] is None}
-    found: Json = {arm: {} for arm in sorted(totals)}
+    shares: Json = {arm: {} for arm in sorted(totals)}
     for row in sorted((r for r in paths if r["path"] is not None), key=lambda r: str(r["path"])):
+        counts = {key: row[key] for key in ("ranked", "shown")}
         total = totals[row["arm"]]
-        found[row["arm"]][row["path"]] = {
-            "ratio_rank": row["ranked"] / total["ranked"] if total["ranked"] else None,
-            "ratio_show": row["shown"] / total["shown"] if total["shown"] else None,
-            "ranked": row["ranked"],
-            "shown": row["shown"],
+        shares[row["arm"]][row["path"]] = counts | {
+            ratio: row[key] / total[key] if total[key] else None
+            for ratio, key in (("ratio_rank", "ranked"), ("ratio_show", "shown"))
         }
-    return found
+    return shares

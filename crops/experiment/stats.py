@@ -96,13 +96,13 @@ def decide(
     planned_users: int = sequential.PLANNED_USERS,
 ) -> Comparison:
     """The comparison of two arms; see `compare`."""
-    found = estimate(arms, alpha=alpha, planned_users=planned_users)
-    verdict, reason = _verdict(arms, metric, found, share=share, alpha=alpha)
+    estimated = estimate(arms, alpha=alpha, planned_users=planned_users)
+    verdict, reason = _verdict(arms, metric, estimated, share=share, alpha=alpha)
     if arms.in_both:
         reason += f"; {arms.in_both} user(s) seen in both arms are left out"
-    plain = {name: arm.ratio for name, arm in arms.both.items()}
-    estimated = {key: getattr(found, key) if found else None for key in ("lift", "low", "high", "p")}
-    return Comparison(**plain, **estimated, users=arms.users, verdict=verdict, reason=reason)
+    ratios = {name: arm.ratio for name, arm in arms.both.items()}
+    numbers = {key: getattr(estimated, key, None) for key in ("lift", "low", "high", "p")}
+    return Comparison(**ratios, **numbers, users=arms.users, verdict=verdict, reason=reason)
 
 
 def estimate(

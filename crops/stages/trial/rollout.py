@@ -6,17 +6,18 @@ look: doing it twice changes nothing. So there is no moment at which a kill coul
 champions.
 """
 
-import contextlib
 import fcntl
+import functools
 import json
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from crops.arms import ALIASES, ARMS, CHAMPION, CONTROL, TREATMENT
 from crops.config.deploy import DeployConfig
@@ -31,6 +32,8 @@ from crops.stages.release import deploy
 from crops.tables import artifacts
 
 Clock = Callable[[], float]
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,17 +71,31 @@ def place(
     )
 
 
+def _alone(
+    work: Callable[Concatenate[Place, Arguments], Result],
+) -> Callable[Concatenate[Place, Arguments], Result]:
+    """One controller per folder: a second one is told so instead of deciding on the same state."""
+
+    @functools.wraps(work)
+    def locked(place: Place, /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        place.folder.mkdir(parents=True, exist_ok=True)
+        with (place.folder / ".lock").open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise ServiceError(f"{place.folder}: another controller is at work here") from error
+            return work(place, *args, **kwargs)
+
+    return locked
+
+
+@_alone
 def start(
     place: Place, plan: RolloutConfig, *, name: str, salt: str | None = None, clock: Clock = time.time
 ) -> State:
-    """Begins the canary of the registry's challenger; a ConfigError where one is running or there is nobody
-    to try.
+    """Begins the canary of the registry's challenger; a ConfigError if a rollout is running or there is no
+    challenger.
     """
-    with _alone(place):
-        return _start(place, plan, name=name, salt=salt, clock=clock)
-
-
-def _start(place: Place, plan: RolloutConfig, *, name: str, salt: str | None, clock: Clock) -> State:
     if (place.folder / STATE).exists() and (held := load(place)).phase in rollout.RUNNING:
         raise ConfigError(f"{place.folder}: {held.experiment} is running ({held.phase}); abort it first")
     models = place.registry
@@ -96,7 +113,7 @@ def _start(place: Place, plan: RolloutConfig, *, name: str, salt: str | None, cl
             "service first"
         )
     now_s = clock()
-    made = State(
+    state = State(
         experiment=name,
         control=models.release(control),
         treatment=models.release(treatment),
@@ -105,68 +122,53 @@ def _start(place: Place, plan: RolloutConfig, *, name: str, salt: str | None, cl
     )
     extra = {"salt": salt or uuid.uuid4().hex, "control_version": control, "treatment_version": treatment}
     artifacts.write_json(place.folder / "experiment.json", extra)
-    for left in (LOOK, ABORT):  # of the rollout before this one
-        (place.folder / left).unlink(missing_ok=True)
-    _save(place, made, Verdict(rollout.WAIT, f"started: {made.treatment} against {made.control}"), now_s)
-    reconcile(place, plan, made)
-    return made
+    for old in (LOOK, ABORT):  # of the rollout before this one
+        (place.folder / old).unlink(missing_ok=True)
+    _save(place, state, Verdict(rollout.WAIT, f"started: {state.treatment} against {state.control}"), now_s)
+    reconcile(place, plan, state)
+    return state
 
 
+@_alone
 def step(place: Place, plan: RolloutConfig, *, clock: Clock = time.time) -> tuple[State, Verdict]:
     """One look: puts in place what the state asks for, measures, decides, writes the decision down, acts on
-    it.
+    it. An abort that the console asks for comes first; its file goes last, so that a kill does not lose it.
     """
-    with _alone(place):
-        return _step(place, plan, clock=clock)
-
-
-def _step(place: Place, plan: RolloutConfig, *, clock: Clock) -> tuple[State, Verdict]:
     state, now_s = load(place, repair=True), clock()
-    if (wish := place.folder / ABORT).exists():
-        return _wished(place, plan, wish, clock)
+    if (request := place.folder / ABORT).exists():
+        reason = str(artifacts.read_json(request).get("reason") or "no reason given")
+        state = _abort(place, plan, reason=f"console: {reason}", clock=clock)
+        request.unlink()
+        return state, Verdict(rollout.ROLL_BACK, f"aborted from the console: {reason}")
     reconcile(place, plan, state)
-    seen = measure(place, plan, state, now_s=now_s)
-    verdict = rollout.decide(plan, state, seen, now_s=now_s)
-    changed = rollout.after(state, verdict, seen, steps=len(plan.steps), now_s=now_s)
+    measured = measure(place, plan, state, now_s=now_s)
+    verdict = rollout.decide(plan, state, measured, now_s=now_s)
+    changed = rollout.after(state, verdict, measured, steps=len(plan.steps), now_s=now_s)
     if changed != state or verdict.kind != rollout.WAIT:
         _save(place, changed, verdict, now_s)
         reconcile(place, plan, changed)
-    look = {
-        "at": datetime.fromtimestamp(now_s, UTC).isoformat(),
-        "verdict": verdict.kind,
-        "reason": verdict.reason,
-    }
-    _write(place.folder / LOOK, json.dumps(look, ensure_ascii=False) + "\n")
+    _write(place.folder / LOOK, json.dumps(_line(verdict, now_s), ensure_ascii=False) + "\n")
     return changed, verdict
 
 
-def _wished(place: Place, plan: RolloutConfig, wish: Path, clock: Clock) -> tuple[State, Verdict]:
-    """The console's abort: the file goes last, so that a kill loses no wish."""
-    reason = str(artifacts.read_json(wish).get("reason") or "no reason given")
-    state = _abort(place, plan, reason=f"console: {reason}", clock=clock)
-    wish.unlink()
-    return state, Verdict(rollout.ROLL_BACK, f"aborted from the console: {reason}")
-
-
+@_alone
 def abort(place: Place, plan: RolloutConfig, *, reason: str, clock: Clock = time.time) -> State:
     """Ends a rollout by hand: the challenger leaves, everybody gets the champion."""
-    with _alone(place):
-        return _abort(place, plan, reason=reason, clock=clock)
+    return _abort(place, plan, reason=reason, clock=clock)
 
 
 def _abort(place: Place, plan: RolloutConfig, *, reason: str, clock: Clock) -> State:
     state = load(place, repair=True)
     if state.phase in rollout.RUNNING:
-        values = {**asdict(state), "phase": "aborted"}
-        state = State(**values)
+        state = replace(state, phase="aborted")
         _save(place, state, Verdict(rollout.ROLL_BACK, f"aborted by hand: {reason}"), clock())
     reconcile(place, plan, state)
     return state
 
 
 def load(place: Place, *, repair: bool = False) -> State:
-    """The state that was written last; an InputError where there is none. repair: its line in the trail,
-    where it lacks.
+    """The state that was written last; an InputError if there is none. repair: adds its line to the trail if
+    that is missing.
     """
     raw = artifacts.read_json(place.folder / STATE)
     last = raw.pop("last", None) if isinstance(raw, dict) else None
@@ -202,23 +204,22 @@ def measure(place: Place, plan: RolloutConfig, state: State, *, now_s: float) ->
         values: dict[str, dict[str, float | None]] = {}
         events: dict[str, dict[str, float | None]] = {}
         for rail in plan.guardrails:
-            counted = {arm: prometheus.one(url, _of(rail.events, arm, seconds)) for arm in ARMS}
-            at = {arm: rollout.quantile(plan, rail, arm, n or 0.0) for arm, n in counted.items()}
-            asked = {
-                arm: _of(rail.query, arm, seconds).replace("$quantile", f"{at[arm]:.5f}") for arm in ARMS
-            }
-            values[rail.name] = {arm: prometheus.one(url, query) for arm, query in asked.items()}
-            events[rail.name] = counted
-        served: dict[str, set[str]] = {}
+            counts = {arm: prometheus.one(url, _of(rail.events, arm, seconds)) for arm in ARMS}
+            events[rail.name], values[rail.name] = counts, {}
+            for arm, count in counts.items():
+                quantile = f"{rollout.quantile(plan, rail, arm, count or 0.0):.5f}"
+                query = _of(rail.query, arm, seconds).replace("$quantile", quantile)
+                values[rail.name][arm] = prometheus.one(url, query)
+        served = defaultdict(set)
         for labels, value in prometheus.ask(url, "crops_release_info"):
             if value == 1:
-                served.setdefault(labels.get("arm", ""), set()).add(labels.get("release", ""))
+                served[labels.get("arm", "")].add(labels.get("release", ""))
         since = int(max(60.0, now_s - state.started_s))
         rejected = prometheus.one(url, f"sum(increase(crops_release_rejected_total[{since}s]))")
         at_s = prometheus.one(url, "time()")
     except ServiceError as error:
         return Measurements(problem=str(error))
-    users, read = _readout(place.readout)
+    users, result = _readout(place.readout)
     return Measurements(
         at_s=at_s,
         values=values,
@@ -226,7 +227,7 @@ def measure(place: Place, plan: RolloutConfig, state: State, *, now_s: float) ->
         served={arm: frozenset(names) for arm, names in served.items()},
         rejected=round(rejected) if rejected is not None else None,
         users=users,
-        readout=read,
+        readout=result,
     )
 
 
@@ -237,10 +238,10 @@ def _of(query: str, arm: str, seconds: int) -> str:
 def _readout(path: Path | None) -> tuple[int | None, Readout | None]:
     if path is None or not path.exists():
         return None, None
-    found = artifacts.read_json(path)
-    users = sum(int(found["users"][arm]) for arm in ARMS)
+    result = artifacts.read_json(path)
+    users = sum(int(result["users"][arm]) for arm in ARMS)
     return users, Readout(
-        verdict=found["verdict"], reason=" ".join(found["reasons"]), users=users, primary=found["primary"]
+        verdict=result["verdict"], reason=" ".join(result["reasons"]), users=users, primary=result["primary"]
     )
 
 
@@ -258,12 +259,10 @@ def _experiment(plan: RolloutConfig, state: State, kept: dict[str, Any]) -> feat
 
 
 def _write_features(place: Place, experiments: list[features.Experiment]) -> None:
-    before = {
-        one.name: one for one in features.parse(features.load(place.features), source=str(place.features))
-    }
-    for one in experiments:
-        if one.name in before:
-            features.check_change(before[one.name], one)
+    for before in features.parse(features.load(place.features), source=str(place.features)):
+        for one in experiments:
+            if one.name == before.name:
+                features.check_change(before, one)
     text = json.dumps(features.render(experiments), indent=2, sort_keys=True) + "\n"
     if not place.features.exists() or place.features.read_text(encoding="utf-8") != text:
         _write(place.features, text)
@@ -271,20 +270,12 @@ def _write_features(place: Place, experiments: list[features.Experiment]) -> Non
 
 def _promote(place: Place, state: State, kept: dict[str, Any]) -> None:
     """The alias first, then what is served: one alias has one holder, and the manifest follows it."""
-    version = kept["treatment_version"]
-    place.registry.move(
-        CHAMPION, version, expected=_champion(place, kept), reason=f"rollout {state.experiment}"
-    )
+    version, before = kept["treatment_version"], kept["control_version"]
+    # The alias may be taken from the champion of the start only; it may be the challenger's already.
+    expected = version if place.registry.holder(CHAMPION) == version else before
+    place.registry.move(CHAMPION, version, expected=expected, reason=f"rollout {state.experiment}")
     if _held(place, CONTROL) != state.treatment:
         _release(place, version, CONTROL)
-
-
-def _champion(place: Place, kept: dict[str, Any]) -> str | None:
-    """Whom the alias may be taken from: the champion of the start, or the challenger itself where it was
-    moved already.
-    """
-    held = place.registry.holder(CHAMPION)
-    return held if held in (kept["control_version"], kept["treatment_version"]) else kept["control_version"]
 
 
 def _held(place: Place, arm: str) -> str | None:
@@ -301,27 +292,25 @@ def _save(place: Place, state: State, verdict: Verdict, now_s: float) -> None:
     """The state with the line of the audit trail that belongs to it, then the trail: a kill between them
     loses neither.
     """
-    at = datetime.fromtimestamp(now_s, UTC).isoformat()
-    line = {
-        "at": at,
-        "verdict": verdict.kind,
-        "reason": verdict.reason,
-        "phase": state.phase,
-        "step": state.step,
-    }
+    line = _line(verdict, now_s) | {"phase": state.phase, "step": state.step}
     _write(
         place.folder / STATE, json.dumps({**asdict(state), "last": line}, indent=2, ensure_ascii=False) + "\n"
     )
     _audit(place, line)
 
 
+def _line(verdict: Verdict, now_s: float) -> dict[str, Any]:
+    at = datetime.fromtimestamp(now_s, UTC).isoformat()
+    return {"at": at, "verdict": verdict.kind, "reason": verdict.reason}
+
+
 def _audit(place: Place, line: dict[str, Any]) -> None:
-    """Puts the state's line behind the trail where a kill kept it from it; a torn last line is cut off."""
+    """Appends the state's line to the trail unless it is its last one; a torn last line is cut off."""
     path = place.folder / AUDIT
-    kept = path.read_bytes() if path.exists() else b""
-    whole = kept[: kept.rfind(b"\n") + 1]
+    trail = path.read_bytes() if path.exists() else b""
+    whole = trail[: trail.rfind(b"\n") + 1]
     text = (json.dumps(line, ensure_ascii=False) + "\n").encode()
-    if whole.endswith(text) and len(whole) == len(kept):
+    if trail.endswith(text):
         return
     with path.open("r+b" if path.exists() else "wb") as file:
         file.truncate(len(whole))
@@ -330,18 +319,6 @@ def _audit(place: Place, line: dict[str, Any]) -> None:
             file.write(text)
         file.flush()
         os.fsync(file.fileno())
-
-
-@contextlib.contextmanager
-def _alone(place: Place) -> Iterator[None]:
-    """One controller per folder: a second one is told so instead of deciding on the same state."""
-    place.folder.mkdir(parents=True, exist_ok=True)
-    with (place.folder / ".lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ServiceError(f"{place.folder}: another controller is at work here") from error
-        yield
 
 
 def _write(path: Path, text: str) -> None:
