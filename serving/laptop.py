@@ -2,7 +2,6 @@
 interrupted.
 """
 
-import json
 import os
 import secrets
 import signal
@@ -10,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -60,11 +60,27 @@ def serve(
     venv = install.ensure(say=say)
     http, grpc, metrics = launch.free_ports(3)
     ports, ended = launch.Ports(http=http, grpc=grpc, metrics=metrics), _Ended(listen=handle_signals)
-    restarts = _Restarts(restarts_a_minute)
-    triton, gateway = _triton(venv, state, ports, arms, instances), None
+    restarts, start_triton = (
+        _Restarts(restarts_a_minute),
+        partial(_triton, venv, state, ports, arms, instances),
+    )
+    triton, gateway = start_triton(), None
     try:
-        url, address = _manifest(state, arms), f"http://{host}:{port}"
-        checked = _checked(state, triton, url, host=host, port=port, events=events, settings=settings)
+        address = f"http://{host}:{port}"
+        values = {
+            "manifest": _manifest(state, arms),
+            "triton": triton.grpc,
+            "host": host,
+            "port": port,
+            "state": state,
+            "secret_file": _secret(state),
+            "events": events,
+            **settings,
+        }
+        checked = state / "gateway.json"
+        checked.write_text(
+            Settings.parse(values, source="gateway").model_dump_json(indent=2) + "\n", encoding="utf-8"
+        )
         gateway = _gateway(state, checked)
         _wait_ready(gateway, address, state / "gateway.log")
         say(f"Triton: {triton.http}")
@@ -72,7 +88,7 @@ def serve(
         while not ended.asked and not stop():
             if triton.process.poll() is not None:
                 restarts.count("Triton", triton.process.returncode, triton.log, say)
-                triton = _triton(venv, state, ports, arms, instances)
+                triton = start_triton()
             if gateway.poll() is not None:
                 restarts.count("the gateway", gateway.returncode, state / "gateway.log", say)
                 gateway = _gateway(state, checked)
@@ -106,14 +122,14 @@ class _Restarts:
 
     def __init__(self, most: int, within_s: float = 60.0) -> None:
         self._most, self._within_s = most, within_s
-        self._at: list[float] = []
+        self._ends: list[float] = []
 
     def count(self, name: str, code: int | None, log: Path, say: Callable[[str], None]) -> None:
         now_s = time.monotonic()
-        self._at = [at for at in self._at if now_s - at < self._within_s] + [now_s]
-        if len(self._at) > self._most:
+        self._ends = [end for end in self._ends if now_s - end < self._within_s] + [now_s]
+        if len(self._ends) > self._most:
             raise ServiceError(
-                f"{name} ended with {code}, the {len(self._at)}th end within a minute; its log is {log}"
+                f"{name} ended with {code}, the {len(self._ends)}th end within a minute; its log is {log}"
             )
         say(f"{name} ended with {code}; starting it again, its log is {log}")
 
@@ -142,35 +158,13 @@ def _manifest(state: Path, arms: dict[str, Release]) -> str:
     return url
 
 
-def _checked(
-    state: Path,
-    triton: launch.Server,
-    url: str,
-    *,
-    host: str,
-    port: int,
-    events: Path | None,
-    settings: Mapping[str, object],
-) -> Path:
-    """The gateway's settings, checked and written down."""
-    secret = state / "secret"
-    if not secret.exists():
-        descriptor = os.open(secret, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+def _secret(state: Path) -> Path:
+    """What signs search ids: made once, readable by this user alone."""
+    path = state / "secret"
+    if not path.exists():
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w") as file:
             file.write(secrets.token_hex(32))
-    values = {
-        "manifest": url,
-        "triton": triton.grpc,
-        "host": host,
-        "port": port,
-        "state": str(state),
-        "secret_file": str(secret),
-        "events": None if events is None else str(events),
-        **settings,
-    }
-    checked = Settings.parse(values, source="gateway")
-    path = state / "gateway.json"
-    path.write_text(json.dumps(checked.model_dump(mode="json"), indent=2) + "\n", encoding="utf-8")
     return path
 
 
@@ -185,7 +179,7 @@ def _gateway(state: Path, settings: Path) -> subprocess.Popen[bytes]:
 
 
 def _wait_ready(gateway: subprocess.Popen[bytes], address: str, log: Path) -> None:
-    deadline, said = time.monotonic() + READY_S, "no answer"
+    deadline, missing = time.monotonic() + READY_S, "no answer"
     while time.monotonic() < deadline:
         if gateway.poll() is not None:
             raise ServiceError(f"the gateway ended with {gateway.returncode}; its log is {log}")
@@ -193,8 +187,8 @@ def _wait_ready(gateway: subprocess.Popen[bytes], address: str, log: Path) -> No
             answer = httpx.get(f"{address}/readyz", timeout=2.0)
             if answer.status_code == httpx.codes.OK:
                 return
-            said = answer.json()["error"]["message"]
+            missing = answer.json()["error"]["message"]
         except (httpx.HTTPError, ValueError, KeyError):
             pass
         time.sleep(0.05)
-    raise ServiceError(f"the gateway is not ready after {READY_S:.0f} s ({said}); its log is {log}")
+    raise ServiceError(f"the gateway is not ready after {READY_S:.0f} s ({missing}); its log is {log}")

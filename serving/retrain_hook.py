@@ -70,8 +70,8 @@ class Hook:
 
     def _last(self) -> dict[str, Any]:
         try:
-            found: dict[str, Any] = json.loads(self._state.read_text(encoding="utf-8"))
-            return {"at": float(found["at"]), "why": str(found["why"])}
+            last: dict[str, Any] = json.loads(self._state.read_text(encoding="utf-8"))
+            return {"at": float(last["at"]), "why": str(last["why"])}
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return {"at": float("-inf"), "why": ""}
 
@@ -92,9 +92,7 @@ def server(hook: Hook, host: str, port: int, *, token: str) -> ThreadingHTTPServ
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self._say(
-                200 if self.path == "/healthz" else 404, "alive" if self.path == "/healthz" else "not found"
-            )
+            self._say(*(200, "alive") if self.path == "/healthz" else (404, "not found"))
 
         def do_POST(self) -> None:
             given = self.headers.get("authorization", "").removeprefix("Bearer ")
@@ -107,11 +105,11 @@ def server(hook: Hook, host: str, port: int, *, token: str) -> ThreadingHTTPServ
                 return
             try:
                 alerts = json.loads(self.rfile.read(length))["alerts"]
-                status, said = hook.take(alerts)
+                status, answer = hook.take(alerts)
             except (ValueError, KeyError, TypeError, AttributeError) as error:
-                status, said = 400, f"not a call of Alertmanager: {type(error).__name__}"
-            LOG.info("%d %s", status, said)
-            self._say(status, said)
+                status, answer = 400, f"not a call of Alertmanager: {type(error).__name__}"
+            LOG.info("%d %s", status, answer)
+            self._say(status, answer)
 
         def _say(self, status: int, text: str) -> None:
             body = json.dumps({"message": text}).encode()

@@ -1,7 +1,7 @@
 """Before the start: how many users and days an effect needs, and afterwards: what could have been seen."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from scipy.stats import norm
 
@@ -42,12 +42,9 @@ def detectable(
 ) -> Plan:
     """Relative effects that `users` (both arms) would show with probability `power`, as |lift|."""
     se = sd / math.sqrt(users * share * (1 - share))
-    reach = float(norm.isf(1 - power))
-    planned = planned_users or users
-    always = sequential.critical(users, alpha=alpha, planned_users=planned)
-    return Plan(
-        fixed=math.expm1((float(norm.isf(alpha / 2)) + reach) * se), always=math.expm1((always + reach) * se)
-    )
+    reach, fixed = norm.isf((1 - power, alpha / 2)).tolist()
+    always = sequential.critical(users, alpha=alpha, planned_users=planned_users or users)
+    return Plan(fixed=math.expm1((fixed + reach) * se), always=math.expm1((always + reach) * se))
 
 
 def needed_users(
@@ -60,10 +57,9 @@ def needed_users(
     """
     if lift == 0 or lift <= -1:
         raise ValueError(f"lift is {lift}, expected a relative effect other than 0 and above -1")
-    reach = float(norm.isf(1 - power))
+    reach, fixed = norm.isf((1 - power, alpha / 2)).tolist()
     per_se = (sd / math.log1p(lift)) ** 2 / (share * (1 - share))
     always = sequential.critical(1_000, alpha=alpha, planned_users=1_000)
-    fixed = float(norm.isf(alpha / 2))
     return Plan(
         fixed=math.ceil(per_se * (fixed + reach) ** 2), always=math.ceil(per_se * (always + reach) ** 2)
     )
@@ -73,9 +69,7 @@ def needed_days(users: Plan, *, new_users_per_day: float) -> Plan:
     """Days until that many different users were seen, at a steady number of new ones; None where nobody
     comes.
     """
-    if new_users_per_day <= 0:
-        return Plan(fixed=None, always=None)
+    per_day = new_users_per_day
     return Plan(
-        fixed=math.ceil((users.fixed or 0) / new_users_per_day),
-        always=math.ceil((users.always or 0) / new_users_per_day),
+        **{way: math.ceil((n or 0) / per_day) if per_day > 0 else None for way, n in asdict(users).items()}
     )

@@ -126,16 +126,12 @@ def moments(days: ir.Table, users: ir.Table) -> ir.Table:
     arm with, for every metric, what `arms_of` reads. Only users with a row of their arm in `days` count.
     """
     names = [name for name in COUNTS if name != "searches"]
-    inside = (
-        days.filter(days.arm.notnull())
-        .group_by("user_id")
-        .agg(**{n: lambda t, n=n: t[n].sum() for n in names})
-    )
-    before = (
-        days.filter(days.arm.isnull())
-        .group_by("user_id")
-        .agg(**{f"{n}_pre": lambda t, n=n: t[n].sum() for n in names})
-    )
+
+    def per_user(rows: ir.Table, suffix: str) -> ir.Table:
+        return rows.group_by("user_id").agg(**{f"{n}{suffix}": rows[n].sum() for n in names})
+
+    inside = per_user(days.filter(days.arm.notnull()), "")
+    before = per_user(days.filter(days.arm.isnull()), "_pre")
     rows = users.select("user_id", "arm").join(inside, "user_id").select("arm", "user_id", *names)
     rows = rows.left_join(before, "user_id").select(*rows.columns, *before.columns[1:])
     wide = rows.select(
@@ -144,23 +140,17 @@ def moments(days: ir.Table, users: ir.Table) -> ir.Table:
     )
     aggregates = {"users": wide.count()}
     for metric in METRICS.values():
-        columns = dict(zip(COLUMNS, (wide[name] for name in _inputs(metric)), strict=True))
+        x, y = metric.numerator, metric.denominator
+        columns = dict(zip(COLUMNS, (wide[name] for name in (x, y, f"{x}_pre", f"{y}_pre")), strict=True))
         aggregates |= {f"{metric.name}_{name}": column.sum() for name, column in columns.items()}
         aggregates |= {f"{metric.name}_{a}_{b}": (columns[a] * columns[b]).sum() for a, b in PAIRS}
     return wide.group_by("arm").agg(**aggregates)
 
 
-def _inputs(metric: Metric) -> tuple[str, str, str, str]:
-    return metric.numerator, metric.denominator, f"{metric.numerator}_pre", f"{metric.denominator}_pre"
-
-
 def arms_of(rows: list[Row], metric: Metric, *, in_both: int = 0) -> Arms:
     """The rows of `moments` as values; an arm without a row has no users."""
-    found = {row["arm"]: row for row in rows}
-    return Arms(
-        **{arm: _moments(found[arm], metric.name) if arm in found else nobody() for arm in ARMS},
-        in_both=in_both,
-    )
+    by_arm = dict.fromkeys(ARMS, nobody()) | {row["arm"]: _moments(row, metric.name) for row in rows}
+    return Arms(**by_arm, in_both=in_both)
 
 
 def _moments(row: Row, name: str) -> Moments:

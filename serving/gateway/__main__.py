@@ -57,9 +57,9 @@ async def service(settings: Settings) -> Service:
 
         client = redis.asyncio.from_url(settings.redis, socket_timeout=0.2, socket_connect_timeout=0.2)
         state = reformulation.InRedis(client, window_s=settings.window_s, secret=secret)
-    made = Service(settings, secret=secret, log=log, reformulations=state)
-    await made.look()
-    return made
+    gateway = Service(settings, secret=secret, log=log, reformulations=state)
+    await gateway.look()
+    return gateway
 
 
 def _log(settings: Settings) -> EventLog | None:

@@ -7,6 +7,7 @@ import logging
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -23,7 +24,9 @@ from crops.text import normalise_query
 from serving.events.records import Interaction
 from serving.gateway import experiment as experiments
 from serving.gateway.errors import ApiError, Malformed, TooLarge, Unauthorised, Unavailable
-from serving.gateway.service import Answer, Service
+from serving.gateway.releases import Served
+from serving.gateway.search import Found
+from serving.gateway.service import Service
 from serving.gateway.settings import Settings
 
 LOG = logging.getLogger("crops.gateway")
@@ -78,7 +81,7 @@ class AbortBody(Body):
     reason: str = Field(min_length=1, max_length=300, description="For the audit trail.")
 
 
-class Found(BaseModel):
+class Shown(BaseModel):
     """One result."""
 
     video_id: str
@@ -92,7 +95,7 @@ class SearchAnswer(BaseModel):
     search_id: str
     arm: str | None
     release: str
-    results: list[Found]
+    results: list[Shown]
     took_ms: float
 
 
@@ -160,7 +163,14 @@ def _search(app: FastAPI, settings: Settings) -> None:
     async def search(body: SearchBody, request: Request) -> dict[str, Any]:
         """Searches what the user's arm serves."""
         limits(body.query, body.k)
-        return _answer(await _service(request).search(body.query, body.user_id, body.k))
+        answer = await _service(request).search(body.query, body.user_id, body.k)
+        return {
+            "search_id": answer.search_id,
+            "arm": answer.arm,
+            "release": answer.served.release.uri,
+            "results": _results(answer.served, answer.found, body.k),
+            "took_ms": _ms(answer.took_s),
+        }
 
     @app.post("/v1/compare", responses=ERRORS)
     async def compare(body: CompareBody, request: Request) -> dict[str, Any]:
@@ -176,16 +186,8 @@ def _search(app: FastAPI, settings: Settings) -> None:
                     "encode_ms": _ms(found.encode_s),
                     "retrieve_ms": _ms(found.retrieve_s),
                     "results": [
-                        {
-                            "video_id": served.index.ids[row],
-                            "score": round(score, 6),
-                            "caption": served.captions[row],
-                            "learnt": [
-                                {"query": p.query, "perspective": p.perspective}
-                                for p in served.pairs.get(served.index.ids[row], ())[:3]
-                            ],
-                        }
-                        for row, score in zip(found.rows, found.scores, strict=True)
+                        result | {"learnt": [asdict(p) for p in served.pairs.get(result["video_id"], ())[:3]]}
+                        for result in _results(served, found, k=body.k)
                     ],
                 }
                 for arm, (served, found) in arms.items()
@@ -193,19 +195,11 @@ def _search(app: FastAPI, settings: Settings) -> None:
         }
 
 
-def _answer(answer: Answer) -> dict[str, Any]:
-    served = answer.served
-    shown = list(zip(answer.found.rows, answer.found.scores, strict=True))[: answer.k]
-    return {
-        "search_id": answer.search_id,
-        "arm": answer.arm,
-        "release": served.release.uri,
-        "results": [
-            {"video_id": served.index.ids[r], "score": round(s, 6), "caption": served.captions[r]}
-            for r, s in shown
-        ],
-        "took_ms": _ms(answer.took_s),
-    }
+def _results(served: Served, found: Found, k: int) -> list[dict[str, Any]]:
+    return [
+        {"video_id": served.index.ids[row], "score": round(score, 6), "caption": served.captions[row]}
+        for row, score in list(zip(found.rows, found.scores, strict=True))[:k]
+    ]
 
 
 def _events(app: FastAPI, settings: Settings) -> None:
@@ -216,9 +210,7 @@ def _events(app: FastAPI, settings: Settings) -> None:
             raise TooLarge(f"{len(body)} events, at most {settings.max_events} are taken at once")
         records = [
             Interaction(
-                search_id=e.search_id,
-                video_id=e.video_id,
-                type=e.type,
+                **e.model_dump(include={"search_id", "video_id", "type"}),
                 ts_us=int(e.ts.timestamp() * 1e6),
                 play_s=(e.play_s or 0.0) if e.type == "play" else None,
             )
@@ -275,10 +267,6 @@ def _state(app: FastAPI, settings: Settings, token: str | None) -> None:
     async def metrics(request: Request) -> Response:
         return Response(generate_latest(_service(request).metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
-    @app.get("/", include_in_schema=False)
-    async def console() -> FileResponse:
-        return FileResponse(CONSOLE, media_type="text/html")
-
 
 def _administrative(request: Request, token: str | None) -> None:
     given = request.headers.get("authorization", "").removeprefix("Bearer ")
@@ -290,6 +278,12 @@ def _experiment(app: FastAPI, settings: Settings, token: str | None) -> None:
     pages = {
         "readout": settings.readout / "readout.html" if settings.readout else None,
         "report": settings.report,
+    }
+    routes = {
+        "/": CONSOLE,
+        "/experiment": EXPERIMENT,
+        "/experiment/readout": pages["readout"],
+        "/report": pages["report"],
     }
 
     @app.get("/v1/experiment")
@@ -316,12 +310,8 @@ def _experiment(app: FastAPI, settings: Settings, token: str | None) -> None:
             ) from error
         return {"requested": body.reason}
 
-    @app.get("/experiment", include_in_schema=False)
-    async def page() -> FileResponse:
-        return FileResponse(EXPERIMENT, media_type="text/html")
-
-    for route, name in (("/experiment/readout", "readout"), ("/report", "report")):
-        app.add_api_route(route, _page(pages[name]), include_in_schema=False)
+    for route, path in routes.items():
+        app.add_api_route(route, _page(path), include_in_schema=False)
 
 
 def _page(path: Path | None) -> Callable[[], Awaitable[FileResponse]]:
@@ -377,11 +367,8 @@ class Limits:
             return
         headers = dict(scope["headers"])
         request_id = headers.get(b"x-request-id", b"").decode("latin-1")[:64]
-        request_id = (
-            request_id
-            if request_id.isascii() and request_id.isprintable() and request_id
-            else uuid.uuid4().hex
-        )
+        if not (request_id and request_id.isascii() and request_id.isprintable()):
+            request_id = uuid.uuid4().hex
         started_s, status, read = time.perf_counter(), 0, 0
 
         async def limited() -> Message:
@@ -400,10 +387,8 @@ class Limits:
             await send(message)
 
         try:
-            if (
-                headers.get(b"content-length", b"0").isdigit()
-                and int(headers.get(b"content-length", b"0")) > self.most
-            ):
+            length = headers.get(b"content-length", b"0")
+            if length.isdigit() and int(length) > self.most:
                 raise TooLarge(f"the body has more than {self.most} bytes")
             await self.app(scope, limited, named)
         except TooLarge as error:

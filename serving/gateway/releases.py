@@ -5,10 +5,12 @@ whole.
 import asyncio
 import hashlib
 import json
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -74,25 +76,25 @@ class Holder:
         """Reads the manifest and serves what it says; the reason of the refusal where a release in it is not
         fit to be.
         """
-        found = await asyncio.to_thread(manifest.read, self.settings.manifest)
-        if found.generation == self.generation and self.arms:
+        wanted = await asyncio.to_thread(manifest.read, self.settings.manifest)
+        if wanted.generation == self.generation and self.arms:
             return None
-        return await self.take(found)
+        return await self.take(wanted)
 
-    async def take(self, found: Manifest) -> str | None:
-        """All arms of `found`, or none of them: the old ones stay where one is refused."""
-        if not found.arms:
+    async def take(self, wanted: Manifest) -> str | None:
+        """All arms of `wanted`, or none of them: the old ones stay if one is refused."""
+        if not wanted.arms:
             self.problem = f"{self.settings.manifest} names no release"
             return None
         arms: dict[str, Served] = {}
-        known = {s.release.checksum: s for s in self.arms.values()}
+        loaded = {s.release.checksum: s for s in self.arms.values()}
         try:
-            for arm, release in found.arms.items():
-                arms[arm] = known.get(release.checksum) or await self._load(release)
+            for arm, release in wanted.arms.items():
+                arms[arm] = loaded.get(release.checksum) or await self._load(release)
         except Rejected as refused:
-            self.problem, self.refused = f"{arm}: {release.uri}: {refused}", found.generation
+            self.problem, self.refused = f"{arm}: {release.uri}: {refused}", wanted.generation
             return refused.reason
-        self.arms, self.generation, self.problem = arms, found.generation, ""
+        self.arms, self.generation, self.problem = arms, wanted.generation, ""
         return None
 
     async def _load(self, release: Release) -> Served:
@@ -108,64 +110,61 @@ class Holder:
 
     async def _same_vectors(self, release: Release, folder: Path, served: Served) -> None:
         """The probe queries, encoded anew, against the vectors that were registered."""
-        about = json.loads((folder / layout.FINGERPRINT).read_text(encoding="utf-8"))
-        expected = np.array(about["vectors"], dtype=np.float32)
-        found = await self._encode(release.model, list(about["queries"]))
-        if found.shape != expected.shape:
+        probes, tolerance = _facts(folder, layout.FINGERPRINT), self.settings.fingerprint_tolerance
+        expected = np.array(probes["vectors"], dtype=np.float32)
+        vectors = await self._encode(release.model, list(probes["queries"]))
+        if vectors.shape != expected.shape:
             raise Rejected(
-                "fingerprint", f"the encoder gives vectors {found.shape}, registered were {expected.shape}"
+                "fingerprint", f"the encoder gives vectors {vectors.shape}, registered were {expected.shape}"
             )
-        worst = float(np.abs(found - expected).max(initial=0.0))
-        if worst > self.settings.fingerprint_tolerance:
-            raise Rejected(
-                "fingerprint",
-                f"a probe differs by {worst:.4f}, allowed {self.settings.fingerprint_tolerance}",
-            )
-        if found.shape[1] != served.width:
-            raise Rejected(
-                "dimension", f"the encoder gives width {found.shape[1]}, the index has {served.width}"
-            )
+        worst = float(np.abs(vectors - expected).max(initial=0.0))
+        if worst > tolerance:
+            raise Rejected("fingerprint", f"a probe differs by {worst:.4f}, allowed {tolerance}")
+        if (width := vectors.shape[1]) != served.width:
+            raise Rejected("dimension", f"the encoder gives width {width}, the index has {served.width}")
 
     async def _same_space(self, release: Release, folder: Path, served: Served) -> None:
         """Documents encoded anew and looked up: each must meet itself. One tower only.
 
         Near is not enough: two encoders that began with the same weights find most of each other's documents.
         """
-        if not json.loads((folder / layout.ENCODER).read_text(encoding="utf-8")).get("shared"):
+        if not _facts(folder, layout.ENCODER).get("shared"):
             return
-        factory = json.loads((folder / layout.INDEX_FACTS).read_text(encoding="utf-8"))["factory"]
-        texts = pq.read_table(folder / layout.DOCUMENTS, columns=["doc_id", "text"])
-        rows = (
-            np.linspace(0, texts.num_rows - 1, min(self.settings.index_probes, texts.num_rows))
-            .astype(int)
-            .tolist()
-        )
-        if not rows:
+        factory = _facts(folder, layout.INDEX_FACTS)["factory"]
+        documents = pq.read_table(folder / layout.DOCUMENTS, columns=["doc_id", "text"])
+        probes = min(self.settings.index_probes, documents.num_rows)
+        if not probes:
             return
-        wanted = [texts["doc_id"][r].as_py() for r in rows]
-        vectors = await self._encode(release.model, [texts["text"][r].as_py() for r in rows])
-        scores, found = await asyncio.to_thread(served.index.search, vectors, 10)
+        picked = documents.take(np.linspace(0, documents.num_rows - 1, probes).astype(int))
+        vectors = await self._encode(release.model, picked["text"].to_pylist())
+        scores, rows = await asyncio.to_thread(served.index.search, vectors, 10)
         least = OWN_SCORE_COARSE if any(mark in factory for mark in ("PQ", "SQ", "LSH")) else OWN_SCORE
+        near = (rows >= 0) & (scores >= least)  # [probes, 10]
         hits = sum(
-            any(
-                r >= 0 and served.index.ids[r] == name and score >= least
-                for r, score in zip(near, best, strict=True)
-            )
-            for name, near, best in zip(wanted, found.tolist(), scores.tolist(), strict=True)
+            name in [served.index.ids[row] for row in rows[n, near[n]]]
+            for n, name in enumerate(picked["doc_id"].to_pylist())
         )
-        if hits < 0.8 * len(rows):
+        if hits < 0.8 * probes:
             raise Rejected(
-                "index",
-                f"the index knows {hits} of {len(rows)} of its own documents: it is another encoder's",
+                "index", f"the index knows {hits} of {probes} of its own documents: it is another encoder's"
             )
+
+
+def _facts(folder: Path, name: str) -> dict[str, Any]:
+    facts: dict[str, Any] = json.loads((folder / name).read_text(encoding="utf-8"))
+    return facts
 
 
 def _opened(release: Release, folder: Path, settings: Settings) -> Served:
     try:
-        about = json.loads((folder / layout.INDEX_FACTS).read_text(encoding="utf-8"))
-        width = int(json.loads((folder / layout.ENCODER).read_text(encoding="utf-8"))["width"])
+        checksum = _facts(folder, layout.INDEX_FACTS)["sha256"]
+        width = int(_facts(folder, layout.ENCODER)["width"])
         ids = indexes.ids_of(folder)
-        found = _index(release, folder, ids, about["sha256"], width, settings)
+        index: indexes.Index | milvus.MilvusIndex
+        if settings.milvus is not None:
+            index = milvus.load(settings.milvus, milvus.name_of(release.checksum), ids, width=width)
+        else:
+            index = indexes.load(folder / layout.INDEX, ids, checksum=checksum, width=width)
         documents = pq.read_table(folder / layout.DOCUMENTS, columns=["doc_id", "text"])
         texts = dict(zip(documents["doc_id"].to_pylist(), documents["text"].to_pylist(), strict=True))
         probes = (folder / layout.FINGERPRINT).read_bytes()
@@ -176,20 +175,17 @@ def _opened(release: Release, folder: Path, settings: Settings) -> Served:
     except (OSError, KeyError, ValueError, CropsError) as error:
         raise Rejected("files", f"{folder}: {error}") from error
     pairs = _pairs(folder)
-    words = vocabulary(chain(texts.values(), (pair.query for found in pairs.values() for pair in found)))
+    words = vocabulary(chain(texts.values(), (pair.query for of_one in pairs.values() for pair in of_one)))
     vectors = np.array(json.loads(probes)["vectors"], dtype=np.float32)
     # Vectors of another width are refused later, with the reason.
-    near = (
-        found.search(vectors, DEPTH)[1]
-        if vectors.ndim == 2 and vectors.shape[1] == width
-        else np.empty((0, DEPTH), dtype=int)
-    )
+    fits = vectors.ndim == 2 and vectors.shape[1] == width
+    near = index.search(vectors, DEPTH)[1] if fits else np.empty((0, DEPTH), dtype=int)
     drift = Drift(words=words, probes=vectors, found=near)
     return Served(
         release=release,
-        index=found,
+        index=index,
         captions=tuple(texts.get(i, "").split(" | ")[0] for i in ids),
-        index_checksum=about["sha256"],
+        index_checksum=checksum,
         built_s=(folder / layout.INDEX).stat().st_mtime,
         fingerprint=hashlib.sha256(probes).hexdigest(),
         cache=EmbeddingCache(settings.cache_queries),
@@ -198,19 +194,10 @@ def _opened(release: Release, folder: Path, settings: Settings) -> Served:
     )
 
 
-def _index(
-    release: Release, folder: Path, ids: tuple[str, ...], checksum: str, width: int, settings: Settings
-) -> indexes.Index | milvus.MilvusIndex:
-    if settings.milvus is not None:
-        return milvus.load(settings.milvus, milvus.name_of(release.checksum), ids, width=width)
-    return indexes.load(folder / layout.INDEX, ids, checksum=checksum, width=width)
-
-
 def _pairs(folder: Path) -> dict[str, tuple[Pair, ...]]:
     path = folder / layout.TRAINING_PAIRS
-    found: dict[str, list[Pair]] = {}
-    for row in (
-        pq.read_table(path, columns=["query", "doc_id", "perspective"]).to_pylist() if path.is_file() else []
-    ):
-        found.setdefault(row["doc_id"], []).append(Pair(query=row["query"], perspective=row["perspective"]))
-    return {doc_id: tuple(pairs) for doc_id, pairs in found.items()}
+    pairs = defaultdict(list)
+    columns = ["doc_id", "query", "perspective"]
+    for row in pq.read_table(path, columns=columns).to_pylist() if path.is_file() else ():
+        pairs[row.pop("doc_id")].append(Pair(**row))
+    return {doc_id: tuple(of_one) for doc_id, of_one in pairs.items()}

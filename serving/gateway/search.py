@@ -27,17 +27,17 @@ class Found:
     cached: bool
 
 
+# Of queries to vectors, and of (vector, k) to (scores, rows).
+Batchers = tuple[Batcher[str, np.ndarray], Batcher[tuple[np.ndarray, int], tuple[np.ndarray, np.ndarray]]]
+
+
 class Searcher:
     """Searches any release that is served; batchers are kept per release and go with it."""
 
     def __init__(self, settings: Settings, encoder: TritonEncoder) -> None:
         self._settings, self._encoder = settings, encoder
         self._pool = ThreadPoolExecutor(settings.search_threads, thread_name_prefix="index")
-        self._batchers: dict[
-            str,
-            tuple[Batcher[str, np.ndarray], Batcher[tuple[np.ndarray, int], tuple[np.ndarray, np.ndarray]]],
-        ]
-        self._batchers = {}
+        self._batchers: dict[str, Batchers] = {}
 
     async def search(self, served: Served, query: str, k: int) -> Found:
         """The k nearest documents (fewer where the catalogue is smaller)."""
@@ -51,10 +51,10 @@ class Searcher:
             served.cache.put(normal, vector)
         encoded_s = time.perf_counter()
         scores, rows = await retrieve.submit((vector, k))
-        kept = [(int(r), float(s)) for r, s in zip(rows, scores, strict=True) if r >= 0]
+        real = rows >= 0
         return Found(
-            rows=tuple(r for r, _ in kept),
-            scores=tuple(s for _, s in kept),
+            rows=tuple(rows[real].tolist()),
+            scores=tuple(scores[real].tolist()),
             vector=vector,
             encode_s=encoded_s - started_s,
             retrieve_s=time.perf_counter() - encoded_s,
@@ -63,9 +63,11 @@ class Searcher:
 
     async def nearest(self, served: Served, vectors: np.ndarray, k: int) -> np.ndarray:
         """int [N, k], the rows nearest to float32 [N, H], in the index threads."""
+        return (await self._search(served, vectors, k))[1]
+
+    async def _search(self, served: Served, vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         loop = asyncio.get_running_loop()
-        _, rows = await loop.run_in_executor(self._pool, served.index.search, vectors, k)
-        return rows
+        return await loop.run_in_executor(self._pool, served.index.search, vectors, k)
 
     def forget(self, kept: Sequence[str]) -> None:
         """Lets go of all releases but those with these checksums."""
@@ -75,9 +77,7 @@ class Searcher:
         """Ends the index threads."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _of(
-        self, served: Served
-    ) -> "tuple[Batcher[str, np.ndarray], Batcher[tuple[np.ndarray, int], tuple[np.ndarray, np.ndarray]]]":
+    def _of(self, served: Served) -> Batchers:
         key = served.release.checksum
         if key not in self._batchers:
             limits = {"max_batch": self._settings.max_batch, "max_waiting": self._settings.max_in_flight}
@@ -86,13 +86,11 @@ class Searcher:
                 return list(await self._encoder.encode(served.release.model, texts))
 
             async def retrieve(
-                asked: Sequence[tuple[np.ndarray, int]],
+                wanted: Sequence[tuple[np.ndarray, int]],
             ) -> Sequence[tuple[np.ndarray, np.ndarray]]:
-                deepest = max(k for _, k in asked)
-                vectors = np.stack([vector for vector, _ in asked])  # [N, H]
-                loop = asyncio.get_running_loop()
-                scores, rows = await loop.run_in_executor(self._pool, served.index.search, vectors, deepest)
-                return [(scores[n, :k], rows[n, :k]) for n, (_, k) in enumerate(asked)]
+                vectors, depths = zip(*wanted, strict=True)
+                scores, rows = await self._search(served, np.stack(vectors), max(depths))
+                return [(scores[n, :k], rows[n, :k]) for n, k in enumerate(depths)]
 
             self._batchers[key] = (
                 Batcher(encode, workers=self._settings.encode_workers, **limits),

@@ -139,34 +139,31 @@ class Service:
 
     async def compare(self, query: str, k: int) -> dict[str, tuple[Served, Found]]:
         """The same query in every arm, for the console: nothing is logged or counted."""
-        found = {
-            arm: (served, await self.searcher.search(served, query, k))
-            for arm, served in self.holder.arms.items()
-        }
-        if not found:
+        arms = self.holder.arms
+        if not arms:
             raise Unavailable(self.holder.problem)
-        return found
+        return {arm: (served, await self.searcher.search(served, query, k)) for arm, served in arms.items()}
 
     async def take(self, events: Sequence[Interaction]) -> None:
-        """Returns once all events are durable; UnknownSearch, and none is taken, where one is of a search
-        that is not ours.
+        """Returns once all events are durable; UnknownSearch, and none is taken, if one is of a search that
+        is not ours.
         """
         try:
-            told = [ids.verify(self._secret, event.search_id) for event in events]
+            searches = [ids.verify(self._secret, event.search_id) for event in events]
         except ids.ForeignId as error:
             raise UnknownSearch(str(error)) from error
         if self._log is None:
             raise Unavailable("this gateway keeps no event log", code="no_event_log")
         await self._append(events)
-        for event, one in zip(events, told, strict=True):
-            label = one.arm or NONE
+        for event, search in zip(events, searches, strict=True):
+            label = search.arm or NONE
             if event.type == "click":
                 self.metrics.clicks.labels(label).inc()
             elif is_long(event.play_s or 0.0, self._durations.get(event.video_id, math.nan)):
                 self.metrics.long_plays.labels(label).inc()
 
     async def keep_up(self) -> None:
-        """Follows manifest and features until it is cancelled; whatever goes wrong is said and tried
+        """Follows manifest and features until it is cancelled; whatever goes wrong is logged and tried
         again.
         """
         while True:
@@ -181,7 +178,7 @@ class Service:
         """Where the queries lie, and once a minute whether the index still finds what it found when it was
         loaded.
         """
-        arms = {NONE: self.holder.arms[CONTROL], **self.holder.arms} if CONTROL in self.holder.arms else {}
+        arms = self._labelled()
         for arm, served in arms.items():
             served.drift.report(self.metrics, arm)
         if time.monotonic() < self._probe_at:
@@ -191,11 +188,8 @@ class Service:
             try:
                 rows = await self.searcher.nearest(served, served.drift.probes, DEPTH)
                 self.metrics.probe_recall.labels(arm).set(served.drift.recall(rows))
-            except (
-                CropsError,
-                OSError,
-                RuntimeError,
-            ) as error:  # an index that does not answer finds nothing
+            except (CropsError, OSError, RuntimeError) as error:
+                # An index that does not answer finds nothing.
                 self.metrics.probe_recall.labels(arm).set(0.0)
                 LOG.warning("the index does not answer its probes", extra={"why": str(error)})
 
@@ -237,12 +231,13 @@ class Service:
         arms = self.holder.arms
         if CONTROL not in arms:
             raise Unavailable(self.holder.problem or "no release is served")
-        found = self._assigner.assign(user_id) if self._assigner is not None else assign.NOBODY
+        assigned = self._assigner.assign(user_id) if self._assigner is not None else assign.NOBODY
+        served = arms.get(assigned.arm or NONE)
         # An experiment whose releases are not those in service counts for nothing: everybody gets the
         # champion.
-        if found.arm is None or found.arm not in arms or arms[found.arm].release.uri != found.release:
+        if served is None or served.release.uri != assigned.release:
             return None, arms[CONTROL]
-        return found.counted_arm, arms[found.arm]
+        return assigned.counted_arm, served
 
     def _record(
         self, query: str, user_id: str, k: int, arm: str | None, served: Served, found: Found
@@ -309,25 +304,27 @@ class Service:
             LOG.warning("reformulation state does not answer", extra={"why": type(error).__name__})
 
     def _swapped(self) -> None:
+        releases, generation = [s.release for s in self.holder.arms.values()], self.holder.generation
+        self.searcher.forget([release.checksum for release in releases])
+        self.encoder.forget({release.model for release in releases})
+        served = {
+            label: (s.release.uri, s.index_checksum, s.built_s) for label, s in self._labelled().items()
+        }
+        self.metrics.serve(served, generation)
+        LOG.info("serving", extra={"generation": generation, "releases": [r.uri for r in releases]})
+
+    def _labelled(self) -> dict[str, Served]:
+        """By the label of metrics: outside experiments everybody gets the champion."""
         arms = self.holder.arms
-        self.searcher.forget([served.release.checksum for served in arms.values()])
-        self.encoder.forget({served.release.model for served in arms.values()})
-        served = {arm: (s.release.uri, s.index_checksum, s.built_s) for arm, s in arms.items()}
-        # Outside experiments everybody gets the champion.
-        self.metrics.serve({NONE: served[CONTROL], **served}, self.holder.generation)
-        LOG.info(
-            "serving",
-            extra={"generation": self.holder.generation, "releases": [s.release.uri for s in arms.values()]},
-        )
+        return {NONE: arms[CONTROL], **arms} if arms else {}
 
     def _read_features(self) -> None:
-        path = self.settings.features
-        if path is None:
+        if (path := self.settings.features) is None:
             return
-        at = path.stat().st_mtime if path.exists() else 0.0
-        if at != self._features_at:
+        written_at = path.stat().st_mtime if path.exists() else 0.0
+        if written_at != self._features_at:
             self._assigner = assign.load(path, exposures=self._exposures, clock=self.clock)
-            self._features_at = at
+            self._features_at = written_at
 
     async def _encode(self, model: str, texts: list[str]) -> np.ndarray:
         return await self.encoder.encode(model, texts, timeout_s=self.settings.load_timeout_s)

@@ -7,6 +7,7 @@ import re
 import shutil
 from datetime import timedelta
 
+import httpx
 import pytest
 from click.testing import CliRunner
 
@@ -127,3 +128,14 @@ def test_artifacts_of_the_readout_read_back_as_their_tables(events, tmp_path):
     days = artifacts.read(tmp_path / "out", records.USER_DAYS)
     assert set(days["date"].to_pylist()) == {"2026-01-31", "2026-02-01", "2026-02-02", "2026-02-03"}
     assert artifacts.read(tmp_path / "out", records.PATH_DAYS).num_rows == 3 * 2 * 3
+
+
+def test_another_window_than_the_gateways_is_refused(monkeypatch):
+    def answer(url, **_):
+        assert url == "http://gateway:8080/v1/release"
+        return httpx.Response(200, json={"reformulation_window_s": 60.0})
+
+    monkeypatch.setattr(experiment.httpx, "get", answer)
+    experiment.check_window("http://gateway:8080/", CONFIG.model_copy(update={"window_s": 60}))
+    with pytest.raises(CropsError, match="within 60 s, the readout within 90 s"):
+        experiment.check_window("http://gateway:8080", CONFIG)
