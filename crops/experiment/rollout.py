@@ -20,8 +20,7 @@ RUNNING: tuple[Phase, ...] = ("canary", "ab")
 Sides = Mapping[str, float | None]  # by arm
 
 
-# Files of a rollout's folder: its state, every move with its reason, the last look, and somebody's wish to
-# end it.
+# Files of a rollout's folder: its state, every move with its reason, the last look, and a request to end it.
 STATE, AUDIT, LOOK, ABORT = "rollout.json", "audit.jsonl", "look.json", "abort.json"
 
 
@@ -101,15 +100,15 @@ def quantile(plan: RolloutConfig, rail: Guardrail, arm: str, events: float) -> f
     return max(0.01, q - step) if arm == TREATMENT else min(0.9999, q + step)
 
 
-def decide(plan: RolloutConfig, state: State, seen: Measurements, *, now_s: float) -> Verdict:
+def decide(plan: RolloutConfig, state: State, measured: Measurements, *, now_s: float) -> Verdict:
     """The next move. A guardrail beats everything; what is not known never advances."""
     if state.phase not in RUNNING:
         return Verdict(WAIT, f"{state.experiment} is over: {state.phase}")
-    if (blind := _blind(plan, state, seen, now_s=now_s)) is not None:
+    if (blind := _blind(plan, state, measured, now_s=now_s)) is not None:
         return blind
-    if broken := _broken(plan, state, seen):
+    if broken := _broken(plan, state, measured):
         return Verdict(ROLL_BACK, "; ".join(broken))
-    if (reason := _not_yet(plan, state, seen, now_s=now_s)) is not None:
+    if (reason := _not_yet(plan, state, measured, now_s=now_s)) is not None:
         return _too_long(plan, state, reason, now_s=now_s)
     if state.phase == "canary":
         last = state.step + 1 == len(plan.steps)
@@ -119,13 +118,15 @@ def decide(plan: RolloutConfig, state: State, seen: Measurements, *, now_s: floa
             else f"step {state.step + 2} at {plan.steps[state.step + 1].coverage:.0%}"
         )
         return Verdict(ADVANCE, f"guardrails hold, dwell and users reached; next: {following}")
-    return _too_long(plan, state, _ab(seen.readout, plan.ab.primary), now_s=now_s)
+    return _too_long(plan, state, _ab(measured.readout, plan.ab.primary), now_s=now_s)
 
 
-def after(state: State, verdict: Verdict, seen: Measurements, *, steps: int, now_s: float) -> State:
+def after(state: State, verdict: Verdict, measured: Measurements, *, steps: int, now_s: float) -> State:
     """The state that `verdict` leads to, of a plan with `steps` canary steps."""
     if verdict.kind == WAIT:
-        blind = (state.blind_since_s if state.blind_since_s is not None else now_s) if seen.problem else None
+        blind = (
+            (state.blind_since_s if state.blind_since_s is not None else now_s) if measured.problem else None
+        )
         return replace(state, blind_since_s=blind)
     if verdict.kind == ROLL_BACK:
         return replace(state, phase="rolled back", blind_since_s=None)
@@ -136,48 +137,48 @@ def after(state: State, verdict: Verdict, seen: Measurements, *, steps: int, now
     return replace(state, phase="ab", entered_s=now_s, blind_since_s=None)
 
 
-def _blind(plan: RolloutConfig, state: State, seen: Measurements, *, now_s: float) -> Verdict | None:
+def _blind(plan: RolloutConfig, state: State, measured: Measurements, *, now_s: float) -> Verdict | None:
     """No measurements, or clocks that cannot both be right: wait and say so; roll back when it lasts."""
-    if seen.problem is not None:
+    if measured.problem is not None:
         since = state.blind_since_s if state.blind_since_s is not None else now_s
         left = plan.blind_limit_s - (now_s - since)
         if left <= 0:
             return Verdict(
                 ROLL_BACK,
                 f"no measurements for {now_s - since:.0f} s (limit {plan.blind_limit_s:.0f} s): "
-                f"{seen.problem}",
+                f"{measured.problem}",
             )
-        return Verdict(WAIT, f"no measurements: {seen.problem}; waiting, rolled back in {left:.0f} s")
+        return Verdict(WAIT, f"no measurements: {measured.problem}; waiting, rolled back in {left:.0f} s")
     if now_s < state.entered_s:
         return Verdict(
             WAIT, f"the clock says {state.entered_s - now_s:.0f} s before this step began: clock skew"
         )
-    if seen.at_s is not None and abs(seen.at_s - now_s) > plan.max_skew_s:
+    if measured.at_s is not None and abs(measured.at_s - now_s) > plan.max_skew_s:
         return Verdict(
             WAIT,
-            f"Prometheus's clock and this one are {abs(seen.at_s - now_s):.0f} s apart (limit "
+            f"Prometheus's clock and this one are {abs(measured.at_s - now_s):.0f} s apart (limit "
             f"{plan.max_skew_s:.0f} s)",
         )
     return None
 
 
-def _broken(plan: RolloutConfig, state: State, seen: Measurements) -> list[str]:
-    found = [reason for g in plan.guardrails if (reason := _check(plan, g, seen)[1]) is not None]
-    if seen.rejected:
-        found.append(f"fingerprint: {seen.rejected:.0f} release(s) refused by a gateway")
-    wrong = (seen.served or {}).get(TREATMENT, frozenset()) - {state.treatment}
+def _broken(plan: RolloutConfig, state: State, measured: Measurements) -> list[str]:
+    reasons = [reason for g in plan.guardrails if (reason := _check(plan, g, measured)[1]) is not None]
+    if measured.rejected:
+        reasons.append(f"fingerprint: {measured.rejected:.0f} release(s) refused by a gateway")
+    wrong = (measured.served or {}).get(TREATMENT, frozenset()) - {state.treatment}
     if wrong:
-        found.append(
+        reasons.append(
             f"fingerprint: treatment is served by {', '.join(sorted(wrong))}, expected {state.treatment}"
         )
-    if seen.readout is not None and seen.readout.verdict in ("worse", "blocked"):
-        found.append(f"readout: {seen.readout.verdict}: {seen.readout.reason}")
-    return found
+    if measured.readout is not None and measured.readout.verdict in ("worse", "blocked"):
+        reasons.append(f"readout: {measured.readout.verdict}: {measured.readout.reason}")
+    return reasons
 
 
-def _check(plan: RolloutConfig, g: Guardrail, seen: Measurements) -> tuple[bool, str | None]:
+def _check(plan: RolloutConfig, g: Guardrail, measured: Measurements) -> tuple[bool, str | None]:
     """(answered, reason why it is broken or None)."""
-    values, events = (seen.values or {}).get(g.name, {}), (seen.events or {}).get(g.name, {})
+    values, events = (measured.values or {}).get(g.name, {}), (measured.events or {}).get(g.name, {})
     treatment, control = values.get(TREATMENT), values.get(CONTROL)
     n, m = events.get(TREATMENT) or 0.0, events.get(CONTROL) or 0.0
     if treatment is None or n < g.min_events:
@@ -227,45 +228,41 @@ def _lost(
     )
 
 
-def _not_yet(plan: RolloutConfig, state: State, seen: Measurements, *, now_s: float) -> str | None:
+def _not_yet(plan: RolloutConfig, state: State, measured: Measurements, *, now_s: float) -> str | None:
     """What is still missing before this step can end; None: nothing."""
-    in_ab = state.phase == "ab"
-    dwell_s, users = (plan.ab.min_s, plan.ab.min_users) if in_ab else _needs(plan, state)
-    if state.treatment not in (seen.served or {}).get(TREATMENT, frozenset()):
+    dwell_s, users = plan.ab.min_s, plan.ab.min_users
+    if state.phase == "canary":
+        dwell_s, users = plan.steps[state.step].dwell_s, plan.steps[state.step].min_users
+    if state.treatment not in (measured.served or {}).get(TREATMENT, frozenset()):
         return f"no gateway reports {state.treatment} for treatment yet"
     if now_s - state.entered_s < dwell_s:
         return f"{now_s - state.entered_s:.0f} of {dwell_s:.0f} s in this step"
-    if seen.users is None:
+    if measured.users is None:
         return "the number of users is not known: no readout yet"
-    if seen.users < users:
-        return f"{seen.users} of {users} users seen"
-    if silent := [g.name for g in plan.guardrails if not _check(plan, g, seen)[0]]:
+    if measured.users < users:
+        return f"{measured.users} of {users} users seen"
+    if silent := [g.name for g in plan.guardrails if not _check(plan, g, measured)[0]]:
         return f"too little traffic to judge {', '.join(silent)}"
     return None
 
 
-def _needs(plan: RolloutConfig, state: State) -> tuple[float, int]:
-    step = plan.steps[state.step]
-    return step.dwell_s, step.min_users
-
-
-def _ab(found: Readout | None, primary: str) -> Verdict | str:
-    if found is None:
+def _ab(readout: Readout | None, primary: str) -> Verdict | str:
+    if readout is None:
         return "no readout yet"
-    if found.primary != primary:
+    if readout.primary != primary:
         return (
-            f"the readout decides by {found.primary}, the plan by {primary}: `crops experiment "
+            f"the readout decides by {readout.primary}, the plan by {primary}: `crops experiment "
             f"--metric {primary}`"
         )
-    if found.verdict == "better":
-        return Verdict(PROMOTE, f"readout: better: {found.reason}")
-    return f"readout: {found.verdict}: {found.reason}"
+    if readout.verdict == "better":
+        return Verdict(PROMOTE, f"readout: better: {readout.reason}")
+    return f"readout: {readout.verdict}: {readout.reason}"
 
 
-def _too_long(plan: RolloutConfig, state: State, found: Verdict | str, *, now_s: float) -> Verdict:
+def _too_long(plan: RolloutConfig, state: State, outcome: Verdict | str, *, now_s: float) -> Verdict:
     """An A/B that ran its time without being better ends; a canary waits as long as it must."""
-    if isinstance(found, Verdict):
-        return found
+    if isinstance(outcome, Verdict):
+        return outcome
     if state.phase == "ab" and now_s - state.entered_s >= plan.ab.max_s:
-        return Verdict(ROLL_BACK, f"not better after {now_s - state.entered_s:.0f} s of A/B: {found}")
-    return Verdict(WAIT, found)
+        return Verdict(ROLL_BACK, f"not better after {now_s - state.entered_s:.0f} s of A/B: {outcome}")
+    return Verdict(WAIT, outcome)
