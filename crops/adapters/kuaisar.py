@@ -54,17 +54,17 @@ def read(src: Path) -> Release:
     categories = [c for c in CATEGORIES if c in headers["item_features"]]
     setup = (
         _shown(root),
-        _searches(),
-        _results(),
+        SEARCHES,
+        RESULTS,
         _views(root),
         _features(root, categories),
         "CREATE TEMP TABLE durations AS SELECT item_id, max(duration_s) AS duration_s FROM "
         "views GROUP BY item_id",
     )
-    piece = Piece(setup=setup, tables={**_search_tables(), "feed": _feed(), "videos": _videos()})
+    piece = Piece(setup=setup, tables={**SEARCH_TABLES, "feed": FEED_TABLE, "videos": VIDEOS})
     return Release(
         pieces=(piece,),
-        counts=_counts(),
+        counts=COUNTS,
         notes=(
             "words are hashed: only encoders trained from nothing can read it",
             "no likes and no play times in search: only clicks count there",
@@ -97,11 +97,9 @@ def _shown(root: Path) -> str:
         FROM (SELECT *, row_number() OVER () AS row FROM {release.read_csv(root / "src_inter.csv")})"""
 
 
-def _searches() -> str:
-    """A name that is short in the usual case; the rare second keyword of one user, session and millisecond
-    gets a number.
-    """
-    return """
+# A name that is short in the usual case; the rare second keyword of one user, session and millisecond
+# gets a number.
+SEARCHES = """
         CREATE TEMP TABLE found AS
         SELECT *, concat_ws(':', user_id, session_id, ts_us // 1000, CASE WHEN n > 1 THEN n END) AS search_id
         FROM (SELECT *, row_number() OVER (PARTITION BY user_id, session_id, ts_us // 1000 ORDER BY ts_us,
@@ -111,8 +109,7 @@ def _searches() -> str:
                         AND query <> ''))"""
 
 
-def _results() -> str:
-    return """
+RESULTS = """
         CREATE TEMP TABLE listed AS
         SELECT search_id, ts_us, item_id, clicked, is_video,
             CAST(row_number() OVER (PARTITION BY search_id ORDER BY row) - 1 AS INTEGER) AS position
@@ -122,15 +119,15 @@ def _results() -> str:
               GROUP BY search_id, ts_us, item_id)"""
 
 
-def _search_tables() -> dict[str, str]:
-    searches = f"""
+SEARCH_TABLES = {
+    "searches": f"""
         SELECT search_id, user_id, {release.utc("ts_us")} AS ts, query, CAST(NULL AS VARCHAR) AS arm,
-            {release.date("ts_us")} AS date FROM found"""
-    results = f"""
+            {release.date("ts_us")} AS date FROM found""",
+    "results": f"""
         SELECT search_id, item_id AS video_id, 'exposed' AS stage, position, clicked, false AS liked,
             CAST(NULL AS FLOAT) AS play_s, CAST(NULL AS VARCHAR[]) AS paths, {release.date("ts_us")} AS date
-        FROM listed WHERE is_video"""
-    return {"searches": searches, "results": results}
+        FROM listed WHERE is_video""",
+}
 
 
 def _views(root: Path) -> str:
@@ -151,8 +148,7 @@ def _views(root: Path) -> str:
         GROUP BY user_id, item_id, ts_us"""
 
 
-def _feed() -> str:
-    return f"""
+FEED_TABLE = f"""
         SELECT user_id, item_id AS video_id, {release.utc("ts_us")} AS ts, clicked, liked, play_s,
             {release.date("ts_us")} AS date FROM views"""
 
@@ -176,11 +172,9 @@ def _features(root: Path, categories: list[str]) -> str:
         WHERE item_id IS NOT NULL GROUP BY item_id"""
 
 
-def _videos() -> str:
-    """Every item with features, and those that only the logs know, without texts: what was shown stays on
-    record.
-    """
-    return f"""
+# Every item with features, and those that only the logs know, without texts: what was shown stays on
+# record.
+VIDEOS = f"""
         SELECT item_id AS video_id, coalesce(caption, '') AS caption, coalesce(keywords,
             CAST([] AS VARCHAR[])) AS keywords,
             '' AS cover_text, CAST([] AS VARCHAR[]) AS related_queries, author_id, duration_s,
@@ -190,12 +184,11 @@ def _videos() -> str:
             LEFT JOIN features USING (item_id) LEFT JOIN durations USING (item_id)"""
 
 
-def _counts() -> dict[str, str]:
-    unreadable = "user_id IS NULL OR session_id IS NULL OR ts_us IS NULL OR item_id IS NULL"
-    return {
-        "search_rows_unreadable": f"SELECT count(*) FROM shown WHERE {unreadable}",
-        "search_rows_without_words": "SELECT count(*) FROM shown WHERE query = ''",
-        "results_that_are_no_videos": "SELECT count(*) FROM listed WHERE NOT is_video",
-        "videos_without_features": "SELECT count(*) FROM (SELECT item_id FROM listed WHERE is_video UNION "
-        "SELECT item_id FROM views) ANTI JOIN features USING (item_id)",
-    }
+COUNTS = {
+    "search_rows_unreadable": "SELECT count(*) FROM shown WHERE user_id IS NULL OR session_id IS NULL "
+    "OR ts_us IS NULL OR item_id IS NULL",
+    "search_rows_without_words": "SELECT count(*) FROM shown WHERE query = ''",
+    "results_that_are_no_videos": "SELECT count(*) FROM listed WHERE NOT is_video",
+    "videos_without_features": "SELECT count(*) FROM (SELECT item_id FROM listed WHERE is_video UNION "
+    "SELECT item_id FROM views) ANTI JOIN features USING (item_id)",
+}

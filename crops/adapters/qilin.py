@@ -47,13 +47,8 @@ def read(src: Path) -> Release:
     release.require(_schema(notes[0]).names, ("note_idx", "note_title", "note_content"), notes[0], ADVICE)
     searches = _shown(src, "search", ("query",))
     views = _shown(src, "recommendation", ())
-    setup = (
-        f"CREATE TEMP TABLE shown AS {searches}",
-        f"CREATE TEMP TABLE viewed AS {views}",
-        _found(),
-        _listed(),
-    )
-    piece = Piece(setup=setup, tables={**_search_tables(), "feed": _feed(), "videos": _videos(notes)})
+    setup = (f"CREATE TEMP TABLE shown AS {searches}", f"CREATE TEMP TABLE viewed AS {views}", FOUND, LISTED)
+    piece = Piece(setup=setup, tables={**SEARCH_TABLES, "feed": FEED, "videos": _videos(notes)})
     counts = {
         "searches_without_results": f"SELECT (SELECT count(*) FROM {_parquet(_parts(src, 'search'))}) - "
         "count(*) FROM found",
@@ -74,10 +69,10 @@ def _files(src: Path, config: str) -> list[Path]:
 
 
 def _parts(src: Path, kind: str) -> list[Path]:
-    found = [path for part in PARTS[kind] for path in _files(src, part)]
-    if not found:
+    files = [path for part in PARTS[kind] for path in _files(src, part)]
+    if not files:
         raise InputError(src, f"holds no Parquet file of the config {PARTS[kind][0]}; {ADVICE}")
-    return found
+    return files
 
 
 def _schema(path: Path) -> pa.Schema:
@@ -95,13 +90,12 @@ def _parquet(files: list[Path]) -> str:
 
 def _shown(src: Path, kind: str, extra: tuple[str, ...]) -> str:
     """One row per item that was shown, of all parts of one kind together."""
-    selects = []
-    for part in PARTS[kind]:
-        files = _files(src, part)
-        if files:
-            selects.append(_unnested(files, kind, part.rpartition("_")[2], extra))
     _parts(src, kind)
-    return " UNION ALL ".join(selects)
+    return " UNION ALL ".join(
+        _unnested(files, kind, part.rpartition("_")[2], extra)
+        for part in PARTS[kind]
+        if (files := _files(src, part))
+    )
 
 
 def _unnested(files: list[Path], kind: str, part: str, extra: tuple[str, ...]) -> str:
@@ -146,8 +140,7 @@ def _positive(has: dict[str, str], name: str) -> str:
     return f"coalesce(try_cast({has[name]} AS DOUBLE), 0) > 0" if name in has else "false"
 
 
-def _found() -> str:
-    return """
+FOUND = """
         CREATE TEMP TABLE found AS
         SELECT id AS search_id, min(user_id) AS user_id, min(ts_us) AS ts_us, min(query) AS query
         FROM shown WHERE id IS NOT NULL AND user_id IS NOT NULL AND ts_us IS NOT NULL AND coalesce(query,
@@ -155,8 +148,7 @@ def _found() -> str:
         GROUP BY id"""
 
 
-def _listed() -> str:
-    return """
+LISTED = """
         CREATE TEMP TABLE listed AS
         SELECT search_id, ts_us, note_id, clicked, liked, play_s,
             CAST(row_number() OVER (PARTITION BY search_id ORDER BY place NULLS LAST,
@@ -167,18 +159,17 @@ def _listed() -> str:
                   f.ts_us, note_id)"""
 
 
-def _search_tables() -> dict[str, str]:
-    searches = f"""
+SEARCH_TABLES = {
+    "searches": f"""
         SELECT search_id, user_id, {release.utc("ts_us")} AS ts, query, CAST(NULL AS VARCHAR) AS arm,
-            {release.date("ts_us")} AS date FROM found"""
-    results = f"""
+            {release.date("ts_us")} AS date FROM found""",
+    "results": f"""
         SELECT search_id, note_id AS video_id, 'exposed' AS stage, position, clicked, liked, play_s,
-            CAST(NULL AS VARCHAR[]) AS paths, {release.date("ts_us")} AS date FROM listed"""
-    return {"searches": searches, "results": results}
+            CAST(NULL AS VARCHAR[]) AS paths, {release.date("ts_us")} AS date FROM listed""",
+}
 
 
-def _feed() -> str:
-    return f"""
+FEED = f"""
         SELECT user_id, note_id AS video_id, {release.utc("ts_us")} AS ts, bool_or(clicked) AS clicked,
             bool_or(liked) AS liked, max(play_s) AS play_s, {release.date("ts_us")} AS date
         FROM viewed WHERE user_id IS NOT NULL AND note_id IS NOT NULL AND ts_us IS NOT NULL

@@ -55,9 +55,9 @@ def read(src: Path) -> Release:
         raise InputError(root / "all_stage", f"holds no .feather file; {ADVICE}")
     for path in files:
         release.require(_columns(path), COLUMNS, path, ADVICE)
-    pieces = [Piece(setup=(_catalogue_table(), _dropped_table()))]
-    pieces += [Piece(feather={"day": path}, setup=_setup(), tables=_tables()) for path in files]
-    pieces.append(Piece(tables={"videos": _videos()}))
+    pieces = [Piece(setup=(CATALOGUE_TABLE, DROPPED_TABLE))]
+    pieces += [Piece(feather={"day": path}, setup=_setup(), tables=TABLES) for path in files]
+    pieces.append(Piece(tables={"videos": VIDEOS}))
     counts = {"rows_without_a_stage": "SELECT coalesce(sum(n), 0) FROM dropped"}
     notes = (
         "no queries in this data set: `user<n>` stands for the query of a request",
@@ -76,15 +76,13 @@ def _columns(path: Path) -> list[str]:
         ) from error
 
 
-def _catalogue_table() -> str:
-    return """
+CATALOGUE_TABLE = """
         CREATE TEMP TABLE catalogue (video_id VARCHAR, author_id VARCHAR, one VARCHAR, two VARCHAR,
             duration_s FLOAT,
             uploaded_us BIGINT)"""
 
 
-def _dropped_table() -> str:
-    return "CREATE TEMP TABLE dropped (n BIGINT)"
+DROPPED_TABLE = "CREATE TEMP TABLE dropped (n BIGINT)"
 
 
 def _setup() -> tuple[str, ...]:
@@ -115,12 +113,12 @@ def _setup() -> tuple[str, ...]:
     return rows, requests, seen, "INSERT INTO dropped SELECT count(*) FROM rows WHERE stage IS NULL"
 
 
-def _tables() -> dict[str, str]:
-    searches = f"""
+TABLES = {
+    "searches": f"""
         SELECT search_id, user_id, {release.utc("ts_us")} AS ts, 'user' || user_id AS query,
             CAST(NULL AS VARCHAR) AS arm,
-            {release.date("ts_us")} AS date FROM requests"""
-    results = f"""
+            {release.date("ts_us")} AS date FROM requests""",
+    "results": f"""
         SELECT search_id, video_id, ['exposed', 'ranked', 'filtered'][stage + 1] AS stage,
             CASE WHEN stage = 0 THEN CAST(row_number() OVER (PARTITION BY search_id
                 ORDER BY stage, rerank_index NULLS LAST, rank_index NULLS LAST,
@@ -132,12 +130,11 @@ def _tables() -> dict[str, str]:
                 min(rank_index) AS rank_index, coalesce(bool_or(clicked), false) AS clicked,
                 coalesce(bool_or(liked), false) AS liked, max(play_s) AS play_s
               FROM rows JOIN requests AS r USING (search_id) WHERE stage IS NOT NULL AND video_id IS NOT NULL
-              GROUP BY search_id, r.ts_us, video_id)"""
-    return {"searches": searches, "results": results}
+              GROUP BY search_id, r.ts_us, video_id)""",
+}
 
 
-def _videos() -> str:
-    return f"""
+VIDEOS = f"""
         SELECT video_id, 'video' || video_id AS caption,
             list_filter(['first' || min(one), 'second' || min(two), 'author' || min(author_id)],
                 lambda x: x IS NOT NULL)

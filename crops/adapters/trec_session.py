@@ -11,6 +11,7 @@ import datetime
 import html
 import re
 import xml.etree.ElementTree as ET
+from collections import defaultdict
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -63,15 +64,10 @@ def convert(raw: bytes, source: str = "sessiontrack2013.xml") -> Converted:
     searches = [row for s in sessions for row in s["searches"]]
     results = [row for s in sessions for row in s["results"]]
     videos: dict[str, dict] = {}
-    for session in sessions:
-        for row in session["videos"]:
-            known = videos.get(row["video_id"])
-            # The same page comes with several snippets; the longest is the one that is never empty by chance.
-            if known is None or (len(row["cover_text"]), row["cover_text"]) > (
-                len(known["cover_text"]),
-                known["cover_text"],
-            ):
-                videos[row["video_id"]] = row
+    for row in (row for s in sessions for row in s["videos"]):
+        # The same page comes with several snippets; the longest is the one that is never empty by chance.
+        rival = videos.get(row["video_id"], row)
+        videos[row["video_id"]] = max(rival, row, key=lambda r: (len(r["cover_text"]), r["cover_text"]))
     return Converted(
         searches=_table(sorted(searches, key=lambda r: (r["ts"], r["search_id"])), records.SEARCHES),
         results=_table(results, records.RESULTS),
@@ -83,18 +79,18 @@ def convert(raw: bytes, source: str = "sessiontrack2013.xml") -> Converted:
 def _session(session: ET.Element) -> dict:
     num = int(session.attrib["num"])
     topic = session.find("topic")
-    found: dict = {"topic": topic.attrib["num"] if topic is not None else f"session {num}"}
-    found |= {"searches": [], "results": [], "videos": []}
+    rows: dict = {"searches": [], "results": [], "videos": []}
     last = 0
     for interaction in session.iter("interaction"):
-        last = max(last, int(interaction.attrib["num"]))
-        search = _search(interaction, num, int(interaction.attrib["num"]))
-        found["searches"].append(search)
-        _results(interaction, search, found)
+        order = int(interaction.attrib["num"])
+        last = max(last, order)
+        search = _search(interaction, num, order)
+        rows["searches"].append(search)
+        _results(interaction, search, rows)
     closing = session.find("currentquery")
     if closing is not None and closing.get("starttime") is not None:
-        found["searches"].append(_search(closing, num, last + 1))
-    return found
+        rows["searches"].append(_search(closing, num, last + 1))
+    return rows | {"topic": topic.attrib["num"] if topic is not None else f"session {num}"}
 
 
 def _search(element: ET.Element, num: int, order: int) -> dict:
@@ -105,47 +101,43 @@ def _search(element: ET.Element, num: int, order: int) -> dict:
         "user_id": f"session:{num}",
         "ts": ts,
         "query": query,
-        "arm": None,
         "date": f"{ts:%Y-%m-%d}",
     }
 
 
-def _results(interaction: ET.Element, search: dict, found: dict) -> None:
+def _results(interaction: ET.Element, search: dict, rows: dict) -> None:
     plays: dict[str, list[float | None]] = {}
     for clicked in interaction.iter("click"):
         plays.setdefault((clicked.findtext("rank") or "").strip(), []).append(_seconds(clicked))
-    seen: set[str] = set()
+    listed: set[str] = set()
     for result in interaction.iter("result"):
         video_id = (result.findtext("clueweb12id") or "").strip()
-        if not video_id or video_id in seen:
+        if not video_id or video_id in listed:
             continue
-        known = [s for s in plays.get(result.attrib["rank"], []) if s is not None]
-        found["results"].append(
+        rank = result.attrib["rank"]
+        played = [s for s in plays.get(rank, []) if s is not None]
+        rows["results"].append(
             {
                 "search_id": search["search_id"],
                 "video_id": video_id,
                 "stage": "exposed",
-                "position": len(seen),
-                "clicked": result.attrib["rank"] in plays,
+                "position": len(listed),
+                "clicked": rank in plays,
                 "liked": False,
-                "play_s": sum(known) if known else None,
-                "paths": None,
+                "play_s": sum(played) if played else None,
                 "date": search["date"],
             }
         )
-        found["videos"].append(
+        rows["videos"].append(
             {
                 "video_id": video_id,
                 "caption": clean(result.findtext("title")),
                 "keywords": [],
                 "cover_text": clean(result.findtext("snippet")),
                 "related_queries": [],
-                "author_id": None,
-                "duration_s": None,
-                "uploaded_at": None,
             }
         )
-        seen.add(video_id)
+        listed.add(video_id)
 
 
 def _seconds(clicked: ET.Element) -> float | None:
@@ -158,17 +150,14 @@ def _weak_truth(sessions: list[dict]) -> list[dict]:
 
     A session's own clicks are left out for its own queries: CT and QR are made of them already.
     """
-    clicked = {
-        (s["topic"], i, r["video_id"]) for i, s in enumerate(sessions) for r in s["results"] if r["clicked"]
-    }
-    by_topic: dict[str, set[tuple[int, str]]] = {}
-    for topic, i, video_id in clicked:
-        by_topic.setdefault(topic, set()).add((i, video_id))
+    by_topic: dict[str, set[tuple[int, str]]] = defaultdict(set)
+    for i, s in enumerate(sessions):
+        by_topic[s["topic"]] |= {(i, row["video_id"]) for row in s["results"] if row["clicked"]}
     pairs = {
         (normalise_query(search["query"]), video_id)
         for i, s in enumerate(sessions)
         for search in s["searches"]
-        for j, video_id in by_topic.get(s["topic"], ())
+        for j, video_id in by_topic[s["topic"]]
         if i != j
     }
     return [{"query": q, "video_id": v, "grade": CLICKED_GRADE} for q, v in sorted(pairs) if q]

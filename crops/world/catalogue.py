@@ -1,51 +1,23 @@
 """The videos: which intent each answers, what its texts say, and how relevant any video is to any intent."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
+from numpy import ndarray
+from numpy.random import Generator
 
-from crops.tables import records
-from crops.world.lexicon import Intent, Lexicon
+from crops.world.lexicon import Intent, Lexicon, pick, words
 from crops.world.settings import DURATION_MEDIAN_S, DURATION_SIGMA, FIRST_DAY, Scale, Settings
 
-OPENERS = (
-    "",
-    "",
-    "my",
-    "the best",
-    "quick",
-    "weekend",
-    "honest",
-    "part 2",
-    "easy",
-    "a real",
-    "live",
-    "tiny",
-    "my first",
-)
+OPENERS = ("", "", *words("my, the best, quick, weekend, honest, part 2, easy, a real, live, tiny, my first"))
 CLOSERS = (
     "",
     "",
     "",
-    "at home",
-    "in one minute",
-    "for everyone",
-    "gone wrong",
-    "with friends",
-    "asmr",
-    "day 7",
-    "full guide",
+    *words("at home, in one minute, for everyone, gone wrong, with friends, asmr, day 7, full guide"),
 )
-COVER_WORDS = (
-    "wow",
-    "must see",
-    "number 3 surprised me",
-    "watch to the end",
-    "new",
-    "full video",
-    "save this",
-)
+COVER_WORDS = words("wow, must see, number 3 surprised me, watch to the end, new, full video, save this")
 DAY_US = 86_400_000_000
 
 
@@ -56,23 +28,23 @@ class Catalogue:
     """
 
     intents: tuple[Intent, ...]
-    intent: np.ndarray
-    subject_of_intent: np.ndarray
-    topic_of_intent: np.ndarray
-    duration_s: np.ndarray
-    quality: np.ndarray
+    intent: ndarray
+    subject_of_intent: ndarray
+    topic_of_intent: ndarray
+    duration_s: ndarray
+    quality: ndarray
     captions: list[str]
     keywords: list[list[str]]
     covers: list[str]
     related: list[list[str]]
-    uploaded_us: np.ndarray
+    uploaded_us: ndarray
 
     @property
     def ids(self) -> list[str]:
         """v000000, v000001, ..."""
         return [f"v{i:06d}" for i in range(len(self.intent))]
 
-    def grades(self, intents: np.ndarray, videos: np.ndarray) -> np.ndarray:
+    def grades(self, intents: ndarray, videos: ndarray) -> ndarray:
         """Relevance 0..3 of videos [N, K] to intents [N]: 3 same intent and well made, 2 same intent, 1 same
         subject, else 0.
         """
@@ -83,26 +55,22 @@ class Catalogue:
             same_intent, np.where(self.quality[videos] > 0.6, 3, 2), np.where(same_subject, 1, 0)
         ).astype(np.int8)
 
-    def table(self) -> pa.Table:
-        """The table `videos`."""
+    def columns(self) -> dict[str, Any]:
+        """Those of the table `videos`."""
         authors = [f"a{(i * 7919) % max(1, len(self.intent) // 8):05d}" for i in range(len(self.intent))]
-        columns = [
-            self.ids,
-            self.captions,
-            self.keywords,
-            self.covers,
-            self.related,
-            authors,
-            self.duration_s.astype(np.float32),
-            self.uploaded_us,
-        ]
-        return pa.table(
-            [pa.array(c, f.type) for c, f in zip(columns, records.VIDEOS.schema, strict=True)],
-            schema=records.VIDEOS.schema,
-        )
+        return {
+            "video_id": self.ids,
+            "caption": self.captions,
+            "keywords": self.keywords,
+            "cover_text": self.covers,
+            "related_queries": self.related,
+            "author_id": authors,
+            "duration_s": self.duration_s.astype(np.float32),
+            "uploaded_at": self.uploaded_us,
+        }
 
 
-def choose_intents(lexicon: Lexicon, count: int, rng: np.random.Generator) -> tuple[Intent, ...]:
+def choose_intents(lexicon: Lexicon, count: int, rng: Generator) -> tuple[Intent, ...]:
     """`count` intents; whole subjects at a time, so that a chosen subject has all of its facets."""
     subjects: dict[tuple[int, str], list[Intent]] = {}
     for intent in lexicon.intents:
@@ -112,9 +80,7 @@ def choose_intents(lexicon: Lexicon, count: int, rng: np.random.Generator) -> tu
     return tuple(intent for g in order for intent in groups[g])[:count]
 
 
-def make(
-    intents: tuple[Intent, ...], scale: Scale, settings: Settings, rng: np.random.Generator
-) -> Catalogue:
+def make(intents: tuple[Intent, ...], scale: Scale, settings: Settings, rng: Generator) -> Catalogue:
     """Videos per intent are Poisson around the scale's mean, at least one; texts use the words of videos, not
     of searchers.
     """
@@ -140,15 +106,9 @@ def make(
     )
 
 
-def _pick(rng: np.random.Generator, options: tuple[str, ...]) -> str:
-    return options[int(rng.integers(len(options)))]
-
-
-def video_texts(
-    intent: Intent, settings: Settings, rng: np.random.Generator
-) -> tuple[str, list[str], str, list[str]]:
+def video_texts(intent: Intent, settings: Settings, rng: Generator) -> tuple[str, list[str], str, list[str]]:
     """Caption, keywords, cover text and related queries of one video."""
-    opener, closer = _pick(rng, OPENERS), _pick(rng, CLOSERS)
+    opener, closer = pick(OPENERS, rng), pick(CLOSERS, rng)
     body = f"{intent.subject} {intent.facet}" if rng.random() < 0.75 else f"{intent.facet}: {intent.subject}"
     if (
         rng.random() < settings.caption_vague_share
@@ -158,13 +118,11 @@ def video_texts(
     if rng.random() < settings.keyword_facet_share:
         keywords.append(intent.facet)
     if rng.random() < settings.keyword_head_share:
-        keywords.append(_pick(rng, intent.head))
+        keywords.append(pick(intent.head, rng))
     cover = ""
     if rng.random() < settings.cover_share:
-        cover = (
-            f"{intent.subject} {_pick(rng, COVER_WORDS)}" if rng.random() < 0.5 else _pick(rng, COVER_WORDS)
-        )
+        cover = f"{intent.subject} {pick(COVER_WORDS, rng)}" if rng.random() < 0.5 else pick(COVER_WORDS, rng)
     related = []
     if rng.random() < settings.related_queries_share:
-        related = [f"{_pick(rng, intent.subject_types)} {_pick(rng, intent.facet_types)}"]
+        related = [f"{pick(intent.subject_types, rng)} {pick(intent.facet_types, rng)}"]
     return " ".join(f"{opener} {body} {closer}".split()), keywords, cover, related

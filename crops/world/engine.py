@@ -2,9 +2,12 @@
 exposed.
 """
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
+from numpy import ndarray
+from numpy.random import Generator
 from scipy import sparse
 from scipy.sparse.linalg import svds
 
@@ -18,14 +21,15 @@ BM25_K1, BM25_B = 1.2, 0.75
 PATHS = ("lexical", "dense", "popular")
 
 
-def _counts(texts: Sequence[str], vocabulary: dict[str, int], *, grow: bool) -> sparse.csr_matrix:
-    rows, columns = [], []
-    for row, text in enumerate(texts):
-        for token in text.replace(":", " ").replace("|", " ").replace(";", " ").split():
-            column = vocabulary.setdefault(token, len(vocabulary)) if grow else vocabulary.get(token)
-            if column is not None:
-                rows.append(row)
-                columns.append(column)
+def _counts(texts: Sequence[str], vocabulary: dict[str, int]) -> sparse.csr_matrix:
+    """How often each text holds each word; new words get the next columns."""
+    rows, columns = np.array(
+        [
+            (row, vocabulary.setdefault(word, len(vocabulary)))
+            for row, text in enumerate(texts)
+            for word in re.findall(r"[^\s:|;]+", text)
+        ]
+    ).T
     shape = (len(texts), len(vocabulary))
     return sparse.csr_matrix((np.ones(len(rows)), (rows, columns)), shape=shape)
 
@@ -41,40 +45,37 @@ class Engine:
         query_texts: Sequence[str],
         incumbent: str,
         settings: Settings,
-        rng: np.random.Generator,
+        rng: Generator,
     ):
         self.settings, self.dense = settings, incumbent == "paths"
         parts = zip(catalogue.captions, catalogue.keywords, catalogue.covers, catalogue.related, strict=True)
         vocabulary: dict[str, int] = {}
-        documents = _counts([document_text(*p) for p in parts], vocabulary, grow=True)
-        queries = _counts(query_texts, vocabulary, grow=True)
+        documents = _counts([document_text(*p) for p in parts], vocabulary)
+        self.queries = _counts(query_texts, vocabulary)
         documents.resize(documents.shape[0], len(vocabulary))
-        self.queries = queries.tocsr()
         self.bm25 = _bm25(documents).T.tocsr()
         self.popularity = np.zeros(documents.shape[0])
         self.clicks = sparse.csr_matrix((len(query_texts), documents.shape[0]))
         self.documents, self.words = _lsa(documents, settings, rng)
 
-    def search(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def search(self, queries: ndarray) -> tuple[ndarray, ndarray]:
         """For query ids [N]: videos int [N, pool] best first, and bit masks of the PATHS that brought them
         [N, pool].
         """
         distinct, back = np.unique(queries, return_inverse=True)
         parts = [self._search(distinct[start : start + CHUNK]) for start in range(0, len(distinct), CHUNK)]
-        return np.concatenate([p[0] for p in parts])[back], np.concatenate([p[1] for p in parts])[back]
+        videos, paths = map(np.concatenate, zip(*parts, strict=True))
+        return videos[back], paths[back]
 
-    def _search(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _search(self, queries: ndarray) -> tuple[ndarray, ndarray]:
         pool = self.settings.exposed + self.settings.ranked + self.settings.filtered
         terms = self.queries[queries]
-        lexical = np.asarray((terms @ self.bm25).todense())
+        lexical = (terms @ self.bm25).toarray()
         lexical /= np.maximum(lexical.max(axis=1, keepdims=True), 1e-9)
-        popular = (
-            self.popularity / max(1e-9, self.popularity.max()) + np.arange(len(self.popularity))[::-1] * 1e-9
-        )
+        popular = self.popularity / max(1e-9, self.popularity.max())
+        popular = popular + np.arange(len(popular))[::-1] * 1e-9
         score = lexical + self.settings.popularity_weight * popular
-        score = score + self.settings.click_feedback_weight * np.log1p(
-            np.asarray(self.clicks[queries].todense())
-        )
+        score += self.settings.click_feedback_weight * np.log1p(self.clicks[queries].toarray())
         brought = np.where(lexical > 0, 1, 0)
         if self.dense:
             near = self._near(terms)
@@ -89,31 +90,29 @@ class Engine:
         paths = np.take_along_axis(brought, videos, axis=1)
         return videos, np.where(paths == 0, 4, paths)
 
-    def _near(self, terms: sparse.csr_matrix) -> np.ndarray:
-        vectors = np.asarray(terms @ self.words)
-        vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
-        return vectors @ self.documents.T
+    def _near(self, terms: sparse.csr_matrix) -> ndarray:
+        return _unit(np.asarray(terms @ self.words)) @ self.documents.T
 
-    def learn(self, queries: np.ndarray, videos: np.ndarray) -> None:
+    def learn(self, queries: ndarray, videos: ndarray) -> None:
         """The nightly update from the day's clicks (query ids [C], videos [C]): popularity, click memory,
         word meanings.
         """
         if len(queries) == 0:
             return
         decay = self.settings.daily_decay
-        seen = sparse.csr_matrix((np.ones(len(queries)), (queries, videos)), shape=self.clicks.shape)
-        self.clicks = (decay * self.clicks + seen).tocsr()
+        clicks = sparse.csr_matrix((np.ones(len(queries)), (queries, videos)), shape=self.clicks.shape)
+        self.clicks = (decay * self.clicks + clicks).tocsr()
         self.popularity = decay * self.popularity + np.bincount(videos, minlength=len(self.popularity))
         if self.dense:
             # A word comes to mean what was clicked for queries that hold it.
             self.words = self.words + self.settings.word_learning * np.asarray(
-                self.queries.T @ (seen @ self.documents)
+                self.queries.T @ (clicks @ self.documents)
             )
 
 
 def _bm25(counts: sparse.csr_matrix) -> sparse.csr_matrix:
-    length = np.asarray(counts.sum(axis=1)).ravel()
-    frequency = np.asarray((counts > 0).sum(axis=0)).ravel()
+    length = counts.sum(axis=1).A1
+    frequency = (counts > 0).sum(axis=0).A1
     idf = np.log1p((counts.shape[0] - frequency + 0.5) / (frequency + 0.5))
     weights = counts.tocoo()
     norm = BM25_K1 * (1 - BM25_B + BM25_B * length / length.mean())
@@ -121,9 +120,7 @@ def _bm25(counts: sparse.csr_matrix) -> sparse.csr_matrix:
     return sparse.csr_matrix((data, (weights.row, weights.col)), shape=counts.shape)
 
 
-def _lsa(
-    counts: sparse.csr_matrix, settings: Settings, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
+def _lsa(counts: sparse.csr_matrix, settings: Settings, rng: Generator) -> tuple[ndarray, ndarray]:
     """Unit document vectors [V, H] with noise and word vectors [W, H] from a truncated SVD of the weighted
     counts.
     """
@@ -132,8 +129,11 @@ def _lsa(
     _, _, words = svds(weighted, k=width, v0=np.ones(min(weighted.shape)))
     # An SVD leaves the signs open: fix them, so that the same seed gives the same bytes everywhere.
     words *= np.sign(words[np.arange(width), np.abs(words).argmax(axis=1)])[:, None]
-    documents = weighted @ words.T
-    documents /= np.maximum(np.linalg.norm(documents, axis=1, keepdims=True), 1e-9)
+    documents = _unit(weighted @ words.T)
     documents = documents + settings.dense_noise / np.sqrt(width) * rng.standard_normal(documents.shape)
-    documents /= np.linalg.norm(documents, axis=1, keepdims=True)
-    return documents, words.T.copy()
+    return _unit(documents), words.T.copy()
+
+
+def _unit(vectors: ndarray) -> ndarray:
+    """Rows of length 1; a row of zeros stays one."""
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)

@@ -5,23 +5,27 @@ needs.
 from dataclasses import dataclass
 
 import numpy as np
+from numpy import ndarray
+from numpy.random import Generator
 
 from crops.world.catalogue import Catalogue
 from crops.world.settings import Settings
 
 SECOND_US = 1_000_000
+# Where each group starts, and the videos group after group.
+Shelf = tuple[ndarray, ndarray]
 
 
 @dataclass(frozen=True, slots=True)
 class Views:
     """Feed views of one day, all arrays [F]."""
 
-    user: np.ndarray
-    video: np.ndarray
-    ts_us: np.ndarray
-    clicked: np.ndarray
-    liked: np.ndarray
-    play_s: np.ndarray
+    user: ndarray
+    video: ndarray
+    ts_us: ndarray
+    clicked: ndarray
+    liked: ndarray
+    play_s: ndarray
 
 
 class Shelves:
@@ -30,16 +34,13 @@ class Shelves:
     """
 
     def __init__(self, catalogue: Catalogue) -> None:
-        self.by_intent = _shelf(catalogue.intent, len(catalogue.intents))
-        self.by_subject = _shelf(
-            catalogue.subject_of_intent[catalogue.intent], int(catalogue.subject_of_intent.max()) + 1
-        )
-        self.by_topic = _shelf(
-            catalogue.topic_of_intent[catalogue.intent], int(catalogue.topic_of_intent.max()) + 1
-        )
+        intent = catalogue.intent
+        self.by_intent = _shelf(intent)
+        self.by_subject = _shelf(catalogue.subject_of_intent[intent])
+        self.by_topic = _shelf(catalogue.topic_of_intent[intent])
 
     @staticmethod
-    def draw(shelf: tuple[np.ndarray, np.ndarray], which: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def draw(shelf: Shelf, which: ndarray, rng: Generator) -> ndarray:
         """A random video of each group [F]; an empty group gives video 0's neighbour by wrap-around, never an
         error.
         """
@@ -50,20 +51,20 @@ class Shelves:
         ]
 
 
-def _shelf(group: np.ndarray, groups: int) -> tuple[np.ndarray, np.ndarray]:
+def _shelf(group: ndarray) -> Shelf:
     order = np.argsort(group, kind="stable")
-    return np.searchsorted(group[order], np.arange(groups + 1)), order
+    return np.searchsorted(group[order], np.arange(group.max() + 2)), order
 
 
 def day(
     catalogue: Catalogue,
     shelves: Shelves,
-    interests: np.ndarray,
-    sessions: tuple[np.ndarray, np.ndarray, np.ndarray],
-    popularity: np.ndarray,
+    interests: ndarray,
+    sessions: tuple[ndarray, ...],
+    popularity: ndarray,
     day_us: int,
     settings: Settings,
-    rng: np.random.Generator,
+    rng: Generator,
 ) -> Views:
     """One day of the feed, at most one view of a video per user and microsecond, ordered by time.
 
@@ -78,24 +79,24 @@ def day(
     ts_us = np.clip(ts_us, day_us, day_us + 86_400 * SECOND_US - 1)
     liked_topics = interests[user[index]]
     video = _choose(catalogue, shelves, liked_topics, need[index], popularity, settings, rng)
-    fit = _fit(catalogue, video, need[index], liked_topics)
+    grade = catalogue.grades(np.maximum(need[index], 0), video[:, None])[:, 0]
+    likes_topic = (catalogue.topic_of_intent[catalogue.intent[video]][:, None] == liked_topics).any(axis=1)
+    fit = np.maximum(np.where((need[index] >= 0) & (grade >= 2), grade, 0), likes_topic.astype(np.int8))
     clicked = rng.random(len(index)) < np.asarray(settings.feed_open_by_fit)[fit]
     mean = np.asarray(settings.watch_by_grade)[fit] * np.where(clicked, 1.0, 0.3)
     play_s = np.round(rng.beta(4 * mean, 4 * (1 - mean)) * catalogue.duration_s[video], 1)
     liked = clicked & (fit > 0) & (rng.random(len(index)) < settings.like_share)
     order = np.lexsort((video, user[index], ts_us))
     keys = np.stack([ts_us, user[index], video])[:, order]
-    kept = order[np.concatenate([[True], (keys[:, 1:] != keys[:, :-1]).any(axis=0)])] if len(order) else order
-    return Views(user[index][kept], video[kept], ts_us[kept], clicked[kept], liked[kept], play_s[kept])
+    first = (
+        order[np.concatenate([[True], (keys[:, 1:] != keys[:, :-1]).any(axis=0)])] if len(order) else order
+    )
+    return Views(*(column[first] for column in (user[index], video, ts_us, clicked, liked, play_s)))
 
 
 def _visits(
-    people: int,
-    sessions: tuple[np.ndarray, np.ndarray, np.ndarray],
-    day_us: int,
-    settings: Settings,
-    rng: np.random.Generator,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    people: int, sessions: tuple[ndarray, ...], day_us: int, settings: Settings, rng: Generator
+) -> tuple[ndarray, ...]:
     """User, need (-1: the feed knows of none) and start of every visit."""
     user, intent, start_us = sessions
     near = np.flatnonzero(rng.random(len(user)) < settings.feed_near_session)
@@ -109,28 +110,22 @@ def _visits(
     )
 
 
-def _fit(catalogue: Catalogue, video: np.ndarray, need: np.ndarray, topics: np.ndarray) -> np.ndarray:
-    grade = catalogue.grades(np.maximum(need, 0), video[:, None])[:, 0]
-    liked = (catalogue.topic_of_intent[catalogue.intent[video]][:, None] == topics).any(axis=1)
-    return np.maximum(np.where((need >= 0) & (grade >= 2), grade, 0), liked.astype(np.int8))
-
-
 def _choose(
     catalogue: Catalogue,
     shelves: Shelves,
-    interests: np.ndarray,
-    need: np.ndarray,
-    popularity: np.ndarray,
+    interests: ndarray,
+    need: ndarray,
+    popularity: ndarray,
     settings: Settings,
-    rng: np.random.Generator,
-) -> np.ndarray:
+    rng: Generator,
+) -> ndarray:
     size = len(need)
     edges = np.cumsum([settings.feed_need_share, settings.feed_subject_share, settings.feed_interest_share])
     # Without a need its share goes to interests and popular videos in their proportion.
     draw = np.where(need >= 0, rng.random(size), edges[1] + (1 - edges[1]) * rng.random(size))
-    known = np.maximum(need, 0)
-    by_need = Shelves.draw(shelves.by_intent, known, rng)
-    by_subject = Shelves.draw(shelves.by_subject, catalogue.subject_of_intent[known], rng)
+    intent = np.maximum(need, 0)
+    by_need = Shelves.draw(shelves.by_intent, intent, rng)
+    by_subject = Shelves.draw(shelves.by_subject, catalogue.subject_of_intent[intent], rng)
     topic = interests[np.arange(size), rng.integers(0, interests.shape[1], size)]
     by_topic = Shelves.draw(shelves.by_topic, topic, rng)
     clicked = np.cumsum(popularity + 1.0)

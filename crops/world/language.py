@@ -2,28 +2,19 @@
 ambiguous word.
 """
 
+from collections import defaultdict
 from dataclasses import dataclass
 
 import numpy as np
+from numpy import ndarray
+from numpy.random import Generator
 
 from crops.text import normalise_query
-from crops.world.lexicon import Intent
+from crops.world.lexicon import Intent, pick, words
 from crops.world.settings import Settings
 
-MODIFIERS = (
-    "easy",
-    "best",
-    "video",
-    "quick",
-    "for kids",
-    "2026",
-    "near me",
-    "good",
-    "please",
-    "short",
-    "funny",
-    "top 10",
-    "why",
+MODIFIERS = words(
+    "easy, best, video, quick, for kids, 2026, near me, good, please, short, funny, top 10, why"
 )
 
 
@@ -34,13 +25,11 @@ class Queries:
     """
 
     texts: tuple[str, ...]
-    text_of: np.ndarray
-    weight: np.ndarray
-    vague: np.ndarray
+    text_of: ndarray
+    weight: ndarray
+    vague: ndarray
 
-    def draw(
-        self, intents: np.ndarray, rng: np.random.Generator, avoid: np.ndarray | None = None
-    ) -> np.ndarray:
+    def draw(self, intents: ndarray, rng: Generator, avoid: ndarray | None = None) -> ndarray:
         """A text id per intent [N]; with `avoid` [N] another text than that one, and never the vague ones
         again.
         """
@@ -53,17 +42,16 @@ class Queries:
         chosen = np.minimum((cumulative <= point[:, None]).sum(axis=1), weight.shape[1] - 1)
         return self.text_of[intents, chosen]
 
-    def intent_share(self, popularity: np.ndarray) -> dict[int, dict[int, float]]:
+    def intent_share(self, popularity: ndarray) -> dict[int, dict[int, float]]:
         """text id -> {intent: share of the people who type it that mean this}."""
         mass: dict[int, dict[int, float]] = {}
         for i, (row, weights) in enumerate(zip(self.text_of, self.weight, strict=True)):
             for text, weight in zip(row, weights, strict=True):
-                meant = mass.setdefault(int(text), {})
-                meant[i] = meant.get(i, 0.0) + float(weight * popularity[i])
+                mass.setdefault(int(text), defaultdict(float))[i] += float(weight * popularity[i])
         return {text: {i: m / sum(meant.values()) for i, m in meant.items()} for text, meant in mass.items()}
 
 
-def make(intents: tuple[Intent, ...], settings: Settings, rng: np.random.Generator) -> Queries:
+def make(intents: tuple[Intent, ...], settings: Settings, rng: Generator) -> Queries:
     """Draws the wordings of every intent; a wording that comes up twice in one intent gets both weights."""
     ids: dict[str, int] = {}
     shape = (len(intents), settings.wordings)
@@ -78,13 +66,10 @@ def make(intents: tuple[Intent, ...], settings: Settings, rng: np.random.Generat
     return Queries(texts=tuple(ids), text_of=text_of, weight=weight, vague=vague)
 
 
-def _wording(intent: Intent, settings: Settings, rng: np.random.Generator) -> tuple[str, bool]:
-    def pick(options: tuple[str, ...]) -> str:
-        return options[int(rng.integers(len(options)))]
-
+def _wording(intent: Intent, settings: Settings, rng: Generator) -> tuple[str, bool]:
     names, shares = zip(*settings.forms, strict=True)
     form = names[int(rng.choice(len(names), p=shares))]
-    own, facet = pick(intent.subject_types), pick(intent.facet_types)
+    own, facet = pick(intent.subject_types, rng), pick(intent.facet_types, rng)
     text = {
         "own full": f"{own} {facet}" if rng.random() < 0.6 else f"{facet} {own}",
         "own subject": own,
@@ -92,11 +77,11 @@ def _wording(intent: Intent, settings: Settings, rng: np.random.Generator) -> tu
         "video words": f"{intent.subject} {intent.facet}"
         if rng.random() < 0.5
         else f"{intent.subject} {facet}",
-        "head facet": f"{pick(intent.head)} {facet}",
-        "head": pick(intent.head),
+        "head facet": f"{pick(intent.head, rng)} {facet}",
+        "head": pick(intent.head, rng),
     }[form]
     if rng.random() < settings.modifier_share and not form.startswith("head"):
-        modifier = MODIFIERS[int(rng.integers(len(MODIFIERS)))]
+        modifier = pick(MODIFIERS, rng)
         text = f"{modifier} {text}" if rng.random() < 0.5 else f"{text} {modifier}"
     if rng.random() < settings.slip_share:  # a slip: two neighbouring letters swapped
         at = int(rng.integers(max(1, len(text) - 1)))

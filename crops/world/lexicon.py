@@ -10,60 +10,21 @@ stand in several topics.
 import re
 from dataclasses import dataclass
 
-# kind -> facets: (what videos say, what searchers type). Kinds hold the facets that make sense for their
-# subjects.
-FACETS: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
-    "food": (
-        ("recipe", ("how to make", "cook", "homemade")),
-        ("taste test", ("which is best", "trying", "review")),
-        ("street stall", ("where to eat", "market", "vendor")),
-    ),
-    "sport": (
-        ("drills", ("training", "practice", "get better at")),
-        ("highlights", ("best moments", "top plays")),
-        ("rules explained", ("how does it work", "what counts")),
-    ),
-    "animal": (
-        ("care guide", ("how to look after", "keeping")),
-        ("funny compilation", ("cute", "being silly")),
-        ("in the wild", ("nature", "documentary")),
-    ),
-    "craft": (
-        ("tutorial", ("step by step", "how to", "diy")),
-        ("tools", ("what do i need", "kit")),
-        ("restoration", ("fix", "repair", "old to new")),
-    ),
-    "tech": (
-        ("unboxing", ("first look", "new")),
-        ("troubleshooting", ("not working", "fix", "broken")),
-        ("tips and tricks", ("hidden features", "how to use")),
-    ),
-    "music": (
-        ("lesson", ("learn", "beginner", "how to play")),
-        ("cover", ("my version", "played by")),
-        ("gear demo", ("sound", "which to buy")),
-    ),
-    "style": (
-        ("tutorial", ("how to do", "easy", "look")),
-        ("haul", ("what i bought", "cheap")),
-        ("transformation", ("before after", "glow up")),
-    ),
-    "place": (
-        ("travel vlog", ("visit", "trip", "what to see")),
-        ("on a budget", ("cheap", "low cost")),
-        ("drone footage", ("from above", "views")),
-    ),
-    "body": (
-        ("routine", ("daily", "at home", "ten minutes")),
-        ("mistakes", ("wrong", "avoid", "why does it hurt")),
-        ("progress diary", ("before after", "results", "30 days")),
-    ),
-    "mind": (
-        ("explained", ("what is", "simple words", "for beginners")),
-        ("experiment", ("try it", "test")),
-        ("history of", ("origin", "story behind")),
-    ),
-}
+from numpy.random import Generator
+
+# One line a kind of topics, in the same form: its facets, which make sense for its subjects.
+FACETS = """
+food: recipe = how to make, cook, homemade; taste test = which is best, trying, review; street stall = where to eat, market, vendor
+sport: drills = training, practice, get better at; highlights = best moments, top plays; rules explained = how does it work, what counts
+animal: care guide = how to look after, keeping; funny compilation = cute, being silly; in the wild = nature, documentary
+craft: tutorial = step by step, how to, diy; tools = what do i need, kit; restoration = fix, repair, old to new
+tech: unboxing = first look, new; troubleshooting = not working, fix, broken; tips and tricks = hidden features, how to use
+music: lesson = learn, beginner, how to play; cover = my version, played by; gear demo = sound, which to buy
+style: tutorial = how to do, easy, look; haul = what i bought, cheap; transformation = before after, glow up
+place: travel vlog = visit, trip, what to see; on a budget = cheap, low cost; drone footage = from above, views
+body: routine = daily, at home, ten minutes; mistakes = wrong, avoid, why does it hurt; progress diary = before after, results, 30 days
+mind: explained = what is, simple words, for beginners; experiment = try it, test; history of = origin, story behind
+"""
 
 TOPICS = """
 baking (food) bread, roll: sourdough = starter loaf, wild yeast bread; croissant = flaky pastry, butter roll; cheesecake = cream cake; brioche = sweet egg bread; cinnamon bun = swirl roll, sticky bun
@@ -154,14 +115,28 @@ class Lexicon:
     intents: tuple[Intent, ...]
 
 
-def _words(text: str, separator: str) -> tuple[str, ...]:
+def pick(options: tuple[str, ...], rng: Generator) -> str:
+    """One of them, each as likely."""
+    return options[int(rng.integers(len(options)))]
+
+
+def words(text: str, separator: str = ",") -> tuple[str, ...]:
+    """The parts of a text, without the space around them."""
     return tuple(word.strip() for word in text.split(separator) if word.strip())
 
 
+def _said_and_typed(text: str) -> list[tuple[str, tuple[str, ...]]]:
+    """(what videos say, what searchers type) of each `says = types, ...; ...`."""
+    pairs = (part.partition("=") for part in words(text, ";"))
+    return [(says.strip(), words(types)) for says, _, types in pairs]
+
+
 def load() -> Lexicon:
-    """Parses the table: at least 60 topics, and a subject with each facet of the topic's kind is an
+    """Parses the tables: at least 60 topics, and a subject with each facet of the topic's kind is an
     intent.
     """
+    lines = (line.partition(":") for line in FACETS.strip().splitlines())
+    facets = {kind: _said_and_typed(text) for kind, _, text in lines}
     topics, intents = [], []
     for number, line in enumerate(TOPICS.strip().splitlines()):
         match = re.fullmatch(r"(?P<name>[^(]+)\((?P<kind>\w+)\) (?P<heads>[^:]+): (?P<subjects>.+)", line)
@@ -170,12 +145,9 @@ def load() -> Lexicon:
                 f"lexicon line {number + 1} is not `name (kind) heads: subject = words; ...`: {line[:60]}"
             )
         topics.append(match["name"].strip())
-        for subject in _words(match["subjects"], ";"):
-            says, _, types = subject.partition("=")
-            intents += [
-                Intent(
-                    number, _words(match["heads"], ","), says.strip(), _words(types, ","), facet, facet_types
-                )
-                for facet, facet_types in FACETS[match["kind"]]
-            ]
+        intents += [
+            Intent(number, words(match["heads"]), *subject, *facet)
+            for subject in _said_and_typed(match["subjects"])
+            for facet in facets[match["kind"]]
+        ]
     return Lexicon(tuple(topics), tuple(intents))

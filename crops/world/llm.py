@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from fastapi import FastAPI, Request
+from numpy.random import Generator, default_rng
 
 from crops.text import normalise_query
 from crops.world import simulate
@@ -33,7 +34,7 @@ class Model:
         """`count` descriptions as the JSON text {"videos": [...]}."""
         query = normalise_query(prompt.rpartition("### Query")[2])
         digest = hashlib.sha256(f"{self.seed}\n{prompt}".encode()).digest()
-        rng = np.random.default_rng(list(digest[:16]))
+        rng = default_rng(list(digest[:16]))
         bad = rng.random() < self.bad_share
         if bad and rng.random() < 0.25:
             return '{"videos": [{"caption": "'
@@ -45,14 +46,14 @@ class Model:
         chosen = rng.choice(intents, count, p=weights / weights.sum())
         return json.dumps({"videos": [self._video(int(i), rng) for i in chosen]})
 
-    def _video(self, intent: int, rng: np.random.Generator) -> dict[str, Any]:
-        about = self.world.videos.intents[intent]
-        caption, keywords, cover, related = video_texts(about, self.world.settings, rng)
+    def _video(self, intent: int, rng: Generator) -> dict[str, Any]:
+        need = self.world.videos.intents[intent]
+        caption, keywords, cover, related = video_texts(need, self.world.settings, rng)
         return {
             "caption": caption,
-            "tags": [about.facet],
+            "tags": [need.facet],
             "cover": cover,
-            "keywords": keywords or [about.subject],
+            "keywords": keywords or [need.subject],
             "related_queries": related,
         }
 
@@ -84,8 +85,11 @@ def app(world_dir: Path, *, bad_share: float = BAD_SHARE, seed: int = 0) -> Fast
     async def complete(request: Request) -> dict[str, Any]:
         body = await request.json()
         prompt = str(body["messages"][-1]["content"])
-        schema = ((body.get("response_format") or {}).get("json_schema") or {}).get("schema") or {}
-        count = int(((schema.get("properties") or {}).get("videos") or {}).get("maxItems") or 3)
+        try:
+            schema = body["response_format"]["json_schema"]["schema"]
+            count = int(schema["properties"]["videos"]["maxItems"])
+        except (KeyError, TypeError):
+            count = 3
         text = model.answer(prompt, count)
         used = {"prompt_tokens": len(prompt.split()), "completion_tokens": len(text.split())}
         return {

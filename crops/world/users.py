@@ -7,6 +7,8 @@ so that the same people can be put in front of any engine, recorded or live.
 from dataclasses import dataclass
 
 import numpy as np
+from numpy import ndarray
+from numpy.random import Generator
 
 from crops.world.settings import Settings
 
@@ -15,16 +17,14 @@ from crops.world.settings import Settings
 class Reaction:
     """What N people did with lists of K results. Arrays are [N, K] but `satisfied`, which is [N]."""
 
-    looked: np.ndarray
-    clicked: np.ndarray
-    liked: np.ndarray
-    play_s: np.ndarray
-    satisfied: np.ndarray
+    looked: ndarray
+    clicked: ndarray
+    liked: ndarray
+    play_s: ndarray
+    satisfied: ndarray
 
 
-def react(
-    grades: np.ndarray, durations_s: np.ndarray, settings: Settings, rng: np.random.Generator
-) -> Reaction:
+def react(grades: ndarray, durations_s: ndarray, settings: Settings, rng: Generator) -> Reaction:
     """Reactions to lists shown in this order.
 
     grades       int [N, K]    relevance 0..3 of each result to the person's need
@@ -45,7 +45,7 @@ def react(
 LEAVE, REPHRASE, NEW_NEED = 0, 1, 2
 
 
-def decide(satisfied: np.ndarray, settings: Settings, rng: np.random.Generator) -> np.ndarray:
+def decide(satisfied: ndarray, settings: Settings, rng: Generator) -> ndarray:
     """The next step of each person [N]: LEAVE, REPHRASE (the need is open) or NEW_NEED (an unrelated
     search).
     """
@@ -58,6 +58,6 @@ def decide(satisfied: np.ndarray, settings: Settings, rng: np.random.Generator) 
     return np.where(satisfied, np.where(draw < settings.unrelated_next, NEW_NEED, LEAVE), unsatisfied)
 
 
-def gaps_s(count: int, settings: Settings, rng: np.random.Generator) -> np.ndarray:
+def gaps_s(count: int, settings: Settings, rng: Generator) -> ndarray:
     """Seconds until the next search [count]: lognormal, at least two."""
     return np.maximum(2.0, rng.lognormal(np.log(settings.gap_median_s), settings.gap_sigma, count))
