@@ -85,7 +85,7 @@ def serve(
         _wait_ready(gateway, address, state / "gateway.log")
         say(f"Triton: {triton.http}")
         say(f"ready in {time.monotonic() - started_s:.1f} s: {address}  (console), logs in {state}")
-        while not ended.asked and not stop():
+        while not ended.requested and not stop():
             if triton.process.poll() is not None:
                 restarts.count("Triton", triton.process.returncode, triton.log, say)
                 triton = start_triton()
@@ -138,11 +138,11 @@ class _Ended:
     """Turns the first SIGTERM or Ctrl-C into a flag: the children are ended in order, the gateway first."""
 
     def __init__(self, *, listen: bool) -> None:
-        self.asked = False
+        self.requested = False
         self._before = {s: signal.signal(s, self._ask) for s in (signal.SIGTERM, signal.SIGINT) if listen}
 
     def _ask(self, _signal: int, _frame: object) -> None:
-        self.asked = True
+        self.requested = True
 
     def restore(self) -> None:
         for number, handler in self._before.items():

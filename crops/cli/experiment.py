@@ -59,8 +59,8 @@ def experiment(
 
     started_s = time.monotonic()
     section = config.section("experiment")
-    said = {"primary": metric, "planned_lift": planned_lift}
-    changed = section.model_dump() | {key: value for key, value in said.items() if value is not None}
+    options = {"primary": metric, "planned_lift": planned_lift}
+    changed = section.model_dump() | {key: value for key, value in options.items() if value is not None}
     cfg = type(section).parse(changed, source="command line")
     if gateway is not None:
         stage.check_window(gateway, cfg)

@@ -54,12 +54,12 @@ class Exposures:
         """True once per user and experiment (as long as it is remembered)."""
         key = (experiment, user_id)
         with self._lock:
-            known = key in self._seen
+            remembered = key in self._seen
             self._seen[key] = None
             self._seen.move_to_end(key)
             if len(self._seen) > self._capacity:
                 self._seen.popitem(last=False)
-        return not known
+        return not remembered
 
 
 class Assigner:
@@ -91,15 +91,15 @@ class Assigner:
         if not self.experiments:
             return NOBODY
         sdk = GrowthBook(attributes={"id": user_id, "now_s": self._clock()}, features=self._features)
-        found = sdk.eval_feature(features.FEATURE).value
-        if found is None:
+        value = sdk.eval_feature(features.FEATURE).value
+        if value is None:
             return NOBODY
-        tester = bool(found.get("tester"))
-        first = not tester and self.exposures.first(found["experiment"], user_id)
+        tester = bool(value.get("tester"))
+        first = not tester and self.exposures.first(value["experiment"], user_id)
         return Assignment(
-            experiment=found["experiment"],
-            arm=found["arm"],
-            release=found["release"],
+            experiment=value["experiment"],
+            arm=value["arm"],
+            release=value["release"],
             tester=tester,
             first=first,
         )

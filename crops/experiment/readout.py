@@ -38,8 +38,8 @@ class Measured:
 def read(measured: Measured, reading: Reading) -> Json:
     """All numbers of the readout, its verdict (as in stats.Comparison) and the reasons in words."""
     metrics = {name: _metric(name, measured, reading) for name in METRICS}
-    known = {name: m["p_always"] for name, m in metrics.items() if m["p_always"] is not None}
-    stands = stats.discoveries(known, rate=reading.alpha)
+    p_values = {name: m["p_always"] for name, m in metrics.items() if m["p_always"] is not None}
+    stands = stats.discoveries(p_values, rate=reading.alpha)
     for name, metric in metrics.items():
         metric["stands"] = stands.get(name)
     arms = measured.whole[reading.primary]

@@ -97,9 +97,9 @@ def path_days(searches: ir.Table, results: ir.Table) -> ir.Table:
 
     What was exposed had been ranked. Items whose paths are unknown are left out of both counts.
     """
-    known = results.filter(results.paths.notnull() & results.stage.isin(perspectives.STAGES[:2]))
+    with_paths = results.filter(results.paths.notnull() & results.stage.isin(perspectives.STAGES[:2]))
     inside = searches.filter(searches.arm.notnull()).select("search_id", "date", "arm")
-    rows = inside.join(known.select("search_id", "stage", "paths"), "search_id").select(
+    rows = inside.join(with_paths.select("search_id", "stage", "paths"), "search_id").select(
         "date", "arm", "stage", "paths"
     )
     every = rows.select("date", "arm", "stage", path=ibis.null("string"))
@@ -116,8 +116,8 @@ def people(days: ir.Table) -> ir.Table:
     """
     inside = days.filter(days.arm.notnull())
     before = days.filter(days.arm.isnull()).select("user_id").distinct().mutate(before=ibis.literal(1))
-    found = inside.group_by("user_id").agg(arm=inside.arm.min(), arms=inside.arm.nunique())
-    rows = found.left_join(before, "user_id").select("user_id", "arm", "arms", "before")
+    arms = inside.group_by("user_id").agg(arm=inside.arm.min(), arms=inside.arm.nunique())
+    rows = arms.left_join(before, "user_id").select("user_id", "arm", "arms", "before")
     return rows.select("user_id", "arm", "arms", returning=rows.before.notnull())
 
 

@@ -77,8 +77,8 @@ def arms(per_user: pa.Table) -> Arms:
               of 0: in the linearised covariate that is the mean, so such a user is corrected by nothing.
     Users whose denominator is 0 took part and are users of the arm.
     """
-    seen = per_user.group_by("user_id").aggregate([("arm", "count_distinct")])
-    twice = seen.filter(pc.greater(seen["arm_count_distinct"], 1))["user_id"]
+    arms_of = per_user.group_by("user_id").aggregate([("arm", "count_distinct")])
+    twice = arms_of.filter(pc.greater(arms_of["arm_count_distinct"], 1))["user_id"]
     single = per_user.filter(pc.invert(pc.is_in(per_user["user_id"], value_set=twice.combine_chunks())))
     by_arm = {arm: _moments(single.filter(pc.equal(single["arm"], arm))) for arm in ARMS}
     return Arms(**by_arm, in_both=len(twice))

@@ -25,7 +25,7 @@ from serving.events.records import Interaction
 from serving.gateway import experiment as experiments
 from serving.gateway.errors import ApiError, Malformed, TooLarge, Unauthorised, Unavailable
 from serving.gateway.releases import Served
-from serving.gateway.search import Found
+from serving.gateway.search import Hits
 from serving.gateway.service import Service
 from serving.gateway.settings import Settings
 
@@ -144,8 +144,8 @@ def create(
 
 
 def _service(request: Request) -> Service:
-    found: Service = request.app.state.service
-    return found
+    service: Service = request.app.state.service
+    return service
 
 
 def _search(app: FastAPI, settings: Settings) -> None:
@@ -168,7 +168,7 @@ def _search(app: FastAPI, settings: Settings) -> None:
             "search_id": answer.search_id,
             "arm": answer.arm,
             "release": answer.served.release.uri,
-            "results": _results(answer.served, answer.found, body.k),
+            "results": _results(answer.served, answer.hits, body.k),
             "took_ms": _ms(answer.took_s),
         }
 
@@ -183,22 +183,22 @@ def _search(app: FastAPI, settings: Settings) -> None:
             "arms": {
                 arm: {
                     "release": served.release.uri,
-                    "encode_ms": _ms(found.encode_s),
-                    "retrieve_ms": _ms(found.retrieve_s),
+                    "encode_ms": _ms(hits.encode_s),
+                    "retrieve_ms": _ms(hits.retrieve_s),
                     "results": [
                         result | {"learnt": [asdict(p) for p in served.pairs.get(result["video_id"], ())[:3]]}
-                        for result in _results(served, found, k=body.k)
+                        for result in _results(served, hits, k=body.k)
                     ],
                 }
-                for arm, (served, found) in arms.items()
+                for arm, (served, hits) in arms.items()
             }
         }
 
 
-def _results(served: Served, found: Found, k: int) -> list[dict[str, Any]]:
+def _results(served: Served, hits: Hits, k: int) -> list[dict[str, Any]]:
     return [
         {"video_id": served.index.ids[row], "score": round(score, 6), "caption": served.captions[row]}
-        for row, score in list(zip(found.rows, found.scores, strict=True))[:k]
+        for row, score in list(zip(hits.rows, hits.scores, strict=True))[:k]
     ]
 
 

@@ -14,10 +14,10 @@ class EmbeddingCache:
 
     def get(self, query: str) -> np.ndarray | None:
         """The vector, or None where it was never here or has gone."""
-        found = self._held.get(query)
-        if found is not None:
+        vector = self._held.get(query)
+        if vector is not None:
             self._held.move_to_end(query)
-        return found
+        return vector
 
     def put(self, query: str, vector: np.ndarray) -> None:
         """Keeps `vector`; at capacity 0 nothing is kept."""

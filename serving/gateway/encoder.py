@@ -76,9 +76,9 @@ class TritonEncoder:
 
     async def _call(self, model: str, texts: Sequence[str], timeout_s: float) -> np.ndarray:
         rows = np.array([text.encode() for text in texts], dtype=np.object_).reshape(-1, 1)
-        given = triton.InferInput("text", [len(texts), 1], "BYTES")
-        given.set_data_from_numpy(rows)
-        answer = await self._client.infer(model, [given], client_timeout=timeout_s)
+        tensor = triton.InferInput("text", [len(texts), 1], "BYTES")
+        tensor.set_data_from_numpy(rows)
+        answer = await self._client.infer(model, [tensor], client_timeout=timeout_s)
         vectors = answer.as_numpy("vector")
         if vectors is None or vectors.shape[0] != len(texts) or not np.isfinite(vectors).all():
             raise OSError("Triton's answer is not one finite vector per text")
@@ -101,10 +101,10 @@ class TritonEncoder:
         """Returns once `model` was ready IN_A_ROW times: calls take turns among Tritons, so that each has
         been asked.
         """
-        until_s, seen = time.monotonic() + timeout_s, 0
-        while seen < IN_A_ROW:
-            seen = seen + 1 if await self.ready(model) else 0
-            if seen == 0:
+        until_s, answers = time.monotonic() + timeout_s, 0
+        while answers < IN_A_ROW:
+            answers = answers + 1 if await self.ready(model) else 0
+            if answers == 0:
                 if time.monotonic() > until_s:
                     raise Unavailable(
                         f"model {model} is not ready after {timeout_s:.0f} s", code="encoder_unavailable"

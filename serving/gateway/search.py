@@ -16,7 +16,7 @@ from serving.gateway.settings import Settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class Hits:
     """Rows and scores, best first, and what the phases took, seconds."""
 
     rows: tuple[int, ...]
@@ -39,7 +39,7 @@ class Searcher:
         self._pool = ThreadPoolExecutor(settings.search_threads, thread_name_prefix="index")
         self._batchers: dict[str, Batchers] = {}
 
-    async def search(self, served: Served, query: str, k: int) -> Found:
+    async def search(self, served: Served, query: str, k: int) -> Hits:
         """The k nearest documents (fewer where the catalogue is smaller)."""
         started_s = time.perf_counter()
         encode, retrieve = self._of(served)
@@ -52,7 +52,7 @@ class Searcher:
         encoded_s = time.perf_counter()
         scores, rows = await retrieve.submit((vector, k))
         real = rows >= 0
-        return Found(
+        return Hits(
             rows=tuple(rows[real].tolist()),
             scores=tuple(scores[real].tolist()),
             vector=vector,

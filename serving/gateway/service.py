@@ -31,7 +31,7 @@ from serving.gateway.encoder import TritonEncoder
 from serving.gateway.errors import ApiError, Overloaded, Unavailable, UnknownSearch
 from serving.gateway.metrics import PHASES, Metrics
 from serving.gateway.releases import Holder, Served
-from serving.gateway.search import Found, Searcher
+from serving.gateway.search import Hits, Searcher
 from serving.gateway.settings import Settings
 
 LOG = logging.getLogger("crops.gateway")
@@ -46,7 +46,7 @@ class Answer:
     search_id: str
     arm: str | None
     served: Served
-    found: Found
+    hits: Hits
     k: int
     took_s: float
 
@@ -84,10 +84,10 @@ class Service:
                 arm, served = self._served(user_id)
                 label = arm or NONE
                 async with asyncio.timeout(self.settings.deadline_s):
-                    arm, served, found = await self._found(arm, served, query, k)
+                    arm, served, hits = await self._hits(arm, served, query, k)
                     label = arm or NONE
                     # What is on its way to the log arrives there, whether or not it is waited for.
-                    record = self._record(query, user_id, k, arm, served, found)
+                    record = self._record(query, user_id, k, arm, served, hits)
                     if self._log is not None:
                         await asyncio.shield(self._append([record]))
         except TimeoutError as error:
@@ -101,7 +101,7 @@ class Service:
             search_id=record.search_id,
             arm=arm,
             served=served,
-            found=found,
+            hits=hits,
             k=k,
             took_s=time.perf_counter() - started_s,
         )
@@ -122,9 +122,9 @@ class Service:
             self._in_flight -= 1
             self.metrics.in_flight.dec()
 
-    async def _found(
+    async def _hits(
         self, arm: str | None, served: Served, query: str, k: int
-    ) -> tuple[str | None, Served, Found]:
+    ) -> tuple[str | None, Served, Hits]:
         """What the arm finds. If its encoder does not answer, what the champion finds: the failure is the
         arm's, the search belongs to no experiment.
         """
@@ -137,7 +137,7 @@ class Service:
             self.metrics.requests.labels(arm or NONE, error.code).inc()
         return None, champion, await self.searcher.search(champion, query, depth)
 
-    async def compare(self, query: str, k: int) -> dict[str, tuple[Served, Found]]:
+    async def compare(self, query: str, k: int) -> dict[str, tuple[Served, Hits]]:
         """The same query in every arm, for the console: nothing is logged or counted."""
         arms = self.holder.arms
         if not arms:
@@ -240,7 +240,7 @@ class Service:
         return assigned.counted_arm, served
 
     def _record(
-        self, query: str, user_id: str, k: int, arm: str | None, served: Served, found: Found
+        self, query: str, user_id: str, k: int, arm: str | None, served: Served, hits: Hits
     ) -> Logged:
         ts_us = int(self.clock() * 1e6)
         results = tuple(
@@ -250,7 +250,7 @@ class Service:
                 score=round(score, 6),
                 paths=(PATH,),
             )
-            for n, (row, score) in enumerate(zip(found.rows, found.scores, strict=True))
+            for n, (row, score) in enumerate(zip(hits.rows, hits.scores, strict=True))
         )
         return Logged(
             search_id=ids.make(self._secret, ts_us, arm),
@@ -271,20 +271,20 @@ class Service:
             raise Unavailable(f"the event log does not take it: {error}", code="event_log") from error
 
     def _count(self, label: str, query: str, answer: Answer) -> None:
-        metrics, found = self.metrics, answer.found
-        shown = min(answer.k, len(found.rows))
+        metrics, hits = self.metrics, answer.hits
+        shown = min(answer.k, len(hits.rows))
         metrics.requests.labels(label, "ok" if shown else "empty").inc()
         metrics.searches.labels(label).inc()
         metrics.impressions.labels(label).inc(shown)
         metrics.query_chars.labels(label).observe(len(query))
-        if found.cached:
+        if hits.cached:
             metrics.cache_hits.labels(label).inc()
         if shown:
-            metrics.top_score.labels(label).observe(found.scores[0])
+            metrics.top_score.labels(label).observe(hits.scores[0])
         else:
             metrics.empty.labels(label).inc()
-        answer.served.drift.query(metrics, label, normalise_query(query), found.vector)
-        for phase, seconds in zip(PHASES, (found.encode_s, found.retrieve_s, answer.took_s), strict=True):
+        answer.served.drift.query(metrics, label, normalise_query(query), hits.vector)
+        for phase, seconds in zip(PHASES, (hits.encode_s, hits.retrieve_s, answer.took_s), strict=True):
             metrics.seconds.labels(label, phase).observe(seconds)
 
     def _aside(self, counting: Coroutine[Any, Any, None]) -> None:

@@ -182,16 +182,16 @@ def load(place: Place, *, repair: bool = False) -> State:
 
 def reconcile(place: Place, plan: RolloutConfig, state: State) -> None:
     """Manifest, features file and aliases as `state` wants them. Again and again it changes nothing more."""
-    kept = artifacts.read_json(place.folder / "experiment.json")
+    facts = artifacts.read_json(place.folder / "experiment.json")
     if state.phase in rollout.RUNNING:
         # The release first: the features file must name only what can be served.
         if _held(place, TREATMENT) != state.treatment:
-            _release(place, kept["treatment_version"], TREATMENT)
-        _write_features(place, [_experiment(plan, state, kept)])
+            _release(place, facts["treatment_version"], TREATMENT)
+        _write_features(place, [_experiment(plan, state, facts)])
         return
     _write_features(place, [])
     if state.phase == "promoted":
-        _promote(place, state, kept)
+        _promote(place, state, facts)
     if _held(place, TREATMENT) is not None:
         deploy.withdraw(TREATMENT, place.deploy)
 
@@ -245,11 +245,11 @@ def _readout(path: Path | None) -> tuple[int | None, Readout | None]:
     )
 
 
-def _experiment(plan: RolloutConfig, state: State, kept: dict[str, Any]) -> features.Experiment:
+def _experiment(plan: RolloutConfig, state: State, facts: dict[str, Any]) -> features.Experiment:
     return features.Experiment.parse(
         {
             "name": state.experiment,
-            "salt": kept["salt"],
+            "salt": facts["salt"],
             "coverage": rollout.coverage(plan, state),
             CONTROL: state.control,
             TREATMENT: state.treatment,
@@ -268,9 +268,9 @@ def _write_features(place: Place, experiments: list[features.Experiment]) -> Non
         _write(place.features, text)
 
 
-def _promote(place: Place, state: State, kept: dict[str, Any]) -> None:
+def _promote(place: Place, state: State, facts: dict[str, Any]) -> None:
     """The alias first, then what is served: one alias has one holder, and the manifest follows it."""
-    version, before = kept["treatment_version"], kept["control_version"]
+    version, before = facts["treatment_version"], facts["control_version"]
     # The alias may be taken from the champion of the start only; it may be the challenger's already.
     expected = version if place.registry.holder(CHAMPION) == version else before
     place.registry.move(CHAMPION, version, expected=expected, reason=f"rollout {state.experiment}")
