@@ -1,5 +1,5 @@
-"""Numbers to a verdict: does the challenger go on trial? A decision with reasons; acting on it is somebody
-else's.
+"""Numbers to a verdict: does the challenger go on trial? A decision with reasons; another module acts on
+it.
 """
 
 from dataclasses import dataclass
@@ -41,8 +41,7 @@ def gain(gap: Difference | None, name: str, *, min_queries: int, of: str = "reca
     unanswered.
     """
     if gap is None or gap.queries < min_queries:
-        count = 0 if gap is None else gap.queries
-        return Check(f"better on {name}", None, f"{name}: {count} queries, {min_queries} are needed to tell")
+        return _unanswered(f"better on {name}", gap, name, min_queries)
     interval = f"{gap.difference:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}] on {gap.queries} queries"
     return Check(f"better on {name}", gap.low > 0, f"{of} on {name}: {interval}")
 
@@ -50,10 +49,14 @@ def gain(gap: Difference | None, name: str, *, min_queries: int, of: str = "reca
 def no_loss(gap: Difference | None, name: str, *, max_loss: float, min_queries: int) -> Check:
     """A guardrail: not worse than by `max_loss` beyond the interval."""
     if gap is None or gap.queries < min_queries:
-        count = 0 if gap is None else gap.queries
-        return Check(f"no loss on {name}", None, f"{name}: {count} queries, {min_queries} are needed to tell")
+        return _unanswered(f"no loss on {name}", gap, name, min_queries)
     interval = f"{gap.difference:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}], allowed {-max_loss:+.4f}"
     return Check(f"no loss on {name}", gap.high >= -max_loss, f"recall@100 on {name}: {interval}")
+
+
+def _unanswered(check: str, gap: Difference | None, name: str, min_queries: int) -> Check:
+    count = 0 if gap is None else gap.queries
+    return Check(check, None, f"{name}: {count} queries, {min_queries} are needed to tell")
 
 
 def bound(name: str, value: float | None, *, least: float | None = None, most: float | None = None) -> Check:
@@ -69,7 +72,7 @@ def decide(required: list[Check], guards: list[Check]) -> Verdict:
     """All required and no guard broken: promote. Anything that failed: reject. Else what is unanswered:
     unknown.
 
-    A guard that could not be answered does not stop a promotion, but it is said.
+    A guard that could not be answered does not stop a promotion, but it is among the reasons.
     """
     failed = [c for c in [*required, *guards] if c.passed is False]
     open_ = [c for c in required if c.passed is None]

@@ -1,4 +1,4 @@
-"""Human judgement: a blinded sample per perspective, what several raters said of it, and how far they
+"""Human judgement: a blinded sample per perspective, the grades of several raters, and how far they
 agree.
 """
 
@@ -42,8 +42,8 @@ class Agreement:
 
 
 def agreement(sheets: Sequence[Mapping[str, int]]) -> Agreement:
-    """`sheets`: per rater pair_id -> grade. 1: the same everywhere, 0: as good as chance; unknown where
-    nobody varies.
+    """`sheets`: per rater pair_id -> grade. 1: always the same, 0: no better than chance; unknown if
+    no grade varies.
     """
     kappas, shared = [], 0
     for n, one in enumerate(sheets):
@@ -59,7 +59,7 @@ def agreement(sheets: Sequence[Mapping[str, int]]) -> Agreement:
 
 
 def _kappa(a: np.ndarray, b: np.ndarray) -> float | None:
-    """1 - observed / expected squared distance; None where the marginals leave nothing to expect."""
+    """1 - observed / expected squared distance; None if the marginals leave nothing to expect."""
     observed = float(((a - b) ** 2).mean())
     expected = float(((a[:, None] - b[None, :]) ** 2).mean())
     return None if expected == 0 else 1 - observed / expected

@@ -78,7 +78,7 @@ def fit(features: np.ndarray, relevant: np.ndarray) -> Calibration:
 def shift_of(theta: np.ndarray, relevant: np.ndarray) -> float:
     """The shift of the log-odds under which θ [N] explains `relevant` [N] best; 0 for no pairs.
 
-    Penalised by a standard normal prior: ten pairs move it a little, hundreds where they will.
+    Penalised by a standard normal prior: ten pairs move it a little, hundreds move it freely.
     """
     if len(theta) == 0:
         return 0.0
@@ -94,7 +94,7 @@ def prevalence(theta: np.ndarray, prior: float, *, steps: int = 200) -> float:
     """Share of relevant pairs among pairs [N] whose mix is another than the one θ was calibrated on.
 
     Expectation-maximisation for a shift of the prior (Saerens, Latinne and Decaestecker 2002, eq. 2.10):
-    right where the two kinds look as they did in the calibration mix and only their shares differ.
+    right if the two kinds look as they did in the calibration mix and only their shares differ.
     """
     if len(theta) == 0:
         raise ValueError("prevalence of no pairs")
@@ -121,7 +121,7 @@ def to_own_mix(theta: np.ndarray, prior: float) -> np.ndarray:
 def reliability(
     theta: np.ndarray, relevant: np.ndarray, *, bins: int = 10
 ) -> list[dict[str, float | int | None]]:
-    """Per bin of θ: mean prediction, observed share and count; null where no pair fell into the bin."""
+    """Per bin of θ: mean prediction, observed share and count; null for an empty bin."""
     which = np.minimum((theta * bins).astype(int), bins - 1)
     rows: list[dict[str, float | int | None]] = []
     for b in range(bins):

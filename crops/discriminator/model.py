@@ -85,7 +85,7 @@ class CrossEncoder:
 
 
 def load(folder: Path) -> CrossEncoder:
-    """What `save` wrote; an InputError where it is something else."""
+    """What `save` wrote; an InputError for anything else."""
     if not (folder / "cross_encoder.json").is_file():
         raise InputError(folder, "no cross_encoder.json here; expected a trained discriminator")
     facts = json.loads((folder / "cross_encoder.json").read_text(encoding="utf-8"))

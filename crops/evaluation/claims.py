@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 FULL, CHOSEN = "all perspectives", "chosen by the log"
-FIXED = ("anchors >= 1", "anchors >= 3", "anchors >= 4", "binary labels")  # hierarchies that nobody chose
+FIXED = ("anchors >= 1", "anchors >= 3", "anchors >= 4", "binary labels")  # what the choice is compared with
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """`row` minus `against`, as the paper has it in points of recall@100 (CT, QR); None where the paper is
+    """`row` minus `against`, as the paper has it in points of recall@100 (CT, QR); None if the paper is
     silent.
     """
 
@@ -24,7 +24,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """Rows in the order to read them, the paper's recall@100 (CT, QR) in % where it has the row, and what
+    """Rows in the order to read them, the paper's recall@100 (CT, QR) in % for the rows that it has, and what
     they are to show.
     """
 

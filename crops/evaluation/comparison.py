@@ -41,7 +41,7 @@ def compared(seeds: Sequence[pd.DataFrame], tables: Sequence[str]) -> dict[str, 
 def difference(
     per: pd.DataFrame, row: str, against: str, metric: str = "recall_at_100"
 ) -> dict[str, float] | None:
-    """Paired mean of row - against with a 95 % interval; None where one of them has no query.
+    """Paired mean of row - against with a 95 % interval; None if one of them has no query.
 
     The variance is that over queries of the mean over seeds, plus that over seeds of the mean over queries /
     seeds: a difference that another seed would turn round is not called one.

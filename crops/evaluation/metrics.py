@@ -26,7 +26,7 @@ def recall_per_query(ranked: np.ndarray, relevant: Sequence[set[int]], k: int) -
 
 
 def recall_at_k(ranked: np.ndarray, relevant: Sequence[set[int]], k: int) -> float:
-    """Mean of `recall_per_query` over the queries (trec_eval's recall); a ValueError where there is no query.
+    """Mean of `recall_per_query` over the queries (trec_eval's recall); a ValueError without a query.
 
     >>> recall_at_k(np.array([[3, 1, 2]]), [{1, 9}], 2)
     0.5
@@ -58,7 +58,7 @@ def ndcg_per_query(ranked: np.ndarray, grades: Sequence[dict[int, int]], k: int)
 
 
 def ndcg_at_k(ranked: np.ndarray, grades: Sequence[dict[int, int]], k: int) -> float:
-    """Mean of `ndcg_per_query` over the queries; a ValueError where there is no query."""
+    """Mean of `ndcg_per_query` over the queries; a ValueError without a query."""
     if len(grades) == 0:
         raise ValueError(f"ndcg@{k}: no query")
     return float(ndcg_per_query(np.asarray(ranked), grades, k).mean())

@@ -30,7 +30,7 @@ class Scores:
 class Trial:
     """What all systems are measured by; documents are rows of the catalogue.
 
-    grades    None if nobody knows them; `complete`: what is not graded is irrelevant, else unknown
+    grades    None if there are none; `complete`: what is not graded is irrelevant, otherwise unknown
     exposed   what the training days showed for a query
     bags      float [D, 128], see `rank.bags`
     """

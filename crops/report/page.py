@@ -115,7 +115,7 @@ def _interval(report: Json, name: str, system: str) -> tuple[float, float] | Non
 
 
 def _ladder(label: Json) -> str:
-    """Share of relevant pairs per label: as θ estimates it, and by truth where the log has it."""
+    """Share of relevant pairs per label: as θ estimates it, and by truth if the log has it."""
     rungs = label.get("rungs") or {}
     named = {"by θ (estimate)": rungs.get("theta"), "by truth": rungs.get("truth")}
     shown = {

@@ -1,4 +1,6 @@
-"""What a killed training run goes on from: weights, optimizer moments and numbers, whole or not there."""
+"""The checkpoint that a killed training run resumes from: weights, optimizer moments and numbers, complete or
+absent.
+"""
 
 import json
 import shutil
@@ -42,8 +44,8 @@ def save(
 
 
 def resume(encoder: Encoder, optimizer: torch.optim.Optimizer, checkpoints: Path) -> dict[str, Any] | None:
-    """Loads what `save` wrote last and returns its state; None where there is nothing. InputError for another
-    architecture.
+    """Loads what `save` wrote last and returns its state, or None if nothing was saved. An InputError for
+    another architecture.
     """
     if not (checkpoints / "latest").is_file():
         return None

@@ -27,8 +27,8 @@ MAX_TOKENS = 128  # [paper]
 
 
 class Encoder(nn.Module):
-    """Tower(s), tokenizer, pooling and the learnt temperature. `document` is None where the tower is
-    shared.
+    """Tower(s), tokenizer, pooling and the learnt temperature. `document` is None if both sides share
+    one tower.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Encoder(nn.Module):
             ) from error
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids per text, normalised, at most max_tokens; closed by the end token where last-token
+        """Token ids per text, normalised, at most max_tokens; closed by the end token if last-token
         pooling reads it.
         """
         ids = self.tokenizer(
@@ -174,8 +174,8 @@ class Encoder(nn.Module):
 
 
 def load(folder: Path) -> Encoder:
-    """The encoder that training saved: `folder` is train's out or its encoder/. An InputError where it is
-    none.
+    """The encoder that training saved: `folder` is what train wrote, or encoder/ in it. An InputError for
+    anything else.
     """
     root = Path(folder)
     root = root / "encoder" if (root / "encoder" / layout.ENCODER).is_file() else root

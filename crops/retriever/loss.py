@@ -285,7 +285,7 @@ def _fold(buffer: Tensor, entries: Listed, rivals: Tensor, anchor_min: int) -> t
 
 
 def _lse_by(values: Tensor, cell: Tensor, q: int) -> Tensor:
-    """Log-sum-exp of `values` per cell; -inf where a cell is empty. Float [Q, 6]."""
+    """Log-sum-exp of `values` per cell; -inf for an empty cell. Float [Q, 6]."""
     top = values.new_full((q * LABELS,), -INF).scatter_reduce(0, cell, values, "amax")
     shift = top.masked_fill(top == -INF, 0.0)
     total = torch.zeros_like(top).index_add_(0, cell, (values - shift[cell]).exp())

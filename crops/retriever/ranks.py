@@ -29,7 +29,7 @@ PATIENCE = timedelta(hours=2)  # rank 0 validates on the whole catalogue while t
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """This process's number and how many there are; one process alone talks to nobody."""
+    """This process's number and how many there are; a single process has nothing to exchange."""
 
     rank: int = 0
     count: int = 1

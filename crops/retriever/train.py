@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from crops.retriever import checkpoint, step
@@ -68,8 +67,8 @@ def best(
     log: Log | None = None,
     ranks: Ranks = ALONE,
 ) -> tuple[Encoder, dict[str, Any], Plan]:
-    """Trains by the plan that is best on `valid`: each is probed for `probe_steps`, and the best goes on from
-    there.
+    """Trains by the plan that is best on `valid`: each plan is probed for `probe_steps`, and training goes on
+    with the best.
 
     Plans that tie, as all do without validation queries, are taken in the order given. Returns encoder,
     history, plan.
@@ -129,8 +128,8 @@ def fit(
     log: Log | None = None,
     ranks: Ranks = ALONE,
 ) -> dict[str, Any]:
-    """Trains `encoder` in place and leaves it at its best check; resumes from `checkpoints` where a killed
-    run left it.
+    """Trains `encoder` in place and leaves it at its best check; resumes where a killed run left
+    `checkpoints`.
 
     Returns {"checks": [{step, loss, tau, lr, valid_recall_at_100}], "best_step", "best_recall", "encodes"}.
     loss: mean since the last check, null before the first step: the untrained encoder is a candidate as well.
@@ -139,7 +138,7 @@ def fit(
     checkpoint.
     """
     optimizer = step.optimizer_of(encoder, plan)
-    state = checkpoint.resume(encoder, optimizer, checkpoints)
+    resumed = checkpoint.resume(encoder, optimizer, checkpoints)
     samples = batches.samples
     ranks.check_same(
         {
@@ -152,61 +151,51 @@ def fit(
                 len(samples.texts),
                 int(samples.label.sum()),
             ),
-            "checkpoint at step": state and state["step"],
+            "checkpoint at step": resumed and resumed["step"],
         }
     )
     ranks.copy_weights(encoder)
-    if state is None:
-        state = {"step": 0, "checks": [], "best_step": 0, "best_recall": None, "losses": [], "encodes": 0}
-        _check(encoder, optimizer, valid, state, plan, checkpoints, ranks)
+    fresh = {"step": 0, "checks": [], "best_step": 0, "best_recall": None, "losses": [], "encodes": 0}
+    state: dict[str, Any] = resumed or fresh
+
+    def check() -> dict[str, Any]:
+        """Adds a check to `state`, the same on every rank, and has it saved by the first."""
+        recall = ranks.from_first(lambda: valid.recall(encoder))
+        entry = {
+            "step": state["step"],
+            "loss": float(np.mean(state["losses"])) if state["losses"] else None,
+            "tau": float(encoder.log_tau.detach().exp()),
+            "lr": plan.learning_rate * step.rate(max(0, state["step"] - 1), plan),
+            "valid_recall_at_100": recall,
+        }
+        state["checks"].append(entry)
+        state["losses"] = []
+        if recall is None or state["best_recall"] is None or recall > state["best_recall"]:
+            state["best_recall"], state["best_step"] = recall, state["step"]
+        ranks.from_first(lambda: checkpoint.save(encoder, optimizer, checkpoints, state))
+        return entry
+
+    if resumed is None:
+        check()
     query_ids, text_ids = encoder.tokenize(samples.queries), encoder.tokenize(samples.texts)
     with tqdm(
         total=plan.steps, initial=state["step"], desc="train", unit="step", disable=ranks.rank > 0 or None
     ) as bar:
-        while state["step"] < plan.steps and not _stale(state, plan):
-            batch = batches.at(state["step"])
+        while (number := state["step"]) < plan.steps and number - state[
+            "best_step"
+        ] < plan.patience * plan.check_every:
+            batch = batches.at(number)
             ids = [query_ids[i] for i in batch.queries], [text_ids[i] for i in batch.texts]
-            state["losses"].append(
-                step.take(encoder, optimizer, ids, batch.labels, plan, step=state["step"], ranks=ranks)
-            )
+            loss = step.take(encoder, optimizer, ids, batch.labels, plan, step=number, ranks=ranks)
+            state["losses"].append(loss)
             state["step"] += 1
             state["encodes"] += len(batch.queries) + len(batch.texts)
             bar.update()
             if state["step"] % plan.check_every == 0 or state["step"] == plan.steps:
-                check = _check(encoder, optimizer, valid, state, plan, checkpoints, ranks)
-                bar.set_postfix(loss=check["loss"], valid=check["valid_recall_at_100"])
+                entry = check()
+                bar.set_postfix(loss=entry["loss"], valid=entry["valid_recall_at_100"])
                 if log and ranks.rank == 0:
-                    log(state["step"], {k: v for k, v in check.items() if k != "step" and v is not None})
+                    log(state["step"], {k: v for k, v in entry.items() if k != "step" and v is not None})
     checkpoint.load_best(encoder, checkpoints)
     ranks.from_first(lambda: None)  # all have read before the first may remove the folder
     return {k: state[k] for k in ("checks", "best_step", "best_recall", "encodes")}
-
-
-def _check(
-    encoder: Encoder,
-    optimizer: torch.optim.Optimizer,
-    valid: Validation,
-    state: dict[str, Any],
-    plan: Plan,
-    checkpoints: Path,
-    ranks: Ranks,
-) -> dict[str, Any]:
-    """Adds a check to `state`, the same on every rank, and has it saved by the first."""
-    recall = ranks.from_first(lambda: valid.recall(encoder))
-    check = {
-        "step": state["step"],
-        "loss": float(np.mean(state["losses"])) if state["losses"] else None,
-        "tau": float(encoder.log_tau.detach().exp()),
-        "lr": plan.learning_rate * step.rate(max(0, state["step"] - 1), plan),
-        "valid_recall_at_100": recall,
-    }
-    state["checks"].append(check)
-    state["losses"] = []
-    if recall is None or state["best_recall"] is None or recall > state["best_recall"]:
-        state["best_recall"], state["best_step"] = recall, state["step"]
-    ranks.from_first(lambda: checkpoint.save(encoder, optimizer, checkpoints, state))
-    return check
-
-
-def _stale(state: dict[str, Any], plan: Plan) -> bool:
-    return bool(state["step"] - state["best_step"] >= plan.patience * plan.check_every)

@@ -1,8 +1,8 @@
 """The paper's tables and its open questions on one log: every row trained over several seeds, compared with
 intervals.
 
-What rows share is made once and kept under out/.cache by what it depends on: a run that was killed, or that
-is asked for more tables, trains only what is missing.
+What several rows share is made once and is kept under out/.cache, named by what it depends on: a run that was
+killed, or that shall fill more tables, trains only what is missing.
 """
 
 import hashlib
@@ -48,8 +48,8 @@ class Workshop:
         settings: StageConfig | str,
         make: Callable[[Path], StageReport],
     ) -> Path:
-        """The folder of stage `name` with `settings` after the folders `after`; made now where it is not
-        there yet.
+        """The folder of stage `name` with `settings` after the folders `after`; it is made now if it is
+        not there yet.
         """
         text = settings if isinstance(settings, str) else settings.model_dump_json()
         parts = (self.source, name, text, *(folder.name for folder in after))

@@ -151,7 +151,7 @@ def _scores(folders: Sequence[Path]) -> dict[tuple[str, str], float]:
 def _similarity(
     rows: pd.DataFrame, champion: Path | None, cfg: DiscriminateConfig
 ) -> tuple[np.ndarray | None, str]:
-    """Cosine of first and later query per row (NaN where there is no later query), or None with neither
+    """Cosine of the first and the later query of each row (NaN without a later query), or None if there is no
     encoder.
     """
     embed, note = _embedder(champion, cfg)

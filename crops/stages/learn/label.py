@@ -93,8 +93,8 @@ def _shares(rungs: dict[str, labels.Rung]) -> dict[str, dict[str, float]]:
 
 
 def _as_trained(rows: pd.DataFrame, samples: pd.DataFrame) -> pd.DataFrame:
-    """One row per pair under the label it is trained with: a pair both clicked and skipped says nothing of
-    label 3.
+    """One row per pair, under the label that it is trained with: a pair both clicked and skipped says nothing
+    about label 3.
     """
     final = rows.merge(samples[["query", "doc_id", "label"]], on=["query", "doc_id", "label"])
     return final.drop_duplicates(["query", "doc_id"])
@@ -119,7 +119,7 @@ def _in_own_mix(estimated: pd.DataFrame, scored: Path) -> pd.DataFrame:
 def _by_grades(
     decided: pd.DataFrame, samples: pd.DataFrame, graded: grades.Grades | None
 ) -> dict[str, dict[str, labels.Rung]]:
-    """The ladder by grades, per label as trained and per perspective; empty where nobody knows."""
+    """The ladder by grades, per label as trained and per perspective; empty without grades."""
     if graded is None:
         return {"label": {}, "perspective": {}}
     # The world's truth knows the catalogue only; people may have judged what an LLM wrote as well.

@@ -162,7 +162,7 @@ def _cross(
 def _dual(
     mined: pd.DataFrame, texts: dict[str, str], cfg: DiscriminateConfig
 ) -> tuple[encoders.Encoder, list[str]]:
-    """Trained on clicks for dual_steps; the base as it is where there are too few clicks to fill a batch."""
+    """The dual encoder after dual_steps on clicks; the untrained base if the clicks do not fill a batch."""
     rate, steps = cfg.dual_learning_rate, max(1, cfg.dual_steps)
     settings = TrainConfig.model_validate(
         {"base": cfg.base, "steps": steps, "check_every": steps, "seed": cfg.seed, "learning_rate": rate}

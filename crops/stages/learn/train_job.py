@@ -42,22 +42,10 @@ def run(
     shared.joinpath("train.yaml").write_text(
         yaml.safe_dump({"train": cfg.model_dump(mode="json")}), encoding="utf-8"
     )
-    command = [
-        "train",
-        "--samples",
-        str(shared / "samples"),
-        "--documents",
-        str(shared / "documents"),
-        "--out",
-        str(shared / "encoder"),
-        "--system",
-        system,
-        "--checkpoints",
-        str(shared / "checkpoints"),
-        "--config",
-        str(shared / "train.yaml"),
-        *(["--tracking", tracking] if tracking else []),
-    ]
+    folders = {name: str(shared / name) for name in ("samples", "documents", "checkpoints")}
+    options = {**folders, "out": str(shared / "encoder"), "config": str(shared / "train.yaml")}
+    options |= {"system": system} | ({"tracking": tracking} if tracking else {})
+    command = ["train", *(word for name, value in options.items() for word in (f"--{name}", value))]
     manifest = trainjob.manifest(name, image, command, job, user=user)
     trainjob.run(manifest, job, api=api)
     trained = artifacts.read_json(shared / "encoder/train.json")
