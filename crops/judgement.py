@@ -2,6 +2,8 @@
 agree.
 """
 
+import itertools
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -46,16 +48,13 @@ def agreement(sheets: Sequence[Mapping[str, int]]) -> Agreement:
     no grade varies.
     """
     kappas, shared = [], 0
-    for n, one in enumerate(sheets):
-        for other in sheets[n + 1 :]:
-            both = sorted(one.keys() & other.keys())
-            shared += len(both)
-            kappa = (
-                _kappa(np.array([one[p] for p in both]), np.array([other[p] for p in both])) if both else None
-            )
-            if kappa is not None:
-                kappas.append(kappa)
-    return Agreement(round(float(np.mean(kappas)), 4) if kappas else None, shared)
+    for one, other in itertools.combinations(sheets, 2):
+        both = sorted(one.keys() & other.keys())
+        shared += len(both)
+        if both:
+            kappas.append(_kappa(*(np.array([sheet[p] for p in both]) for sheet in (one, other))))
+    certain = [kappa for kappa in kappas if kappa is not None]
+    return Agreement(round(float(np.mean(certain)), 4) if certain else None, shared)
 
 
 def _kappa(a: np.ndarray, b: np.ndarray) -> float | None:
@@ -66,13 +65,8 @@ def _kappa(a: np.ndarray, b: np.ndarray) -> float | None:
 
 
 def settle(sheets: Sequence[Mapping[str, int]]) -> dict[str, int]:
-    """pair_id -> the median grade of those who judged it; of an even number the lower of the two in the
-    middle.
+    """pair_id -> the median grade of those who judged it; the lower of the two middle grades of an even
+    number.
     """
     ids = sorted({p for sheet in sheets for p in sheet})
-    return {
-        p: sorted(g for sheet in sheets if (g := sheet.get(p)) is not None)[
-            (sum(p in s for s in sheets) - 1) // 2
-        ]
-        for p in ids
-    }
+    return {p: statistics.median_low([sheet[p] for sheet in sheets if p in sheet]) for p in ids}

@@ -230,10 +230,8 @@ def from_base(
         document = None if shared else base_model.load(AutoModel, source)
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
-    decoder = "CausalLM" in " ".join(
-        getattr(query.config, "architectures", None) or ["CausalLM" if base == bases.SMALL else ""]
-    )
-    chosen = pooling or ("mean" if base == bases.SMALL or not decoder else "last")
+    decoder = any("CausalLM" in name for name in query.config.architectures or ())
+    chosen = pooling or ("last" if decoder else "mean")
     encoder = Encoder(
         query, tokenizer, pooling=chosen, max_tokens=max_tokens, document=document, temperature=temperature
     )
