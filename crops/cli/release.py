@@ -247,10 +247,12 @@ def submit(
 ) -> None:
     """A pipeline on Kubeflow: compile, upload as a version of this commit, run, wait.
 
-    \b crops submit --host https://kfp.example/pipeline --logs s3://logs/search --registry http://mlflow:5000
-    --config cluster.yaml crops submit --pipeline refresh_index --host ... --logs s3://catalogue --registry
-    ... --every "0 * * * *" crops submit --pipeline rollout --host ... --name autumn --state /shared/rollout
-    --prometheus http://... --registry ...
+    \b
+    crops submit --host https://kfp.example/pipeline --logs s3://logs/search \\
+        --registry http://mlflow:5000 --config cluster.yaml
+    crops submit --pipeline refresh_index --host ... --logs s3://catalogue --registry ... --every "0 * * * *"
+    crops submit --pipeline rollout --host ... --name autumn --state /shared/rollout \\
+        --prometheus http://... --registry ...
 
     Resources, nodes, secrets, volumes and images are in the config's section `kubeflow`. Exit code 0 promote,
     3 reject, 4 unknown, 2 where the run fails; a rollout's run fails where the challenger is not promoted.

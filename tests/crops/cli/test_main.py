@@ -5,9 +5,10 @@ import json
 import subprocess
 import sys
 
+import click
 import pytest
 
-from crops.cli.main import VERBS
+from crops.cli.main import VERBS, main
 from crops.cli.support import show
 from crops.stages.base import StageReport
 
@@ -50,6 +51,27 @@ def test_every_verb_has_a_help_that_says_what_it_does(verb):
     returncode, stdout = helps(VERBS[verb][0])[verb]
     assert returncode == 0, stdout
     assert len(stdout.splitlines()) >= 6
+
+
+def commands(command, *names):
+    """Every verb and what stands below it, with the words that call it."""
+    context = click.Context(command)
+    if not isinstance(command, click.Group):
+        yield names, command
+        return
+    yield names, command
+    for name in command.list_commands(context):
+        yield from commands(command.get_command(context, name), *names, name)
+
+
+def test_no_help_shows_the_mark_that_keeps_its_lines_apart():
+    """Click takes the mark away only where it stands alone on a line; otherwise the examples run together."""
+    helps = {
+        " ".join(names): command.get_help(click.Context(command, info_name=" ".join(names) or "crops"))
+        for names, command in commands(main)
+    }
+    assert len(helps) > len(VERBS)
+    assert not [name for name, text in helps.items() if "\b" in text or "\\b" in text]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Release files from anywhere: what a checksum does not vouch for never lies where a release does."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import fsspec
@@ -70,6 +71,24 @@ def test_a_listed_name_outside_the_release_is_refused(tmp_path):
     (source / "checksums.json").write_text(json.dumps({"../secret": sha256(tmp_path / "secret")}))
     release = Release(uri="u", model="m", files=str(source), checksum=sha256(source / "checksums.json"))
     with pytest.raises(BadRelease, match="secret"):
+        fetch(release, tmp_path / "state")
+
+
+@pytest.mark.parametrize("name", ["documents/evil.parquet", "query_encoder.onnx.data"])
+def test_a_file_that_the_release_does_not_list_is_refused_by_its_name(remote, tmp_path, name):
+    """Beside the files it would be read: a folder is read whole, an ONNX model names its weights itself."""
+    release, store = remote
+    source = replace(release, files=str(tmp_path / "source"))
+    assert fetch(source, tmp_path / "state") == tmp_path / "source"
+    (tmp_path / "source" / name).write_text("x")
+    with pytest.raises(BadRelease, match=f"{name} is not listed") as refused:
+        fetch(source, tmp_path / "state")
+    assert refused.value.reason == "checksum"
+    store.pipe(f"/release/{name}", b"x")
+    folder = fetch(release, tmp_path / "state")
+    assert not (folder / name).exists(), "what is not listed is not copied"
+    (folder / name).write_text("x")
+    with pytest.raises(BadRelease, match=f"{name} is not listed"):
         fetch(release, tmp_path / "state")
 
 

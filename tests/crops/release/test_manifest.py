@@ -5,6 +5,7 @@ strict reading.
 import json
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 
 import pytest
 from hypothesis import given
@@ -116,3 +117,22 @@ def test_what_no_reader_could_read_is_never_written(tmp_path):
     with pytest.raises(InputError, match="control has none"):
         manifest.write(url, lonely)
     assert manifest.read(url).generation == 0
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("model", "../../evil"),
+        ("model", "a/b"),
+        ("model", ".."),
+        ("model", "a\\b"),
+        ("checksum", "../../evil"),
+        ("checksum", "0" * 63 + "/"),
+        ("checksum", "0" * 64 + "\n"),
+    ],
+)
+def test_what_becomes_a_folders_name_leads_nowhere_else(field, value):
+    held = asdict(release(1)) | {field: value}
+    with pytest.raises(InputError, match=f"{field} is ") as refused:
+        manifest.parse(json.dumps({"generation": 1, "arms": {"control": held}}))
+    assert repr(value) in str(refused.value)
