@@ -91,6 +91,8 @@ class _EmptyRegistry:
 
 class _Stubs(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def find_spec(self, fullname, path, target=None):
+        if fullname == "crops.config.register":  # the registry's name is taken from it
+            return None
         part = fullname.rsplit(".", 1)
         if part[0].startswith(("crops.stages.", "crops.config")) and part[-1] in STAGES:
             return importlib.util.spec_from_loader(fullname, self)
