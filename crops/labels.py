@@ -24,10 +24,10 @@ def assign(scored: pd.DataFrame, labels: Mapping[str, int]) -> pd.DataFrame:
     several did; theta is the highest that was asked for it. Raises ValueError for a perspective without a
     label.
     """
-    kept = scored.loc[scored["kept"], ["query", "doc_id", "perspective", "theta"]]
-    if unknown := sorted(set(kept["perspective"]) - set(labels)):
+    rows = scored.loc[scored["kept"], ["query", "doc_id", "perspective", "theta"]]
+    if unknown := sorted(set(rows["perspective"]) - set(labels)):
         raise ValueError(f"no label for perspective {unknown[0]!r}; labels: {dict(labels)}")
-    graded = kept.assign(label=kept["perspective"].map(dict(labels)).astype("int8"))
+    graded = rows.assign(label=rows["perspective"].map(dict(labels)).astype("int8"))
     ordered = graded.sort_values(
         ["query", "doc_id", "label", "perspective"], ascending=[True, True, False, True]
     )
@@ -39,8 +39,8 @@ def assign(scored: pd.DataFrame, labels: Mapping[str, int]) -> pd.DataFrame:
 
 def origins(scored: pd.DataFrame) -> pd.DataFrame:
     """Every perspective of every kept pair: (query, doc_id, perspective), distinct and sorted."""
-    kept = scored.loc[scored["kept"], ["query", "doc_id", "perspective"]]
-    return kept.drop_duplicates().sort_values(["query", "doc_id", "perspective"], ignore_index=True)
+    rows = scored.loc[scored["kept"], ["query", "doc_id", "perspective"]]
+    return rows.drop_duplicates().sort_values(["query", "doc_id", "perspective"], ignore_index=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +59,10 @@ def rung(probabilities: np.ndarray) -> Rung | None:
     """Mean of calibrated θ (or of 0/1 truth) with Wilson's interval; None without pairs: no answer is not an
     answer.
     """
-    known = probabilities[~np.isnan(probabilities)]
-    if len(known) == 0:
+    measured = probabilities[~np.isnan(probabilities)]
+    if len(measured) == 0:
         return None
-    n, p, z = len(known), float(known.mean()), 1.959964
+    n, p, z = len(measured), float(measured.mean()), 1.959964
     centre, spread = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     scale = 1 + z * z / n
     return Rung(
@@ -75,8 +75,8 @@ def rung(probabilities: np.ndarray) -> Rung | None:
 
 def ladder(values: np.ndarray, groups: np.ndarray) -> dict[str, Rung]:
     """Per group (a label or a perspective, as text) its rung; groups without a known value are left out."""
-    found = {str(g): rung(values[groups == g]) for g in sorted(set(groups.tolist()), key=str, reverse=True)}
-    return {name: step for name, step in found.items() if step is not None}
+    steps = {str(g): rung(values[groups == g]) for g in sorted(set(groups.tolist()), key=str, reverse=True)}
+    return {name: step for name, step in steps.items() if step is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,13 +132,13 @@ def choose(
         if one.low <= other.high and other.low <= one.high
     )
     anchor = anchors[-1]
-    kept = by_label.get(str(anchor), positive).share
-    if anchor < border and kept < min_share * positive.share:
+    share = by_label.get(str(anchor), positive).share
+    if anchor < border and share < min_share * positive.share:
         return Hierarchy((anchors[-2], anchor), f"label {anchor} is at the limit: validation decides", merged)
     reasons = []
     if anchor < border:
         reasons.append(
-            f"label {anchor} ({kept:.2f}) keeps enough of the positives' relevance ({positive.share:.2f})"
+            f"label {anchor} ({share:.2f}) keeps enough of the positives' relevance ({positive.share:.2f})"
         )
     below = next((label for label in levels if label < anchor), None)
     if step := by_label.get(str(below)):

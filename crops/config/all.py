@@ -37,8 +37,8 @@ SECTIONS = (SHARED, *PIPELINE, "ablate", "judge", "experiment", "rollout", "kube
 def section_class(name: str) -> type[StageConfig]:
     """The StageConfig of one section, imported only now: a verb loads no other stage's module."""
     module = importlib.import_module(f"crops.config.{name}")
-    found: type[StageConfig] = getattr(module, f"{name.capitalize()}Config")
-    return found
+    section: type[StageConfig] = getattr(module, f"{name.capitalize()}Config")
+    return section
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -35,8 +35,8 @@ class StageConfig(BaseModel):
                     raise ConfigError(
                         f"{source}: {cls.__name__}.{key} is called {cls.renamed[key]} now"
                     ) from error
-                known = ", ".join(sorted(cls.model_fields))
-                raise ConfigError(f"{source}: {cls.__name__} knows no key {key!r}; known: {known}") from error
+                keys = ", ".join(sorted(cls.model_fields))
+                raise ConfigError(f"{source}: {cls.__name__} knows no key {key!r}; known: {keys}") from error
             raise ConfigError(
                 f"{source}: {cls.__name__}.{key} is {first['input']!r}: {first['msg']}"
             ) from error

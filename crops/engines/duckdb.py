@@ -58,26 +58,26 @@ class DuckDBWarehouse(Warehouse):
             return super().split(exprs, name, parts=parts)
         folder = self.scratch / name
         columns = exprs[0].drop("part").schema()
-        for place, expr in enumerate(exprs):
+        for number, expr in enumerate(exprs):
             self.backend.to_parquet(
                 expr,
                 folder,
                 partition_by="part",
-                filename_pattern=f"e{place}-{{i}}",
+                filename_pattern=f"e{number}-{{i}}",
                 overwrite_or_ignore=True,
                 compression="snappy",
                 row_group_size=artifacts.ROW_GROUP,
             )
-        found = [sorted(folder.glob(f"part={part}/*.parquet")) for part in range(parts)]
+        by_part = [sorted(folder.glob(f"part={part}/*.parquet")) for part in range(parts)]
         none = ibis.memtable([], schema=columns)
-        return [self.scan(files).cast(columns) if files else none for files in found]
+        return [self.scan(files).cast(columns) if files else none for files in by_part]
 
     def save(self, exprs: Iterable[ir.Table], folder: Path) -> None:
         """See Warehouse.save; one file for each of `exprs`."""
         folder.mkdir(parents=True)
-        for place, expr in enumerate(exprs):
+        for number, expr in enumerate(exprs):
             self.backend.to_parquet(
-                expr, folder / artifacts.part(place), compression="zstd", row_group_size=artifacts.ROW_GROUP
+                expr, folder / artifacts.part(number), compression="zstd", row_group_size=artifacts.ROW_GROUP
             )
 
     def close(self) -> None:

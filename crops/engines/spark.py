@@ -98,14 +98,14 @@ class SparkWarehouse(Warehouse):
     def save(self, exprs: Iterable[ir.Table], folder: Path) -> None:
         """See Warehouse.save; one file per partition of the sort."""
         folder.mkdir(parents=True)
-        place = itertools.count()
+        number = itertools.count()
         for expr in exprs:
             # Hidden: a reader of `folder` takes no notice of it.
-            made = folder / ".making"
-            self._frame(expr).write.parquet(os.path.abspath(made))
-            for path in sorted(made.glob("part-*.parquet")):
-                path.rename(folder / artifacts.part(next(place)))
-            shutil.rmtree(made)
+            written = folder / ".making"
+            self._frame(expr).write.parquet(os.path.abspath(written))
+            for path in sorted(written.glob("part-*.parquet")):
+                path.rename(folder / artifacts.part(next(number)))
+            shutil.rmtree(written)
 
     def close(self) -> None:
         """See Warehouse.close; a session that was there before us is left running."""

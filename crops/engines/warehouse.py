@@ -95,12 +95,12 @@ class Warehouse(ABC):
         return artifacts.rows(folder, table)
 
 
-def conform(found: ir.Table, table: Table) -> ir.Table:
+def conform(raw: ir.Table, table: Table) -> ir.Table:
     """`found` with exactly the columns and types of `table`, null where an optional column is absent."""
     types = ibis.Schema.from_pyarrow(table.schema)
     nullable = {name: dtype.copy(nullable=True) for name, dtype in types.items()}
-    columns = {n: found[n].cast(d) if n in found.columns else ibis.null(d) for n, d in nullable.items()}
-    return found.select(**columns)
+    columns = {n: raw[n].cast(d) if n in raw.columns else ibis.null(d) for n, d in nullable.items()}
+    return raw.select(**columns)
 
 
 def full_disk(scratch: Path) -> StorageError:

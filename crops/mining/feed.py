@@ -39,11 +39,11 @@ def around_searches(
     """
     width_s = half_window_s + 2  # see reformulation.later_searches
     own = (views.ts.epoch_seconds() // width_s).cast("int64")
-    seen = views.select("user_id", "video_id", view_ts="ts", bucket=own)
-    asked = searches.semi_join(users, ["query", "user_id"]).select("user_id", "query", "ts").distinct()
-    bucket = (asked.ts.epoch_seconds() // width_s).cast("int64")
-    spread = asked.mutate(bucket=ibis.array([bucket - 1, bucket, bucket + 1]).unnest())
-    pairs = spread.join(seen, ["user_id", "bucket"])
+    viewed = views.select("user_id", "video_id", view_ts="ts", bucket=own)
+    searched = searches.semi_join(users, ["query", "user_id"]).select("user_id", "query", "ts").distinct()
+    bucket = (searched.ts.epoch_seconds() // width_s).cast("int64")
+    spread = searched.mutate(bucket=ibis.array([bucket - 1, bucket, bucket + 1]).unnest())
+    pairs = spread.join(viewed, ["user_id", "bucket"])
     span = ibis.interval(seconds=half_window_s)
     near = pairs.filter((pairs.view_ts <= pairs.ts + span) & (pairs.ts <= pairs.view_ts + span))
     # Without their zone (UTC): DuckDB goes through a calendar for times with one, and takes three times as
@@ -55,5 +55,5 @@ def around_searches(
         .agg(gap_us=lambda t: t.gap_us.min(), ts=lambda t: t.view_ts.min())
     )
     order = ibis.window(group_by=["user_id", "query"], order_by=["gap_us", "video_id"])
-    kept = per_video.mutate(rank=ibis.row_number().over(order)).filter(lambda t: t.rank < max_videos)
-    return kept.select("query", "video_id", "ts", event_id="user_id")
+    closest = per_video.mutate(rank=ibis.row_number().over(order)).filter(lambda t: t.rank < max_videos)
+    return closest.select("query", "video_id", "ts", event_id="user_id")

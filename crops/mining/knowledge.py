@@ -25,19 +25,16 @@ RULES = (
 # Without limits a small model repeats itself within a list until it is cut off, and nothing of its answer can
 # be read. (No maxLength: llama.cpp turns it into a grammar that takes minutes per answer.)
 MAX_ITEMS = 6
-_TEXT = {"type": "string"}
-_TEXTS = {"type": "array", "items": _TEXT, "maxItems": MAX_ITEMS}
-VIDEO = {
-    "type": "object",
-    "properties": {
-        "caption": _TEXT,
-        "tags": _TEXTS,
-        "cover": _TEXT,
-        "keywords": _TEXTS,
-        "related_queries": _TEXTS,
-    },
-    "required": ["caption", "tags", "cover", "keywords", "related_queries"],
+_TEXT: dict[str, Any] = {"type": "string"}
+_TEXTS: dict[str, Any] = {"type": "array", "items": _TEXT, "maxItems": MAX_ITEMS}
+FIELDS: dict[str, dict[str, Any]] = {
+    "caption": _TEXT,
+    "tags": _TEXTS,
+    "cover": _TEXT,
+    "keywords": _TEXTS,
+    "related_queries": _TEXTS,
 }
+VIDEO = {"type": "object", "properties": FIELDS, "required": [*FIELDS]}
 # Words of a description beyond which it is no description of a short video.
 MAX_WORDS = 200
 
@@ -75,7 +72,7 @@ def choose(
                 order of the perspectives (a click first), else what was exposed; most support first
     """
     ordered = (*perspectives.names(positive=True, synthetic=False), perspectives.EXPOSED.name)
-    order = {name: place for place, name in enumerate(ordered)}
+    order = {name: rank for rank, name in enumerate(ordered)}
     best: dict[str, tuple[int, int, str]] = {}
     for query, video, perspective, support in candidates:
         if perspective in order:
@@ -100,14 +97,13 @@ def parse(answer: str, *, exemplar: str | None) -> tuple[list[str], list[str]]:
     for video in videos:
         reason = _fault(video)
         text = "" if reason else _text(video)
-        if not reason and not text:
-            reason = "empty description"
-        if not reason and len(text.split()) > MAX_WORDS:
-            reason = "too long"
-        if not reason and exemplar and text == normalise_query(exemplar):
-            reason = "copy of the example"
-        if not reason and text in accepted:
-            reason = "twice in one answer"
+        faults = {
+            "empty description": not text,
+            "too long": len(text.split()) > MAX_WORDS,
+            "copy of the example": exemplar and text == normalise_query(exemplar),
+            "twice in one answer": text in accepted,
+        }
+        reason = reason or next((fault for fault, applies in faults.items() if applies), "")
         if reason:
             rejected.append(reason)
         else:
@@ -118,7 +114,7 @@ def parse(answer: str, *, exemplar: str | None) -> tuple[list[str], list[str]]:
 def _fault(video: Any) -> str:
     if not isinstance(video, dict):
         return "a video that is no object"
-    for name, kind in VIDEO["properties"].items():  # type: ignore[attr-defined]
+    for name, kind in FIELDS.items():
         value = video.get(name)
         if kind is _TEXTS:
             if not isinstance(value, list) or not all(isinstance(v, str) for v in value):

@@ -46,8 +46,8 @@ def add_up_stages(samples: ir.Table, *, max_videos: int) -> ir.Table:
     grouped = samples.group_by("query", "video_id", "perspective")
     summed = grouped.agg(first_ts=lambda t: t.ts.min(), support=lambda t: t.count().cast("int64"))
     order = ibis.window(group_by=["query", "perspective"], order_by=[ibis.desc("support"), "video_id"])
-    kept = summed.mutate(rank=ibis.row_number().over(order)).filter(lambda t: t.rank < max_videos)
-    return kept.select(
+    top = summed.mutate(rank=ibis.row_number().over(order)).filter(lambda t: t.rank < max_videos)
+    return top.select(
         "query",
         "video_id",
         "perspective",

@@ -113,9 +113,9 @@ def rows(folder: Path, table: Table) -> int:
     return sum(int(pq.read_metadata(path).num_rows) for path in table_files(folder, table))
 
 
-def part(place: int) -> str:
+def part(number: int) -> str:
     """The name of a table's file number `place`, so that names sort as numbers do."""
-    return f"part-{place:05d}.parquet"
+    return f"part-{number:05d}.parquet"
 
 
 def exists(folder: Path, table: Table) -> bool:
@@ -123,21 +123,25 @@ def exists(folder: Path, table: Table) -> bool:
     return any((Path(folder) / table.name).rglob("*.parquet"))
 
 
-def check_schema(path: Path, table: Table) -> None:
-    """Reads only the footer of one file and compares names and types."""
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
     try:
-        found = pq.read_schema(path)
+        yield
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(path, f"not a readable Parquet file ({str(error).splitlines()[0]})") from error
+
+
+def check_schema(path: Path, table: Table) -> None:
+    """Reads only the footer of one file and compares names and types."""
+    with _readable(path):
+        schema = pq.read_schema(path)
     for field in table.schema:
-        if field.name not in found.names:
+        if field.name not in schema.names:
             if field.name in table.optional:
                 continue
-            raise InputError(
-                path, f"column {field.name!r} ({field.type}) is missing; columns: {', '.join(found.names)}"
-            )
-        actual = found.field(field.name).type
-        if not _same_type(actual, field.type):
+            columns = ", ".join(schema.names)
+            raise InputError(path, f"column {field.name!r} ({field.type}) is missing; columns: {columns}")
+        if not _same_type(actual := schema.field(field.name).type, field.type):
             raise InputError(path, f"column {field.name!r} is {actual}, expected {field.type}")
 
 
@@ -149,20 +153,18 @@ def _same_type(actual: pa.DataType, expected: pa.DataType) -> bool:
         actual = actual.value_type
     if pa.types.is_null(actual):
         return True
-    if pa.types.is_timestamp(expected):
-        return bool(pa.types.is_timestamp(actual) and actual.tz in ("UTC", "Etc/UTC", "+00:00"))
-    if pa.types.is_string(expected):
-        return bool(
-            pa.types.is_string(actual) or pa.types.is_large_string(actual) or pa.types.is_string_view(actual)
-        )
-    if pa.types.is_list(expected):
-        is_list = pa.types.is_list(actual) or pa.types.is_large_list(actual)
-        return bool(is_list and _same_type(actual.value_type, expected.value_type))
-    if pa.types.is_integer(expected):
-        return bool(pa.types.is_integer(actual))
-    if pa.types.is_floating(expected):
-        return bool(pa.types.is_floating(actual))
-    return bool(actual == expected)
+    kind = pa.types
+    if kind.is_timestamp(expected):
+        return kind.is_timestamp(actual) and actual.tz in ("UTC", "Etc/UTC", "+00:00")
+    if kind.is_string(expected):
+        return kind.is_string(actual) or kind.is_large_string(actual) or kind.is_string_view(actual)
+    if kind.is_list(expected):
+        is_list = kind.is_list(actual) or kind.is_large_list(actual)
+        return is_list and _same_type(actual.value_type, expected.value_type)
+    for family in (kind.is_integer, kind.is_floating):
+        if family(expected):
+            return family(actual)
+    return actual == expected
 
 
 def batches(
@@ -171,23 +173,23 @@ def batches(
     """The table file by file in batches of at most `rows`, cast to its schema; memory does not grow with the
     table.
     """
-    schema = table.schema if columns is None else pa.schema([table.schema.field(c) for c in columns])
+    schema = _columns(table, columns)
     for path in table_files(folder, table):
         with pq.ParquetFile(path) as file:
             present = [name for name in schema.names if name in file.schema_arrow.names]
             for batch in file.iter_batches(batch_size=rows, columns=present):
-                yield (
-                    path,
-                    _cast(pa.Table.from_batches([batch]), schema, path).to_batches(max_chunksize=rows)[0],
-                )
+                whole = _cast(pa.Table.from_batches([batch]), schema, path)
+                yield path, whole.to_batches(max_chunksize=rows)[0]
 
 
-def _cast(found: pa.Table, schema: pa.Schema, path: Path) -> pa.Table:
+def _columns(table: Table, names: list[str] | None) -> pa.Schema:
+    return table.schema if names is None else pa.schema([table.schema.field(name) for name in names])
+
+
+def _cast(raw: pa.Table, schema: pa.Schema, path: Path) -> pa.Table:
     try:
         arrays = [
-            found.column(f.name).cast(f.type)
-            if f.name in found.column_names
-            else pa.nulls(found.num_rows, f.type)
+            raw.column(f.name).cast(f.type) if f.name in raw.column_names else pa.nulls(raw.num_rows, f.type)
             for f in schema
         ]
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
@@ -197,16 +199,13 @@ def _cast(found: pa.Table, schema: pa.Schema, path: Path) -> pa.Table:
 
 def read(folder: Path, table: Table, columns: list[str] | None = None) -> pa.Table:
     """The whole table in memory, cast to its schema (`date` is left out)."""
-    schema = table.schema if columns is None else pa.schema([table.schema.field(c) for c in columns])
+    schema = _columns(table, columns)
     pieces = []
     for path in table_files(folder, table):
-        try:
-            found = pq.read_table(
-                path, columns=[n for n in schema.names if n in pq.read_schema(path).names], partitioning=None
-            )
-        except (pa.ArrowInvalid, OSError) as error:
-            raise InputError(path, f"not a readable Parquet file ({str(error).splitlines()[0]})") from error
-        pieces.append(_cast(found, schema, path))
+        with _readable(path):
+            present = [name for name in schema.names if name in pq.read_schema(path).names]
+            raw = pq.read_table(path, columns=present, partitioning=None)
+        pieces.append(_cast(raw, schema, path))
     return pa.concat_tables(pieces)
 
 

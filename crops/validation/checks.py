@@ -37,7 +37,7 @@ class Where:
         return f"{self.column} IN ({', '.join(map(quoted, self.values))})"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Check:
     """One check of single rows.
 
@@ -83,52 +83,27 @@ def seen(column: str) -> str:
 
 def not_null(column: str, reason: str = "", *, where: Where | None = None) -> Check:
     """The column has a value."""
-    return Check(
-        reason=reason or f"{column} is null",
-        bad=f"{seen(column)} IS NULL",
-        concerns=where.sql if where else "true",
-        expectation="ExpectColumnValuesToNotBeNull",
-        kwargs={"column": column},
-        where=where,
-    )
+    reason, concerns = reason or f"{column} is null", where.sql if where else "true"
+    return Check(reason, f"{seen(column)} IS NULL", concerns, *_of(column, "ToNotBeNull"), where=where)
 
 
 def is_null(column: str, reason: str, *, where: Where) -> Check:
     """The column has no value."""
-    return Check(
-        reason=reason,
-        bad=f"{seen(column)} IS NOT NULL",
-        concerns=where.sql,
-        expectation="ExpectColumnValuesToBeNull",
-        kwargs={"column": column},
-        where=where,
-    )
+    return Check(reason, f"{seen(column)} IS NOT NULL", where.sql, *_of(column, "ToBeNull"), where=where)
 
 
 def in_set(column: str, values: tuple[Any, ...], reason: str, *, where: Where | None = None) -> Check:
     """The value is one of `values`."""
-    listed = ", ".join(quoted(v) for v in values)
-    return Check(
-        reason=reason,
-        bad=f"{seen(column)} NOT IN ({listed})",
-        concerns=_valued(where, column),
-        expectation="ExpectColumnValuesToBeInSet",
-        kwargs={"column": column, "value_set": [*values]},
-        where=where,
-    )
+    bad = f"{seen(column)} NOT IN ({', '.join(map(quoted, values))})"
+    expectation = _of(column, "ToBeInSet", value_set=[*values])
+    return Check(reason, bad, _valued(where, column), *expectation, where=where)
 
 
 def not_in_set(column: str, values: tuple[Any, ...], reason: str, *, worst: Severity = "critical") -> Check:
     """The value is none of `values`."""
-    listed = ", ".join(quoted(v) for v in values)
-    return Check(
-        reason=reason,
-        bad=f"{seen(column)} IN ({listed})",
-        concerns=_valued(None, column),
-        worst=worst,
-        expectation="ExpectColumnValuesToNotBeInSet",
-        kwargs={"column": column, "value_set": [*values]},
-    )
+    bad = f"{seen(column)} IN ({', '.join(map(quoted, values))})"
+    expectation = _of(column, "ToNotBeInSet", value_set=[*values])
+    return Check(reason, bad, _valued(None, column), *expectation, worst=worst)
 
 
 def between(
@@ -141,61 +116,42 @@ def between(
     worst: Severity = "critical",
 ) -> Check:
     """low <= value <= high (low < value if `above_low`); times are written RFC 3339."""
-    bounds = [("<=" if above_low else "<", low), (">", high)]
-    bad = " OR ".join(
-        f"{seen(column)} {sign} {_literal(bound)}" for sign, bound in bounds if bound is not None
-    )
-    kwargs = {"column": column, "min_value": low, "max_value": high, "strict_min": above_low or None}
-    return Check(
-        reason=reason,
-        bad=bad,
-        concerns=_valued(None, column),
-        worst=worst,
-        expectation="ExpectColumnValuesToBeBetween",
-        kwargs={k: v for k, v in kwargs.items() if v is not None},
-    )
+    bad = _outside(seen(column), low, high, "<=" if above_low else "<")
+    expectation = _of(column, "ToBeBetween", min_value=low, max_value=high, strict_min=above_low or None)
+    return Check(reason, bad, _valued(None, column), *expectation, worst=worst)
 
 
 def length_between(column: str, reason: str, *, low: int | None = None, high: int | None = None) -> Check:
     """low <= characters <= high."""
-    bounds = [
-        f"length({column}) {sign} {bound}" for sign, bound in (("<", low), (">", high)) if bound is not None
-    ]
-    kwargs = {"column": column, "min_value": low, "max_value": high}
-    return Check(
-        reason=reason,
-        bad=" OR ".join(bounds),
-        concerns=_valued(None, column),
-        expectation="ExpectColumnValueLengthsToBeBetween",
-        kwargs={k: v for k, v in kwargs.items() if v is not None},
-    )
+    expectation = "ExpectColumnValueLengthsToBeBetween", _of(column, "", min_value=low, max_value=high)[1]
+    return Check(reason, _outside(f"length({column})", low, high), _valued(None, column), *expectation)
 
 
 def same(left: str, right: str, reason: str) -> Check:
-    """Both columns hold the same, where both hold something."""
-    return Check(
-        reason=reason,
-        bad=f"{left} <> {right}",
-        concerns=f"{left} IS NOT NULL AND {right} IS NOT NULL",
-        expectation="ExpectColumnPairValuesToBeEqual",
-        kwargs={"column_A": left, "column_B": right, "ignore_row_if": "either_value_is_missing"},
-    )
+    """Both columns hold the same, if both hold something."""
+    return _pair(left, right, "<>", reason, "ExpectColumnPairValuesToBeEqual")
 
 
 def not_before(later: str, earlier: str, reason: str) -> Check:
-    """earlier <= later, where both hold something."""
-    return Check(
-        reason=reason,
-        bad=f"{later} < {earlier}",
-        concerns=f"{later} IS NOT NULL AND {earlier} IS NOT NULL",
-        expectation="ExpectColumnPairValuesAToBeGreaterThanB",
-        kwargs={
-            "column_A": later,
-            "column_B": earlier,
-            "or_equal": True,
-            "ignore_row_if": "either_value_is_missing",
-        },
-    )
+    """earlier <= later, if both hold something."""
+    return _pair(later, earlier, "<", reason, "ExpectColumnPairValuesAToBeGreaterThanB", or_equal=True)
+
+
+def _pair(a: str, b: str, bad: str, reason: str, expectation: str, **more: Any) -> Check:
+    both = f"{a} IS NOT NULL AND {b} IS NOT NULL"
+    columns = {"column_A": a, "column_B": b, "ignore_row_if": "either_value_is_missing"}
+    return Check(reason, f"{a} {bad} {b}", both, expectation, columns | more)
+
+
+def _of(column: str, verb: str, **kwargs: Any) -> tuple[str, dict[str, Any]]:
+    """An expectation of one column's values, and its arguments."""
+    given = {name: value for name, value in kwargs.items() if value is not None}
+    return f"ExpectColumnValues{verb}", {"column": column, **given}
+
+
+def _outside(value: str, low: Any, high: Any, below: str = "<") -> str:
+    bounds = [(sign, bound) for sign, bound in ((below, low), (">", high)) if bound is not None]
+    return " OR ".join(f"{value} {sign} {_literal(bound)}" for sign, bound in bounds)
 
 
 def _valued(where: Where | None, column: str) -> str:

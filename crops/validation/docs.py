@@ -45,8 +45,8 @@ def build(
     }
     page = view.env.get_template("docs.html.j2")
     (folder / "index.html").write_text(page.render(common, name=None), encoding="utf-8")
-    for name, found in outcomes.items():
-        blocks = {part: _block([o for o in found if o.part == part]) for part in ("rows", "days", "files")}
+    for name, listed in outcomes.items():
+        blocks = {part: _block([o for o in listed if o.part == part]) for part in ("rows", "days", "files")}
         (folder / f"{name}.html").write_text(page.render(common, name=name, blocks=blocks), encoding="utf-8")
 
 

@@ -75,16 +75,18 @@ class DuckDBEngine(Engine):
         """See Engine.rows; fetched to its end, because a connection streams nothing while an answer is
         open.
         """
-        found = self.base.execute(sql)
-        names = [column[0] for column in found.description]
-        return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+        answer = self.base.execute(sql)
+        names = [column[0] for column in answer.description]
+        return [dict(zip(names, row, strict=True)) for row in answer.fetchall()]
 
     def save(self, sql: str, table: Table, folder: Path) -> None:
         """See Engine.save; one file a day."""
         names = ", ".join(table.schema.names)
         for row in self.rows(f"SELECT DISTINCT day FROM ({sql}) ORDER BY 1"):
-            place = folder / (f"date={row['day']}" if table.partitioned else "")
-            self.save_one(f"SELECT {names} FROM ({sql}) WHERE day = {quoted(row['day'])}", place, table.key)
+            day_folder = folder / (f"date={row['day']}" if table.partitioned else "")
+            self.save_one(
+                f"SELECT {names} FROM ({sql}) WHERE day = {quoted(row['day'])}", day_folder, table.key
+            )
 
     def save_one(self, sql: str, folder: Path, order: Sequence[str]) -> None:
         """See Engine.save_one; one file, part-0.parquet."""

@@ -88,7 +88,7 @@ def _optional(table: Table, cfg: ValidateConfig) -> list[Check]:
     upload = not_before("ts", "earliest_ts", "view is before the video's upload")
     return [
         *(not_null(column.name) for column in table.schema if not column.nullable),
-        *(check for name, asked in by_column.items() if name in names for check in asked),
+        *(check for name, own_checks in by_column.items() if name in names for check in own_checks),
         *([upload] if {"ts", "video_id"} <= names else []),
         _once(),
     ]

@@ -29,10 +29,10 @@ class SparkEngine(Engine):
 
     def scan(self, files: Sequence[Path]) -> set[str]:
         """See Engine.scan. Spark writes paths as URLs with encoded characters; they are put back."""
-        found = self.session.read.option("mergeSchema", "true").parquet(*(os.path.abspath(f) for f in files))
-        own = [name for name in found.columns if name != "date"]  # Spark takes the folder's date for a column
+        frame = self.session.read.option("mergeSchema", "true").parquet(*(os.path.abspath(f) for f in files))
+        own = [name for name in frame.columns if name != "date"]  # Spark takes the folder's date for a column
         path = "url_decode(replace(regexp_replace(_metadata.file_path, '^file:/+', '/'), '+', '%2B'))"
-        rows = found.selectExpr(*own, f"{path} AS filename", "_metadata.row_index AS file_row_number")
+        rows = frame.selectExpr(*own, f"{path} AS filename", "_metadata.row_index AS file_row_number")
         rows.createOrReplaceTempView("raw_files")
         return set(own)
 
@@ -67,10 +67,10 @@ class SparkEngine(Engine):
 
     def stream(self, sql: str, rows: int) -> Iterator[pa.RecordBatch]:
         """See Engine.stream; the sample is bounded, so it comes to the driver in one piece."""
-        found = self._frame(sql).toArrow()
+        frame = self._frame(sql).toArrow()
         # Its times have the session's zone, which is UTC, and say so only in other words.
-        fields = [f.with_type(TS) if pa.types.is_timestamp(f.type) else f for f in found.schema]
-        yield from found.cast(pa.schema(fields)).to_batches(max_chunksize=rows)
+        fields = [f.with_type(TS) if pa.types.is_timestamp(f.type) else f for f in frame.schema]
+        yield from frame.cast(pa.schema(fields)).to_batches(max_chunksize=rows)
 
     def hashed(self, columns: Sequence[str], modulo: int) -> str:
         """See Engine.hashed; Spark's own function, which the dialect's translation would not touch."""
@@ -82,8 +82,8 @@ class SparkEngine(Engine):
     def _write(self, frame: Any, folder: Path, by: str | None = None) -> None:
         writer = frame.write.option("maxRecordsPerFile", ROWS_PER_FILE)
         (writer.partitionBy(by) if by else writer).parquet(os.path.abspath(folder))
-        for place in [folder, *(p for p in folder.iterdir() if p.is_dir())]:
-            for number, path in enumerate(sorted(place.glob("part-*.parquet"))):
-                path.rename(place / f"part-{number:05d}.parquet")
+        for day_folder in [folder, *(p for p in folder.iterdir() if p.is_dir())]:
+            for number, path in enumerate(sorted(day_folder.glob("part-*.parquet"))):
+                path.rename(day_folder / f"part-{number:05d}.parquet")
         for rest in (*folder.rglob("_SUCCESS"), *folder.rglob(".*.crc")):
             rest.unlink()

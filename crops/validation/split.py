@@ -60,16 +60,16 @@ def count(engine: Engine, table: Table, checks: Sequence[Check]) -> Split:
         f"{c.sql}) AS failed_{n}"
         for n, c in enumerate(checks)
     )
-    (found,) = engine.rows(f"SELECT count(*) AS read, {columns} FROM judged")
+    (totals,) = engine.rows(f"SELECT count(*) AS read, {columns} FROM judged")
     reasons = engine.rows(
         "SELECT reason, count(*) AS n FROM judged WHERE reason IS NOT NULL GROUP BY reason ORDER BY reason"
     )
     return Split(
-        read=found["read"],
+        read=totals["read"],
         reasons={row["reason"]: row["n"] for row in reasons},
         days=_days(engine, table),
-        concerned={check.reason: found[f"concerned_{n}"] for n, check in enumerate(checks)},
-        failed={check.reason: found[f"failed_{n}"] for n, check in enumerate(checks)},
+        concerned={check.reason: totals[f"concerned_{n}"] for n, check in enumerate(checks)},
+        failed={check.reason: totals[f"failed_{n}"] for n, check in enumerate(checks)},
     )
 
 
@@ -126,8 +126,8 @@ def batches(
             "BIGINT)) AS share "
             f"FROM judged WHERE reason IS NULL GROUP BY {day}",
         )
-        kept = f"{engine.hashed(table.key, SLICES)} < share"
-        chosen = f"LEFT JOIN shares ON shares.day = {day} WHERE reason IS NOT NULL OR {kept}"
+        drawn = f"{engine.hashed(table.key, SLICES)} < share"
+        chosen = f"LEFT JOIN shares ON shares.day = {day} WHERE reason IS NOT NULL OR {drawn}"
     listed = ", ".join(f"{seen(name)} AS {name}" for name in columns)
     yield from engine.stream(f"SELECT {listed} FROM judged {chosen}", rows)
 

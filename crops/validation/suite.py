@@ -43,7 +43,7 @@ class Tally:
         ]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """One expectation with its result in Great Expectations' own form, and what `crops` adds to it.
 
@@ -73,15 +73,10 @@ class Outcome:
     def as_json(self) -> dict[str, Any]:
         """For validation.json."""
         config, result = self.result.expectation_config, self.result.result
+        own = ("part", "column", "reason", "severity", "success", "expected", "observed")
         return {
             "expectation": config.type,
-            "part": self.part,
-            "column": self.column,
-            "reason": self.reason,
-            "severity": self.severity,
-            "success": self.success,
-            "expected": self.expected,
-            "observed": self.observed,
+            **{name: getattr(self, name) for name in own},
             "unexpected": result["unexpected_count"],
             "rows": result["element_count"],
             "looked_at": result.get("looked_at", result["element_count"]),
@@ -94,10 +89,10 @@ def context() -> Any:
     import great_expectations as gx
 
     logging.getLogger("great_expectations").setLevel(logging.ERROR)
-    found = gx.get_context(mode="ephemeral")
-    found.variables.progress_bars = {"globally": False}
-    found.data_sources.add_pandas("logs")
-    return found
+    project = gx.get_context(mode="ephemeral")
+    project.variables.progress_bars = {"globally": False}
+    project.data_sources.add_pandas("logs")
+    return project
 
 
 def watch(project: Any, name: str, batches: Iterable[pa.RecordBatch], checks: Sequence[Check]) -> list[Tally]:
@@ -107,16 +102,11 @@ def watch(project: Any, name: str, batches: Iterable[pa.RecordBatch], checks: Se
     suite = gx.ExpectationSuite(
         name, expectations=[_expectation(check, meta={"n": n}) for n, check in enumerate(checks)]
     )
-    # The results come in an order of their own; each carries the number of its check.
     tallies = [Tally() for _ in checks]
     for batch in batches:
-        for found in _validate(
-            project,
-            f"{name} rows",
-            pa.Table.from_batches([batch]).to_pandas(types_mapper=_pandas_type),
-            suite,
-        ):
-            tallies[found.expectation_config.meta["n"]].add(found.result)
+        frame = pa.Table.from_batches([batch]).to_pandas(types_mapper=_pandas_type)
+        for number, result in _validate(project, f"{name} rows", frame, suite):
+            tallies[number].add(result.result)
     return tallies
 
 
@@ -132,34 +122,25 @@ def row_outcomes(
     for check, tally in zip(checks, tallies, strict=True):
         concerned, failed = split.concerned[check.reason], split.failed[check.reason]
         share = failed / concerned if concerned else 0.0
-        seen = f"{failed:,} of {concerned:,} rows ({share:.4%})"
-        tiers = (
-            [(1.0, "warning")]
-            if check.worst == "warning"
-            else [(1.0, "warning"), (1 - cfg.max_bad_share, "critical")]
-        )
-        for mostly, severity in tiers:
-            expectation = _expectation(check, mostly=mostly, severity=severity, meta={"reason": check.reason})
-            success = share <= cfg.max_bad_share if severity == "critical" else not failed
-            result = {
-                "element_count": concerned,
-                "unexpected_count": failed,
-                "unexpected_percent": 100 * share,
-                "unexpected_percent_total": 100 * share,
-                "unexpected_percent_nonmissing": 100 * share,
-                "missing_count": 0,
-                "missing_percent": 0.0,
-                "partial_unexpected_list": tally.examples,
-                "looked_at": tally.looked_at,
-            }
-            yield Outcome(
-                result=_result(expectation, success=success, result=result),
-                part="rows",
-                reason=check.reason,
-                severity=severity,
-                expected="none" if mostly == 1 else f"at most {cfg.max_bad_share:.4%}",
-                observed=seen,
-            )
+        percent = ("unexpected_percent", "unexpected_percent_total", "unexpected_percent_nonmissing")
+        result = {
+            "element_count": concerned,
+            "unexpected_count": failed,
+            **dict.fromkeys(percent, 100 * share),
+            "missing_count": 0,
+            "missing_percent": 0.0,
+            "partial_unexpected_list": tally.examples,
+            "looked_at": tally.looked_at,
+        }
+        tiers = [("warning", 0.0, "none")]
+        if check.worst == "critical":
+            tiers.append(("critical", cfg.max_bad_share, f"at most {cfg.max_bad_share:.4%}"))
+        for severity, tolerated, expected in tiers:
+            meta = {"reason": check.reason}
+            expectation = _expectation(check, mostly=1 - tolerated, severity=severity, meta=meta)
+            rendered = _result(expectation, success=share <= tolerated, result=result)
+            observed = f"{failed:,} of {concerned:,} rows ({share:.4%})"
+            yield Outcome(rendered, "rows", check.reason, severity, expected, observed)
 
 
 def day_outcomes(
@@ -170,51 +151,29 @@ def day_outcomes(
     """
     import pandas as pd
 
-    asked: list[tuple[str, str, dict[str, float], str]] = [
-        ("rows", "a table is empty", {"min_value": 1}, "critical")
-    ]
+    volume, rate = (cfg.min_volume_ratio, cfg.max_volume_ratio), (cfg.min_click_rate, cfg.max_click_rate)
+    limits: list[tuple] = [("rows", "a table is empty", 1, None)]
     if table.partitioned:
-        asked += [
-            ("days_since_day_before", "days are missing", {"max_value": 1}, "warning"),
-            (
-                "rows_against_day_before",
-                "volume differs from the day before",
-                {"min_value": cfg.min_volume_ratio, "max_value": cfg.max_volume_ratio},
-                "warning",
-            ),
+        limits += [
+            ("days_since_day_before", "days are missing", None, 1),
+            ("rows_against_day_before", "volume differs from the day before", *volume),
         ]
     if table.name == "results":
-        asked += [
-            (
-                "click_rate",
-                "click rate is out of its bounds",
-                {"min_value": cfg.min_click_rate, "max_value": cfg.max_click_rate},
-                "warning",
-            ),
-            (
-                "position_gap_share",
-                "positions are not 0, 1, 2 ...",
-                {"max_value": cfg.max_position_gap_share},
-                "warning",
-            ),
+        limits += [
+            ("click_rate", "click rate is out of its bounds", *rate),
+            ("position_gap_share", "positions are not 0, 1, 2 ...", None, cfg.max_position_gap_share),
         ]
-    frame = pd.DataFrame([*days], columns=["date", *(name for name, *_ in asked)])
-    frame = frame.astype({name: "float64" for name, *_ in asked})
-    for (name, reason, bounds, severity), found in _frame(project, f"{table.name} days", frame, asked):
-        signs = [
-            f"{sign} {bounds[key]:g}"
-            for key, sign in (("min_value", ">="), ("max_value", "<="))
-            if key in bounds
-        ]
-        observed = _failing(frame, name, bounds) or f"{len(frame)} day(s), all within"
-        yield Outcome(
-            result=found,
-            part="days",
-            reason=reason,
-            severity=severity,
-            expected=" and ".join(signs),
-            observed=observed,
-        )
+    frame = pd.DataFrame([*days], columns=["date", *(name for name, *_ in limits)])
+    frame = frame.astype({name: "float64" for name, *_ in limits})
+    wanted = []
+    for name, reason, low, high in limits:
+        bounds = {key: bound for key, bound in (("min_value", low), ("max_value", high)) if bound is not None}
+        wanted.append((name, reason, bounds, "critical" if name == "rows" else "warning"))
+    signs = {"min_value": ">=", "max_value": "<="}
+    for (name, reason, bounds, severity), result in _results(project, f"{table.name} days", frame, wanted):
+        expected = " and ".join(f"{signs[key]} {bound:g}" for key, bound in bounds.items())
+        observed = _failing(frame, name, **bounds) or f"{len(frame)} day(s), all within"
+        yield Outcome(result, "days", reason, severity, expected, observed)
 
 
 def file_outcomes(project: Any, table: Table, schemas: Sequence[pa.Schema]) -> Iterator[Outcome]:
@@ -225,57 +184,44 @@ def file_outcomes(project: Any, table: Table, schemas: Sequence[pa.Schema]) -> I
         [{f"type of {n}": _declared(schema, n) for n in table.schema.names} for schema in schemas],
         dtype=object,
     )
-    asked = [
-        (
-            f"type of {column.name}",
-            "a file declares another type",
-            {"value_set": _types(column.type, column.name in table.optional)},
-            "critical",
-        )
-        for column in table.schema
+    reason, severity = "a file declares another type", "critical"
+    wanted = [
+        (f"type of {c.name}", reason, {"value_set": _types(c.type, c.name in table.optional)}, severity)
+        for c in table.schema
     ]
-    for (name, reason, bounds, severity), found in _frame(project, f"{table.name} files", frame, asked):
+    for (name, _, bounds, _), result in _results(project, f"{table.name} files", frame, wanted):
         observed = f"{len(frame)} file(s): {', '.join(sorted(frame[name].unique()))}"
-        yield Outcome(
-            result=found,
-            part="files",
-            reason=reason,
-            severity=severity,
-            expected=" or ".join(bounds["value_set"]),
-            observed=observed,
-        )
+        yield Outcome(result, "files", reason, severity, " or ".join(bounds["value_set"]), observed)
 
 
-def _frame(project: Any, name: str, frame: Any, asked: Sequence[tuple]) -> Iterator[tuple[tuple, Any]]:
+def _results(project: Any, name: str, frame: Any, wanted: Sequence[tuple]) -> Iterator[tuple[tuple, Any]]:
     """One expectation for each (column, reason, bounds, severity), all of them on a small frame."""
     import great_expectations as gx
     import great_expectations.expectations as gxe
 
-    expectations = []
-    for n, (column, reason, bounds, severity) in enumerate(asked):
+    suite = gx.ExpectationSuite(name)
+    for n, (column, reason, bounds, severity) in enumerate(wanted):
         kind = gxe.ExpectColumnValuesToBeInSet if "value_set" in bounds else gxe.ExpectColumnValuesToBeBetween
-        expectations.append(kind(column=column, **bounds, severity=severity, meta={"reason": reason, "n": n}))
-    found = _validate(project, name, frame, gx.ExpectationSuite(name, expectations=expectations))
-    yield from zip(asked, sorted(found, key=lambda f: f.expectation_config.meta["n"]), strict=True)
+        meta = {"reason": reason, "n": n}
+        suite.add_expectation(kind(column=column, **bounds, severity=severity, meta=meta))
+    results = dict(_validate(project, name, frame, suite))
+    yield from ((one, results[n]) for n, one in enumerate(wanted))
 
 
-def _validate(project: Any, asset: str, frame: Any, suite: Any) -> list[Any]:
-    """The results of one batch; an expectation that could not be asked is an error of ours, never a
-    verdict.
+def _validate(project: Any, asset: str, frame: Any, suite: Any) -> Iterator[tuple[int, Any]]:
+    """The results of one batch, each with its expectation's number `n`; an expectation that could not be
+    asked is an error of ours, never a verdict.
     """
     source = project.data_sources.get("logs")
     if asset not in {a.name for a in source.assets}:
         source.add_dataframe_asset(asset).add_batch_definition_whole_dataframe("batch")
-    definition = source.get_asset(asset).get_batch_definition("batch")
-    found = definition.get_batch(batch_parameters={"dataframe": frame}).validate(
-        suite, result_format="SUMMARY"
-    )
-    for result in found.results:
+    batch = source.get_asset(asset).get_batch_definition("batch").get_batch({"dataframe": frame})
+    for result in batch.validate(suite, result_format="SUMMARY").results:
         if result.exception_info and "element_count" not in result.result:
             raise RuntimeError(
                 f"{asset}: {result.expectation_config.type} could not be asked: {result.exception_info}"
             )
-    return found.results
+        yield result.expectation_config.meta["n"], result
 
 
 def _expectation(check: Check, **more: Any) -> Any:
@@ -291,9 +237,9 @@ def _expectation(check: Check, **more: Any) -> Any:
 def _result(expectation: Any, *, success: bool, result: dict[str, Any]) -> Any:
     from great_expectations.core import ExpectationValidationResult
 
-    found = {"raised_exception": False, "exception_message": None, "exception_traceback": None}
+    none = {"raised_exception": False, "exception_message": None, "exception_traceback": None}
     return ExpectationValidationResult(
-        success=success, expectation_config=expectation.configuration, result=result, exception_info=found
+        success=success, expectation_config=expectation.configuration, result=result, exception_info=none
     )
 
 
@@ -306,55 +252,48 @@ def _plain(value: Any) -> Any:
     return None if str(value) in ("<NA>", "nan", "NaT") else str(value)
 
 
-def _pandas_type(found: pa.DataType) -> Any:
+def _pandas_type(dtype: pa.DataType) -> Any:
     """Arrow's own strings and nullable booleans: no Python object a value, and a null stays a null."""
     import pandas as pd
 
     text = pd.StringDtype("pyarrow")
-    return {pa.string(): text, pa.large_string(): text, pa.bool_(): pd.BooleanDtype()}.get(found)
+    return {pa.string(): text, pa.large_string(): text, pa.bool_(): pd.BooleanDtype()}.get(dtype)
 
 
-def _failing(frame: Any, column: str, bounds: dict[str, float]) -> str:
+def _failing(frame: Any, column: str, min_value: float = -math.inf, max_value: float = math.inf) -> str:
     """The days whose value is out of bounds, with it; empty where none is."""
-    values = frame[column]
-    bad = frame[(values < bounds.get("min_value", -math.inf)) | (values > bounds.get("max_value", math.inf))]
+    bad = frame[(frame[column] < min_value) | (frame[column] > max_value)]
     shown = [f"{date}: {value:.4g}" for date, value in zip(bad["date"], bad[column], strict=True)]
-    return ", ".join(shown[:EXAMPLES]) + (
-        f" and {len(shown) - EXAMPLES} more days" if len(shown) > EXAMPLES else ""
-    )
+    more = f" and {len(shown) - EXAMPLES} more days" if len(shown) > EXAMPLES else ""
+    return ", ".join(shown[:EXAMPLES]) + more
 
 
 def _declared(schema: pa.Schema, name: str) -> str:
-    if name not in schema.names:
-        return "absent"
-    return _named(schema.field(name).type)
+    return _named(schema.field(name).type) if name in schema.names else "absent"
 
 
-def _named(found: pa.DataType) -> str:
-    if pa.types.is_dictionary(found):
-        return _named(found.value_type)
-    if pa.types.is_list(found) or pa.types.is_large_list(found):
-        return f"list<{_named(found.value_type)}>"
-    return str(found)
+def _named(dtype: pa.DataType) -> str:
+    if pa.types.is_dictionary(dtype):
+        return _named(dtype.value_type)
+    if pa.types.is_list(dtype) or pa.types.is_large_list(dtype):
+        return f"list<{_named(dtype.value_type)}>"
+    return str(dtype)
 
 
 def _types(wanted: pa.DataType, optional: bool) -> list[str]:
     """Names of the physical types that are read as `wanted` (the same as artifacts.check_schema lets
     pass).
     """
-    text = ["string", "large_string", "string_view"]
+    names = [str(wanted)]
     if pa.types.is_timestamp(wanted):
-        found = [
-            f"timestamp[{unit}, tz={zone}]"
-            for zone in ("UTC", "Etc/UTC", "+00:00")
-            for unit in ("us", "ms", "ns", "s")
-        ]
+        zones, units = ("UTC", "Etc/UTC", "+00:00"), ("us", "ms", "ns", "s")
+        names = [f"timestamp[{unit}, tz={zone}]" for zone in zones for unit in units]
     elif pa.types.is_list(wanted):
-        found = [f"list<{t}>" for t in _types(wanted.value_type, False)]
+        names = [f"list<{name}>" for name in _types(wanted.value_type, False)]
     elif pa.types.is_string(wanted):
-        found = text
+        names = ["string", "large_string", "string_view"]
     elif pa.types.is_integer(wanted):
-        found = [f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)]
-    else:
-        found = ["halffloat", "float", "double"] if pa.types.is_floating(wanted) else [str(wanted)]
-    return [*found, "null", *(["absent"] if optional else [])]
+        names = [f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)]
+    elif pa.types.is_floating(wanted):
+        names = ["halffloat", "float", "double"]
+    return [*names, "null", *["absent"] * optional]

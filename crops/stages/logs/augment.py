@@ -72,36 +72,44 @@ def _augment(house: Warehouse, logs: Path, folder: Path, cfg: AugmentConfig) -> 
     events = _events(house, logs, mined, days, cfg)
     texts = house.keep(documents.documents(house.read(logs, records.VIDEOS)), "texts")
     catalogue = house.keep(texts.filter(texts.text != ""), "catalogue")
-    known, tally = catalogue.select(video_id="doc_id"), candidates.Tally()
-    found = candidates.candidates(house, events, known, tally, max_videos=cfg.stage_videos_per_query)
-    rows = {records.CANDIDATES.name: house.write_parts(found, folder, records.CANDIDATES)}
+    with_text, tally = catalogue.select(video_id="doc_id"), candidates.Tally()
+    parts = candidates.candidates(house, events, with_text, tally, max_videos=cfg.stage_videos_per_query)
+    rows = {records.CANDIDATES.name: house.write_parts(parts, folder, records.CANDIDATES)}
     tables = {
         records.DOCUMENTS: catalogue,
         records.QUERIES: queries.summary(mined.searches, mined.touched, first_test_day=days.test[0]),
-        records.TEST_CT: testsets.clicked_pairs(mined.clicks, days=days.test).semi_join(known, "video_id"),
-        records.TEST_QR: testsets.reformulated_pairs(mined.reformulations, days=days.test).semi_join(
-            known, "video_id"
-        ),
-        records.VALID_QR: testsets.reformulated_pairs(
-            mined.reformulations.filter(lambda t: t.ts.date().cast("string") < days.test[0]), days=days.valid
-        ).semi_join(known, "video_id"),
     }
+    pairs_of = {
+        records.TEST_CT: testsets.clicked_pairs(mined.clicks, days=days.test),
+        records.TEST_QR: testsets.reformulated_pairs(mined.reformulations, days=days.test),
+        records.VALID_QR: testsets.reformulated_pairs(_before(mined, days), days=days.valid),
+    }
+    tables |= {table: pairs.semi_join(with_text, "video_id") for table, pairs in pairs_of.items()}
     rows |= {table.name: house.write(expr, folder, table) for table, expr in tables.items()}
-    examples = {
-        p: _examples(house, cfg, house.read(folder, records.CANDIDATES), catalogue, p)
+    missing = {t.name for t in records.logs() if not artifacts.exists(logs, t)}
+    counts = {"without_text": texts.filter(texts.text == ""), "searches": searches, "ordinary": mined.people}
+    numbers = {name: int(house.backend.to_pyarrow(rows.count()).as_py()) for name, rows in counts.items()}
+    pairs = house.read(folder, records.CANDIDATES)
+    named: dict[str, dict] = {
+        p: tally.of(p) | {"examples": _examples(house, cfg, pairs, catalogue, p)}
         for p in perspectives.names(synthetic=False)
     }
-    return _summary(
-        house,
-        cfg,
-        days=days,
-        mined=mined,
-        texts=texts,
-        tally=tally,
-        examples=examples,
-        rows=rows,
-        missing={t.name for t in records.logs() if not artifacts.exists(logs, t)},
-    )
+    return {
+        "perspectives": named,
+        "rows": rows,
+        "searches": numbers["searches"],
+        "days": {name: list(getattr(days, name)) for name in ("train", "valid", "test")},
+        "gaps": _gaps(house, searches),
+        "window_s": cfg.window_s,
+        "notes": _notes(cfg, days, missing, named, rows, numbers | {"lost": tally.lost}),
+    }
+
+
+def _before(mined: Mined, days: Days) -> ir.Table:
+    """Reformulations whose later search is before the held-out days too: a first search late on the last
+    training day may lead to a held-out one.
+    """
+    return mined.reformulations.filter(lambda t: t.ts.date().cast("string") < days.test[0])
 
 
 def _searches(house: Warehouse, logs: Path) -> ir.Table:
@@ -113,8 +121,10 @@ def _searches(house: Warehouse, logs: Path) -> ir.Table:
 def _days(house: Warehouse, searches: ir.Table, logs: Path, cfg: AugmentConfig) -> Days:
     days = tuple(row["date"] for row in house.fetch(searches.select("date").distinct().order_by("date")))
     if len(days) <= cfg.test_days:
-        found = f"{len(days)} day(s) with searches ({', '.join(days) or 'none'})"
-        raise InputError(logs / "searches", f"holds {found}, expected more than test_days = {cfg.test_days}")
+        content = f"{len(days)} day(s) with searches ({', '.join(days) or 'none'})"
+        raise InputError(
+            logs / "searches", f"holds {content}, expected more than test_days = {cfg.test_days}"
+        )
     train = days[: -cfg.test_days]
     return Days(train=train, valid=train[-cfg.valid_days :], test=days[-cfg.test_days :])
 
@@ -136,10 +146,9 @@ def _mine(house: Warehouse, logs: Path, searches: ir.Table, cfg: AugmentConfig) 
 def _events(house: Warehouse, logs: Path, mined: Mined, days: Days, cfg: AugmentConfig) -> candidates.Events:
     first = days.test[0]
     cuts = candidates.ranges(house, logs, mined.searches)
-    asked = mined.people.filter(mined.people.date < first)
+    searches = mined.people.filter(mined.people.date < first)
     clicked = mined.clicks.filter(mined.clicks.date < first)
-    # Both ends of the pair: a first search late on the last training day may lead to a held-out one.
-    reformulated = mined.reformulations.filter(mined.reformulations.ts.date().cast("string") < first)
+    reformulated = _before(mined, days)
     past = mined.searches.filter(mined.searches.date < first)
     has_feed = artifacts.exists(logs, records.FEED)
     return candidates.Events(
@@ -147,14 +156,14 @@ def _events(house: Warehouse, logs: Path, mined: Mined, days: Days, cfg: Augment
         whole={
             perspectives.CLICK.name: clicked.drop("date"),
             perspectives.REFORMULATION.name: reformulated.drop("date"),
-            **_registered(house, logs, asked, first),
+            **_registered(house, logs, searches, first),
         },
         shown=candidates.shown(house, past, house.read(logs, records.RESULTS), cuts),
-        feed=candidates.watched(house, logs, asked, cfg, before=first, cuts=cuts) if has_feed else None,
+        feed=candidates.watched(house, logs, searches, cfg, before=first, cuts=cuts) if has_feed else None,
     )
 
 
-def _registered(house: Warehouse, logs: Path, asked: ir.Table, before: str) -> dict[str, ir.Table]:
+def _registered(house: Warehouse, logs: Path, searches: ir.Table, before: str) -> dict[str, ir.Table]:
     """By name, the events of the registered perspectives whose table the log has."""
     tables = {table.name: table for table in records.logs()}
     events = {}
@@ -163,40 +172,9 @@ def _registered(house: Warehouse, logs: Path, asked: ir.Table, before: str) -> d
             rows = house.read(logs, table)
             if "ts" in rows.columns:
                 rows = rows.filter(rows.ts < candidates.midnight(before))
-            mined = row.mine(asked, rows).select("query", "video_id", "event_id", "ts")
+            mined = row.mine(searches, rows).select("query", "video_id", "event_id", "ts")
             events[row.name] = house.keep(mined, row.name)
     return events
-
-
-def _summary(
-    house: Warehouse,
-    cfg: AugmentConfig,
-    *,
-    days: Days,
-    mined: Mined,
-    texts: ir.Table,
-    tally: candidates.Tally,
-    examples: dict[str, list[dict]],
-    rows: dict,
-    missing: set[str],
-) -> dict:
-    named = {p: tally.of(p) for p in perspectives.names(synthetic=False)}
-    counts = {"without_text": texts.filter(texts.text == "").count(), "searches": mined.searches.count()}
-    counts["ordinary"] = queries.ordinary(
-        mined.searches, max_per_user_day=cfg.max_searches_per_user_day
-    ).count()
-    numbers = {name: int(house.backend.to_pyarrow(expr).as_py()) for name, expr in counts.items()}
-    numbers["lost"] = tally.lost
-    numbers["crowded"] = numbers["searches"] - numbers["ordinary"]
-    return {
-        "perspectives": {p: entry | {"examples": examples[p]} for p, entry in named.items()},
-        "rows": rows,
-        "searches": numbers["searches"],
-        "days": {"train": list(days.train), "valid": list(days.valid), "test": list(days.test)},
-        "gaps": _gaps(house, mined.searches),
-        "window_s": cfg.window_s,
-        "notes": _notes(cfg, days=days, missing=missing, named=named, rows=rows, numbers=numbers),
-    }
 
 
 def _examples(
@@ -228,33 +206,27 @@ def _gaps(house: Warehouse, searches: ir.Table) -> dict | None:
 
 
 def _notes(
-    cfg: AugmentConfig, *, days: Days, missing: set[str], named: dict, rows: dict, numbers: dict[str, int]
+    cfg: AugmentConfig, days: Days, missing: set[str], named: dict, rows: dict, numbers: dict[str, int]
 ) -> list[str]:
+    limit, crowded = cfg.max_searches_per_user_day, numbers["searches"] - numbers["ordinary"]
     empty = [
         (perspectives.FEED, "no view within the window of a search"),
         (perspectives.REFORMULATION, f"none within {cfg.window_s} s on the training days"),
         (perspectives.CLICK, "nobody clicked or liked anything on the training days"),
         *((p, "nothing was mined on the training days") for p in perspectives.every() if p.mine),
     ]
-    notes = (
-        *((True, f"{table}: no such table") for table in sorted(missing)),
-        *(
-            (not named[p.name]["candidates"] and p.table not in missing, f"{p.name}: {why}")
-            for p, why in empty
-        ),
-        (not rows["test_ct"], "test_ct is empty: no clicks on the held-out days"),
-        (not rows["test_qr"], "test_qr is empty: no reformulations on the held-out days"),
-        (not rows["valid_qr"], "valid_qr is empty: no reformulations on the last training day"),
-        (len(days.train) <= cfg.valid_days, "all training days are validation days: nothing older is left"),
-        (
-            numbers["without_text"],
-            f"documents: {numbers['without_text']} video(s) without any text are left out",
-        ),
-        (numbers["lost"], f"candidates: {numbers['lost']} of videos without a document are left out"),
-        (
-            numbers["crowded"],
-            f"{numbers['crowded']} searches of users with more than {cfg.max_searches_per_user_day} "
-            "searches on the day are left out of reformulation and feed",
-        ),
-    )
-    return [note for applies, note in notes if applies]
+    notes = {
+        **{f"{table}: no such table": True for table in sorted(missing)},
+        **{f"{p.name}: {why}": not (p.table in missing or named[p.name]["candidates"]) for p, why in empty},
+        "test_ct is empty: no clicks on the held-out days": not rows["test_ct"],
+        "test_qr is empty: no reformulations on the held-out days": not rows["test_qr"],
+        "valid_qr is empty: no reformulations on the last training day": not rows["valid_qr"],
+        "all training days are validation days: nothing older is left": len(days.train) <= cfg.valid_days,
+        f"documents: {numbers['without_text']} video(s) without any text are left out": numbers[
+            "without_text"
+        ],
+        f"candidates: {numbers['lost']} of videos without a document are left out": numbers["lost"],
+        f"{crowded} searches of users with more than {limit} searches on the day are left out of "
+        "reformulation and feed": crowded,
+    }
+    return [note for note, applies in notes.items() if applies]

@@ -80,9 +80,15 @@ def midnight(day: str) -> ir.TimestampValue:
 
 
 def watched(
-    house: Warehouse, logs: Path, asked: ir.Table, cfg: AugmentConfig, *, before: str, cuts: tuple[str, ...]
+    house: Warehouse,
+    logs: Path,
+    searches: ir.Table,
+    cfg: AugmentConfig,
+    *,
+    before: str,
+    cuts: tuple[str, ...],
 ) -> list[ir.Table]:
-    """in: asked, searches(user_id, ts, date, query) before the day `before`. out: feed events per range of
+    """in: searches(user_id, ts, date, query) before the day `before`. out: feed events per range of
     queries.
 
     Training days on both sides: a search late on the last one must not see views of a held-out day. User by
@@ -95,33 +101,33 @@ def watched(
 
     views = feed.feed_views(house.read(logs, records.FEED), min_play_s=cfg.min_play_s)
     views = views.filter(views.ts < midnight(before))
-    users = feed.users_of_query(asked, max_users=cfg.feed_users_per_query)
+    users = feed.users_of_query(searches, max_users=cfg.feed_users_per_query)
     shares = zip(
-        per_user(asked.select("user_id", "query", "ts"), "feed_asked"),
+        per_user(searches.select("user_id", "query", "ts"), "feed_asked"),
         per_user(users, "feed_users"),
         per_user(views, "feed_views"),
         strict=True,
     )
     limits = {"half_window_s": cfg.feed_half_window_s, "max_videos": cfg.feed_videos_per_user}
-    found = [feed.around_searches(*share, **limits) for share in shares]
+    rows_of = [feed.around_searches(*share, **limits) for share in shares]
     # Each event is one row (a user, query and video occur together once): its id has done its work.
-    placed = [one.drop("event_id").mutate(part=parts.part_of(one["query"], cuts)) for one in found]
+    placed = [one.drop("event_id").mutate(part=parts.part_of(one["query"], cuts)) for one in rows_of]
     return house.split(placed, "feed_events", parts=len(cuts) + 1)
 
 
 def candidates(
-    house: Warehouse, events: Events, known: ir.Table, tally: Tally, *, max_videos: int
+    house: Warehouse, events: Events, catalogue: ir.Table, tally: Tally, *, max_videos: int
 ) -> Iterator[ir.Table]:
-    """Yields the candidates of each range of queries, of videos in known(video_id), and counts them all into
+    """Yields the candidates of each range of queries, of videos in catalogue(video_id); counts them into
     `tally`.
 
     What is yielded is a table of the session until the next one is asked for.
     """
     for part in range(len(events.cuts) + 1):
-        kept = house.keep(_of_range(events, part, max_videos=max_videos), f"candidates_{part}")
-        tally.add(house.fetch(_counted(kept, known)))
-        yield kept.semi_join(known, "video_id")
-        house.drop(kept)
+        mined = house.keep(_of_range(events, part, max_videos=max_videos), f"candidates_{part}")
+        tally.add(house.fetch(_counted(mined, catalogue)))
+        yield mined.semi_join(catalogue, "video_id")
+        house.drop(mined)
 
 
 def _of_range(events: Events, part: int, *, max_videos: int) -> ir.Table:
@@ -129,17 +135,17 @@ def _of_range(events: Events, part: int, *, max_videos: int) -> ir.Table:
         lower = rows.filter(rows["query"] >= events.cuts[part - 1]) if part else rows
         return lower.filter(lower["query"] < events.cuts[part]) if part < len(events.cuts) else lower
 
-    found = [
+    rows_of = [
         *(stage_samples.add_up(mine(rows), perspective=name) for name, rows in events.whole.items()),
         stage_samples.add_up_stages(events.shown[part], max_videos=max_videos),
     ]
     if events.feed is not None:
-        found.append(stage_samples.add_up(events.feed[part], perspective=perspectives.FEED.name, once=True))
-    return ibis.union(*[conform(one, records.CANDIDATES) for one in found])
+        rows_of.append(stage_samples.add_up(events.feed[part], perspective=perspectives.FEED.name, once=True))
+    return ibis.union(*[conform(one, records.CANDIDATES) for one in rows_of])
 
 
-def _counted(kept: ir.Table, known: ir.Table) -> ir.Table:
-    marked = kept.left_join(known.mutate(known=1), "video_id").select(
+def _counted(mined: ir.Table, catalogue: ir.Table) -> ir.Table:
+    marked = mined.left_join(catalogue.mutate(known=1), "video_id").select(
         "perspective", "query", "support", "known"
     )
     return marked.group_by("perspective").agg(

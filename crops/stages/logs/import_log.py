@@ -37,19 +37,19 @@ def run(src: Path, out: Path, *, dataset: str = "trec-session", memory_gb: float
 def _trec_session(src: Path, out: Path) -> StageReport:
     if src.is_dir():
         raise InputError(src, "a folder, expected the file sessiontrack2013.xml")
-    found = trec_session.convert(src.read_bytes(), str(src))
+    tables = trec_session.convert(src.read_bytes(), str(src))
     with artifacts.replacing(out) as folder:
-        artifacts.write(folder, records.SEARCHES, found.searches)
-        artifacts.write(folder, records.RESULTS, found.results)
-        artifacts.write(folder, records.VIDEOS, found.videos)
-        artifacts.write(folder / "truth", records.RELEVANCE, found.relevance)
+        artifacts.write(folder, records.SEARCHES, tables.searches)
+        artifacts.write(folder, records.RESULTS, tables.results)
+        artifacts.write(folder, records.VIDEOS, tables.videos)
+        artifacts.write(folder / "truth", records.RELEVANCE, tables.relevance)
     return StageReport(
         numbers={
-            "searches": found.searches.num_rows,
-            "results": found.results.num_rows,
-            "videos": found.videos.num_rows,
-            "clicked_results": pc.sum(found.results["clicked"]).as_py() or 0,
-            "weak_truth_pairs": found.relevance.num_rows,
+            "searches": tables.searches.num_rows,
+            "results": tables.results.num_rows,
+            "videos": tables.videos.num_rows,
+            "clicked_results": pc.sum(tables.results["clicked"]).as_py() or 0,
+            "weak_truth_pairs": tables.relevance.num_rows,
         },
         notes=(
             "feed: no such table in this data set",

@@ -59,18 +59,18 @@ def run(
             progress=bar.update,
         )
     rows, rejected = _rows(chosen, answers, texts, cfg)
-    asked = sum(a.text is not None for a in answers)
+    answered = sum(a.text is not None for a in answers)
     bad = {r["query"]: r["reason"] for r in rejected if r["whole"]}
-    if asked and len(bad) / asked > cfg.max_rejected_share:
+    if answered and len(bad) / answered > cfg.max_rejected_share:
         # Kept, they would fail every later try as well, even with another model behind the same name.
         edge.forget(
             cache, [body for body, (query, _exemplar) in zip(bodies, chosen, strict=True) if query in bad]
         )
         common, _count = Counter(bad.values()).most_common(1)[0]
-        raise ServiceError(f"{llm}: {len(bad)} of {asked} answers were rejected, most of them: {common}")
-    about: dict[str, Any] = {
-        "asked": asked,
-        "not_asked_over_budget": len(answers) - asked,
+        raise ServiceError(f"{llm}: {len(bad)} of {answered} answers were rejected, most of them: {common}")
+    summary: dict[str, Any] = {
+        "asked": answered,
+        "not_asked_over_budget": len(answers) - answered,
         "tokens": sum(a.tokens for a in answers),
         "accepted": len(rows),
         "rejected": dict(sorted(Counter(r["reason"] for r in rejected).items())),
@@ -82,11 +82,16 @@ def run(
         artifacts.write(
             folder, records.KNOWLEDGE, pa.Table.from_pylist(rows, schema=records.KNOWLEDGE.schema)
         )
-        artifacts.write_json(folder / "knowledge.json", about)
+        artifacts.write_json(folder / "knowledge.json", summary)
         lines = (json.dumps(r, ensure_ascii=False, sort_keys=True) + "\n" for r in rejected)
         (folder / "rejected.jsonl").write_text("".join(lines), encoding="utf-8")
     return StageReport(
-        numbers={"asked": asked, "accepted": len(rows), "rejected": len(rejected), "tokens": about["tokens"]}
+        numbers={
+            "asked": answered,
+            "accepted": len(rows),
+            "rejected": len(rejected),
+            "tokens": summary["tokens"],
+        }
     )
 
 
@@ -148,12 +153,6 @@ def _rows(
         ]
         for text in accepted:
             name = knowledge.doc_id(text)
-            row = {
-                "query": query,
-                "doc_id": name,
-                "text": text,
-                "exemplar_id": exemplar or "",
-                "model": cfg.model,
-            }
-            rows[(query, name)] = row
+            values = (query, name, text, exemplar or "", cfg.model)
+            rows[query, name] = dict(zip(records.KNOWLEDGE.schema.names, values, strict=True))
     return [rows[key] for key in sorted(rows)], rejected

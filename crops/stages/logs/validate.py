@@ -27,6 +27,7 @@ from crops.validation.suite import Outcome
 
 # Rows that Great Expectations holds at once: 20 columns of them are some 50 MB.
 BATCH_ROWS = 250_000
+PARTS = ("read", "accepted", "quarantined", "reasons", "days")
 # Warnings on the terminal.
 SHOWN = 10
 
@@ -60,9 +61,8 @@ def run(logs: Path, out: Path, cfg: ValidateConfig, *, engine: str | None = None
             project = functools.cache(suite.context)
             checked = {t.name: _table(runner, project, logs, folder, t, files[t], cfg) for t in files}
         shutil.rmtree(scratch, ignore_errors=True)
-        splits, outcomes = (
-            {name: getattr(c, part) for name, c in checked.items()} for part in ("split", "outcomes")
-        )
+        splits = {name: table.split for name, table in checked.items()}
+        outcomes = {name: table.outcomes for name, table in checked.items()}
         docs.build(splits, outcomes, folder / "data_docs", cfg=cfg, at=datetime.now(UTC))
         artifacts.write_json(folder / "validation.json", _summary(checked, cfg))
     return _report(checked)
@@ -94,22 +94,22 @@ def _table(
     """Splits one table and asks its suite. An empty searches, results or videos table ends the run."""
     checks = rules.checks(table, cfg)
     split.judge(engine, files, table, checks, cfg)
-    found = split.count(engine, table, checks)
-    if found.accepted == 0 and table in records.REQUIRED:
-        why = f"; reasons: {found.reasons}" if found.reasons else ""
+    counts = split.count(engine, table, checks)
+    if counts.accepted == 0 and table in records.REQUIRED:
+        why = f"; reasons: {counts.reasons}" if counts.reasons else ""
         raise InputError(
-            logs / table.name, f"{found.read} rows, none of them acceptable, expected at least one{why}"
+            logs / table.name, f"{counts.read} rows, none of them acceptable, expected at least one{why}"
         )
     split.write(engine, out, table, logs)
     split.remember(engine, table)
     rows = split.batches(engine, table, checks, per_day=cfg.rows_per_day_looked_at, rows=BATCH_ROWS)
     tallies = suite.watch(project(), table.name, rows, checks)
     outcomes = [
-        *suite.row_outcomes(checks, tallies, found, cfg),
-        *suite.day_outcomes(project(), table, found.days, cfg),
+        *suite.row_outcomes(checks, tallies, counts, cfg),
+        *suite.day_outcomes(project(), table, counts.days, cfg),
         *suite.file_outcomes(project(), table, [pq.read_schema(f) for f in files]),
     ]
-    return Checked(split=found, outcomes=outcomes)
+    return Checked(split=counts, outcomes=outcomes)
 
 
 def _summary(checked: dict[str, Checked], cfg: ValidateConfig) -> dict[str, Any]:
@@ -121,11 +121,7 @@ def _summary(checked: dict[str, Checked], cfg: ValidateConfig) -> dict[str, Any]
         "rows_per_day_looked_at": cfg.rows_per_day_looked_at,
         "tables": {
             name: {
-                "read": c.split.read,
-                "accepted": c.split.accepted,
-                "quarantined": c.split.quarantined,
-                "reasons": c.split.reasons,
-                "days": c.split.days,
+                **{part: getattr(c.split, part) for part in PARTS},
                 "expectations": [o.as_json() for o in c.outcomes],
             }
             for name, c in checked.items()
@@ -136,8 +132,8 @@ def _summary(checked: dict[str, Checked], cfg: ValidateConfig) -> dict[str, Any]
 def _failed(checked: dict[str, Checked]) -> dict[str, list[str]]:
     """severity -> one line for each expectation that does not hold."""
     lines: dict[str, list[str]] = {"critical": [], "warning": []}
-    for name, found in checked.items():
-        for outcome in found.outcomes:
+    for name, table in checked.items():
+        for outcome in table.outcomes:
             if not outcome.success:
                 lines[outcome.severity].append(
                     f"{name}: {outcome.reason}: {outcome.observed}, expected {outcome.expected}"
@@ -147,11 +143,8 @@ def _failed(checked: dict[str, Checked]) -> dict[str, list[str]]:
 
 def _report(checked: dict[str, Checked]) -> StageReport:
     failed = _failed(checked)
-    splits = {name: c.split for name, c in checked.items()}
     numbers: dict[str, float | int] = {
-        f"{name}_{kind}": getattr(s, kind)
-        for name, s in splits.items()
-        for kind in ("accepted", "quarantined")
+        f"{name}_{kind}": getattr(c.split, kind) for name, c in checked.items() for kind in PARTS[1:3]
     }
     numbers |= {
         "expectations": sum(len(c.outcomes) for c in checked.values()),
@@ -164,9 +157,7 @@ def _report(checked: dict[str, Checked]) -> StageReport:
         if p.table and p.table not in checked
     )
     warnings = failed["warning"]
-    more = (
-        (f"{len(warnings) - SHOWN} more warnings in validation.json and data_docs/",)
-        if len(warnings) > SHOWN
-        else ()
-    )
-    return StageReport(numbers=numbers, notes=(*missing, *failed["critical"], *warnings[:SHOWN], *more))
+    notes = [*missing, *failed["critical"], *warnings[:SHOWN]]
+    if len(warnings) > SHOWN:
+        notes.append(f"{len(warnings) - SHOWN} more warnings in validation.json and data_docs/")
+    return StageReport(numbers=numbers, notes=tuple(notes))
