@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from crops import perspectives
 from crops.errors import ConfigError, InputError
 from crops.tables import artifacts, records
 
@@ -374,25 +375,28 @@ def train(
     base        a Hugging Face path, or `small`: a small encoder from scratch
     loss        `h_infonce`, `info_nce`, `softmax_ce` or `one_anchor`, or your own: `loss_of(rivals)` or
                 a function of scores float [Q, D] and labels int [Q, D] that returns a scalar
-    anchor_min  lowest label that is an anchor; by default what the ladder chose, else 4
+    anchor_min  lowest label that is an anchor; by default what the ladder chose, else the positives'
     valid       (query, doc_id or video_id) to stop by; by default `documents.valid`
     log         called with the step and its numbers at every check
     settings    of section `train`, e.g. `steps=500` or `learning_rate=2e-5`
     """
     from crops.config.train import TrainConfig
+    from crops.labels import rank
     from crops.retriever import batch, systems
     from crops.retriever import train as method
     from crops.stages.learn import train as stage
 
     config = TrainConfig.parse({"base": base, **settings})
     catalogue = _texts(documents.documents if isinstance(documents, Mined) else documents)
-    texts, lowest = dict(catalogue), [4]
+    texts, lowest, graded = dict(catalogue), [perspectives.positive_min()], perspectives.labels()
     if isinstance(samples, Labelled):
         texts |= _texts(samples.knowledge)
-        lowest = samples.hierarchy["anchor_min_candidates"]
+        lowest, graded = samples.hierarchy["anchor_min_candidates"], samples.hierarchy["labels"]
         samples = samples.samples
+    ranks = {name: rank(label, graded) for name, label in graded.items()}
     given = _arrow(samples, "samples")
-    labels = dict(zip(_pairs(given), given["label"].to_pylist(), strict=True))
+    own = (rank(label, graded) for label in given["label"].to_pylist())
+    labels = dict(zip(_pairs(given), own, strict=True))
     if valid is None and isinstance(documents, Mined):
         valid = documents.valid
     held_out = [] if valid is None else _pairs(_arrow(valid, "valid"))
@@ -402,11 +406,13 @@ def train(
         queries=tuple(relevant), texts=tuple(catalogue[d] for d in ids), relevant=tuple(relevant.values())
     )
     try:
-        rows = batch.pairs(systems.rows(labels, texts, held_out))
+        border = perspectives.positive_min(ranks)
+        rows = batch.pairs(systems.rows(labels, texts, held_out), positive_min=border)
     except KeyError as error:
         raise InputError("samples", f"doc_id {error} is not in documents") from error
     corpus = [*sorted(set(catalogue.values())), *sorted({query for query, _ in labels})]
-    plans = [stage.plan_of(config, loss, n) for n in ([anchor_min] if anchor_min is not None else lowest)]
+    lowest = lowest if anchor_min is None else [anchor_min]
+    plans = [stage.plan_of(config, loss, rank(label, graded)) for label in lowest]
     sizes = method.Sizes(queries=config.batch_queries, positives=config.positives, lower=config.lower)
     with tempfile.TemporaryDirectory(prefix="crops-") as scratch:
         encoder, history, plan = method.best(
@@ -419,7 +425,9 @@ def train(
             checkpoints=Path(scratch),
             log=log,
         )
-    return Trained(encoder=encoder.eval(), history=history, anchor_min=plan.anchor_min)
+    return Trained(
+        encoder=encoder.eval(), history=history, anchor_min=sorted({*graded.values()})[plan.anchor_min - 1]
+    )
 
 
 def _texts(documents: Tabular) -> dict[str, str]:

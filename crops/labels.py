@@ -89,8 +89,8 @@ class Hierarchy:
 
 
 def rank(label: int, labels: Mapping[str, int]) -> int:
-    """The place of a label among the different ones that the perspectives have, 1 for the lowest."""
-    return 1 + sum(other < label for other in set(labels.values()))
+    """The place of a label among the different ones of the perspectives: 1 for the lowest; 0 stays 0."""
+    return 1 + sum(other < label for other in set(labels.values())) if label > 0 else label
 
 
 def choose(

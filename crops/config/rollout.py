@@ -28,7 +28,7 @@ class Guardrail(StageConfig):
 
     name: str = Field(min_length=1)
     """What the audit trail calls it."""
-    kind: Literal["difference", "ratio", "rate", "count"] = Field()
+    kind: Literal["difference", "ratio", "rate", "count"]
     """difference: treatment - control <= limit. ratio: treatment / control <= limit. rate: a share whose
     relative change is worse than limit beyond chance. count: treatment alone <= limit.
     """
@@ -38,7 +38,7 @@ class Guardrail(StageConfig):
     """PromQL: how many events stand behind it. Of a rate: the denominator's increase."""
     min_events: float = Field(ge=0)
     """Fewer on either side give no answer."""
-    limit: float = Field()
+    limit: float
     """Most that is tolerated; see kind."""
     quantile: float | None = Field(None, gt=0, lt=1)
     """Which quantile `query` compares, if it says $quantile: few events leave it uncertain."""
@@ -75,6 +75,18 @@ def _total(name: str) -> str:
     return f"sum(increase({name}{{$in}}[$window]))"
 
 
+def _rate(name: str, of: str, events: str, min_events: int, higher_is_better: bool = False) -> Guardrail:
+    return Guardrail(
+        name=name,
+        kind="rate",
+        limit=0.02,
+        min_events=min_events,
+        higher_is_better=higher_is_better,
+        query=_total(of),
+        events=_total(events),
+    )
+
+
 ANSWERED = ',outcome=~"ok|empty"'
 GUARDRAILS = (
     Guardrail(
@@ -103,32 +115,9 @@ GUARDRAILS = (
         events=_searches(ANSWERED),
         query='sum(increase(crops_search_requests_total{$in,outcome="empty"}[$window])) or vector(0)',
     ),
-    Guardrail(
-        name="ctr",
-        kind="rate",
-        limit=0.02,
-        min_events=2000,
-        higher_is_better=True,
-        query=_total("crops_clicks_total"),
-        events=_total("crops_impressions_total"),
-    ),
-    Guardrail(
-        name="lpr",
-        kind="rate",
-        limit=0.02,
-        min_events=2000,
-        higher_is_better=True,
-        query=_total("crops_long_plays_total"),
-        events=_total("crops_impressions_total"),
-    ),
-    Guardrail(
-        name="rqr",
-        kind="rate",
-        limit=0.02,
-        min_events=500,
-        query=_total("crops_reformulations_total"),
-        events=_total("crops_searches_total"),
-    ),
+    _rate("ctr", "crops_clicks_total", "crops_impressions_total", 2000, higher_is_better=True),
+    _rate("lpr", "crops_long_plays_total", "crops_impressions_total", 2000, higher_is_better=True),
+    _rate("rqr", "crops_reformulations_total", "crops_searches_total", 500),
 )
 
 
