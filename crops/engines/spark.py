@@ -145,20 +145,19 @@ def _session(master: str, scratch: Path, threads: int | None, memory_gb: float |
         return SparkSession.builder.remote(master).getOrCreate()
     if threads and master == "local[*]":
         master = f"local[{threads}]"
-    builder: Any = (
-        SparkSession.builder.master(master).appName("crops").config("spark.ui.showConsoleProgress", "false")
-    )
+    settings: dict[str, bool | float | int | str | None] = {"spark.ui.showConsoleProgress": "false"}
     if master.startswith("local"):
-        builder = builder.config("spark.local.dir", os.path.abspath(scratch)).config(
-            "spark.ui.enabled", "false"
-        )
-        builder = builder.config("spark.driver.bindAddress", "127.0.0.1").config(
-            "spark.driver.host", "127.0.0.1"
-        )
+        settings |= {
+            "spark.local.dir": os.path.abspath(scratch),
+            "spark.ui.enabled": "false",
+            "spark.driver.bindAddress": "127.0.0.1",
+            "spark.driver.host": "127.0.0.1",
+        }
         # Workers of a local master are children of ours: the same Python, whatever `python3` is on the path.
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
         if memory_gb:
-            builder = builder.config("spark.driver.memory", f"{int(memory_gb * 1024)}m")
+            settings["spark.driver.memory"] = f"{int(memory_gb * 1024)}m"
+    builder: Any = SparkSession.builder.master(master).appName("crops").config(map=settings)
     try:
         return builder.getOrCreate()
     except Exception as error:

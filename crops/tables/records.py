@@ -128,7 +128,7 @@ KNOWLEDGE = table(
     key="query doc_id",
 )
 
-# θ of distinct pairs, one folder per perspective: what the scoring tasks of a pipeline hand to
+# θ of distinct gated pairs, one folder per shard: what the scoring tasks of a pipeline hand to
 # `discriminate`.
 SCORES = table("scores", "query string, doc_id string, theta float32", key="query doc_id")
 

@@ -34,12 +34,8 @@ def build(
         "at": at.strftime("%Y-%m-%d %H:%M UTC"),
         "names": [*outcomes],
         "per_day": cfg.rows_per_day_looked_at,
-        "critical": {
-            n: [o for o in f if not o.success and o.severity == "critical"] for n, f in outcomes.items()
-        },
-        "warnings": {
-            n: [o for o in f if not o.success and o.severity == "warning"] for n, f in outcomes.items()
-        },
+        "critical": _failed(outcomes, "critical"),
+        "warnings": _failed(outcomes, "warning"),
         "outcomes": outcomes,
         "splits": splits,
     }
@@ -48,6 +44,10 @@ def build(
     for name, listed in outcomes.items():
         blocks = {part: _block([o for o in listed if o.part == part]) for part in ("rows", "days", "files")}
         (folder / f"{name}.html").write_text(page.render(common, name=name, blocks=blocks), encoding="utf-8")
+
+
+def _failed(outcomes: Mapping[str, Sequence[Outcome]], severity: str) -> dict[str, list[Outcome]]:
+    return {n: [o for o in f if not o.success and o.severity == severity] for n, f in outcomes.items()}
 
 
 def _view() -> Any:
@@ -80,18 +80,11 @@ def _shown(result: Any) -> Any:
     """The result with the log's own text made harmless: the renderer writes values as they are."""
     from great_expectations.core import ExpectationValidationResult
 
-    shown = {
-        **result.result,
-        "partial_unexpected_list": _harmless(result.result.get("partial_unexpected_list", [])),
-    }
-    for left_out in ("partial_unexpected_counts", "partial_unexpected_index_list"):
-        shown.pop(left_out, None)
-    return ExpectationValidationResult(
-        success=result.success,
-        expectation_config=result.expectation_config,
-        result=shown,
-        exception_info=result.exception_info,
-    )
+    left_out = ("partial_unexpected_counts", "partial_unexpected_index_list")
+    shown = {name: value for name, value in result.result.items() if name not in left_out}
+    shown["partial_unexpected_list"] = _harmless(shown.get("partial_unexpected_list", []))
+    same = {name: getattr(result, name) for name in ("success", "expectation_config", "exception_info")}
+    return ExpectationValidationResult(result=shown, **same)
 
 
 def _harmless(value: Any) -> Any:

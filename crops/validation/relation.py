@@ -67,11 +67,8 @@ def _helpers(table: Table, cfg: ValidateConfig) -> tuple[dict[str, str], list[st
     if table.name == "searches":
         columns["visible_characters"] = f"length(translate(query, {quoted(WHITE)}, ''))"
     if table.name == "videos":
-        columns["text_fields"] = (
-            " + ".join(map(_has_text, ("caption", "cover_text")))
-            + " + "
-            + " + ".join(map(_has_texts, ("keywords", "related_queries")))
-        )
+        lists = (f"array_to_string({name}, '')" for name in ("keywords", "related_queries"))
+        columns["text_fields"] = " + ".join(map(_has_text, ("caption", "cover_text", *lists)))
     if "video_id" in names and table.name != "videos":
         joins.append("LEFT JOIN known_videos AS v ON v.video_id = raw.video_id")
         columns["video"] = _fate("raw.video_id", "v")
@@ -97,7 +94,3 @@ def _fate(column: str, known: str) -> str:
 
 def _has_text(column: str) -> str:
     return f"(length(translate(coalesce({column}, ''), {quoted(WHITE)}, '')) > 0)::BIGINT"
-
-
-def _has_texts(column: str) -> str:
-    return _has_text(f"array_to_string({column}, '')")

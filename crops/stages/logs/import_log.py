@@ -39,15 +39,12 @@ def _trec_session(src: Path, out: Path) -> StageReport:
         raise InputError(src, "a folder, expected the file sessiontrack2013.xml")
     tables = trec_session.convert(src.read_bytes(), str(src))
     with artifacts.replacing(out) as folder:
-        artifacts.write(folder, records.SEARCHES, tables.searches)
-        artifacts.write(folder, records.RESULTS, tables.results)
-        artifacts.write(folder, records.VIDEOS, tables.videos)
+        for table in records.REQUIRED:
+            artifacts.write(folder, table, getattr(tables, table.name))
         artifacts.write(folder / "truth", records.RELEVANCE, tables.relevance)
     return StageReport(
         numbers={
-            "searches": tables.searches.num_rows,
-            "results": tables.results.num_rows,
-            "videos": tables.videos.num_rows,
+            **{name: getattr(tables, name).num_rows for name in ("searches", "results", "videos")},
             "clicked_results": pc.sum(tables.results["clicked"]).as_py() or 0,
             "weak_truth_pairs": tables.relevance.num_rows,
         },
@@ -92,9 +89,8 @@ def _piece(engine: Any, piece: Piece, number: int, folder: Path, src: Path) -> C
 def _write(engine: Any, sql: str, table: records.Table, number: int, folder: Path) -> int:
     """One file per date, or one in all, each in the order of time and key; returns the number of rows."""
     names = ", ".join(f'"{name}"' for name in table.schema.names)
-    order = ", ".join(
-        f'"{name}"' for name in [*(["ts"] if "ts" in table.schema.names else []), *_order(table)]
-    )
+    timed = ["ts"] if "ts" in table.schema.names else []
+    order = ", ".join(f'"{name}"' for name in [*timed, *_order(table)])
     engine.execute(f"CREATE OR REPLACE TEMP TABLE whole AS {sql}")
     dates = (
         [d for (d,) in engine.execute("SELECT DISTINCT date FROM whole ORDER BY 1").fetchall()]
