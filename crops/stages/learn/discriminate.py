@@ -16,6 +16,7 @@ from crops.discriminator import joined, model
 from crops.stages.base import StageReport
 from crops.stages.learn import score
 from crops.stages.learn import theta as thetas
+from crops.stages.plug import STAGE_FILE
 from crops.tables import artifacts, grades, records
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8)
@@ -56,7 +57,7 @@ def run(
         artifacts.write(folder, records.SCORED, pa.Table.from_pandas(rows, preserve_index=False))
         artifacts.write(folder, records.KNOWLEDGE, written)
         artifacts.write(folder, records.TEST_QR, test.filter(pa.array(test_theta > cfg.alpha)))
-        shutil.copytree(theta, folder / "theta", ignore=shutil.ignore_patterns(".*", "stage.json"))
+        shutil.copytree(theta, folder / "theta", ignore=shutil.ignore_patterns(".*", STAGE_FILE))
         artifacts.write_json(folder / "discriminate.json", report)
     numbers = {
         f"kept_{p}": int(rows.loc[rows["perspective"] == p, "kept"].sum())
