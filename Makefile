@@ -33,10 +33,13 @@ run: setup ## the main job on the small simulated world: logs -> report.html and
 	$(BIN)/crops run --logs $(OUT)-logs --out $(OUT) --llm world --config configs/quickstart.yaml; code=$$?; \
 	  echo "report: $(OUT)/report.html"; exit $$code
 
+# Two workers. Tests that share a JVM, a Triton, the images or a module's fixtures go to the same one (tests/conftest.py).
+PYTEST = $(BIN)/pytest -q -m "not slow" -n 2 --dist loadgroup --no-loadscope-reorder --durations=15
+
 test: setup triton ## everything from a fresh clone to a tested tree (CI calls this)
 	bash tests/install_system_parts
-	$(MAKE) --no-print-directory check
-	$(BIN)/pytest -q -m "not slow" --durations=15 --ignore=tests/crops
+	$(MAKE) --no-print-directory lint
+	$(PYTEST) tests
 
 test-slow: setup ## kill loops, several seeds, the real LLM in the whole chain
 	$(BIN)/pytest -q -m slow --durations=20
@@ -45,7 +48,7 @@ check: setup ## format, lint, types, import contracts, unit tests
 	$(MAKE) --no-print-directory -j 2 lint unit
 
 unit: setup
-	$(BIN)/pytest -q -m "not slow" -n 2 --dist loadfile tests/crops
+	$(PYTEST) tests/crops
 
 lint: setup
 	$(BIN)/ruff format --check .

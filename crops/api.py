@@ -6,6 +6,7 @@ Arrow or DuckDB, or lists of dicts; what comes back is Arrow (`.to_pandas()`).
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
@@ -77,6 +78,13 @@ class Mined:
     def valid(self) -> pa.Table:
         """(query, video_id, later_query): reformulations of the last training day, for early stopping."""
         return self.folder.table(records.VALID_QR)
+
+    @property
+    def queries(self) -> pa.Table:
+        """(query, split, searches, clicks): the distinct queries of the training (`train`) and held-out days
+        (`test`).
+        """
+        return self.folder.table(records.QUERIES)
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -199,8 +207,9 @@ def mine(logs: Logs, *, out: str | Path | None = None, **settings: Settings) -> 
     """Mines candidates, documents and test sets from logs.
 
     logs      a folder of Parquet tables, or tables by name: `searches`, `results`, `videos` and, if there is
-              one, `feed`, with the columns of `crops/tables/records.py`. In tables by name, ids may be
-              numbers, times without a zone are UTC, and columns that may be null or empty may be missing.
+              one, `feed` (and those of registered perspectives), with the columns that
+              `crops/tables/records.py` names. In tables by name, ids may be numbers, times without a zone are
+              UTC, and columns that may be null or empty may be missing.
     out       where to keep what is written; by default a temporary folder
     settings  of section `augment`, e.g. `window_s=60`
 
@@ -225,7 +234,10 @@ def knowledge(mined: Mined, llm: str, *, out: str | Path | None = None, **settin
     from crops.stages.logs import knowledge as stage
 
     made = Path(out) if out else mined.folder.path.with_name("knowledge")
-    stage.run(mined.folder.path, made, KnowledgeConfig.parse(settings), llm=llm)
+    config = KnowledgeConfig.parse(settings)
+    # In a thread, because the stage starts an event loop and a notebook has one running already.
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(stage.run, mined.folder.path, made, config, llm=llm).result()
     return made
 
 
@@ -332,11 +344,12 @@ def _cast(values: pa.ChunkedArray, column: pa.Field, table: str) -> pa.ChunkedAr
 
 def _logs(tables: Mapping[str, Tabular]) -> _Folder:
     """The tables as a temporary folder of logs, dated by their times; results by those of their searches."""
-    names = {table.name: table for table in records.LOGS}
+    names = {table.name: table for table in records.logs()}
     if unknown := sorted(tables.keys() - names.keys()):
         raise InputError("logs", f"unknown table {unknown[0]!r}; known: {', '.join(names)}")
-    if missing := [name for name in names if name not in tables and name != records.FEED.name]:
-        raise InputError("logs", f"table {missing[0]!r} is missing; it may not be left out")
+    needed = (records.SEARCHES, records.RESULTS, records.VIDEOS)
+    if missing := [table.name for table in needed if table.name not in tables]:
+        raise InputError("logs", f"table {missing[0]!r} is missing")
     given = {name: _conformed(_arrow(rows, name), names[name]) for name, rows in tables.items()}
     searches = given["searches"]
     dates = {name: _dates(rows["ts"]) for name, rows in given.items() if "ts" in rows.column_names}

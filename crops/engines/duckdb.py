@@ -1,5 +1,6 @@
 """Expressions on DuckDB, inside this process."""
 
+import contextlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -26,7 +27,9 @@ class DuckDBWarehouse(Warehouse):
         settings = {name: value for name, value in limits.items() if value is not None}
         self.backend = ibis.duckdb.connect(temp_directory=str(scratch), **settings)
         self.backend.raw_sql("SET TimeZone = 'UTC'")
-        self.backend.raw_sql("SET enable_progress_bar = false")
+        # In a notebook without ipywidgets there is no bar to turn off, and saying so is an error.
+        with contextlib.suppress(duckdb.InvalidInputException):
+            self.backend.raw_sql("SET enable_progress_bar = false")
         # What is written is ordered by its key; keeping the input's order as well would only buffer large
         # tables.
         self.backend.raw_sql("SET preserve_insertion_order = false")

@@ -29,7 +29,7 @@ Listed = tuple[Tensor, Tensor, Tensor]  # rows, columns and labels [P] of the ca
 class Loss:
     """A loss as a value: which labels stand in the denominator of which anchor; `loss_of` makes one.
 
-    rivals  [label of the anchor][label of the other candidate], 6 x 6; tuples, so that two values compare
+    rivals  6 x 6, by label of the anchor and label of the other candidate; tuples, so that two values compare
     """
 
     rivals: tuple[tuple[bool, ...], ...]
