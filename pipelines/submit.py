@@ -178,6 +178,17 @@ class Server:
         self.say(f"recurring run {name}: {cron}" + (f" (in place of {len(old)})" if old else ""))
         return str(made.recurring_run_id)
 
+    def ended(self, pipeline: str) -> Any:
+        """The newest run of `pipeline` that has ended; None where there is none among the last hundred."""
+        held = self._call(lambda: self._client.get_pipeline_id(pipeline))
+        listed = self._call(
+            lambda: self._client.list_runs(
+                experiment_id=self._experiment(), sort_by="created_at desc", page_size=100
+            )
+        )
+        ours = (r for r in listed.runs or [] if r.pipeline_version_reference.pipeline_id == held)
+        return next((r for r in ours if r.state in (SUCCEEDED, *ENDED_BADLY)), None)
+
     def wait(self, run: str, stopped: threading.Event) -> None:
         """Returns when the run has succeeded; a ServiceError that names the failed task. `stopped` ends the
         run.
@@ -279,6 +290,35 @@ def submit(
         return None
     assert results is not None
     return verdict(results, say=say)
+
+
+def look(host: str, config: Config, *, token: str | None = None, say: Say = print) -> str | None:
+    """The verdict of the newest training that has ended, told once; None where none has, or it was told.
+
+    A file RESULTS/looked/RUN remembers, so that whoever looks keeps nothing. A run that failed is a
+    ServiceError, once too.
+    """
+    import fsspec
+
+    cfg: KubeflowConfig = config.section("kubeflow")
+    if cfg.results is None:
+        raise ConfigError("kubeflow.results is null: say where runs publish their reports")
+    run = Server(host, cfg, token=token, say=say).ended(cfg.pipeline)
+    if run is None:
+        return None
+    try:
+        files, mark = fsspec.url_to_fs(f"{cfg.results.rstrip('/')}/looked/{run.run_id}")
+        if files.exists(mark):
+            return None
+        files.makedirs(files._parent(mark), exist_ok=True)
+        files.pipe_file(mark, str(run.state).encode())
+    except OSError as error:
+        raise ServiceError(f"{cfg.results}: {_short(error)}") from error
+    say(f"run {run.run_id}: {host.rstrip('/')}/#/runs/details/{run.run_id}")
+    if run.state != SUCCEEDED:
+        raise ServiceError(f"run {run.run_id} {str(run.state).lower()}: {_why(run)}")
+    published = json.loads(run.runtime_config.parameters["report_config"])["publish"]
+    return verdict(published, say=say)
 
 
 def refresh(config: Config, *, logs: str, registry: str) -> dict[str, Any]:

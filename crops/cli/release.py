@@ -13,6 +13,7 @@ from crops.config.all import Config
 from crops.tables import artifacts
 
 EXIT_BY_VERDICT = {"promote": 0, "reject": 3, "unknown": 4}
+NOTHING_NEW = 5
 
 
 @click.command()
@@ -219,6 +220,11 @@ def run(
     help="Stay until it ends; stopped, the run is ended too.",
 )
 @click.option(
+    "--look",
+    is_flag=True,
+    help="Submit nothing: the verdict of the last training that has ended, told once; none: exit code 5.",
+)
+@click.option(
     "--compile-only",
     type=click.Path(path_type=Path, dir_okay=False),
     default=None,
@@ -242,6 +248,7 @@ def submit(
     token_file: Path | None,
     cron: str | None,
     wait: bool,
+    look: bool,
     compile_only: Path | None,
     config: Config,
 ) -> None:
@@ -264,6 +271,9 @@ def submit(
         click.echo(f"compiled: {compile_only}")
         return
     token = token_file.read_text(encoding="utf-8").strip() if token_file else None
+    if look:
+        verdict = submission.look(host, config, token=token, say=click.echo)
+        sys.exit(NOTHING_NEW if verdict is None else EXIT_BY_VERDICT[verdict])
     sending: dict[str, Any] = {
         "version": version,
         "token": token,

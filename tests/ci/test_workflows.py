@@ -82,18 +82,27 @@ def publishes(verdict):
     return publish
 
 
+# What GitHub runs a step's file with, by the shell that the step, the job or the workflow declares.
+SHELLS = {None: ["bash", "-e"], "bash": ["bash", "--noprofile", "--norc", "-eo", "pipefail"]}
+
+
 class Runner:
-    """What GitHub does with the steps of one job: env, outputs, summary, `if:` on an earlier output; bash -e
-    -o pipefail.
+    """What GitHub does with the steps of one job: env, outputs, summary, `if:` on an earlier output, and the
+    declared shell.
     """
 
-    def __init__(self, job: dict, workflow: dict, place: Path, known: dict[str, str]) -> None:
-        self.job, self.workflow, self.place, self.known = job, workflow, place, known
+    def __init__(self, name: str, place: Path, known: dict[str, str]) -> None:
+        self.workflow = yaml.safe_load((ROOT / f".github/workflows/{name}.yaml").read_text())
+        self.job, self.place, self.known = self.workflow["jobs"][name], place, known
         self.outputs: dict[str, str] = {}
         self.ran: list[str] = []
 
     def resolved(self, text: str) -> str:
         return re.sub(r"\$\{\{ *(.+?) *\}\}", lambda m: self.known[m.group(1)], text)
+
+    def shell(self, step: dict) -> list[str]:
+        defaults = [about.get("defaults", {}).get("run", {}) for about in (self.job, self.workflow)]
+        return SHELLS[next((d["shell"] for d in (step, *defaults) if "shell" in d), None)]
 
     def step(self, name: str) -> int | None:
         """The step's exit code; None where its condition does not hold."""
@@ -107,12 +116,15 @@ class Runner:
         environment = {
             "PATH": "/usr/bin:/bin",
             "HOME": str(self.place),
+            "PYTHONPATH": str(ROOT),  # what `pip install -e .` of the checkout gives
             "GITHUB_RUN_ID": "17",
             **{k: str(v) for k, v in files.items()},
             **{key: self.resolved(value) for key, value in declared.items()},
         }
+        script = self.place / "step.sh"
+        script.write_text(step["run"])
         done = subprocess.run(
-            ["bash", "--noprofile", "--norc", "-e", "-o", "pipefail", "-c", step["run"]],
+            [*self.shell(step), str(script)],
             cwd=self.place,
             env=environment,
             capture_output=True,
@@ -127,53 +139,140 @@ class Runner:
         return done.returncode
 
 
-def runner(place, uri, server) -> Runner:
-    """The job of retrain.yaml in a checkout that is a link to this one."""
-    (place / ".venv").symlink_to(ROOT / ".venv")
-    for name in ("crops", "components", "pipelines", "serving"):
-        (place / name).symlink_to(ROOT / name)
-    workflow = yaml.safe_load((ROOT / ".github/workflows/retrain.yaml").read_text())
-    known = {
+ACTION = "github.event.schedule == '17 * * * *' && 'look' || 'submit'"
+
+
+def expressions(place: Path, uri: str, host: str) -> dict[str, str]:
+    """What GitHub puts in place of each ${{ }} of retrain.yaml."""
+    secrets = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
+    keys = ("secrets.AWS_ACCESS_KEY_ID", "secrets.AWS_SECRET_ACCESS_KEY", "vars.AWS_ENDPOINT_URL")
+    return {
         "vars.CROPS_CONFIG || 'configs/kubeflow.yaml'": str(place / "cluster.yaml"),
-        "vars.CROPS_LOGS": "s3://logs",
+        "vars.CROPS_LOGS": f"file://{place}/logs",
         "vars.CROPS_REGISTRY": uri,
-        "vars.KFP_HOST": server.url,
+        "vars.KFP_HOST": host,
         "secrets.KFP_TOKEN": "secret",
-        "secrets.MLFLOW_TRACKING_PASSWORD": "",
         "inputs.reason || 'schedule'": "drift",
         "vars.CROPS_ROLLOUT_STATE": str(place / "rollout"),
         "vars.PROMETHEUS": "http://127.0.0.1:9",
+        **{f"secrets.{name}": "" for name in secrets},
+        **dict.fromkeys(keys, ""),
+        ACTION: "submit",
     }
-    return Runner(workflow["jobs"]["retrain"], workflow, place, known)
 
 
-def test_a_promoted_challenger_starts_its_canary(place):
+SUBMIT, CANARY = "Submit, or look for the verdict", "Start the canary"
+
+
+def stubbed(tmp_path: Path, code: int, **known: str) -> Runner:
+    """The job in a checkout whose `crops` writes down how it was called, and exits with `code`."""
+    crops = tmp_path / ".venv/bin/crops"
+    crops.parent.mkdir(parents=True)
+    crops.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\necho "crops speaks"\nexit {code}\n')
+    crops.chmod(0o755)
+    return Runner("retrain", tmp_path, {**expressions(tmp_path, "http://mlflow", "http://kfp"), **known})
+
+
+@pytest.mark.parametrize(
+    ("code", "ends", "verdict"),
+    [(0, 0, "promote"), (3, 0, "reject"), (4, 0, "unknown"), (5, 0, "none"), (1, 1, None), (2, 2, None)],
+)
+def test_a_look_takes_the_verdict_as_crops_says_it(tmp_path, code, ends, verdict):
+    job = stubbed(tmp_path, code, **{ACTION: "look"})
+    assert job.step(SUBMIT) == ends, job.ran
+    assert job.outputs == ({"verdict": verdict} if verdict else {})
+    assert "--look" in (tmp_path / "calls").read_text()
+    assert "crops speaks" in job.ran[-1]
+    assert (job.step(CANARY) is not None) == (verdict == "promote")
+
+
+@pytest.mark.parametrize("code", [0, 2, 3, 4])
+def test_a_submission_is_left_alone_and_is_no_verdict(tmp_path, code):
+    job = stubbed(tmp_path, code)
+    assert job.step(SUBMIT) == code, job.ran
+    assert job.outputs == ({} if code else {"verdict": "submitted"})
+    assert "--no-wait" in (tmp_path / "calls").read_text()
+    assert job.step(CANARY) is None
+
+
+@pytest.mark.parametrize("here", [True, False])
+@pytest.mark.parametrize("code", [0, 2, 3, 4])
+def test_a_canary_that_does_not_start_fails_the_job(tmp_path, code, here):
+    job = stubbed(tmp_path, code)
+    job.outputs["verdict"] = "promote"
+    if here:
+        (tmp_path / "rollout").mkdir()
+    assert job.step(CANARY) == code
+    said = (tmp_path / "calls").read_text()
+    assert said.startswith("rollout start" if here else "submit --pipeline rollout --no-wait")
+    assert f"--state {tmp_path}/rollout" in said
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda p: p.stem)
+def test_a_workflow_declares_its_shell_and_stays_below_the_limit_of_hosted_runners(path):
+    workflow = yaml.safe_load(path.read_text())
+    assert workflow["defaults"]["run"]["shell"] == "bash"
+    assert all(job["timeout-minutes"] < 360 for job in workflow["jobs"].values())
+
+
+def runner(place, uri, server, action) -> Runner:
+    """The job of retrain.yaml in a checkout that is a link to this one."""
+    for name in (".venv", "crops", "components", "pipelines", "serving"):
+        if not (place / name).exists():
+            (place / name).symlink_to(ROOT / name)
+    return Runner("retrain", place, {**expressions(place, uri, server.url), ACTION: action})
+
+
+def submitted(place, uri, server) -> None:
+    """A training that was submitted, and looked at until the stand-in has ended it."""
+    (place / "logs").mkdir(exist_ok=True)
+    job = runner(place, uri, server, "submit")
+    assert job.step(SUBMIT) == 0, job.ran
+    assert job.outputs.pop("verdict") == "submitted"
+    assert not (place / "rollout").exists(), "nobody waited"
+    (run,) = server.runs.values()
+    while run.state in ("PENDING", "RUNNING"):
+        server._advance(run)
+    (place / "github_output").unlink()
+
+
+def test_a_promoted_challenger_starts_its_canary_once(place):
     folder, uri = place
     server = KfpServer(publish=publishes("promote"), token="secret")
-    job = runner(folder, uri, server)
-    assert job.step("Submit and wait for the verdict") == 0, job.ran
+    submitted(folder, uri, server)
+    (folder / "rollout").mkdir()
+    job = runner(folder, uri, server, "look")
+    assert job.step(SUBMIT) == 0, job.ran
     assert job.outputs == {"verdict": "promote"}
     assert "## Retraining: promote\nWhy: drift" in (folder / "github_step_summary").read_text()
-    assert job.step("Start the canary") == 0, job.ran
+    assert job.step(CANARY) == 0, job.ran
     served = manifest.read(str(folder / "manifest.json")).arms
     assert "treatment" in served
     state = json.loads((folder / "rollout/rollout.json").read_text())
     assert (state["phase"], state["experiment"]) == ("canary", "retrain-17")
     assert "secret" not in "".join(job.ran), "the token is never said"
+    again = runner(folder, uri, server, "look")
+    assert again.step(SUBMIT) == 0, again.ran
+    assert again.outputs == {"verdict": "none"}
+    assert again.step(CANARY) is None
 
 
 @pytest.mark.parametrize("verdict", ["reject", "unknown"])
 def test_without_a_promotion_the_job_ends_well_and_starts_no_canary(place, verdict):
     folder, uri = place
-    job = runner(folder, uri, KfpServer(publish=publishes(verdict), token="secret"))
-    assert job.step("Submit and wait for the verdict") == 0, job.ran
+    server = KfpServer(publish=publishes(verdict), token="secret")
+    submitted(folder, uri, server)
+    job = runner(folder, uri, server, "look")
+    assert job.step(SUBMIT) == 0, job.ran
     assert job.outputs == {"verdict": verdict}
-    assert job.step("Start the canary") is None
+    assert job.step(CANARY) is None
 
 
 def test_a_run_that_fails_fails_the_job(place):
     folder, uri = place
-    job = runner(folder, uri, KfpServer("FAILED", token="secret"))
-    assert job.step("Submit and wait for the verdict") == 2
+    server = KfpServer("FAILED", token="secret")
+    submitted(folder, uri, server)
+    job = runner(folder, uri, server, "look")
+    assert job.step(SUBMIT) == 2
     assert "no GPU left" in job.ran[-1]
-    assert job.step("Start the canary") is None
+    assert job.step(CANARY) is None

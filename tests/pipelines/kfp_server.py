@@ -136,11 +136,18 @@ class KfpServer:
                 experiment_id=given["experiment_id"],
                 created_at=datetime.now(UTC),
                 state="PENDING",
+                pipeline_version_reference=api.V2beta1PipelineVersionReference(
+                    **given["pipeline_version_reference"]
+                ),
                 service_account=given.get("service_account"),
                 runtime_config=api.V2beta1RuntimeConfig(parameters=parameters),
             )
             self.runs[made.run_id] = made
             return 200, made
+        if not rest:
+            assert query["sort_by"] == "created_at desc"
+            held = sorted(self.runs.values(), key=lambda r: r.created_at, reverse=True)
+            return 200, api.V2beta1ListRunsResponse(runs=held, total_size=len(held))
         run_id, _, verb = rest[0].partition(":")
         run = self.runs[run_id]
         if verb == "terminate":
