@@ -125,7 +125,7 @@ def _runner(name: str, folders: list[Path]) -> Any:
 def _execute(cache: Path, arguments: dict[str, Any], runner: Any, *, verbose: bool) -> None:
     from kfp import local
 
-    from pipelines.training import training
+    from pipelines.training import build
 
     local.init(
         runner=runner,
@@ -138,7 +138,7 @@ def _execute(cache: Path, arguments: dict[str, Any], runner: Any, *, verbose: bo
         screen = _Screen(log, sys.stdout, verbose=verbose)
         try:
             with contextlib.redirect_stdout(screen), contextlib.redirect_stderr(screen):
-                training(**arguments)
+                build(resumes=True)(**arguments)
         except RuntimeError as error:
             if screen.error:
                 raise CropsError(f"{screen.reported}: {screen.error}") from error

@@ -1,5 +1,6 @@
 """A pipeline on a Kubeflow Pipelines server: compile, upload as a version, run, wait, read the verdict."""
 
+import hashlib
 import importlib
 import json
 import signal
@@ -7,8 +8,9 @@ import subprocess
 import tempfile
 import threading
 import time
+import uuid
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -19,20 +21,34 @@ from crops.config.kubeflow import KubeflowConfig
 from crops.errors import ConfigError, ServiceError
 
 SUCCEEDED, ENDED_BADLY, SKIPPED = "SUCCEEDED", ("FAILED", "CANCELED"), ("SKIPPED", "CACHED")
-CONFLICT = 409
+# What a file system says of a file's content, the surest first; names differ by fsspec's implementations.
+STATES = ("ETag", "etag", "md5Hash", "content_md5", "mtime", "LastModified", "last_modified", "created")
 CRON_FIELDS = 5
 Say = Callable[[str], None]
 
 
-def compiled(path: Path, cfg: KubeflowConfig, pipeline: str = "training") -> None:
-    """Writes `pipeline`, a module of this package, with the cluster's settings to `path`."""
+def compiled(
+    path: Path, cfg: KubeflowConfig, pipeline: str = "training", *, shards: int = 1, caching: bool = True
+) -> None:
+    """Writes `pipeline`, a module of this package, with the cluster's settings to `path`.
+
+    Whether tasks may answer from the cache is said here: KFP ignores it beside an uploaded version.
+    """
     from kfp import compiler
 
     from pipelines import cluster
 
-    tune = partial(cluster.tune, cfg=cfg)
+    def tune(tasks: Iterable[Any]) -> None:
+        tasks = list(tasks)
+        cluster.tune(tasks, cfg)
+        for task in tasks if not caching else ():
+            task.set_caching_options(False)
+
     module = importlib.import_module(f"pipelines.{pipeline}")
-    built = module.build(_fit(cfg), tune) if pipeline == "training" else module.build(tune)
+    if pipeline == "training":
+        built = module.build(_fit(cfg), tune, parallel=shards > 1)
+    else:
+        built = module.build(tune)
     compiler.Compiler().compile(built, str(path))
 
 
@@ -81,6 +97,38 @@ def arguments(
         "checkpoints": checkpoints,
         "shards": [f"{n}/{shards}" for n in range(shards)],
     }
+
+
+def _imported(logs: str) -> str:
+    """`logs`, which KFP's importer must be able to read."""
+    if "://" not in logs:
+        raise ConfigError(f"--logs {logs}: Kubeflow Pipelines reads gs://, s3:// and minio:// only, no path")
+    return logs
+
+
+def content(logs: str, say: Say = print) -> str:
+    """What stands for the content of the logs in cache keys: all files' names, sizes and checksums or times.
+
+    Logs that cannot be listed from here have another one each time, so that nothing old answers for them.
+    """
+    import fsspec
+
+    uri = logs.replace("minio://", "s3://", 1)
+    patience = {"connect_timeout": 5, "retries": {"max_attempts": 1}}
+    options = {"config_kwargs": patience} if uri.startswith("s3://") else {}
+    try:
+        files, root = fsspec.url_to_fs(uri, use_listings_cache=False, **options)
+        listed = files.find(root, detail=True)
+        if not listed:
+            raise FileNotFoundError("no files there")
+    except Exception as error:  # whatever a store answers with
+        say(f"{logs} cannot be listed here ({_short(error)}): nothing comes from the cache")
+        return uuid.uuid4().hex
+    digest = hashlib.blake2b(digest_size=16)
+    for name, about in sorted(listed.items()):
+        state = next((about[key] for key in STATES if about.get(key)), "")
+        digest.update(f"{name.removeprefix(root)}\0{about['size']}\0{state}\n".encode())
+    return digest.hexdigest()
 
 
 def revision() -> str:
@@ -134,7 +182,7 @@ class Server:
         self.say(f"version {version} uploaded")
         return pipeline, uploaded.pipeline_version_id
 
-    def start(self, name: str, pipeline: str, version: str, given: dict[str, Any], *, caching: bool) -> str:
+    def start(self, name: str, pipeline: str, version: str, given: dict[str, Any]) -> str:
         """Starts a run and returns its id."""
         run = self._call(
             lambda: self._client.run_pipeline(
@@ -143,7 +191,6 @@ class Server:
                 pipeline_id=pipeline,
                 version_id=version,
                 params=given,
-                enable_caching=caching,
                 service_account=self.cfg.service_account,
             )
         )
@@ -151,9 +198,7 @@ class Server:
         return str(run.run_id)
 
     def schedule(self, name: str, cron: str, pipeline: str, version: str, given: dict[str, Any]) -> str:
-        """A recurring run in place of one of the same name: one at a time, never catching up, nothing from
-        the cache.
-        """
+        """A recurring run in place of one of the same name: one at a time, never catching up."""
         experiment = self._experiment()
         listed = self._call(lambda: self._client.list_recurring_runs(experiment_id=experiment, page_size=100))
         old = [r.recurring_run_id for r in listed.recurring_runs or [] if r.display_name == name]
@@ -169,7 +214,6 @@ class Server:
                 pipeline_id=pipeline,
                 version_id=version,
                 params=given,
-                enable_caching=False,
                 service_account=self.cfg.service_account,
             )
         )
@@ -273,6 +317,8 @@ def submit(
     )
     if wait and cron is None and results is None:
         raise ConfigError("kubeflow.results is null: say where the run publishes its report, or --no-wait")
+    _imported(logs)
+    Server(host, cfg, token=token)  # one that is away is said before anything is asked about the logs
     given = arguments(
         config,
         logs=logs,
@@ -281,10 +327,20 @@ def submit(
         checkpoints=checkpoints,
         shards=shards,
         results=results,
-        fingerprint=f"{named} {logs}",
+        fingerprint=f"{named} {logs} {content(logs, say)}",
     )
     ended = send(
-        host, cfg, "training", given, about=logs, version=named, token=token, cron=cron, wait=wait, say=say
+        host,
+        cfg,
+        "training",
+        given,
+        about=logs,
+        version=named,
+        token=token,
+        cron=cron,
+        wait=wait,
+        shards=shards,
+        say=say,
     )
     if not ended:
         return None
@@ -325,7 +381,7 @@ def refresh(config: Config, *, logs: str, registry: str) -> dict[str, Any]:
     """Parameters of a run of `refresh_index`."""
     found = {f"{name}_config": config.section_json(name) for name in ("index", "register", "deploy")}
     served = config.section("deploy").manifest or ""
-    return found | {"logs": logs, "fingerprint": "", "registry": registry, "served": served}
+    return found | {"logs": _imported(logs), "fingerprint": "", "registry": registry, "served": served}
 
 
 def rollout(
@@ -354,23 +410,26 @@ def send(
     token: str | None = None,
     cron: str | None = None,
     wait: bool = True,
+    shards: int = 1,
     say: Say = print,
 ) -> bool:
     """Compiles and uploads `pipeline`, runs it with `given` or schedules that; True once the run has
     succeeded.
+
+    A schedule's parameters are fixed while its logs change: its version answers nothing from the cache.
     """
-    named = _named(version)
+    named = _named(version) + ("-shards" if shards > 1 else "") + ("-every" if cron else "")
     title = cfg.pipeline if pipeline == "training" else f"crops-{pipeline.replace('_', '-')}"
     with tempfile.TemporaryDirectory(prefix="crops-submit-") as place:
         package = Path(place) / f"{pipeline}.yaml"
-        compiled(package, cfg, pipeline)
+        compiled(package, cfg, pipeline, shards=shards, caching=cron is None)
         server = Server(host, cfg, token=token, say=say)
         ids = server.upload(package, title, named)
     if cron is not None:
         server.schedule(f"{title} {about}", cron, *ids, given)
         return False
     now = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
-    run = server.start(f"{title} {named} {now}", *ids, given, caching=pipeline == "training")
+    run = server.start(f"{title} {named} {now}", *ids, given)
     if wait:
         server.wait(run, _stopped())
     return wait

@@ -6,10 +6,12 @@ of them are exported and indexed.
 """
 
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from typing import Any
 
 from kfp import dsl
 from kfp.dsl import pipeline_context
+from kfp.dsl.pipeline_channel import PipelineArtifactChannel
 
 from components import (
     augment,
@@ -33,12 +35,24 @@ from components import (
 )
 from crops.retriever.systems import BASELINE, CHALLENGER, SYSTEMS
 
+# What these read or write changes by itself: the registry, the manifest, the place of the report.
+FRESH = ("champion", "baseline", "register", "deploy", "report")
+
 Tune = Callable[[Iterable[dsl.PipelineTask]], None]
 
 
-def build(fit: Callable[..., dsl.PipelineTask] = train.train, tune: Tune = lambda _tasks: None) -> Any:
+def build(
+    fit: Callable[..., dsl.PipelineTask] = train.train,
+    tune: Tune = lambda _tasks: None,
+    *,
+    parallel: bool = True,
+    resumes: bool = False,
+) -> Any:
     """The pipeline. `fit`: the component that trains a system; `tune`: gives all its tasks what a cluster
     asks for.
+
+    parallel: a loop over `shards`; without, one task each (KFP ignores retries inside a loop). resumes: a run
+    that goes on where it was killed; else what reads or moves the registry never answers from the cache.
     """
 
     @dsl.pipeline(name="crops-training", description="Search and feed logs to a gated, registered release.")
@@ -80,7 +94,7 @@ def build(fit: Callable[..., dsl.PipelineTask] = train.train, tune: Tune = lambd
             ).outputs["out"]
             mined = augment.augment(logs=valid, config=augment_config).outputs["out"]
             judge = theta.theta(logs=valid, candidates=mined, config=discriminate_config).outputs["out"]
-            with dsl.ParallelFor(shards) as shard:
+            with dsl.ParallelFor(shards) if parallel else nullcontext("0/1") as shard:
                 asked = knowledge.knowledge(
                     candidates=mined, llm=llm, checkpoints=checkpoints, shard=shard, config=knowledge_config
                 )
@@ -90,7 +104,12 @@ def build(fit: Callable[..., dsl.PipelineTask] = train.train, tune: Tune = lambd
                 """What a loop made; KFP wants a Collected of its own for each task that reads it."""
                 return {name: dsl.Collected(task.outputs["out"]) for name, task in tasks.items()}
 
-            shared = {"knowledge": asked, "scores": rated}
+            def of_shards() -> dict[str, Any]:
+                """What all shards made."""
+                tasks = {"knowledge": asked, "scores": rated}
+                if parallel:
+                    return collected(**tasks)
+                return {name: _listed(task.outputs["out"]) for name, task in tasks.items()}
 
             scored = discriminate.discriminate(
                 candidates=mined,
@@ -98,7 +117,7 @@ def build(fit: Callable[..., dsl.PipelineTask] = train.train, tune: Tune = lambd
                 theta=judge,
                 source=raw,
                 config=discriminate_config,
-                **collected(**shared),
+                **of_shards(),
             ).outputs["out"]
             samples = label.label(scored=scored, source=raw, config=label_config).outputs["out"]
             with dsl.ParallelFor(list(SYSTEMS)) as each:
@@ -168,11 +187,21 @@ def build(fit: Callable[..., dsl.PipelineTask] = train.train, tune: Tune = lambd
                 gate=verdict,
                 register=release,
                 config=report_config,
-                **collected(encoders=fitted, **shared),
+                **collected(encoders=fitted),
+                **of_shards(),
             )
-        tune(pipeline_context.Pipeline.get_default_pipeline().tasks.values())
+        tasks = pipeline_context.Pipeline.get_default_pipeline().tasks.values()
+        for task in tasks:
+            if task.component_spec.name in FRESH and not resumes:
+                task.set_caching_options(False)
+        tune(tasks)
 
     return training
+
+
+def _listed(one: PipelineArtifactChannel) -> PipelineArtifactChannel:
+    """A task's artifact as a list of one: on the wire it is one already, only KFP's types differ."""
+    return PipelineArtifactChannel(one.name, one.channel_type, one.task_name, is_artifact_list=True)
 
 
 training = build()

@@ -167,10 +167,7 @@ def run(
     help="refresh_index: new videos into the champion's index; rollout: canary and A/B of the challenger.",
 )
 @click.option(
-    "--logs",
-    default=None,
-    metavar="URI",
-    help="Your tables as the tasks see them: s3://..., or a path of a volume.",
+    "--logs", default=None, metavar="URI", help="Your tables in a bucket: gs://, s3:// or minio://."
 )
 @click.option("--name", default=None, help="rollout: what metrics and audit trail call it.")
 @click.option(
@@ -267,7 +264,9 @@ def submit(
     from pipelines import submit as submission
 
     if compile_only is not None:
-        submission.compiled(compile_only, config.section("kubeflow"), pipeline)
+        submission.compiled(
+            compile_only, config.section("kubeflow"), pipeline, shards=shards, caching=cron is None
+        )
         click.echo(f"compiled: {compile_only}")
         return
     token = token_file.read_text(encoding="utf-8").strip() if token_file else None

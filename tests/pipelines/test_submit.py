@@ -43,6 +43,14 @@ CLUSTER = {
 }
 
 
+@pytest.fixture(autouse=True)
+def _no_bucket(monkeypatch):
+    """s3:// answers nobody here, at once: its logs cannot be listed."""
+    nobody = {"ENDPOINT_URL": "http://127.0.0.1:9", "ACCESS_KEY_ID": "nobody", "SECRET_ACCESS_KEY": "nothing"}
+    for name, value in nobody.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+
+
 def config(tmp_path: Path, **more: object) -> Path:
     path = tmp_path / "cluster.yaml"
     path.write_text(
@@ -216,6 +224,81 @@ def test_a_pipeline_says_which_option_it_misses(tmp_path):
     done = submitted(KfpServer(), config(tmp_path), "--pipeline", "rollout", "--name", "autumn")
     assert done.returncode == 2
     assert "--pipeline rollout needs --state and --prometheus" in done.stderr
+
+
+def keys(server: KfpServer) -> list[str]:
+    """The root of each run's cache keys."""
+    return [run.runtime_config.parameters["fingerprint"] for run in server.runs.values()]
+
+
+def test_the_same_logs_share_a_cache_key_and_changed_ones_never_do(tmp_path):
+    server, path, day = KfpServer(), config(tmp_path), tmp_path / "logs/searches/date=2026-03-01"
+    day.mkdir(parents=True)
+    given = {"logs": f"file://{tmp_path}/logs", "wait": False}
+    (day / "part.parquet").write_bytes(b"one")
+    for _ in range(2):
+        here(server, path, **given)
+    (day / "part.parquet").write_bytes(b"two")  # of the same size
+    os.utime(day / "part.parquet", ns=(1, 1))
+    here(server, path, **given)
+    (day / "more.parquet").write_bytes(b"three")
+    here(server, path, **given)
+    (day / "more.parquet").rename(day / "last.parquet")
+    here(server, path, **given)
+    first, same, *changed = keys(server)
+    assert first == same
+    assert len({first, *changed}) == 4
+
+
+def test_logs_that_cannot_be_listed_take_nothing_from_the_cache_and_that_is_said(tmp_path):
+    server, path = KfpServer(), config(tmp_path)
+    said = [here(server, path, wait=False)[1] for _ in range(2)]
+    assert len(set(keys(server))) == 2
+    assert all(any("s3://logs/search cannot be listed here" in line for line in lines) for lines in said)
+
+
+@pytest.mark.parametrize("more", [(), ("--pipeline", "refresh_index")])
+def test_logs_on_a_path_are_refused_in_one_line(tmp_path, more):
+    done = submitted(KfpServer(), config(tmp_path), "--logs", "/shared/logs", *more)
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        "crops: --logs /shared/logs: Kubeflow Pipelines reads gs://, s3:// and minio:// only, no path"
+    ]
+
+
+def uncached(pipeline: dict, dag: dict | None = None) -> set[str]:
+    """Names of the tasks with a pod of their own that KFP may not answer from its cache."""
+    names: set[str] = set()
+    for task in (dag or pipeline["root"])["dag"]["tasks"].values():
+        name = task["componentRef"]["name"]
+        component = pipeline["components"][name]
+        if "dag" in component:
+            names |= uncached(pipeline, component)
+        elif not task["cachingOptions"].get("enableCache"):
+            names.add(name.removeprefix("comp-"))
+    return names
+
+
+FRESH = {"champion", "baseline", "register", "deploy", "report", "finish"}
+
+
+def test_what_reads_the_registry_is_never_cached_and_a_schedule_caches_nothing(tmp_path):
+    server, path = KfpServer(), config(tmp_path)
+    here(server, path, wait=False)
+    here(server, path, wait=False, shards=2)
+    here(server, path, cron="0 3 * * 1")
+    names = [version.display_name for version in server.versions.values()]
+    assert names == ["abc123", "abc123-shards", "abc123-every"]
+    once, parts, scheduled = (package[0] for package in server.packages.values())
+    assert uncached(once) == uncached(parts) == FRESH
+    everything = {
+        name.removeprefix("comp-") for name, about in scheduled["components"].items() if "dag" not in about
+    }
+    assert uncached(scheduled) == everything
+    loops = [json.dumps(package).count("parameterIterator") for package in (once, parts, scheduled)]
+    assert loops == [1, 2, 1], "beside the systems' a loop only where there is more than one shard"
+    retried = once["components"]["comp-exit-handler-1"]["dag"]["tasks"]["knowledge"]["retryPolicy"]
+    assert retried["maxRetryCount"] == CLUSTER["pod"]["retries"]
 
 
 @pytest.fixture(scope="module")
