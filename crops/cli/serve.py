@@ -229,10 +229,10 @@ def _named(release: str, uri: str) -> tuple[Registry, str]:
 @click.command()
 @click.option(
     "--events",
-    type=EXISTING,
+    type=click.Path(path_type=Path, file_okay=False),
     multiple=True,
     required=True,
-    help="Folder of an event log; repeat it for each replica's.",
+    help="Folder of an event log; repeat it for each replica's. With --kafka the first is made.",
 )
 @click.option(
     "--videos",
@@ -263,7 +263,10 @@ def compact(
 
     started_s = time.monotonic()
     if kafka is not None:
+        events[0].mkdir(parents=True, exist_ok=True)
         _from_kafka(kafka, topic, events[0])
+    if missing := [folder for folder in events if not folder.is_dir()]:
+        raise InputError(missing[0], "no such folder")
     with artifacts.replacing(out) as folder:
         tally = compaction.compact(events, folder)
         for name, source in (("videos", videos), ("feed", feed)):
