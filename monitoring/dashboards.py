@@ -5,6 +5,7 @@ looks wrong.
 """
 
 import json
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,9 @@ from crops.reformulation import WINDOW_S
 
 RUNBOOKS = "monitoring/runbooks"
 SOURCE = models.DataSourceRef(type_val="prometheus", uid="${datasource}")
+# A series of ours or Triton's, with its matchers: the namespace chosen on top is added to each.
+SERIES = re.compile(r"\b((?:crops|slo)[_:][\w:]+|nv_\w+|up)\b(?:\{(.*?)\})?(?=[^\w\"(])")
+NAMESPACE = 'namespace=~"$namespace"'
 HEIGHT, WIDTHS = 8, {"third": 8, "half": 12, "whole": 24}
 
 
@@ -296,7 +300,7 @@ METHOD = (
     Panel(
         title="Signature 1: reformulations rise",
         unit="percentunit",
-        queries={"now": "sum(crops:rqr:ratio1h)", "a week ago": "sum(crops:rqr:ratio1h offset 1w)"},
+        queries={"now": "crops:champion_rqr:ratio1h", "a week ago": "crops:champion_rqr:ratio1h offset 1w"},
         about="People do not find at once what they want. Runbook ReformulationsUp. Signatures 2 "
         "and 3, high recall with low "
         "nDCG@4 and a loss that plateaus early, are in the training report: "
@@ -327,6 +331,15 @@ def _json(uid: str, title: str, panels: tuple[Panel, ...]) -> str:
         .timezone("browser")
         .readonly()
         .with_variable(dashboard.DatasourceVariable("datasource").label("Prometheus").type("prometheus"))
+        .with_variable(
+            dashboard.QueryVariable("namespace")
+            .label("Namespace")
+            .datasource(SOURCE)
+            .query("label_values(crops_manifest_generation, namespace)")
+            .include_all(True)
+            .all_value(".*")
+            .multi(True)
+        )
     )
     for other, (name, _) in DASHBOARDS.items():
         if other != uid:
@@ -341,6 +354,16 @@ def _json(uid: str, title: str, panels: tuple[Panel, ...]) -> str:
         )
         + "\n"
     )
+
+
+def _chosen(query: str) -> str:
+    """`query` of the chosen namespaces alone."""
+
+    def within(series: re.Match[str]) -> str:
+        name, matchers = series.groups(default="")
+        return f"{name}{{{matchers}{',' if matchers else ''}{NAMESPACE}}}"
+
+    return SERIES.sub(within, f"{query} ").rstrip()
 
 
 def _panel(panel: Panel) -> Any:
@@ -363,5 +386,7 @@ def _panel(panel: Panel) -> Any:
         if not panel.single:
             made = made.thresholds_style(common.GraphThresholdsStyleConfig().mode("dashed"))
     for legend, query in panel.queries.items():
-        made = made.with_target(prometheus.Dataquery().expr(query).legend_format(legend or panel.title))
+        made = made.with_target(
+            prometheus.Dataquery().expr(_chosen(query)).legend_format(legend or panel.title)
+        )
     return made

@@ -140,6 +140,10 @@ class RolloutConfig(StageConfig):
     """
     guardrails: tuple[Guardrail, ...] = Field(GUARDRAILS, min_length=1)
     """Checked at every look, in canary and A/B. Source: ours, each limit."""
+    matchers: str = Field("")
+    """Label matchers of every question to Prometheus beside the arm's, where it holds several installations,
+    e.g. namespace="search". Source: the cluster.
+    """
     ab: AB = Field(default_factory=lambda: AB.model_validate({}))
     """The A/B after the last step. Source: ours."""
     look_back_s: float = Field(1800.0, gt=0)

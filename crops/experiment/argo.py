@@ -11,7 +11,10 @@ from typing import Any
 
 from crops.config.rollout import GUARDRAILS, Guardrail
 
-CANARY, STABLE = (f'rollouts_pod_template_hash="{{{{args.{side}-hash}}}}"' for side in ("canary", "stable"))
+CANARY, STABLE = (
+    f'namespace="NAMESPACE",rollouts_pod_template_hash="{{{{args.{side}-hash}}}}"'
+    for side in ("canary", "stable")
+)
 WINDOW = "5m"
 
 
@@ -42,8 +45,8 @@ OF_TRITON = (
 
 
 def templates() -> list[dict[str, Any]]:
-    """One AnalysisTemplate for the gateway's image, one for Triton's. FULLNAME and PROMETHEUS are the chart's
-    to replace.
+    """One AnalysisTemplate for the gateway's image, one for Triton's. FULLNAME, NAMESPACE and PROMETHEUS are
+    the chart's to replace.
     """
     return [_template("gateway", GUARDRAILS), _template("triton", OF_TRITON)]
 

@@ -6,6 +6,7 @@ CROPS_GOLDEN=write pytest tests/helm    writes golden/ anew after a change that 
 
 import copy
 import json
+import math
 import os
 import re
 from pathlib import Path
@@ -282,6 +283,53 @@ def test_values_that_cannot_be_meant_are_refused(values, why):
         rendered(values)
     said = str(refused.value)
     assert why in said, said
+
+
+def test_keda_asks_for_more_replicas_where_requests_wait_too_long():
+    """By the algorithm of Kubernetes' autoscaler for a Value: replicas times value by target."""
+    values = {"triton": {"replicas": 8, "autoscaling": {"kind": "keda", "min": 2, "max": 16}}}
+    scaled = named(rendered(values), "ScaledObject", "-triton")["spec"]
+    (trigger,) = scaled["triggers"]
+
+    def desired(replicas: int, waits_us: float) -> int:
+        target = float(trigger["metadata"]["threshold"])
+        shared = {"Value": replicas, "AverageValue": 1}[trigger["metricType"]]
+        wanted = math.ceil(shared * waits_us / target)
+        return min(max(wanted, scaled["minReplicaCount"]), scaled["maxReplicaCount"])
+
+    assert desired(8, 6_000) == 10
+    assert desired(8, 20_000) == 16
+    assert desired(8, 2_500) == 4
+
+
+def test_the_controller_and_argo_ask_about_their_own_installation():
+    documents = rendered(values_of("cluster"))
+    for component in ("gateway", "triton"):
+        (endpoint,) = named(documents, "ServiceMonitor", f"-{component}")["spec"]["endpoints"]
+        assert {"targetLabel": "installation", "replacement": "shop-crops"} in endpoint["relabelings"]
+    config = yaml.safe_load(named(documents, "ConfigMap", "-rollout")["data"]["crops.yaml"])
+    assert config["rollout"]["matchers"] == 'namespace="search",installation="shop-crops"'
+    for template in (d for d in documents if d["kind"] == "AnalysisTemplate"):
+        for metric in template["spec"]["metrics"]:
+            query = metric["provider"]["prometheus"]["query"]
+            assert query.count('namespace="search"') == query.count("rollouts_pod_template_hash") > 0
+    own = {**values_of("existing-volume"), "monitoring": {"serviceMonitors": False}}
+    config = yaml.safe_load(named(rendered(own), "ConfigMap", "-rollout")["data"]["crops.yaml"])
+    assert "matchers" not in config["rollout"], "labels that nobody is known to bring"
+
+
+def test_an_alert_names_its_runbook_where_the_team_keeps_it():
+    values = {"monitoring": {"rules": True, "runbookBaseUrl": "https://wiki.example/crops"}}
+    urls = [
+        rule["annotations"]["runbook_url"]
+        for document in rendered(values)
+        if document["kind"] == "PrometheusRule"
+        for group in document["spec"]["groups"]
+        for rule in group["rules"]
+        if "alert" in rule
+    ]
+    assert len(urls) > 20
+    assert all(re.fullmatch(r"https://wiki\.example/crops/\w+\.md", url) for url in urls)
 
 
 def test_every_value_is_in_the_schema_and_says_what_it_is_for():

@@ -1,5 +1,6 @@
 """Every panel has a question it can answer: known metrics, sound PromQL, data from a real Prometheus."""
 
+import json
 import re
 import shutil
 import time
@@ -34,6 +35,17 @@ def test_every_panel_asks_for_what_is_exported_or_recorded():
                 used = set(re.findall(r"\b(?:(?:crops|slo)[_:][A-Za-z0-9_:]+|nv_[a-z_]+|up)\b", bare))
                 assert used, (board, panel.title)
                 assert used <= names, (board, panel.title, used - names)
+
+
+def test_every_panel_shows_the_chosen_namespaces_alone():
+    for path in sorted((monitoring.MONITORING / "dashboards").glob("*.json")):
+        board = json.loads(path.read_text())
+        assert "namespace" in [variable["name"] for variable in board["templating"]["list"]]
+        for panel in board["panels"]:
+            for target in panel["targets"]:
+                bare = re.sub(r"\{[^}]*\}", "{}", target["expr"])
+                series = re.findall(r"\b(?:(?:crops|slo)[_:][A-Za-z0-9_:]+|nv_[a-z_]+|up)\b", bare)
+                assert target["expr"].count('namespace=~"$namespace"') == len(series) > 0, panel["title"]
 
 
 def test_every_runbook_that_a_panel_names_is_there():

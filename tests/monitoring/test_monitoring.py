@@ -80,8 +80,8 @@ def test_every_series_in_a_rule_is_exported_by_the_gateway_or_recorded():
     }
     recorded = {rule["record"] for rule in rules() if "record" in rule}
     for rule in rules():
-        if "nv_" in rule["expr"]:
-            continue  # Triton's: looked at with the dashboards
+        if re.search(r"\b(?:nv|kube|kubelet)_", rule["expr"]):
+            continue  # Triton's: looked at with the dashboards; Kubernetes' own
         used = set(re.findall(r"\b(?:crops|slo)[_:][a-z0-9_:A-Z]*", re.sub(r'"[^"]*"', "", rule["expr"])))
         unknown = used - exported - recorded - {"crops-gateway"}
         assert used or "up{" in rule["expr"], rule
@@ -187,6 +187,27 @@ def weeks(before, now):
     return found
 
 
+def kube(name, values, **labels):
+    """A series of kube-state-metrics or of the kubelet in the namespace of the search."""
+    matchers = ",".join(f'{key}="{value}"' for key, value in {"namespace": "search", **labels}.items())
+    return {"series": f"{name}{{{matchers}}}", "values": values}
+
+
+CRON = {"cronjob": "shop-crops-compactor"}
+SUCCESS = "kube_cronjob_status_last_successful_time"
+DEPLOYED = ("kube_deployment_status_replicas_available", {"deployment": "shop-crops-rollout"})
+CLAIM = {"persistentvolumeclaim": "shop-crops-shared"}
+BESIDE = {"series": 'up{job="crops-gateway",namespace="search"}', "values": "1x600"}
+
+
+def disk(available, size="100x600"):
+    return [
+        BESIDE,
+        kube("kubelet_volume_stats_available_bytes", available, **CLAIM),
+        kube("kubelet_volume_stats_capacity_bytes", size, **CLAIM),
+    ]
+
+
 SPAN_A_WEEK = {"ReformulationsUp", "ClicksDown", "QueryVocabularyShifts", "QueryCentroidMoves"}
 # alert -> [(what, series, at minute, fires)]
 CASES = {
@@ -282,6 +303,51 @@ CASES = {
         ),
         ("no data", [], 80, False),
     ],
+    "ArmsUnequal": [
+        (
+            "fires",
+            traffic("control", minutes=480, searches=80) + traffic("treatment", minutes=480, searches=60),
+            450,
+            True,
+        ),
+        ("quiet", traffic("control", minutes=480) + traffic("treatment", minutes=480), 450, False),
+        (
+            "low traffic",
+            traffic("control", minutes=480, searches=8) + traffic("treatment", minutes=480, searches=6),
+            450,
+            False,
+        ),
+        ("no data", traffic("none", minutes=480), 450, False),
+    ],
+    "CompactionOverdue": [
+        ("fires", [kube(SUCCESS, "0x400", **CRON), kube("kube_cronjob_created", "0x400", **CRON)], 200, True),
+        ("never succeeded: fires", [kube("kube_cronjob_created", "0x400", **CRON)], 200, True),
+        (
+            "quiet",
+            [kube(SUCCESS, "0x100 6000x300", **CRON), kube("kube_cronjob_created", "0x400", **CRON)],
+            200,
+            False,
+        ),
+        ("no data", [], 200, False),
+    ],
+    "RolloutControllerDown": [
+        ("fires", [kube(DEPLOYED[0], "0x60", **DEPLOYED[1])], 30, True),
+        (
+            "starts again and again: fires",
+            [kube("kube_pod_container_status_restarts_total", "0+1x60", container="rollout", pod="a")],
+            30,
+            True,
+        ),
+        ("quiet", [kube(DEPLOYED[0], "1x60", **DEPLOYED[1])], 30, False),
+        ("no data", [], 30, False),
+    ],
+    "VolumeFills": [
+        ("fires", disk("5x600"), 60, True),
+        ("full within a day: fires", disk("90-0.1x600"), 400, True),
+        ("quiet", disk("50x600"), 400, False),
+        ("no data", [BESIDE], 60, False),
+        ("of somebody else: quiet", disk("5x600")[1:], 60, False),
+    ],
     "ReformulationsUp": [
         ("fires", weeks(6, 9), WEEK + 110, True),
         ("quiet", weeks(6, 6), WEEK + 110, False),
@@ -356,6 +422,85 @@ def _case(title, name, series, minute, fires, minutes):
     samples = [{"labels": "{}", "value": int(fires)}]
     asked = [{"expr": firing, "eval_time": f"{minute}m", "exp_samples": samples}]
     return {"name": title, "interval": f"{minutes}m", "input_series": series, "promql_expr_test": asked}
+
+
+# What a case expects besides whether anything fires: the labels of what does.
+FIRING = {
+    "users in an experiment alone: EmptyResultsUp sees those of the champion": (
+        [
+            *traffic("control", empty=12),
+            *traffic("treatment", empty=12),
+            *traffic("none", impressions=0, clicks=0, searches=0, rephrased=0),
+        ],
+        'ALERTS{alertname="EmptyResultsUp",alertstate="firing"}',
+        85,
+        [{"alertname": "EmptyResultsUp", "severity": "page", "arm": "control"}],
+    ),
+    "one installation down beside another that is up": (
+        [
+            {"series": 'up{job="crops-gateway",namespace="prod",pod="a"}', "values": "0x60"},
+            {"series": 'up{job="crops-gateway",namespace="staging",pod="b"}', "values": "1x60"},
+        ],
+        'ALERTS{alertname="GatewayDown",alertstate="firing"}',
+        30,
+        [{"alertname": "GatewayDown", "severity": "page", "namespace": "prod"}],
+    ),
+    "one installation gone from Prometheus beside another that is up": (
+        [
+            {"series": 'up{job="crops-gateway",namespace="prod",pod="a"}', "values": "1x30 stale"},
+            {"series": 'up{job="crops-gateway",namespace="staging",pod="b"}', "values": "1x120"},
+        ],
+        'ALERTS{alertname="GatewayDown",alertstate="firing"}',
+        70,
+        [{"alertname": "GatewayDown", "severity": "page", "namespace": "prod"}],
+    ),
+    "each installation has generations of its own": (
+        [
+            {"series": f'crops_manifest_generation{{namespace="{where}",pod="{n}"}}', "values": f"{of}x60"}
+            for n, (where, of) in enumerate([("prod", 41), ("prod", 41), ("staging", 3)])
+        ],
+        'ALERTS{alertname="GatewaysDisagree"}',
+        30,
+        [],
+    ),
+    "a budget is of one installation": (
+        [
+            *(dict(s, series=s["series"].replace("{", '{namespace="prod",', 1)) for s in outcomes(500, 500)),
+            *(dict(s, series=s["series"].replace("{", '{namespace="dev",', 1)) for s in outcomes(90000, 1)),
+        ],
+        'count by (namespace) (ALERTS{alertname="SearchErrorBudgetBurns",severity="page"})',
+        75,
+        [{"namespace": "prod"}],
+    ),
+}
+
+
+@needs_promtool
+@pytest.mark.prometheus
+def test_alerts_see_each_installation_alone_and_everybody_who_gets_the_champion(tmp_path):
+    tests = []
+    for name, (series, query, minute, firing) in FIRING.items():
+        samples = []
+        for labels in firing:
+            metric = "ALERTS" if "alertname" in labels else ""
+            extra = {"alertstate": "firing"} if metric else {}
+            inside = ",".join(f'{k}="{v}"' for k, v in {**labels, **extra}.items())
+            samples.append({"labels": f"{metric}{{{inside}}}", "value": 1})
+        asked = [{"expr": query, "eval_time": f"{minute}m", "exp_samples": samples}]
+        tests.append({"name": name, "interval": "1m", "input_series": series, "promql_expr_test": asked})
+    files = [str(path) for path in sorted((MONITORING / "rules").glob("*.yaml"))]
+    document = {"rule_files": files, "evaluation_interval": "1m", "tests": tests}
+    (tmp_path / "cases.yaml").write_text(yaml.safe_dump(document))
+    done = subprocess.run(
+        ["promtool", "test", "rules", str(tmp_path / "cases.yaml")], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+
+
+def test_every_rule_keeps_the_namespace():
+    for rule in rules():
+        aggregations = len(re.findall(r"\b(?:sum|max|min|avg|count)\b", rule["expr"]))
+        assert len(re.findall(r"by \(namespace\b", rule["expr"])) == aggregations, rule
 
 
 @needs_promtool

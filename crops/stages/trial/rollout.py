@@ -13,7 +13,7 @@ import os
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +21,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from crops.arms import ALIASES, ARMS, CHAMPION, CONTROL, TREATMENT
 from crops.config.deploy import DeployConfig
-from crops.config.rollout import ARM, RolloutConfig
+from crops.config.rollout import ARM, Guardrail, RolloutConfig
 from crops.errors import ConfigError, InputError, ServiceError
 from crops.experiment import features, rollout
 from crops.experiment.rollout import ABORT, AUDIT, LOOK, STATE, Measurements, Readout, State, Verdict
@@ -203,7 +203,7 @@ def measure(place: Place, plan: RolloutConfig, state: State, *, now_s: float) ->
     try:
         values: dict[str, dict[str, float | None]] = {}
         events: dict[str, dict[str, float | None]] = {}
-        for rail in plan.guardrails:
+        for rail in _of_this_installation(plan):
             counts = {arm: prometheus.one(url, _of(rail.events, arm, seconds)) for arm in ARMS}
             events[rail.name], values[rail.name] = counts, {}
             for arm, count in counts.items():
@@ -211,11 +211,12 @@ def measure(place: Place, plan: RolloutConfig, state: State, *, now_s: float) ->
                 query = _of(rail.query, arm, seconds).replace("$quantile", quantile)
                 values[rail.name][arm] = prometheus.one(url, query)
         served = defaultdict(set)
-        for labels, value in prometheus.ask(url, "crops_release_info"):
+        for labels, value in prometheus.ask(url, f"crops_release_info{{{plan.matchers}}}"):
             if value == 1:
                 served[labels.get("arm", "")].add(labels.get("release", ""))
         since = int(max(60.0, now_s - state.started_s))
-        rejected = prometheus.one(url, f"sum(increase(crops_release_rejected_total[{since}s]))")
+        refusals = f"crops_release_rejected_total{{{plan.matchers}}}[{since}s]"
+        rejected = prometheus.one(url, f"sum(increase({refusals}))")
         at_s = prometheus.one(url, "time()")
     except ServiceError as error:
         return Measurements(problem=str(error))
@@ -229,6 +230,14 @@ def measure(place: Place, plan: RolloutConfig, state: State, *, now_s: float) ->
         users=users,
         readout=result,
     )
+
+
+def _of_this_installation(plan: RolloutConfig) -> Iterator[Guardrail]:
+    """The guardrails with plan.matchers in each question: another installation's arms have the same names."""
+    within = ",".join(filter(None, ["$in", plan.matchers]))
+    for rail in plan.guardrails:
+        questions = {key: getattr(rail, key).replace("$in", within) for key in ("query", "events")}
+        yield rail.model_copy(update=questions)
 
 
 def _of(query: str, arm: str, seconds: int) -> str:

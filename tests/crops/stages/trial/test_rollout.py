@@ -377,3 +377,20 @@ def test_a_challenger_that_is_not_promoted_fails_its_run_with_the_reason(place, 
     with pytest.raises(CropsError, match=r"e was not promoted: rolled back .*worse"):
         followed(place, tmp_path / "out")
     assert artifacts.read_json(tmp_path / "out/rollout.json")["phase"] == "rolled back"
+
+
+def test_every_question_is_asked_of_this_installation_alone(place, monkeypatch):
+    asked = []
+
+    def ask(url, query, **_):
+        asked.append(query)
+        return []
+
+    monkeypatch.setattr(rollout.prometheus, "ask", ask)
+    plan = RolloutConfig(matchers='namespace="prod",installation="shop"')
+    started = rollout.start(place, plan, name="autumn")
+    rollout.measure(place, plan, started, now_s=started.started_s + 3600)
+    of_arms = [query for query in asked if "arm=" in query]
+    assert len(of_arms) >= 2 * 2 * len(plan.guardrails)
+    assert all(query.count("arm=") == query.count(plan.matchers) for query in of_arms)
+    assert [query for query in asked if "namespace" not in query] == ["time()"]
