@@ -16,15 +16,17 @@ from serving.gateway.service import JsonLines, Service
 from serving.gateway.settings import Settings
 
 TOKEN_VARIABLE = "CROPS_ADMIN_TOKEN"  # noqa: S105  a name
-REPLICA_VARIABLE = "CROPS_REPLICA"
+# What replicas must not share, and an address that may hold a password: these come from the environment.
+VARIABLES = {"replica": "CROPS_REPLICA", "redis": "CROPS_REDIS"}
 SECRET_VARIABLE = "CROPS_SEARCH_SECRET"  # noqa: S105  a name
 
 
 def main(path: Path) -> None:
     """Serves by the settings in the JSON file `path`."""
     settings = Settings.from_json(path.read_text(encoding="utf-8"))
-    if name := os.environ.get(REPLICA_VARIABLE):  # replicas share their settings, and no two may share a log
-        settings = Settings.parse({**settings.model_dump(), "replica": name}, source=REPLICA_VARIABLE)
+    for key, variable in VARIABLES.items():
+        if value := os.environ.get(variable):
+            settings = Settings.parse({**settings.model_dump(), key: value}, source=variable)
     handler = logging.StreamHandler()
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)

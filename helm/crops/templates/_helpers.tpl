@@ -1,9 +1,9 @@
 {{- define "crops.fullname" -}}
-{{- if .Values.fullnameOverride }}{{ .Values.fullnameOverride | trunc 50 | trimSuffix "-" }}
+{{- if .Values.fullnameOverride }}{{ .Values.fullnameOverride | trunc 42 | trimSuffix "-" }}
 {{- else }}
 {{- $name := default .Chart.Name .Values.nameOverride }}
-{{- if contains $name .Release.Name }}{{ .Release.Name | trunc 50 | trimSuffix "-" }}
-{{- else }}{{ printf "%s-%s" .Release.Name $name | trunc 50 | trimSuffix "-" }}{{ end }}
+{{- if contains $name .Release.Name }}{{ .Release.Name | trunc 42 | trimSuffix "-" }}
+{{- else }}{{ printf "%s-%s" .Release.Name $name | trunc 42 | trimSuffix "-" }}{{ end }}
 {{- end }}
 {{- end }}
 
@@ -19,6 +19,36 @@ app.kubernetes.io/component: {{ .component }}
 app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
+{{- with .root.Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{/* Labels of a pod: a component's own beside those of all. (root, component, values) */}}
+{{- define "crops.podLabels" -}}
+{{ include "crops.labels" . }}
+{{- with .values.podLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{/* Replicas of what an autoscaler drives. Helm owned the field before: left out of the manifest, the server would put 1. So what is
+     live is kept, at least the minimum; on an upgrade that cannot look, what the values say. Nothing where nothing is there yet:
+     tools that render without a cluster would set the number back at every look. (live, values, upgrade) */}}
+{{- define "crops.replicas" -}}
+{{- $least := int .values.autoscaling.min }}
+{{- if and .live .live.spec }}
+replicas: {{ max $least (int .live.spec.replicas) }}
+{{- else if .upgrade }}
+replicas: {{ min (int .values.autoscaling.max) (max $least (int .values.replicas)) }}
+{{- end }}
+{{- end }}
+
+{{/* How many pods may be away at once. (values) */}}
+{{- define "crops.budget" -}}
+{{- if ne (toString .minAvailable) "" }}minAvailable: {{ .minAvailable }}
+{{- else }}maxUnavailable: {{ .maxUnavailable }}
+{{- end }}
 {{- end }}
 
 {{/* (root, name: gateway, triton or mine) */}}
@@ -29,9 +59,14 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- if $image.digest }}{{ $repository }}@{{ $image.digest }}{{ else }}{{ $repository }}:{{ $tag }}{{ end }}
 {{- end }}
 
+{{/* The account of a component: its own, or the one that the values name for all. (root, component) */}}
+{{- define "crops.account" -}}
+{{- default (printf "%s-%s" (include "crops.fullname" .root) .component) .root.Values.serviceAccount.name }}
+{{- end }}
+
 {{/* What every pod has: no token, no root, the registry's secrets. (root, component) */}}
 {{- define "crops.pod" -}}
-serviceAccountName: {{ include "crops.fullname" .root }}-{{ .component }}
+serviceAccountName: {{ include "crops.account" . }}
 automountServiceAccountToken: false
 enableServiceLinks: false
 {{- with .root.Values.images.pullSecrets }}
@@ -40,26 +75,30 @@ imagePullSecrets:
   - name: {{ . }}
   {{- end }}
 {{- end }}
+{{- include "crops.context" .root.Values.podSecurityContext }}
+{{- end }}
+
+{{/* A security context without what is null: there the platform decides. */}}
+{{- define "crops.context" }}
 securityContext:
-  runAsNonRoot: true
-  runAsUser: 10001
-  runAsGroup: 10001
-  fsGroup: 10001
-  fsGroupChangePolicy: OnRootMismatch
-  seccompProfile: {type: RuntimeDefault}
+  {{- range $key, $value := . }}
+  {{- if not (kindIs "invalid" $value) }}
+  {{ $key }}: {{ $value | toJson }}
+  {{- end }}
+  {{- end }}
 {{- end }}
 
 {{- define "crops.container" -}}
-securityContext:
-  allowPrivilegeEscalation: false
-  readOnlyRootFilesystem: true
-  capabilities: {drop: [ALL]}
+{{- include "crops.context" .Values.containerSecurityContext | trim }}
 imagePullPolicy: {{ .Values.images.pullPolicy }}
 {{- end }}
 
-{{/* Pods of one component apart from each other. (root, component) */}}
+{{/* Pods of one component apart from each other. (root, component, values) */}}
 {{- define "crops.spread" -}}
 topologySpreadConstraints:
+  {{- with .values.topologySpreadConstraints }}
+  {{- toYaml . | nindent 2 }}
+  {{- else }}
   {{- range $key := list "topology.kubernetes.io/zone" "kubernetes.io/hostname" }}
   - maxSkew: 1
     topologyKey: {{ $key }}
@@ -67,6 +106,7 @@ topologySpreadConstraints:
     labelSelector:
       matchLabels:
         {{- include "crops.selector" $ | nindent 8 }}
+  {{- end }}
   {{- end }}
 {{- end }}
 
@@ -80,12 +120,48 @@ nodeSelector:
 tolerations:
   {{- toYaml . | nindent 2 }}
 {{- end }}
+{{- with .affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with .runtimeClassName }}
+runtimeClassName: {{ . }}
+{{- end }}
+{{- end }}
+
+{{/* What a team adds to the containers and volumes of a component. (values) */}}
+{{- define "crops.extraEnv" -}}
+{{- with .extraEnv }}{{ toYaml . }}{{ end }}
+{{- end }}
+{{- define "crops.extraMounts" -}}
+{{- with .extraVolumeMounts }}{{ toYaml . }}{{ end }}
+{{- end }}
+{{- define "crops.extraVolumes" -}}
+{{- with .extraVolumes }}{{ toYaml . }}{{ end }}
 {{- end }}
 
 {{- define "crops.credentials" -}}
-{{- with .Values.storage.credentialsSecret }}
+{{- with compact (list .Values.storage.credentialsSecret .Values.registrySecret) }}
 envFrom:
+  {{- range . }}
   - secretRef: {name: {{ . }}}
+  {{- end }}
+{{- end }}
+{{- end }}
+
+{{/* Whether anything here needs the shared volume; "" where object store and Kafka hold all. */}}
+{{- define "crops.shared" -}}
+{{- $v := .Values }}
+{{- if or $v.storage.existingClaim $v.rolloutController.enabled (ne $v.events.kind "kafka") (not $v.storage.manifest) (not $v.storage.releases) }}yes{{ end }}
+{{- end }}
+{{- define "crops.sharedVolume" -}}
+{{- if include "crops.shared" . }}
+persistentVolumeClaim: {claimName: {{ include "crops.claim" . }}}
+{{- else }}
+emptyDir: {}
 {{- end }}
 {{- end }}
 
@@ -141,10 +217,21 @@ envFrom:
 {{- if and $v.rolloutController.enabled (eq (include "crops.registry" .) "") }}
 {{- fail "rolloutController.enabled needs registry: it moves MLflow's aliases" }}
 {{- end }}
+{{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" (include "crops.fullname" .)) }}
+{{- fail (printf "%q is no name of a Service (a letter first, then letters, digits and hyphens): set fullnameOverride" (include "crops.fullname" .)) }}
+{{- end }}
+{{- if and (not $v.serviceAccount.create) (not $v.serviceAccount.name) }}
+{{- fail "serviceAccount.create is false: serviceAccount.name must say which account the pods have" }}
+{{- end }}
+{{- if and $v.redis.url $v.redis.existingSecret.name }}
+{{- fail "redis.url and redis.existingSecret: choose one" }}
+{{- end }}
 {{- range $name := list "gateway" "triton" }}
 {{- $of := index $v $name }}
-{{- if and (gt (int $of.replicas) 0) (ge (int $of.minAvailable) (int $of.replicas)) (gt (int $of.replicas) 1) }}
-{{- fail (printf "%s.minAvailable %d of %d replicas: no node could ever be drained" $name (int $of.minAvailable) (int $of.replicas)) }}
+{{- $scaled := eq $name "gateway" | ternary $v.gateway.autoscaling.enabled (ne $v.triton.autoscaling.kind "none") }}
+{{- $least := int (ternary $of.autoscaling.min $of.replicas $scaled) }}
+{{- if and (not (kindIs "string" $of.minAvailable)) (gt $least 0) (ge (int $of.minAvailable) $least) }}
+{{- fail (printf "%s.minAvailable %d of %d replicas: no node could ever be drained" $name (int $of.minAvailable) $least) }}
 {{- end }}
 {{- if gt (int $of.autoscaling.min) (int $of.autoscaling.max) }}
 {{- fail (printf "%s.autoscaling: min is %d, max is %d" $name (int $of.autoscaling.min) (int $of.autoscaling.max)) }}

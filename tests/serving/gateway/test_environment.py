@@ -1,0 +1,25 @@
+"""What the gateway takes from its environment: what replicas must not share, and addresses with passwords."""
+
+import json
+
+import pytest
+from fastapi import FastAPI
+
+from serving.gateway import __main__ as program
+
+
+@pytest.mark.parametrize("url", [None, "rediss://:secret@redis:6380/0"])
+def test_redis_and_the_replicas_name_come_from_the_environment(tmp_path, monkeypatch, url):
+    settings = []
+    monkeypatch.setattr(program.http, "create", lambda given, *_, **__: settings.append(given) or FastAPI())
+    monkeypatch.setattr(program._Draining, "run", lambda _self: None)
+    monkeypatch.setenv("CROPS_REPLICA", "g-1")
+    if url:
+        monkeypatch.setenv("CROPS_REDIS", url)
+    path = tmp_path / "gateway.json"
+    path.write_text(
+        json.dumps({"manifest": "m.json", "triton": "localhost:8001", "redis": "redis://redis:6379/0"})
+    )
+    program.main(path)
+    (given,) = settings
+    assert (given.replica, given.redis) == ("g-1", url or "redis://redis:6379/0")
