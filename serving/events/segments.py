@@ -133,6 +133,15 @@ def size(path: Path) -> int:
         return os.fstat(file.fileno()).st_size
 
 
+def content(path: Path, at: int, end: int) -> bytes:
+    """Bytes `at` to `end` of a segment."""
+    segment = _now(path)
+    if segment is None:
+        return b""
+    with segment as file:
+        return _content(file, at)[: end - at]
+
+
 def _now(path: Path) -> BinaryIO | None:
     """Opened for reading under the name that it has now."""
     for name in (path, path.with_suffix(FINISHED)):
