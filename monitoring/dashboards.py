@@ -237,6 +237,13 @@ EVENTS = (
         about="The disk of the event log is full or failing; clients were told. Runbook EventsLost.",
     ),
     Panel(
+        title="Damaged bytes found at the last start",
+        unit="bytes",
+        queries={"{{instance}}": "crops_events_damaged_bytes_total"},
+        limit=1e-9,
+        about="Acknowledged records that the disk has spoilt. Runbook EventsDamaged.",
+    ),
+    Panel(
         title="Events taken per second",
         queries={
             "impressions": "sum(rate(crops_impressions_total[5m]))",

@@ -6,12 +6,14 @@ from pathlib import Path
 import click
 
 from crops.arms import ARMS, CHALLENGER, CHAMPION, CONTROL, TREATMENT
-from crops.cli.support import EXISTING, config_option, out_option, registry_option, show
+from crops.cli.support import EXISTING, FOLDER, config_option, registry_option, show
 from crops.config.all import Config
-from crops.errors import ConfigError, InputError
+from crops.errors import ConfigError, InputError, ServiceError
 from crops.services.registry import Registry
 from crops.stages.base import StageReport
 from crops.tables import artifacts
+
+COMPACTED = ("compact.json", ".compaction")  # the marks of a folder that `crops compact` writes
 
 
 @click.command()
@@ -229,10 +231,10 @@ def _named(release: str, uri: str) -> tuple[Registry, str]:
 @click.command()
 @click.option(
     "--events",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FOLDER,
     multiple=True,
     required=True,
-    help="Folder of an event log; repeat it for each replica's. With --kafka the first is made.",
+    help="Folder of an event log; repeat it for each replica's. With --kafka the first one is made.",
 )
 @click.option(
     "--videos",
@@ -248,14 +250,31 @@ def _named(release: str, uri: str) -> tuple[Registry, str]:
     help="First copy into --events what Kafka holds and was not copied yet.",
 )
 @click.option("--topic", default="crops-events", show_default=True, help="Topic of the events, with --kafka.")
-@out_option
+@click.option("--retire", is_flag=True, help="Remove segments all of whose records are in the tables.")
+@click.option(
+    "--accept-damage",
+    is_flag=True,
+    help="End with 0 although bytes of a segment are no record; they are kept in OUT/damaged.",
+)
+@click.option(
+    "--out", type=FOLDER, required=True, help="Folder of the tables: what is new is added, day by day."
+)
 def compact(
-    events: tuple[Path, ...], videos: Path | None, feed: Path | None, kafka: str | None, topic: str, out: Path
+    events: tuple[Path, ...],
+    videos: Path | None,
+    feed: Path | None,
+    kafka: str | None,
+    topic: str,
+    retire: bool,
+    accept_damage: bool,
+    out: Path,
 ) -> None:
     """Event logs of all replicas to the tables searches and results, as `crops validate` reads them.
 
-    Repeated events count once, of plays the longest; events that belong to nothing that was logged go to
-    orphans/ with a reason. Segments are only read: run it as often as you like, also while gateways write.
+    Only what is new is read, and only days that it changes are written: run it as often as you like, also
+    while gateways write. Repeated events count once, of plays the longest; events that belong to nothing that
+    was logged go to orphans/ with a reason. Damaged bytes end it with 1, after all else was done.
+    OUT.compacted.json tells when it last succeeded.
     """
     import shutil
 
@@ -263,39 +282,60 @@ def compact(
 
     started_s = time.monotonic()
     if kafka is not None:
-        events[0].mkdir(parents=True, exist_ok=True)
         _from_kafka(kafka, topic, events[0])
-    if missing := [folder for folder in events if not folder.is_dir()]:
-        raise InputError(missing[0], "no such folder")
-    with artifacts.replacing(out) as folder:
-        tally = compaction.compact(events, folder)
-        for name, source in (("videos", videos), ("feed", feed)):
-            if source is not None:
-                shutil.copytree(source, folder / name)
-        numbers: dict[str, float | int] = {
-            "searches": tally.searches,
-            "results": tally.results,
-            "interactions": tally.interactions,
-            "duplicates": tally.duplicates,
-            "orphans": sum(tally.orphans.values()),
-            "torn_bytes": tally.torn_bytes,
-        }
-        artifacts.write_json(folder / "compact.json", {**numbers, "orphan_reasons": dict(tally.orphans)})
-    if not tally.searches:
-        raise InputError(events[0], "no search in any segment here: nothing to compact")
-    notes = tuple(f"{n} orphans: {why}" for why, n in tally.orphans.items())
-    show("compact", started_s, StageReport(numbers=numbers, notes=notes), out)
+    for folder in events:
+        if not folder.is_dir():
+            raise InputError(folder, "no such folder: expected the event log of a gateway")
+    if out.is_dir() and any(out.iterdir()) and not any((out / n).exists() for n in COMPACTED):
+        raise InputError(out, "holds what `crops compact` has not written; give it a folder of its own")
+    tally = compaction.compact(events, out, accept_damage=accept_damage, retire=retire)
+    for name, source in (("videos", videos), ("feed", feed)):
+        if source is not None:
+            with artifacts.replacing(out / name) as partial:
+                shutil.copytree(source, partial, dirs_exist_ok=True)
+    totals = compaction.totals(out)
+    mark = out / COMPACTED[0]
+    if not mark.exists() or artifacts.read_json(mark) != totals:  # an unchanged log keeps its fingerprint
+        artifacts.write_json(mark, totals)
+    numbers: dict[str, float | int] = {
+        "searches": tally.searches,
+        "results": tally.results,
+        "interactions": tally.interactions,
+        "duplicates": tally.duplicates,
+        "orphans": sum(tally.orphans.values()),
+        "torn_bytes": tally.torn_bytes,
+        "days_written": tally.days,
+        "retired_bytes": tally.retired_bytes,
+        **{f"{name}_in_all": count for name, count in totals.items()},
+    }
+    if not totals["searches"]:
+        click.echo(f"compact: no search in any segment of {', '.join(map(str, events))} yet")
+    else:
+        notes = [f"{n} orphans: {why}" for why, n in tally.orphans.items()]
+        if tally.newer:
+            notes.append(f"{tally.newer} records of a newer version are kept in {out / compaction.NEWER}")
+        show("compact", started_s, StageReport(numbers=numbers, notes=tuple(notes)), out)
+    if tally.damage:
+        (place, size), others = next(iter(tally.damage.items())), len(tally.damage) - 1
+        more = f" (and {others} more places)" if others else ""
+        kept = f"kept in {out / 'damaged'}; --accept-damage goes on without them"
+        click.echo(f"crops: {place}: {size} bytes are no record{more}; {kept}", err=True)
+        raise click.exceptions.Exit(1)
+    artifacts.write_json(out.with_name(f"{out.name}.compacted.json"), {"at_s": time.time(), **numbers})
 
 
 def _from_kafka(servers: str, topic: str, folder: Path) -> None:
     from serving.events import kafka
-    from serving.events.log import SegmentLog
+    from serving.events.log import EventLogError, SegmentLog
 
-    log = SegmentLog(folder, replica="kafka")
     try:
-        click.echo(f"{kafka.drain(servers, topic, 'crops-compact', log):,} records from Kafka")
-    finally:
-        log.stop()
+        log = SegmentLog(folder, replica="kafka")
+        try:
+            click.echo(f"{kafka.drain(servers, topic, 'crops-compact', log):,} records from Kafka")
+        finally:
+            log.stop()
+    except EventLogError as error:
+        raise ServiceError(str(error)) from error
 
 
 @click.command("retrain-hook")

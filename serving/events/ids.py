@@ -50,5 +50,15 @@ def verify(secret: bytes, search_id: str) -> Told:
     return Told(int(ts_us), NOTES[arm])
 
 
+def when(search_id: str) -> int | None:
+    """The time that an id tells (Unix microseconds), whoever made it; None where it has another form."""
+    if len(search_id) != LENGTH or not search_id.isascii():
+        return None
+    try:
+        return int.from_bytes(base64.b64decode(search_id[:12], altchars=b"-_", validate=True)[:TIME_BYTES])
+    except ValueError:
+        return None
+
+
 def _sign(secret: bytes, body: bytes) -> bytes:
     return hmac.new(secret, body, hashlib.sha256).digest()[:SIGNATURE_BYTES]

@@ -3,6 +3,7 @@ segments.
 """
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
 from serving.events.log import EventLogError, EventLogFull, SegmentLog
-from serving.events.records import Record, decode, encode
+from serving.events.records import Record, encode
 
 # acks=all and idempotence: a record is on every in-sync replica, once, in order, however often it was sent.
 SAFE = {"enable.idempotence": True, "acks": "all"}
@@ -28,7 +29,8 @@ class KafkaLog:
         """timeout_s: after which a record that no broker took is given up and not acknowledged."""
         self._topic, self._timeout_s = topic, timeout_s
         own = {"bootstrap.servers": servers, "delivery.timeout.ms": int(timeout_s * 1000), "linger.ms": 2}
-        self._producer = Producer({**own, **SAFE, **(settings or {})})
+        self._settings = {**own, **SAFE, "error_cb": self._failed, **(settings or {})}
+        self._producer, self._fatal = Producer(self._settings), False
         self._pending: dict[int, float] = {}
         self._number, self._closing = 0, False
         self._lock = threading.Lock()
@@ -40,7 +42,11 @@ class KafkaLog:
         if self._closing:
             raise EventLogError("the event log is closed")
         loop = asyncio.get_running_loop()
-        await asyncio.gather(*[self._one(loop, record) for record in records])
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await asyncio.gather(*[self._one(loop, record) for record in records])
+        except TimeoutError as error:
+            raise EventLogError(f"Kafka did not take it within {self._timeout_s:g} s") from error
 
     def _one(self, loop: asyncio.AbstractEventLoop, record: Record) -> "asyncio.Future[None]":
         future: asyncio.Future[None] = loop.create_future()
@@ -49,19 +55,26 @@ class KafkaLog:
             number = self._number
             self._pending[number] = time.monotonic()
 
-        def delivered(error: KafkaError | None, _message: Any) -> None:
+        def answered(_future: "asyncio.Future[None]") -> None:
             with self._lock:
                 self._pending.pop(number, None)
-            loop.call_soon_threadsafe(_settle, future, error)
 
+        def delivered(error: KafkaError | None, _message: Any) -> None:
+            if error is not None:
+                self._failed(error)
+            with contextlib.suppress(RuntimeError):  # the loop, and who waited, may be gone
+                loop.call_soon_threadsafe(_settle, future, error)
+
+        future.add_done_callback(answered)  # taken, refused, or given up by who waited
         try:
             self._producer.produce(
                 self._topic, key=record.search_id.encode(), value=encode(record), on_delivery=delivered
             )
         except BufferError:
-            with self._lock:
-                self._pending.pop(number, None)
             future.set_exception(EventLogFull("the producer's queue is full: brokers take less than arrives"))
+        except KafkaException as refusal:
+            self._failed(refusal.args[0])
+            _settle(future, refusal.args[0])
         return future
 
     async def close(self) -> None:
@@ -79,9 +92,19 @@ class KafkaLog:
         with self._lock:
             return time.monotonic() - next(iter(self._pending.values())) if self._pending else 0.0
 
+    def _failed(self, error: KafkaError) -> None:
+        """A producer with a fatal error (idempotence can no longer be kept) takes nothing any more."""
+        self._fatal |= error.fatal()
+
     def _poll(self) -> None:
         while not self._closing:
-            self._producer.poll(0.05)
+            with contextlib.suppress(KafkaException):
+                self._producer.poll(0.05)
+                if self._fatal:
+                    old, self._producer, self._fatal = self._producer, Producer(self._settings), False
+                    old.purge()  # what waited there is answered at once, as refused
+                    old.poll(0)
+                    self._fatal = False  # those answers speak of the old producer
 
 
 def _settle(future: "asyncio.Future[None]", error: KafkaError | None) -> None:
@@ -94,6 +117,7 @@ def _settle(future: "asyncio.Future[None]", error: KafkaError | None) -> None:
 
 
 JOIN_S = 60.0  # a group takes seconds to hand its partitions out
+NO_TOPIC = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC)
 
 
 def drain(
@@ -103,12 +127,15 @@ def drain(
     log: SegmentLog,
     *,
     idle_s: float = 5.0,
+    join_s: float = JOIN_S,
     settings: dict[str, Any] | None = None,
 ) -> int:
     """Copies what the group has not seen yet into segments, for `crops compact`; returns how many records.
 
     An offset is committed once its records are durable: a kill between the two brings them again, and
-    compaction counts a repeated event once. Ends after `idle_s` without a new record.
+    compaction counts a repeated event once. Ends after `idle_s` without a new record. Records of any version
+    are copied as they are; a topic that nobody has written to yet holds none. EventLogError: no broker
+    answers.
     """
     own = {
         "bootstrap.servers": servers,
@@ -123,12 +150,17 @@ def drain(
     try:
         while time.monotonic() - last_s < idle_s:
             messages = consumer.consume(1000, timeout=0.5)
-            if not messages:
-                if not consumer.assignment() and time.monotonic() - began_s < JOIN_S:
-                    last_s = time.monotonic()
-                continue
-            _copy(consumer, messages, log)
-            count, last_s = count + len(messages), time.monotonic()
+            if any((error := m.error()) is not None and error.code() in NO_TOPIC for m in messages):
+                return count
+            if messages:
+                _copy(consumer, messages, log)
+                count, last_s = count + len(messages), time.monotonic()
+            elif not consumer.assignment():
+                if time.monotonic() - began_s > join_s:
+                    raise EventLogError(f"{servers}: no broker gave out {topic} within {join_s:g} s")
+                last_s = time.monotonic()
+    except KafkaException as error:
+        raise EventLogError(f"{servers}: {error.args[0].str()}") from error
     finally:
         consumer.close()
     return count
@@ -138,6 +170,6 @@ def _copy(consumer: Consumer, messages: Sequence[Any], log: SegmentLog) -> None:
     for message in messages:
         if (error := message.error()) is not None:
             raise KafkaException(error)
-    log.submit([decode(message.value()) for message in messages]).result()
+    log.store([message.value() for message in messages]).result()
     ends = {(message.topic(), message.partition()): int(message.offset()) + 1 for message in messages}
     consumer.commit(offsets=[TopicPartition(t, p, o) for (t, p), o in ends.items()], asynchronous=False)

@@ -10,7 +10,7 @@ from pathlib import Path
 import uvicorn
 
 from serving import reformulation
-from serving.events.log import EventLog, SegmentLog
+from serving.events.log import EventLog, EventLogError, SegmentLog
 from serving.gateway import app as http
 from serving.gateway.service import JsonLines, Service
 from serving.gateway.settings import Settings
@@ -31,7 +31,11 @@ def main(path: Path) -> None:
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     token = _kept(settings.admin_token_file, TOKEN_VARIABLE)
-    app = http.create(settings, lambda: service(settings), token=token.decode() if token else None)
+    try:
+        log = event_log(settings)
+    except EventLogError as error:  # a second writer, or a folder that nobody can write
+        sys.exit(f"gateway: {error}")
+    app = http.create(settings, lambda: service(settings, log), token=token.decode() if token else None)
     server = _Draining(
         uvicorn.Config(
             app,
@@ -49,10 +53,9 @@ def main(path: Path) -> None:
     server.run()
 
 
-async def service(settings: Settings) -> Service:
-    """The service with its log and its state, inside the running loop."""
+async def service(settings: Settings, log: EventLog | None = None) -> Service:
+    """The service with its state, inside the running loop."""
     secret = _kept(settings.secret_file, SECRET_VARIABLE) or secrets.token_bytes(32)
-    log = _log(settings)
     state: reformulation.Reformulations = reformulation.InProcess(window_s=settings.window_s)
     if settings.redis:
         import redis.asyncio
@@ -64,7 +67,8 @@ async def service(settings: Settings) -> Service:
     return gateway
 
 
-def _log(settings: Settings) -> EventLog | None:
+def event_log(settings: Settings) -> EventLog | None:
+    """Where the settings say that events go; an EventLogError where that cannot be opened."""
     if settings.kafka:
         from serving.events.kafka import KafkaLog  # the extra `cluster`, for those who ask for it
 

@@ -39,6 +39,10 @@ class Metrics:
         )
         self.empty = count("crops_empty_results_total", "Searches answered without any result", by_arm)
         self.events_lost = count("crops_events_lost_total", "Events that could not be made durable")
+        self.events_damaged = count(
+            "crops_events_damaged_bytes_total",
+            "Bytes that recovery of the event log could not read as records",
+        )
         self.event_lag = gauge("crops_event_log_lag_seconds", "How long the oldest waiting event has waited")
         self.release = gauge("crops_release_info", "1 for what each arm serves", ["arm", "release", "index"])
         self.rejected = count("crops_release_rejected_total", "Releases that were refused", ["reason"])

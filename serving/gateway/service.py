@@ -68,6 +68,7 @@ class Service:
         self.searcher = Searcher(settings, self.encoder)
         self.holder = Holder(settings, self._encode, self._ensure)
         self._secret, self._log, self._reformulations = secret, log, reformulations
+        self.metrics.events_damaged.inc(getattr(log, "damaged_bytes", 0))
         self._exposures = assign.Exposures()
         self._assigner: assign.Assigner | None = None
         self._features_at: float | None = None

@@ -236,6 +236,11 @@ CASES = {
         ("quiet", [{"series": "crops_events_lost_total", "values": "7x10"}], 5, False),
         ("no data", [], 5, False),
     ],
+    "EventsDamaged": [
+        ("fires", [{"series": "crops_events_damaged_bytes_total", "values": "230x10"}], 5, True),
+        ("quiet", [{"series": "crops_events_damaged_bytes_total", "values": "0x10"}], 5, False),
+        ("no data", [], 5, False),
+    ],
     "EventLogLags": [
         ("fires", [{"series": "crops_event_log_lag_seconds", "values": "3x10"}], 5, True),
         ("quiet", [{"series": "crops_event_log_lag_seconds", "values": "0 3 0x10"}], 5, False),

@@ -2,8 +2,18 @@
 it came by.
 """
 
+import contextlib
+import dataclasses
 import datetime as dt
+import json
+import os
 import random
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -16,8 +26,9 @@ from crops.stages.logs import augment, validate
 from crops.tables import artifacts
 from crops.tables import records as tables
 from crops.world import simulate
-from serving.events import compact, log, segments
-from serving.events.records import Interaction, Result, Search
+from serving.events import compact, ids, log, segments
+from serving.events.records import Interaction, Result, Search, encode
+from tests.serving.events.test_event_log import ROOT, Unsynced
 
 DAY = dt.datetime(2026, 1, 5, tzinfo=dt.UTC)
 
@@ -208,7 +219,347 @@ def test_the_loop_closes_validate_and_augment_read_the_tables_as_they_are(closed
         assert one.equals(other), table.name
 
 
-def test_nothing_to_compact_is_one_line(tmp_path):
+def run(tmp_path, *more, out="out", events="events"):
+    arguments = ["--events", str(tmp_path / events), "--out", str(tmp_path / out), *more]
+    return CliRunner().invoke(verb, arguments)
+
+
+def contents(folder):
+    """Every row of both tables, in an order of its own."""
+    return {
+        name: sorted(
+            (json.dumps(row, default=str, sort_keys=True) for row in rows(folder, name))
+            if (folder / name).exists()
+            else ()
+        )
+        for name in ("searches", "results")
+    }
+
+
+def files(folder):
+    return {p: (p.stat().st_ino, p.stat().st_mtime_ns) for p in folder.rglob("*.parquet")}
+
+
+def test_nothing_to_compact_yet_is_one_line_and_no_error(tmp_path):
     (tmp_path / "events").mkdir()
-    done = CliRunner().invoke(verb, ["--events", str(tmp_path / "events"), "--out", str(tmp_path / "out")])
-    assert "no search in any segment" in str(done.exception)
+    done = run(tmp_path)
+    assert (done.exit_code, len(done.output.splitlines())) == (0, 1)
+    assert "no search in any segment" in done.output
+    log.SegmentLog(tmp_path / "events", replica="a").stop()
+    assert run(tmp_path).exit_code == 0, "also with a gateway that has logged nothing"
+    done = run(tmp_path, events="nowhere")
+    assert "no such folder" in str(done.exception), "a misspelt folder is an error"
+
+
+def test_a_folder_of_somebody_else_is_left_alone(tmp_path):
+    write(tmp_path / "events", [search("s1", us())])
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/thesis.tex").write_text("x")
+    assert "has not written" in str(run(tmp_path).exception)
+
+
+@pytest.mark.parametrize("ids_tell_the_day", [False, True])
+def test_piece_by_piece_it_gives_the_tables_of_one_run(tmp_path, monkeypatch, ids_tell_the_day):
+    """Twelve runs over a growing log, days apart, events before and after their search, parts that are cut
+    anew as a day grows: the same rows as in one run over all of it.
+    """
+    monkeypatch.setattr(compact, "BUCKET_BYTES", 4000)
+    monkeypatch.setattr(compact, "Files", Unsynced)
+    rng = random.Random(1)
+    times = {n: us(hours=n % 4 * 20, minutes=n) for n in range(120)}
+    secret = b"s" * 32
+    names = {
+        n: ids.make(secret, t, chance=n.to_bytes(7)) if ids_tell_the_day else f"s{n}"
+        for n, t in times.items()
+    }
+    made = [search(names[n], t) for n, t in times.items()]
+    kinds = ("click", "like", "play")
+    made += [
+        did(
+            names[n],
+            f"v{rng.randrange(3)}",
+            kind,
+            float(rng.randrange(9)) if kind == "play" else None,
+            ts_us=k,
+        )
+        for k in range(300)
+        for n, kind in [(rng.randrange(120), rng.choice(kinds))]
+    ]
+    rng.shuffle(made)
+    made += made[:20]
+    events = tmp_path / "events"
+    for first in range(0, len(made), 37):
+        write(events, made[first : first + 20], made[first + 20 : first + 37])
+        assert run(tmp_path, *(["--retire"] if first % 2 else [])).exit_code == 0
+        write(tmp_path / "all", made[first : first + 20], made[first + 20 : first + 37])
+    assert len(list((tmp_path / "out/searches").glob("date=*"))) == 3
+    assert len(list((tmp_path / "out/results").rglob("*-of-00001.parquet"))) == 0, "parts grew"
+    done = run(tmp_path, out="whole", events="all")
+    assert done.exit_code == 0
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+    orphans = [sorted(map(str, rows(tmp_path / name, "orphans"))) for name in ("out", "whole")]
+    assert orphans[0] == orphans[1]
+    assert {r["reason"] for r in rows(tmp_path / "out", "orphans")} == {compact.UNSEEN}
+
+
+def test_work_is_proportional_to_what_is_new(tmp_path, monkeypatch):
+    """Nothing new: nothing is read and no file is written. A late click: its day alone."""
+    events = write(tmp_path / "events", [search(f"s{n}", us(days=n)) for n in range(5)])
+    assert run(tmp_path).exit_code == 0
+    before, read = files(tmp_path / "out"), []
+    plain = segments.pieces
+    monkeypatch.setattr(
+        segments, "pieces", lambda path, start=0: (read.append(path.name), plain(path, start))[1]
+    )
+    assert run(tmp_path).exit_code == 0
+    assert [name for name in read if name != compact.NEWER] == []
+    assert files(tmp_path / "out") == before
+    write(events, [did("s3", "v1")])
+    done = run(tmp_path)
+    changed = {p.parent.name for p, stamp in files(tmp_path / "out").items() if before.get(p) != stamp}
+    assert changed == {"date=2026-01-08"}
+    assert "days_written      1" in " ".join(done.output.split()).replace(
+        "days_written 1", "days_written      1"
+    )
+    assert json.loads((tmp_path / "out.compacted.json").read_text())["at_s"] > 0
+
+
+def test_an_open_segment_is_taken_up_to_where_it_is_and_goes_on_from_there(tmp_path):
+    made = log.SegmentLog(tmp_path / "events", replica="a")
+    for n in range(5):
+        made.submit([search(f"s{n}", us(hours=n))]).result(timeout=10)
+        done = run(tmp_path, "--retire")
+        assert done.exit_code == 0, done.output
+        assert len(rows(tmp_path / "out", "searches")) == n + 1
+    made.stop()
+    assert json.loads((tmp_path / "out/compact.json").read_text()) == {
+        "searches": 5,
+        "results": 15,
+        "days": 1,
+    }
+    assert segments.listed(tmp_path / "events"), "a segment in writing is not removed"
+    run(tmp_path, "--retire")
+    assert not segments.listed(tmp_path / "events"), "a finished one is, once its rows are durable"
+    run(tmp_path, "--retire")
+    assert len(rows(tmp_path / "out", "searches")) == 5, "full tables are never replaced by emptier ones"
+
+
+def test_tables_of_an_earlier_version_and_a_lost_state_are_gone_on_with(tmp_path):
+    events = write(tmp_path / "events", [search(f"s{n}", us(hours=n)) for n in range(5)], [did("s1", "v1")])
+    run(tmp_path)
+    whole = contents(tmp_path / "out")
+    (tmp_path / "out/.compaction/state.json").write_text("{")
+    for path in list((tmp_path / "out").rglob("part-*-of-*.parquet")):
+        path.rename(path.with_name("part-0.parquet"))
+    for segment in segments.listed(events):
+        if "gateway-0" in segment.name:
+            segment.unlink()
+    write(events, [search("s9", us(hours=9))])
+    assert run(tmp_path).exit_code == 0
+    now = contents(tmp_path / "out")
+    assert set(whole["results"]) < set(now["results"])
+    assert len(now["searches"]) == 6
+
+
+def test_damage_ends_with_one_until_it_is_accepted_and_all_else_is_in_the_tables(tmp_path):
+    events = write(tmp_path / "events", [search(f"s{n}", us(hours=n)) for n in range(6)])
+    (victim, *_) = segments.listed(events)
+    spans = [(p.at, p.end) for p in segments.pieces(victim)]
+    hurt = bytearray(victim.read_bytes())
+    hurt[spans[0][0] + 30] ^= 4
+    victim.write_bytes(hurt)
+    for _ in range(2):
+        done = run(tmp_path, "--retire")
+        assert done.exit_code == 1, "it stays an error until somebody has looked"
+        (line,) = [line for line in done.output.splitlines() if line.startswith("crops: ")]
+        assert f"{victim}@{spans[0][0]}: {spans[0][1] - spans[0][0]} bytes are no record" in line
+        assert len(rows(tmp_path / "out", "searches")) == 5
+        assert segments.listed(events) == [victim], "what is damaged is not retired"
+        assert not (tmp_path / "out.compacted.json").exists()
+    aside = tmp_path / "out/damaged" / f"{victim.name}@{spans[0][0]}"
+    assert aside.read_bytes() == hurt[slice(*spans[0])]
+    assert run(tmp_path, "--retire", "--accept-damage").exit_code == 0
+    assert not segments.listed(events)
+    assert run(tmp_path).exit_code == 0
+    assert aside.exists()
+
+
+def test_reordered_doubled_and_replaced_segments(tmp_path):
+    made = [search(f"s{n}", us(hours=n)) for n in range(6)] + [did("s1", "v1"), did("s2", "v0", "play", 3.0)]
+    events = write(tmp_path / "events", made)
+    run(tmp_path, out="plain")
+    paths = segments.listed(events)
+    contained = [p.read_bytes() for p in paths]
+    for path, content in zip(paths, reversed(contained), strict=True):
+        path.write_bytes(content)
+    (events / "gateway-0-9-000099.seg").write_bytes(contained[0])
+    (events / "gateway-0-9-000100.seg").write_bytes(random.Random(0).randbytes(3000))
+    done = run(tmp_path)
+    assert done.exit_code == 1
+    assert "gateway-0-9-000100.seg@0: 3000 bytes" in done.output
+    assert contents(tmp_path / "out") == contents(tmp_path / "plain")
+
+
+def test_records_of_a_newer_version_are_kept_and_read_by_it(tmp_path, monkeypatch):
+    events = write(tmp_path / "events", [search("s1", us())])
+    newer = [
+        b'{"kind":"impression","search_id":"s1"}',
+        encode(search("s2", us()))[:-1] + b',"device":"tv"}',
+        b'{"kind":"interaction","search_id":5,"video_id":"v","type":"click","play_s":null,"ts_us":1}',
+    ]
+    (events / "gateway-9-1-000001.seg").write_bytes(segments.MAGIC + b"".join(map(segments.frame, newer)))
+    for _ in range(2):
+        done = run(tmp_path, "--retire")
+        assert done.exit_code == 0, done.output
+        assert "3 records of a newer version are kept" in done.output
+    assert not segments.listed(events)
+    plain = compact.decode
+
+    def knows_devices(payload):
+        return plain(payload.replace(b',"device":"tv"', b""))
+
+    monkeypatch.setattr(compact, "decode", knows_devices)
+    assert "2 records of a newer version" in run(tmp_path).output
+    assert {r["search_id"] for r in rows(tmp_path / "out", "searches")} == {"s1", "s2"}
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from serving.events import compact
+compact.BUCKET_BYTES = 3000
+compact.compact([Path(sys.argv[1]) / "events"], Path(sys.argv[1]) / "out", retire=True)
+"""
+
+
+@pytest.mark.parametrize("rounds", [4, pytest.param(60, marks=pytest.mark.slow)])
+def test_killed_anywhere_and_run_again_it_gives_the_same_tables(tmp_path, monkeypatch, rounds):
+    """SIGKILL after a random time; and, call by call, an end at every rename and removal of a run."""
+    rng = random.Random(0)
+    events = tmp_path / "events"
+    for number in range(rounds):
+        made = [search(f"s{number}-{n}", us(days=n % 3, minutes=number)) for n in range(30)]
+        made += [did(f"s{rng.randrange(number + 1)}-{rng.randrange(30)}", "v1", ts_us=n) for n in range(30)]
+        write(events, made)
+        write(tmp_path / "all", made)
+        process = subprocess.Popen(
+            [sys.executable, "-c", KILLED, str(tmp_path)], env={**os.environ, "PYTHONPATH": str(ROOT)}
+        )
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=rng.uniform(0.8, 3.0))
+        process.kill()
+        process.wait()
+    monkeypatch.setattr(compact, "BUCKET_BYTES", 3000)
+    compact.compact([events], tmp_path / "out", retire=True)
+    assert not segments.listed(events)
+    assert run(tmp_path, out="whole", events="all").exit_code == 0
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+class Ended(BaseException):
+    """As SIGKILL: nothing is caught, nothing is cleaned up."""
+
+
+def test_ended_at_any_call_and_run_again_it_gives_the_same_tables(tmp_path, monkeypatch):
+    first = [search(f"s{n}", us(days=n % 2, minutes=n)) for n in range(8)] + [did("s9", "v1")]
+    second = [search("s9", us(minutes=9)), did("s0", "v0", "like"), did("s1", "v1")]
+
+    monkeypatch.setattr(compact, "Files", Unsynced)
+
+    def life(folder, stop):
+        """Two runs, the second of which ends at call number `stop`; returns whether it came that far."""
+        write(folder / "events", first)
+        compact.compact([folder / "events"], folder / "out", retire=True)
+        write(folder / "events", second)
+        count = [0]
+
+        def counted(plain):
+            def call(*args, **kwargs):
+                count[0] += 1
+                if count[0] == stop:
+                    raise Ended
+                return plain(*args, **kwargs)
+
+            return call
+
+        with monkeypatch.context() as patched:
+            for owner, name in (
+                (Path, "rename"),
+                (Path, "replace"),
+                (Path, "unlink"),
+                (shutil, "rmtree"),
+                (Path, "mkdir"),
+            ):
+                patched.setattr(owner, name, counted(getattr(owner, name)))
+            with contextlib.suppress(Ended):
+                compact.compact([folder / "events"], folder / "out", retire=True)
+        compact.compact([folder / "events"], folder / "out", retire=True)
+        return contents(folder / "out"), count[0] >= stop
+
+    whole, _ = life(tmp_path / "whole", -1)
+    assert len(whole["searches"]) == 9
+    reached, stop = True, 0
+    while reached:
+        stop += 1
+        found, reached = life(tmp_path / str(stop), stop)
+        assert found == whole, stop
+    assert stop > 15
+
+
+def test_two_runs_at_once_the_second_says_so(tmp_path):
+    write(tmp_path / "events", [search("s1", us())])
+    with compact._alone(tmp_path / "out"):
+        assert "another `crops compact` writes here" in str(run(tmp_path).exception)
+
+
+def test_the_runbook_makes_room_and_leaves_the_tables_whole(tmp_path):
+    """The commands of monitoring/runbooks/EventsLost.md, again and again, as on-call would type them."""
+    book = (ROOT / "monitoring/runbooks/EventsLost.md").read_text()
+    commands = re.findall(r"^crops compact (.*)$", book, flags=re.M)
+    assert commands
+    for number in range(3):
+        write(tmp_path / "events", [search(f"s{number}-{n}", us(days=number, minutes=n)) for n in range(100)])
+        for command in commands:
+            typed = [
+                {"EVENTS": str(tmp_path / "events"), "TABLES": str(tmp_path / "t")}.get(w, w)
+                for w in shlex.split(command)
+            ]
+            done = CliRunner().invoke(verb, typed)
+            assert done.exit_code == 0, done.output
+        assert len(rows(tmp_path / "t", "searches")) == 100 * (number + 1)
+        assert not segments.listed(tmp_path / "events"), "room was made"
+
+
+def test_memory_does_not_grow_with_the_days(tmp_path):
+    """Peak of a run over two days and over twelve, of the same size a day."""
+    peaks = []
+    for days in (2, 12):
+        folder = tmp_path / str(days)
+        folder.mkdir()
+        for day in range(days):
+            results = tuple(
+                Result(video_id=f"v{i:06d}", position=i, score=0.5, paths=("crops",)) for i in range(30)
+            )
+            frames = [
+                segments.frame(
+                    encode(
+                        dataclasses.replace(search(f"s{day}-{n}", us(days=day, seconds=n)), results=results)
+                    )
+                )
+                for n in range(700)
+            ]
+            (folder / f"g-{day}-1.seg").write_bytes(segments.MAGIC + b"".join(frames))
+        code = (
+            "import resource, sys; from pathlib import Path; from serving.events import compact;"
+            "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss;"
+            "compact.compact([Path(sys.argv[1])], Path(sys.argv[1]) / 'out');"
+            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(folder)],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+        peaks.append(int(done.stdout) / 1024)
+    assert peaks[1] < peaks[0] + 25, peaks

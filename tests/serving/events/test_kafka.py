@@ -3,11 +3,16 @@ nothing is.
 """
 
 import asyncio
+import dataclasses
+import json
+import time
 import uuid
 
 import pytest
-from confluent_kafka import Producer
+from click.testing import CliRunner
+from confluent_kafka import KafkaError, KafkaException, Producer
 
+from crops.cli.serve import compact as verb
 from serving.events import kafka, log
 from serving.events.compact import read_all
 from serving.events.records import Interaction, Result, Search
@@ -67,3 +72,94 @@ def test_without_a_broker_nothing_is_acknowledged():
         await sink.close()
 
     asyncio.run(work())
+
+
+class Producing:
+    """A producer that fails as it is told to."""
+
+    def __init__(self, error=None):
+        self.error, self.purged = error, False
+
+    def produce(self, *args, **kwargs):
+        if self.error is not None:
+            raise KafkaException(self.error)
+
+    def poll(self, timeout_s):
+        time.sleep(min(timeout_s, 0.01))
+
+    def purge(self):
+        self.purged = True
+
+    def flush(self, timeout_s):
+        return 0
+
+
+def test_every_refusal_is_told_in_time_and_a_fatal_producer_is_replaced(cluster):
+    """Too large for a message; an idempotent producer that is beyond repair; one that never answers."""
+
+    async def work():
+        sink = kafka.KafkaLog(cluster, "events", timeout_s=2)
+        large = dataclasses.replace(search(1), user_id="u" * 2_000_000)
+        with pytest.raises(log.EventLogError, match=r"Kafka did not take it.*too large"):
+            await sink.append([large])
+        assert sink.lag_s() == 0.0
+        dead = Producing(KafkaError(KafkaError._FATAL, "out of order sequence", fatal=True))
+        sink._producer = dead
+        with pytest.raises(log.EventLogError, match="out of order sequence"):
+            await sink.append([search(2), search(3)])
+        await asyncio.sleep(0.5)
+        assert dead.purged
+        await sink.append([search(4)])
+        sink._producer = Producing()
+        began_s = time.monotonic()
+        with pytest.raises(log.EventLogError, match="within 2 s"):
+            await sink.append([search(5)])
+        assert time.monotonic() - began_s < 2.5
+        assert sink.lag_s() == 0.0
+        await sink.close()
+
+    asyncio.run(work())
+
+
+def test_what_waits_at_a_fatal_producer_is_answered_at_once():
+    async def work():
+        sink = kafka.KafkaLog("127.0.0.1:1", "events", timeout_s=20, settings={"log_level": 0})
+        waiting = asyncio.ensure_future(sink.append([search(1)]))
+        await asyncio.sleep(0.3)
+        assert sink.lag_s() > 0.2
+        sink._failed(KafkaError(KafkaError._FATAL, "fenced", fatal=True))
+        with pytest.raises(log.EventLogError, match="Kafka did not take it"):
+            await asyncio.wait_for(waiting, 3)
+        assert sink.lag_s() == 0.0
+        sink._timeout_s = 0.1
+        await sink.close()
+
+    asyncio.run(work())
+
+
+def test_the_verb_copies_and_compacts_into_folders_that_are_not_there_yet(cluster, tmp_path):
+    """As the job of the chart calls it, with a record of a newer version among them."""
+    topic = f"events-{uuid.uuid4().hex[:6]}"
+
+    async def work():
+        sink = kafka.KafkaLog(cluster, topic, timeout_s=10)
+        await asyncio.gather(*(sink.append([search(n)]) for n in range(20)))
+        await sink.close()
+
+    asyncio.run(work())
+    producer = Producer({"bootstrap.servers": cluster})
+    producer.produce(topic, value=b'{"kind":"impression"}')
+    producer.flush(10)
+    arguments = [f"--events={tmp_path / 'events'}", f"--out={tmp_path / 'tables'}", f"--kafka={cluster}"]
+    done = CliRunner().invoke(verb, [*arguments, f"--topic={topic}"])
+    assert done.exit_code == 0, done.output
+    assert "21 records from Kafka" in done.output
+    assert "1 records of a newer version" in done.output
+    assert json.loads((tmp_path / "tables/compact.json").read_text())["searches"] == 20
+
+
+def test_without_a_broker_copying_is_an_error(tmp_path):
+    segments = log.SegmentLog(tmp_path, replica="kafka")
+    with pytest.raises(log.EventLogError, match="no broker gave out events"):
+        kafka.drain("127.0.0.1:1", "events", "g", segments, join_s=1, settings={"log_level": 0})
+    segments.stop()

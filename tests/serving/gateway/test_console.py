@@ -20,7 +20,7 @@ from crops.release.manifest import Manifest
 from crops.services.registry import Registry
 from crops.stages.trial import rollout
 from serving.gateway import app as http
-from serving.gateway.__main__ import service
+from serving.gateway.__main__ import event_log, service
 from serving.triton import launch
 from tests.serving.gateway.test_gateway import settings_for
 
@@ -103,7 +103,7 @@ def address(tmp_path, triton, releases):
     places = {name: str(tmp_path / name) for name in ("rollout", "readout")}
     settings = settings_for(tmp_path, triton, features=str(tmp_path / "features.json"), **places)
     (port,) = launch.free_ports(1)
-    app = http.create(settings, lambda: service(settings), token="token")
+    app = http.create(settings, lambda: service(settings, event_log(settings)), token="token")
     server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="error"))
     thread = threading.Thread(target=server.run)
     thread.start()
