@@ -109,9 +109,9 @@ class _Stubs(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         else:
             from crops.config.base import StageConfig
 
-            setattr(
-                module, f"{name.capitalize()}Config", type(f"{name.capitalize()}Config", (StageConfig,), {})
-            )
+            config = f"{name.capitalize()}Config"
+            fields = {"name": property(lambda _self: "crops")}
+            setattr(module, config, type(config, (StageConfig,), fields))
 
 
 if os.environ.get("CROPS_STUB_RUNS"):
