@@ -14,7 +14,7 @@ from crops.errors import InputError
 QUERY_ENCODER, DOCUMENT_ENCODER = "query_encoder.onnx", "document_encoder.onnx"
 TOKENIZER = "tokenizer.json"
 ENCODER = "encoder.json"  # width, tokens, pooling
-ENCODER_FILES = (QUERY_ENCODER, TOKENIZER, ENCODER)  # what encoding a query takes
+ENCODER_FILES = (ENCODER, TOKENIZER, QUERY_ENCODER)  # what encoding a query takes
 INDEX, INDEX_FACTS, DOC_IDS = "index.faiss", "index.json", "doc_ids.parquet"
 INDEX_FILES = (INDEX, INDEX_FACTS, DOC_IDS)
 DOCUMENTS = "documents"  # a folder: the table of that name
