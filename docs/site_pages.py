@@ -14,13 +14,18 @@ from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parents[1]
 OUTSIDE = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md"}
+# Python-Markdown wants four spaces for what belongs to an item of a list, where GitHub is content with three,
+# and a file's name on a fence as its title.
+LISTED = re.compile(r"^(?=(?: {4})* {3}\S)", re.MULTILINE)
+FENCE = re.compile(r"^( *```\w+) (\S+)$", re.MULTILINE)
 LINK = re.compile(r"(!?)\[([^\]]*)\]\((?!https?:|#|mailto:)([^)#\s]+)(#[^)\s]*)?\)")
 
 
 def on_files(files: Files, config: Any) -> Files:
     """Adds what lies outside docs/."""
     for name, page in OUTSIDE.items():
-        text = (ROOT / name).read_text(encoding="utf-8")
+        text = LISTED.sub(" ", (ROOT / name).read_text(encoding="utf-8"))
+        text = FENCE.sub(r'\1 title="\2"', text)
         files.append(File.generated(config, page, content=text))
     for path in sorted((ROOT / "examples").glob("*.ipynb")):
         page, pictures = as_markdown(nbformat.read(path, as_version=4), path.stem)
