@@ -36,6 +36,9 @@ run: setup ## the main job on the small simulated world: logs -> report.html and
 # Two workers. Tests that share a JVM, a Triton, the images or a module's fixtures go to the same one (tests/conftest.py).
 PYTEST = $(BIN)/pytest -q -m "not slow" -n 2 --dist loadgroup --no-loadscope-reorder --durations=15
 
+# Two workers; what shares the images, a Triton, Spark or a file goes to one of them (tests/conftest.py).
+PYTEST = $(BIN)/pytest -q -m "not slow" -n 2 --dist loadscope --no-loadscope-reorder --durations=25
+
 test: setup triton ## everything from a fresh clone to a tested tree (CI calls this)
 	bash tests/install_system_parts
 	$(MAKE) --no-print-directory lint

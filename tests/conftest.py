@@ -22,27 +22,48 @@ def pytest_configure(config):
         config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
-# What one worker should have alone, by the fixtures that start it; in the order in which workers take it up,
-# the longest first.
-PARTS = {"images": {"engine", "images"}, "triton": {"triton", "stack", "following"}, "spark": set()}
+# What one worker has alone, by the beginnings of its tests' ids, in the order in which workers take it up.
+PARTS = {
+    "images": ("tests/images/", "tests/end_to_end/test_chain.py"),
+    "triton": ("tests/serving/", "tests/monitoring/", "tests/load/"),
+}
+NEEDS = {"images": {"images"}, "triton": {"triton", "stack", "following"}}
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config, items):
-    """For `--dist loadgroup`: tests of a file, of a part and of Spark go to one worker each, so that what
-    they share is started and made once.
+def part_of(nodeid):
+    """The part that a test belongs to: one of PARTS, Spark's, or its file."""
+    if "[spark" in nodeid:
+        return "spark"
+    return next(
+        (name for name, starts in PARTS.items() if nodeid.startswith(starts)), nodeid.partition("::")[0]
+    )
+
+
+def pytest_xdist_make_scheduler(config, log):
+    """With workers, tests of one part go to one of them, so that what they share is started and made once.
+
+    Marks of xdist's own `loadgroup` do nothing under pytest 9.2, which keeps ids of tests elsewhere.
     """
-    needs = {}
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Parts(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            return part_of(nodeid)
+
+    return Parts(config, log)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config, items):
     for item in items:
-        needs.setdefault(item.path, set()).update(item.fixturenames)
-    groups = {}
-    for item in items:
-        part = next((name for name, fixtures in PARTS.items() if fixtures & needs[item.path]), None)
-        group = part or ("spark" if item.get_closest_marker("spark") else str(item.path.relative_to(ROOT)))
-        item.add_marker(pytest.mark.xdist_group(group))
-        groups[item] = group
+        for name, fixtures in NEEDS.items():
+            if fixtures & {*item.fixturenames} and part_of(item.nodeid) != name:
+                raise pytest.UsageError(
+                    f"{item.nodeid} shares {name}: name its file in PARTS (tests/conftest.py)"
+                )
     if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: [*PARTS, groups[item]].index(groups[item]))
+        first = [*PARTS, "spark"]
+        items.sort(key=lambda item: [*first, part_of(item.nodeid)].index(part_of(item.nodeid)))
 
 
 @pytest.fixture
