@@ -99,11 +99,10 @@ def arguments(
     }
 
 
-def _imported(logs: str) -> str:
-    """`logs`, which KFP's importer must be able to read."""
+def refuse_path(logs: str) -> None:
+    """Raises ConfigError if KFP's importer cannot read `logs`."""
     if "://" not in logs:
         raise ConfigError(f"--logs {logs}: Kubeflow Pipelines reads gs://, s3:// and minio:// only, no path")
-    return logs
 
 
 def content(logs: str, say: Say = print) -> str:
@@ -317,7 +316,6 @@ def submit(
     )
     if wait and cron is None and results is None:
         raise ConfigError("kubeflow.results is null: say where the run publishes its report, or --no-wait")
-    _imported(logs)
     Server(host, cfg, token=token)  # one that is away is said before anything is asked about the logs
     given = arguments(
         config,
@@ -381,7 +379,7 @@ def refresh(config: Config, *, logs: str, registry: str) -> dict[str, Any]:
     """Parameters of a run of `refresh_index`."""
     found = {f"{name}_config": config.section_json(name) for name in ("index", "register", "deploy")}
     served = config.section("deploy").manifest or ""
-    return found | {"logs": _imported(logs), "fingerprint": "", "registry": registry, "served": served}
+    return found | {"logs": logs, "fingerprint": "", "registry": registry, "served": served}
 
 
 def rollout(

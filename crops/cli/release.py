@@ -288,6 +288,7 @@ def submit(
         submission.send(host, config.section("kubeflow"), pipeline, given, about=name, **sending)
         return
     (logs,) = _said(pipeline, logs=logs)
+    submission.refuse_path(logs)
     if pipeline == "refresh_index":
         given = submission.refresh(config, logs=logs, registry=registry)
         submission.send(host, config.section("kubeflow"), pipeline, given, about=logs, **sending)
