@@ -420,7 +420,8 @@ def train(
     )
     try:
         border = perspectives.positive_min(ranks)
-        rows = batch.pairs(systems.rows(labels, texts, held_out), positive_min=border)
+        apart = {(query, texts[doc_id]) for query, doc_id in held_out if doc_id in texts}
+        rows = batch.pairs(systems.rows(labels, texts, apart), positive_min=border, unknown=apart)
     except KeyError as error:
         raise InputError("samples", f"doc_id {error} is not in documents") from error
     corpus = [*sorted(set(catalogue.values())), *sorted({query for query, _ in labels})]

@@ -37,9 +37,11 @@ def assign(scored: pd.DataFrame, labels: Mapping[str, int]) -> pd.DataFrame:
     return samples[["query", "doc_id", "perspective", "label", "theta"]]
 
 
-def origins(scored: pd.DataFrame) -> pd.DataFrame:
-    """Every perspective of every kept pair: (query, doc_id, perspective), distinct and sorted."""
-    rows = scored.loc[scored["kept"], ["query", "doc_id", "perspective"]]
+def origins(scored: pd.DataFrame, *, kept: bool = True) -> pd.DataFrame:
+    """Every perspective of every kept pair: (query, doc_id, perspective), distinct and sorted; not `kept`:
+    of every pair that was dropped there.
+    """
+    rows = scored.loc[scored["kept"] == kept, ["query", "doc_id", "perspective"]]
     return rows.drop_duplicates().sort_values(["query", "doc_id", "perspective"], ignore_index=True)
 
 

@@ -9,7 +9,7 @@ import hashlib
 import itertools
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from crops import perspectives
@@ -63,19 +63,24 @@ def messages(query: str, exemplar: str | None, *, descriptions: int) -> list[dic
 
 
 def choose(
-    queries: Sequence[tuple[str, int]], candidates: Sequence[tuple[str, str, str, int]], *, max_queries: int
+    queries: Sequence[tuple[str, int]],
+    candidates: Sequence[tuple[str, str, str, int]],
+    *,
+    max_queries: int,
+    held_out: Collection[tuple[str, str]] = (),
 ) -> list[tuple[str, str | None]]:
     """(query, exemplar's video id or None), most searched first.
 
     queries     (query, searches) of the training days
     candidates  (query, video_id, perspective, support): the exemplar is the query's best positive, in the
                 order of the perspectives (a click first), else what was exposed; most support first
+    held_out    (query, video_id) that checkpoints are chosen by: never an exemplar, or the answers would tell
     """
     ordered = (*perspectives.names(positive=True, synthetic=False), perspectives.EXPOSED.name)
     order = {name: rank for rank, name in enumerate(ordered)}
     best: dict[str, tuple[int, int, str]] = {}
     for query, video, perspective, support in candidates:
-        if perspective in order:
+        if perspective in order and (query, video) not in held_out:
             key = (order[perspective], -support, video)
             best[query] = min(best.get(query, key), key)
     ranked = sorted(queries, key=lambda q: (-q[1], q[0]))[:max_queries]

@@ -1,18 +1,20 @@
 """Batches: a few positives and lower samples per query, every distinct text once, and no false negatives."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from crops.perspectives import CLICK
+from crops.retriever.duplicates import near_duplicates
 from crops.retriever.errors import NoNegatives, NothingToTrainOn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pairs:
     """Samples by number: row i says that text `text[i]` has `label[i]` for query `query[i]`. Equal texts
-    share a number. Labels from `positive_min` on are those of positives.
+    share a number. Labels from `positive_min` on are those of positives; -1: no sample, but not to be taken
+    for irrelevant either.
     """
 
     queries: tuple[str, ...]
@@ -26,7 +28,7 @@ class Pairs:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
     """Numbers of the queries [Q] and of the distinct texts [D], and labels int8 [Q, D]: -1 for known but not
-    drawn.
+    drawn, and for what nobody knows to be irrelevant.
     """
 
     queries: np.ndarray
@@ -34,18 +36,31 @@ class Batch:
     labels: np.ndarray
 
 
-def pairs(rows: Sequence[tuple[str, str, int]], *, positive_min: int = CLICK.label) -> Pairs:
+def pairs(
+    rows: Sequence[tuple[str, str, int]],
+    *,
+    positive_min: int = CLICK.label,
+    unknown: Iterable[tuple[str, str]] = (),
+) -> Pairs:
     """From (query, text, label) in any order; of several labels of one (query, text) the highest stays.
     NothingToTrainOn when empty.
+
+    unknown  (query, text) that are no samples, while nothing says that they are irrelevant: held out, or
+             dropped by the discriminator; label -1, as the near-duplicates of a positive get. Those whose
+             query or text no sample has can meet in no batch, and are left out.
     """
     best: dict[tuple[str, str], int] = {}
     for query, text, label in rows:
         best[query, text] = max(label, best.get((query, text), -1))
     if not best:
         raise NothingToTrainOn("no samples: nothing to train on")
-    ordered = sorted(best)
-    queries, texts = sorted({q for q, _ in ordered}), sorted({t for _, t in ordered})
+    queries, texts = sorted({q for q, _ in best}), sorted({t for _, t in best})
     of_query, of_text = {q: i for i, q in enumerate(queries)}, {t: i for i, t in enumerate(texts)}
+    alike = _alike(texts)
+    near = ((q, t) for (q, own), n in best.items() if n >= positive_min for t in alike.get(own, ()))
+    masked = [p for p in {*unknown, *near} if p not in best and p[0] in of_query and p[1] in of_text]
+    best |= dict.fromkeys(masked, -1)
+    ordered = sorted(best)
     return Pairs(
         queries=tuple(queries),
         texts=tuple(texts),
@@ -54,6 +69,15 @@ def pairs(rows: Sequence[tuple[str, str, int]], *, positive_min: int = CLICK.lab
         label=np.array([best[key] for key in ordered], dtype=np.int8),
         positive_min=positive_min,
     )
+
+
+def _alike(texts: list[str]) -> dict[str, list[str]]:
+    """text -> the texts that are nearly the same; texts without any are left out."""
+    alike: dict[str, list[str]] = {}
+    for i, j in near_duplicates(texts):
+        alike.setdefault(texts[i], []).append(texts[j])
+        alike.setdefault(texts[j], []).append(texts[i])
+    return alike
 
 
 class Batches:
@@ -167,7 +191,8 @@ def anchors_per_step(samples: Pairs, *, anchor_min: int, size: int, positives: i
     border = samples.positive_min
     highest = max(border, int(samples.label.max()))
     counts = np.zeros((len(samples.queries), highest + 1), dtype=np.int64)  # [query, label]
-    np.add.at(counts, (samples.query, samples.label.astype(np.int64)), 1)
+    known = samples.label >= 0
+    np.add.at(counts, (samples.query[known], samples.label[known].astype(np.int64)), 1)
     drawn = np.minimum(counts[:, border:].sum(axis=1), positives)
     for label in range(anchor_min, border):
         drawn = drawn + np.minimum(counts[:, label], lower)

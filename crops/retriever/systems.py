@@ -1,6 +1,6 @@
 """The systems that are compared: which samples each may see, its loss, and its lowest anchor label."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from crops.perspectives import CLICK, FILTERED, KNOWLEDGE, STAGES
@@ -48,24 +48,26 @@ def visible(
         return dict(samples)
     labelled: dict[Pair, int] = {}
     for query, doc_id, perspective in origins:
-        allowed = perspective in system.only if system.only else perspective not in system.hides
-        if allowed and (query, doc_id) in samples:
+        if sees(system, perspective) and (query, doc_id) in samples:
             labelled[query, doc_id] = max(labels[perspective], labelled.get((query, doc_id), 0))
     return labelled
 
 
+def sees(system: System, perspective: str) -> bool:
+    """Whether the pairs of a perspective are shown to the system."""
+    return perspective in system.only if system.only else perspective not in system.hides
+
+
 def rows(
-    labels: Mapping[Pair, int], texts: Mapping[str, str], held_out: Iterable[Pair]
+    labels: Mapping[Pair, int], texts: Mapping[str, str], held_out: Set[Pair]
 ) -> list[tuple[str, str, int]]:
     """(query, text, label) without the validation pairs. KeyError with the doc_id of a sample that has no
     text.
+
+    held_out  (query, text): by text, because the same video may be there twice under two ids
     """
-    apart = set(held_out)
-    return [
-        (query, texts[doc_id], label)
-        for (query, doc_id), label in labels.items()
-        if (query, doc_id) not in apart
-    ]
+    found = ((query, texts[doc_id], label) for (query, doc_id), label in labels.items())
+    return [(query, text, label) for query, text, label in found if (query, text) not in held_out]
 
 
 def relevant_rows(pairs: Iterable[Pair], doc_ids: Sequence[str]) -> dict[str, frozenset[int]]:

@@ -151,6 +151,9 @@ SAMPLES = table(
 # `crops_no_knowledge` may see, and what a release shows as its training pairs.
 ORIGINS = table("origins", "query string, doc_id string, perspective string", key="query doc_id perspective")
 
+# What the discriminator did not keep, beside `samples`: no positive, and no negative either.
+DROPPED = table("dropped", "query string, doc_id string, perspective string", key="query doc_id perspective")
+
 # What an experiment's readout keeps per user and day, so that days add up to the period: `arm` null is the
 # time before the experiment; `band` says how often the query was searched; `settled` are searches whose
 # window has ended within the log.

@@ -53,9 +53,14 @@ def test_a_pair_of_several_origins_keeps_its_highest_label():
 
 def test_origins_keep_all_of_them():
     rows = scored(
-        ("q", "a", "feed", 0.9, True), ("q", "a", "click", 0.1, True), ("q", "a", "feed", 0.9, True)
+        ("q", "a", "feed", 0.9, True),
+        ("q", "a", "click", 0.1, True),
+        ("q", "a", "feed", 0.9, True),
+        ("q", "b", "feed", 0.2, False),
+        ("q", "b", "feed", 0.2, False),
     )
     assert labels.origins(rows).values.tolist() == [["q", "a", "click"], ["q", "a", "feed"]]
+    assert labels.origins(rows, kept=False).values.tolist() == [["q", "b", "feed"]]
 
 
 def test_a_perspective_without_a_label_is_named():

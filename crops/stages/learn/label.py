@@ -17,7 +17,7 @@ from crops.tables import artifacts, grades, records
 def run(
     scored: Path, out: Path, cfg: LabelConfig, *, truth: Path | None = None, judged: Path | None = None
 ) -> StageReport:
-    """Writes samples, origins, knowledge and label.json. `scored`: discriminate's out; `truth`: only
+    """Writes samples, origins, dropped, knowledge and label.json. `scored`: discriminate's out; `truth`: only
     reported; `judged`: people's grades, which the ladder believes instead of θ for every label with at least
     cfg.judged_pairs of them.
     """
@@ -28,6 +28,7 @@ def run(
             f"no positive pair is kept: none of {', '.join(perspectives.names(positive=True))}",
         )
     samples, origin = labels.assign(rows, cfg.labels), labels.origins(rows)
+    dropped = labels.origins(rows, kept=False)
     rows = rows.assign(label=rows["perspective"].map(cfg.labels))
     rows = rows[rows["kept"]].drop_duplicates(["query", "doc_id", "perspective"])
     estimated = _in_own_mix(rows[rows["theta"].notna()], scored)
@@ -74,6 +75,7 @@ def run(
     with artifacts.replacing(out) as folder:
         artifacts.write(folder, records.SAMPLES, pa.Table.from_pandas(samples, preserve_index=False))
         artifacts.write(folder, records.ORIGINS, pa.Table.from_pandas(origin, preserve_index=False))
+        artifacts.write(folder, records.DROPPED, pa.Table.from_pandas(dropped, preserve_index=False))
         artifacts.write(folder, records.KNOWLEDGE, artifacts.read(scored, records.KNOWLEDGE))
         artifacts.write_json(folder / "label.json", {"ladder": flat, "rungs": shares, "hierarchy": hierarchy})
     counts = {

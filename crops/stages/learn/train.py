@@ -74,7 +74,11 @@ def run(
     ).hexdigest()
     folder = (checkpoints or out.with_name(f".{out.name}.checkpoints")) / key[:12]
     sizes = train.Sizes(queries=cfg.batch_queries, positives=cfg.positives, lower=cfg.lower)
-    params = {"system": system, **cfg.model_dump(mode="json"), "samples": len(inputs.samples.query)}
+    params = {
+        "system": system,
+        **cfg.model_dump(mode="json"),
+        "samples": int((inputs.samples.label >= 0).sum()),
+    }
     # Started by torchrun, every rank comes through here; the first one tracks and writes.
     with (
         joined() as ranks,
@@ -119,7 +123,8 @@ def _outcome(history: dict, plan: train.Plan) -> dict[str, float]:
 
 def _report(inputs: Inputs, plan: train.Plan, history: dict, problem: str) -> StageReport:
     numbers: dict[str, float] = {
-        "pairs": len(inputs.samples.query),
+        "pairs": int((inputs.samples.label >= 0).sum()),
+        "masked_pairs": int((inputs.samples.label < 0).sum()),
         "queries": len(inputs.samples.queries),
         "anchor_min": plan.anchor_min,
         "best_step": history["best_step"],
@@ -176,6 +181,7 @@ def _inputs(samples: Path, documents: Path, system: systems.System, graded: dict
     if missing := next((doc_id for _query, doc_id in visible if doc_id not in texts), None):
         raise InputError(samples / "samples", f"doc_id {missing!r} is neither in documents nor in knowledge")
     held_out = [(r["query"], r["video_id"]) for r in artifacts.read(documents, records.VALID_QR).to_pylist()]
+    apart = {(query, catalogue[d]) for query, d in held_out if d in catalogue}
     ids = sorted(catalogue)
     relevant = systems.relevant_rows(held_out, ids)
     valid = train.Validation(
@@ -184,9 +190,25 @@ def _inputs(samples: Path, documents: Path, system: systems.System, graded: dict
     queries = artifacts.read(documents, records.QUERIES).to_pylist()
     try:
         pairs = batch.pairs(
-            systems.rows(visible, texts, held_out), positive_min=perspectives.positive_min(ranks)
+            systems.rows(visible, texts, apart),
+            positive_min=perspectives.positive_min(ranks),
+            unknown=apart | _dropped(samples, texts, system),
         )
     except NothingToTrainOn as error:
         raise InputError(samples / "samples", f"{error} ({system})") from error
     trained_on = {r["query"] for r in queries if r["split"] == "train"}
     return Inputs(pairs, valid, [*sorted(set(catalogue.values())), *sorted(trained_on)])
+
+
+def _dropped(samples: Path, texts: dict[str, str], system: systems.System) -> set[tuple[str, str]]:
+    """(query, text) of the pairs that θ dropped, of the perspectives that the system sees: in doubt, which is
+    not irrelevant.
+    """
+    if not artifacts.exists(samples, records.DROPPED):
+        return set()
+    rows = artifacts.read(samples, records.DROPPED).to_pylist()
+    return {
+        (r["query"], texts[r["doc_id"]])
+        for r in rows
+        if r["doc_id"] in texts and systems.sees(system, r["perspective"])
+    }

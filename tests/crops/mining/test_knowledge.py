@@ -64,6 +64,8 @@ def test_the_exemplar_is_the_best_positive():
         ("e", None),
     ]
     assert knowledge.choose(queries, mined, max_queries=2) == [("b", "v4"), ("d", "v6")]
+    apart = {("b", "v4"), ("d", "v6"), ("a", "v0")}
+    assert not apart & set(knowledge.choose(queries, mined, max_queries=9, held_out=apart))
 
 
 def test_an_accepted_description_is_a_document_text():

@@ -74,3 +74,28 @@ def test_anchors_per_step_is_the_mean_of_what_is_drawn(anchor_min, positives, lo
     batches = Batches(data, **sizes, seed=seed)
     drawn = [int((batches.at(step).labels >= anchor_min).sum()) for step in range(batches.per_epoch)]
     assert anchors_per_step(data, **sizes) == pytest.approx(np.mean(drawn))
+
+
+def test_what_is_in_doubt_is_never_irrelevant():
+    """a's t7 was dropped and c's text is nearly a's own; both come in by b and c. t9 no sample has: it is
+    left out, as is a query without samples. A known label is stronger than doubt.
+    """
+    own = "one two three four five six seven eight nine ten"
+    near = f"{own} more"
+    rows = [("a", own, 4), ("a", "t3", 3), ("b", "t7", 4), ("c", near, 4), ("d", "t5", 4)]
+    data = pairs(rows, unknown=[("a", "t7"), ("a", "t9"), ("a", "t3"), ("z", "t7")])
+    assert len(data.query) == len(rows) + 3
+    assert data.texts == tuple(sorted({text for _q, text, _n in rows}))
+    batch = Batches(data, anchor_min=4, size=4, positives=2, lower=2, seed=0).at(0)
+    names = [data.texts[t] for t in batch.texts]
+    graded = {
+        data.queries[q]: dict(zip(names, row.tolist(), strict=True))
+        for q, row in zip(batch.queries, batch.labels, strict=True)
+    }
+    assert graded["a"] == {own: 4, "t3": 3, "t7": -1, near: -1, "t5": 0}
+    assert graded["c"] == {own: -1, "t3": 0, "t7": 0, near: 4, "t5": 0}
+    assert graded["b"] == {own: 0, "t3": 0, "t7": 4, near: 0, "t5": 0}
+    for row in AnchorBatches(data, anchor_min=3, size=5, positives=2, lower=2, seed=0).at(0).labels:
+        assert (row == 1).sum() == 1
+    sizes = {"anchor_min": 3, "size": 4, "positives": 2, "lower": 2}
+    assert anchors_per_step(data, **sizes) == anchors_per_step(pairs(rows), **sizes)

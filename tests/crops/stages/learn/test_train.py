@@ -15,6 +15,7 @@ import torch
 from crops.config.train import TrainConfig
 from crops.errors import ConfigError
 from crops.retriever import encoder as encoders
+from crops.retriever import systems
 from crops.retriever.batch import Batches, pairs
 from crops.stages.learn import train
 from crops.tables import artifacts, records
@@ -150,3 +151,33 @@ train.run(p / "in", p / "in", p / "killed", cfg, system="clicks", log=kill)
     assert steps == [9, 12]
     for name in ("train.json", "encoder/model.safetensors"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes()
+
+
+def test_what_was_held_out_or_dropped_is_never_irrelevant(tmp_path):
+    """topic0's valid video stands under two ids, once as a click: neither trains it. A dropped feed pair is
+    in doubt for `crops`, while `clicks`, which sees no feed, knows nothing of it.
+    """
+    data = toy(tmp_path / "in")
+    add(data, records.DOCUMENTS, doc_id="twin", text="video about topic0 number 24")
+    for table in (records.SAMPLES, records.ORIGINS):
+        for query, doc_id in (("topic0", "twin"), ("topic1", "twin"), ("topic2", "v8"), ("topic1", "v8")):
+            row = {"query": query, "doc_id": doc_id, "perspective": "click", "label": 4, "theta": None}
+            add(data, table, **{name: row[name] for name in table.schema.names})
+    artifacts.write(data, records.DROPPED, records.DROPPED.schema.empty_table())
+    add(data, records.DROPPED, query="topic0", doc_id="v8", perspective="feed")
+    labels = {name: 4 - k for k, name in enumerate(("click", "exposed", "ranked", "filtered"))}
+    labels |= {"feed": 4, "reformulation": 5, "knowledge": 4}
+    for system, dropped in (("crops", -1), ("clicks", None)):
+        made = train._inputs(data, data, systems.SYSTEMS[system], labels).samples
+        of = {
+            (made.queries[q], made.texts[t]): n
+            for q, t, n in zip(made.query, made.text, made.label.tolist(), strict=True)
+        }
+        assert of["topic0", "video about topic0 number 24"] == -1
+        assert of["topic1", "video about topic0 number 24"] > 0
+        assert of.get(("topic0", "video about topic2 number 8")) == dropped
+
+
+def add(folder, table, **row):
+    rows = [*artifacts.read(folder, table).to_pylist(), row]
+    artifacts.write(folder, table, pa.Table.from_pylist(rows, schema=table.schema))

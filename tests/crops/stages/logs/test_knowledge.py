@@ -68,6 +68,26 @@ def test_every_training_query_is_asked_once_with_its_exemplar(mined, tmp_path):
     )
 
 
+def test_no_exemplar_is_what_checkpoints_are_chosen_by(tmp_path):
+    """Every clicked video of subject3 but one is held out, by a twin with the same text under another id."""
+    mined = toy.mined(tmp_path / "mined")
+    texts = artifacts.texts(mined)
+    clicked = sorted(
+        r["video_id"]
+        for r in artifacts.read(mined, records.CANDIDATES).to_pylist()
+        if (r["query"], r["perspective"]) == ("subject3", "click")
+    )
+    assert len(clicked) > 1
+    twins = [{"doc_id": f"twin{d}", "text": texts[d]} for d in clicked[:-1]]
+    documents = artifacts.read(mined, records.DOCUMENTS).to_pylist()
+    valid = [{"query": "subject3", "video_id": t["doc_id"], "later_query": "x"} for t in twins]
+    toy.write(mined, DOCUMENTS=[*documents, *twins], VALID_QR=valid)
+    with served(good) as endpoint:
+        run(mined, tmp_path / "out", endpoint.url)
+    rows, _about = read(tmp_path / "out")
+    assert {r["exemplar_id"] for r in rows if r["query"] == "subject3"} == {clicked[-1]}
+
+
 def test_bad_answers_are_kept_with_their_reasons(mined, tmp_path):
     """A quarter of the answers is rubbish, one video of another is a repetition: the rest is accepted."""
 
