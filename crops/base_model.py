@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from crops.errors import ConfigError, InputError
+from crops.text import UNSPACED, VARIANTS
 
 SPECIAL = ("<pad>", "<unk>", "<eos>", "<sep>")
 PACKAGE = "package:"
@@ -73,12 +74,18 @@ def train_tokenizer(
 ) -> PreTrainedTokenizerFast:
     """Byte-level BPE over `texts`: every string can be encoded, and frequent words are one token.
 
-    The same texts in the same order give the same vocabulary. `<eos>` closes every text (last-token pooling
-    reads it).
+    Punctuation stands alone, and so does each character of a script without spaces, with its marks: merged,
+    whole captions would become one token, and a query that stands in one would share nothing with it. What
+    cannot be seen is left out (crops.text). The same texts in the same order give the same vocabulary.
+    `<eos>` closes every text (last-token pooling reads it).
     """
     tokenizer = Tokenizer(models.BPE(unk_token=None))
-    tokenizer.normalizer = normalizers.NFKC()
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    unseen = Regex(rf"[\p{{Cf}}{VARIANTS}]")
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(unseen, "")])
+    alone = Regex(rf"\s?(?:[{UNSPACED}]\p{{M}}*|[\p{{P}}\p{{S}}])")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(alone, behavior="isolated"), pre_tokenizers.ByteLevel(add_prefix_space=True)]
+    )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,

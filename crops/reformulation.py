@@ -1,4 +1,5 @@
-"""A reformulation: a later search of the same user, within the window, with another normalised query.
+"""A reformulation: a later search of the same user, within the window, in another wording (crops.text): what
+differs by case, width, white space or punctuation alone is the same search.
 
 No similarity is asked for. A search was reformulated if any later search is one, so `a a a b` within the
 window are four searches of which three were reformulated: RQR is 3 / 4. Mining and the readout use
@@ -12,18 +13,18 @@ MOST_WAITING = 64  # searches of one user within one window; nobody types so man
 
 
 class Search(NamedTuple):
-    """A search that may still be reformulated; `query` is normalised, or a hash of that."""
+    """A search that may still be reformulated; `wording` is that of its query, or a hash of that."""
 
     ts_us: int
     arm: str
-    query: str
+    wording: str
 
 
-def reformulates(ts: Any, query: Any, first_ts: Any, first_query: Any, window: Any) -> Any:
-    """Whether (ts, query) reformulates the first one of the same user: numbers or columns, `window` in the
+def reformulates(ts: Any, wording: Any, first_ts: Any, first_wording: Any, window: Any) -> Any:
+    """Whether (ts, wording) reformulates the first one of the same user: numbers or columns, `window` in the
     unit of the times, both of its ends as in 0 < ts - first_ts <= window.
     """
-    return (ts > first_ts) & (ts <= first_ts + window) & (query != first_query)
+    return (ts > first_ts) & (ts <= first_ts + window) & (wording != first_wording)
 
 
 def fold(
@@ -39,6 +40,8 @@ def fold(
     True
     """
     window_us = round(window_s * 1e6)
-    again = tuple(s for s in waiting if reformulates(search.ts_us, search.query, s.ts_us, s.query, window_us))
+    again = tuple(
+        s for s in waiting if reformulates(search.ts_us, search.wording, s.ts_us, s.wording, window_us)
+    )
     recent = (s for s in waiting if s not in again and search.ts_us - s.ts_us <= window_us)
     return (*recent, search)[-MOST_WAITING:], again

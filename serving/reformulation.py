@@ -54,8 +54,8 @@ class InRedis:
     async def reformulated(self, user_id: str, search: Search) -> tuple[Search, ...]:
         """See Reformulations. If another replica moved the state on since it was read, it is read again."""
         digest = hmac.new(self._secret, user_id.encode(), hashlib.sha256).hexdigest()[:32]
-        # A hash of the query as well: what people search is not left in a cache.
-        search = search._replace(query=hashlib.sha256(search.query.encode()).hexdigest()[:32])
+        # A hash of the wording as well: what people search is not left in a cache.
+        search = search._replace(wording=hashlib.sha256(search.wording.encode()).hexdigest()[:32])
         before: bytes | None = b""
         while before is not None:
             held = before

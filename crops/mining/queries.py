@@ -2,6 +2,7 @@
 clicked.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import ibis
@@ -9,46 +10,56 @@ import ibis.expr.datatypes as dt
 import ibis.expr.types as ir
 import pyarrow as pa
 
-from crops.text import normalise_query
+from crops.text import normalise_query, wording
+
+
+def _each(of_text: Callable[[str], str], raw: Any) -> Any:
+    """DuckDB hands over a whole Arrow array, Spark's Arrow function one value at a time."""
+    if isinstance(raw, pa.Array | pa.ChunkedArray):
+        return pa.array([_each(of_text, text) for text in raw.to_pylist()], pa.string())
+    return None if raw is None else of_text(raw)
 
 
 def _normalise(raw: Any) -> Any:
-    """DuckDB hands over a whole Arrow array, Spark's Arrow function one value at a time."""
-    if isinstance(raw, pa.Array | pa.ChunkedArray):
-        return pa.array([_normalise(text) for text in raw.to_pylist()], pa.string())
-    return None if raw is None else normalise_query(raw)
+    return _each(normalise_query, raw)
+
+
+def _word(raw: Any) -> Any:
+    return _each(wording, raw)
 
 
 _normalised = ibis.udf.scalar.pyarrow(_normalise, signature=((dt.string,), dt.string))
+_worded = ibis.udf.scalar.pyarrow(_word, signature=((dt.string,), dt.string))
 
 
 def spellings(searches: ir.Table) -> ir.Table:
-    """in: searches(query); out: (raw, query), one row per distinct raw query, `query` normalised.
+    """in: searches(query); out: (raw, query, wording), one row per distinct raw query: `query` normalised,
+    and its wording, by which reformulations are told (crops.text).
 
     Neither DuckDB nor Spark folds case or knows NFKC: the caller materialises this table, so that each
     distinct text is normalised once.
     """
     distinct = searches.select(raw=searches.query).distinct()
-    return distinct.select("raw", query=_normalised(distinct.raw))
+    return distinct.select("raw", query=_normalised(distinct.raw), wording=_worded(distinct.raw))
 
 
 def normalised(searches: ir.Table, spelled: ir.Table) -> ir.Table:
-    """in: searches(search_id, user_id, ts, query), spellings(raw, query); out: (search_id, user_id, ts, date,
-    query).
+    """in: searches(search_id, user_id, ts, query), spellings(raw, query, wording); out: (search_id, user_id,
+    ts, date, query, wording).
 
     `query` is normalised, `date` the UTC day as YYYY-MM-DD. Searches whose query is empty after normalisation
     are left out.
     """
     joined = searches.select("search_id", "user_id", "ts", raw="query").join(spelled, "raw")
     return joined.filter(joined.query != "").select(
-        "search_id", "user_id", "ts", "query", date=joined.ts.date().cast("string")
+        "search_id", "user_id", "ts", "query", "wording", date=joined.ts.date().cast("string")
     )
 
 
 def ordinary(searches: ir.Table, *, max_per_user_day: int) -> ir.Table:
     """Out: the searches without those of users who issued more than `max_per_user_day` on that day (bots).
 
-    in, out: (search_id, user_id, ts, date, query).
+    in, out: (search_id, user_id, ts, date, query, wording).
     """
     per_day = searches.group_by("user_id", "date").agg(searches_of_day=searches.count())
     crowded = per_day.filter(per_day.searches_of_day > max_per_user_day)

@@ -9,7 +9,7 @@ from crops.reformulation import reformulates
 def later_searches(first: ir.Table, later: ir.Table, *, window_s: int) -> ir.Table:
     """Every pair of one user's searches of which the later reformulates the first (crops.reformulation).
 
-    in: both (search_id, user_id, ts, date, query); `later` may be a subset (say, searches with an
+    in: both (search_id, user_id, ts, date, query, wording); `later` may be a subset (say, searches with an
     interaction). out: (first_id, later_id, query, later_query, ts, date): query and date of the FIRST search,
     ts of the later one.
 
@@ -26,6 +26,7 @@ def later_searches(first: ir.Table, later: ir.Table, *, window_s: int) -> ir.Tab
         first_id="search_id",
         first_ts="ts",
         query="query",
+        first_wording="wording",
         date="date",
         bucket=bucket.cast("int64"),
     )
@@ -35,17 +36,18 @@ def later_searches(first: ir.Table, later: ir.Table, *, window_s: int) -> ir.Tab
         later_id="search_id",
         ts="ts",
         later_query="query",
+        wording="wording",
         bucket=ibis.array([own, own - 1]).unnest(),
     )
     # A view: both sides come from the same searches, and Ibis must tell their columns apart.
     pairs = left.join(right.view(), ["user_id", "bucket"])
     window = ibis.interval(seconds=window_s)
-    another = reformulates(pairs.ts, pairs.later_query, pairs.first_ts, pairs.query, window)
+    another = reformulates(pairs.ts, pairs.wording, pairs.first_ts, pairs.first_wording, window)
     return pairs.filter(another).select("first_id", "later_id", "query", "later_query", "ts", "date")
 
 
 def reformulations(searches: ir.Table, touched: ir.Table, *, window_s: int) -> ir.Table:
-    """in: searches(search_id, user_id, ts, date, query), interacted(search_id, video_id).
+    """in: searches(search_id, user_id, ts, date, query, wording), interacted(search_id, video_id).
 
     out: (query, later_query, video_id, event_id, ts, date): videos of the later search for the FIRST query
     (arXiv 2511.15443, query-level perspective). event_id is the later search, so a query typed twice before

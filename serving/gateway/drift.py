@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from crops.text import normalise_query
+from crops.text import words
 from serving.gateway.metrics import Metrics
 
 DEPTH = 10
@@ -21,8 +21,8 @@ FIRST = 100  # queries before the mean says anything
 
 
 def vocabulary(texts: Iterable[str]) -> frozenset[str]:
-    """The words of documents and training queries, normalised as queries are."""
-    return frozenset(word for text in texts for word in normalise_query(text).split())
+    """The words of documents and training queries (crops.text.words)."""
+    return frozenset(word for text in texts for word in words(text))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -43,9 +43,9 @@ class Drift:
 
     def query(self, metrics: Metrics, arm: str, normal: str, vector: np.ndarray) -> None:
         """Counts one search: its normalised text and float32 [H]."""
-        words = normal.split()
-        metrics.words.labels(arm).inc(len(words))
-        metrics.unknown_words.labels(arm).inc(sum(word not in self.words for word in words))
+        typed = words(normal)
+        metrics.words.labels(arm).inc(len(typed))
+        metrics.unknown_words.labels(arm).inc(sum(word not in self.words for word in typed))
         metrics.vector_norm.labels(arm).observe(float(np.sqrt(vector @ vector)))
         self._mean = vector.copy() if self._mean is None else KEPT * self._mean + (1 - KEPT) * vector
         self._seen += 1

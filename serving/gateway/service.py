@@ -20,7 +20,7 @@ from crops.errors import CropsError
 from crops.experiment import assign
 from crops.long_play import LONG_PLAY_S, is_long
 from crops.reformulation import Search
-from crops.text import normalise_query
+from crops.text import normalise_query, wording
 from serving import reformulation
 from serving.events import ids
 from serving.events.log import EventLog, EventLogError
@@ -107,7 +107,7 @@ class Service:
             took_s=time.perf_counter() - started_s,
         )
         self._count(label, query, answer)
-        self._aside(self._count_reformulated(user_id, Search(record.ts_us, label, normalise_query(query))))
+        self._aside(self._count_reformulated(user_id, Search(record.ts_us, label, wording(query))))
         return answer
 
     @contextlib.contextmanager

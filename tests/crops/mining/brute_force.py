@@ -9,7 +9,7 @@ import hashlib
 from collections import defaultdict
 from datetime import timedelta
 
-from crops.text import document_text, normalise_query
+from crops.text import document_text, normalise_query, wording
 
 STAGES = ("exposed", "ranked", "filtered")
 
@@ -68,7 +68,7 @@ class Log:
                 gap = later["ts"] - first["ts"]
                 same_user = first["user_id"] == later["user_id"]
                 near = timedelta(0) < gap <= timedelta(seconds=self.cfg.window_s)
-                if same_user and near and first["query"] != later["query"]:
+                if same_user and near and wording(first["query"]) != wording(later["query"]):
                     for r in self.results:
                         if r["search_id"] == later["search_id"] and self.watched(r):
                             yield (

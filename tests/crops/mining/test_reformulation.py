@@ -61,6 +61,20 @@ def test_a_query_that_is_equal_after_normalisation_is_no_reformulation(house):
     assert pairs(house, rows) == [("a", "d"), ("b", "d"), ("c", "d"), ("d", "e")]
 
 
+def test_punctuation_and_the_space_in_an_unspaced_script_are_no_reformulation(house):
+    """Only the plural and the emoji are: `sourdough?`, `#sourdough`, zero-width space are the same search."""
+    rows = [
+        search("a", "u", at(0), "sourdough"),
+        search("b", "u", at(10), "Sourdough?"),
+        search("c", "u", at(20), "#sour\u200bdough"),
+        search("d", "u", at(30), "sourdoughs"),
+        search("e", "w", at(0), "红烧肉"),
+        search("f", "w", at(10), "红烧 肉！"),
+        search("g", "w", at(20), "红烧肉🍖"),
+    ]
+    assert pairs(house, rows) == [("a", "d"), ("b", "d"), ("c", "d"), ("e", "g"), ("f", "g")]
+
+
 def test_windows_cross_midnight_and_any_edge_of_a_bucket(house):
     """Every offset of the first search: the pair 90 s apart is found whatever multiple of the window lies
     between.
@@ -122,6 +136,7 @@ def test_cost_is_bounded_by_what_a_user_searches_in_a_window(house):
             "search_id": [f"s{i}" for i in range(count)],
             "user_id": ["u"] * count,
             "query": [f"q{i}" for i in range(count)],
+            "wording": [f"q{i}" for i in range(count)],
             "ts": pa.array([at(100 * i) for i in range(count)], records.TS),
             "date": ["2026-03-01"] * count,
         }
