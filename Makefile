@@ -8,7 +8,7 @@ SCALE ?= small
 SEED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup triton run test test-slow check lint unit secrets images bench rehearsal monitoring lock clean
+.PHONY: help setup triton run test test-slow check lint unit secrets images bench rehearsal monitoring lock version clean
 
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -98,6 +98,17 @@ lock: ## write locks/*.txt anew from pyproject.toml (exact versions, no addresse
 	UV_FIND_LINKS= $(BIN)/uv pip compile $(CUDA) --generate-hashes --python-version 3.12 --group triton-cuda -o locks/triton-cuda.txt
 	$(BIN)/python -c "import re; p = 'locks/train.txt'; t = open(p).read(); \
 	  open(p, 'w').write(re.sub(r'^(torch==[^+ ]+)\S*( \\\\\n    --hash=\S+)+', r'\1', t, flags=re.M))"
+
+# pyproject.toml is where the version is read from; tests/ci/test_release.py holds the other places to it.
+version: setup ## write the project's version V=X.Y.Z everywhere it stands (then tag vX.Y.Z)
+	@grep -qE '^[0-9]+\.[0-9]+\.[0-9]+$$' <<< '$(V)' || { echo 'make version: say V=X.Y.Z'; exit 2; }
+	sed -i -E 's/^(version = ")[^"]*/\1$(V)/' pyproject.toml
+	sed -i -E 's/^(VERSION = ")[^"]*/\1$(V)/' components/images.py
+	sed -i -E 's/^(version|appVersion): .*/\1: $(V)/' helm/crops/Chart.yaml
+	sed -i -E 's/^(ARG VERSION=).*/\1$(V)/' docker/*.Dockerfile
+	sed -i -E 's/(CROPS_TAG:-)[^}]*/\1$(V)/' docker/compose.yaml
+	sed -i -E 's/(crops\/(mine|train):).*/\1$(V)/' configs/kubeflow.yaml
+	$(BIN)/python -m pipelines.compile
 
 clean: ## remove what runs and builds left (not .venv)
 	rm -rf runs build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
