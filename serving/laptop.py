@@ -5,8 +5,8 @@ interrupted.
 import os
 import secrets
 import signal
-import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -14,15 +14,17 @@ from pathlib import Path
 
 import httpx
 
+from crops import secret
 from crops.errors import ServiceError
 from crops.release import layout, manifest
 from crops.release.manifest import Manifest, Release
-from crops.release.triton import control, repository
+from crops.release.triton import repository
 from serving import children
 from serving.gateway.settings import Settings
-from serving.triton import install, launch
+from serving.triton import follow, install, launch
 
 READY_S = 60.0
+SILENT = 3  # questions after which a gateway that answers nothing is started anew
 
 
 def release_of(folder: Path, uri: str) -> Release:
@@ -57,23 +59,23 @@ def serve(
     """
     started_s = time.monotonic()
     state.mkdir(parents=True, exist_ok=True)
-    venv = install.ensure(say=say)
+    venv, url = install.ensure(say=say), _manifest(state, arms)
     http, grpc, metrics = launch.free_ports(3)
     ports, ended = launch.Ports(http=http, grpc=grpc, metrics=metrics), _Ended(listen=handle_signals)
     restarts, start_triton = (
         _Restarts(restarts_a_minute),
-        partial(_triton, venv, state, ports, arms, instances),
+        partial(_Triton, venv, state, ports, url, instances),
     )
     triton, gateway = start_triton(), None
     try:
         address = f"http://{host}:{port}"
         values = {
-            "manifest": _manifest(state, arms),
-            "triton": triton.grpc,
+            "manifest": url,
+            "triton": triton.server.grpc,
             "host": host,
             "port": port,
             "state": state,
-            "secret_file": _secret(state),
+            "secret_file": _secret(state / "secret"),
             "events": events,
             **settings,
         }
@@ -81,40 +83,66 @@ def serve(
         checked.write_text(
             Settings.parse(values, source="gateway").model_dump_json(indent=2) + "\n", encoding="utf-8"
         )
-        gateway = _gateway(state, checked)
-        _wait_ready(gateway, address, state / "gateway.log")
-        say(f"Triton: {triton.http}")
+        gateway = _Gateway(state, checked, address)
+        gateway.wait_ready()
+        say(f"Triton: {triton.server.http}")
         say(f"ready in {time.monotonic() - started_s:.1f} s: {address}  (console), logs in {state}")
         while not ended.requested and not stop():
-            if triton.process.poll() is not None:
-                restarts.count("Triton", triton.process.returncode, triton.log, say)
+            if triton.server.process.poll() is not None:
+                restarts.count(f"Triton ended{triton.why}", triton.server.log, say)
+                triton.stop()
                 triton = start_triton()
-            if gateway.poll() is not None:
-                restarts.count("the gateway", gateway.returncode, state / "gateway.log", say)
-                gateway = _gateway(state, checked)
+            if gateway.process.poll() is not None:
+                restarts.count(f"the gateway ended{gateway.why}", gateway.log, say)
+                gateway.close()
+                gateway = _Gateway(state, checked, address)
+            triton.look()
             time.sleep(0.1)
     finally:
         if gateway is not None:
-            children.stop(gateway)
+            gateway.stop()
         triton.stop()
         ended.restore()
     say("stopped")
 
 
-def _triton(
-    venv: Path, state: Path, ports: launch.Ports, arms: dict[str, Release], instances: repository.Instances
-) -> launch.Server:
-    """A Triton with every arm's encoder loaded and warm."""
-    server = launch.start(venv, state / "models", state / "triton", ports)
-    try:
-        server.wait_live()
-        for release in arms.values():
-            repository.write(Path(release.files), state / "models", release.model, instances)
-            control.load(server.http, release.model)
-    except BaseException:
-        server.stop()
-        raise
-    return server
+class _Triton:
+    """A Triton with the encoder of every arm of the manifest at `url` loaded, warm and watched. Its key lies
+    in state/triton.key, for `crops deploy` (deploy.triton_key_file).
+    """
+
+    def __init__(
+        self, venv: Path, state: Path, ports: launch.Ports, url: str, instances: repository.Instances
+    ) -> None:
+        cfg = follow.Settings(manifest=url, venv=venv, repository=state / "models", state=state / "triton")
+        key = secret.read(_secret(state / "triton.key")).decode("ascii")
+        self.server = launch.start(venv, cfg.repository, cfg.state, ports, key=key)
+        self._follower = follow.Follower(cfg, self.server, instances=instances)
+        self._look_at_s = 0.0
+        try:
+            self.server.wait_live()
+            self.look()
+            if self._follower.problem:
+                raise ServiceError(self._follower.problem)
+        except BaseException:
+            self.server.stop()
+            raise
+        self._follower.keep_watch()
+
+    @property
+    def why(self) -> str:
+        """What is known about its end."""
+        return f": {self._follower.lost}" if self._follower.lost else f" with {self.server.process.poll()}"
+
+    def look(self) -> None:
+        """Follows the manifest, once a second."""
+        if time.monotonic() >= self._look_at_s:
+            self._follower.look()
+            self._look_at_s = time.monotonic() + self._follower.settings.poll_s
+
+    def stop(self) -> None:
+        self._follower.close()
+        self.server.stop()
 
 
 class _Restarts:
@@ -124,14 +152,12 @@ class _Restarts:
         self._most, self._within_s = most, within_s
         self._ends: list[float] = []
 
-    def count(self, name: str, code: int | None, log: Path, say: Callable[[str], None]) -> None:
+    def count(self, what: str, log: Path, say: Callable[[str], None]) -> None:
         now_s = time.monotonic()
         self._ends = [end for end in self._ends if now_s - end < self._within_s] + [now_s]
         if len(self._ends) > self._most:
-            raise ServiceError(
-                f"{name} ended with {code}, the {len(self._ends)}th end within a minute; its log is {log}"
-            )
-        say(f"{name} ended with {code}; starting it again, its log is {log}")
+            raise ServiceError(f"{what}, the {len(self._ends)}th end within a minute; its log is {log}")
+        say(f"{what}; starting it again, its log is {log}")
 
 
 class _Ended:
@@ -158,9 +184,8 @@ def _manifest(state: Path, arms: dict[str, Release]) -> str:
     return url
 
 
-def _secret(state: Path) -> Path:
-    """What signs search ids: made once, readable by this user alone."""
-    path = state / "secret"
+def _secret(path: Path) -> Path:
+    """Made once, readable by this user alone."""
     if not path.exists():
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w") as file:
@@ -168,27 +193,60 @@ def _secret(state: Path) -> Path:
     return path
 
 
-def _gateway(state: Path, settings: Path) -> subprocess.Popen[bytes]:
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(Path(__file__).resolve().parents[1]),
-        "OMP_NUM_THREADS": "1",
-    }
-    command = [sys.executable, "-m", "serving.gateway", str(settings)]
-    return children.start(command, log=state / "gateway.log", environment=environment)
+class _Gateway:
+    """The gateway's process, ended where it answered before and then is silent."""
 
+    def __init__(self, state: Path, settings: Path, address: str) -> None:
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(Path(__file__).resolve().parents[1]),
+            "OMP_NUM_THREADS": "1",
+        }
+        command = [sys.executable, "-m", "serving.gateway", str(settings)]
+        self.log, self._address, self._lost = state / "gateway.log", address, False
+        self.process = children.start(command, log=self.log, environment=environment)
+        self._ended = threading.Event()
+        threading.Thread(target=self._watch, name="watch the gateway", daemon=True).start()
 
-def _wait_ready(gateway: subprocess.Popen[bytes], address: str, log: Path) -> None:
-    deadline, missing = time.monotonic() + READY_S, "no answer"
-    while time.monotonic() < deadline:
-        if gateway.poll() is not None:
-            raise ServiceError(f"the gateway ended with {gateway.returncode}; its log is {log}")
-        try:
-            answer = httpx.get(f"{address}/readyz", timeout=2.0)
-            if answer.status_code == httpx.codes.OK:
-                return
-            missing = answer.json()["error"]["message"]
-        except (httpx.HTTPError, ValueError, KeyError):
-            pass
-        time.sleep(0.05)
-    raise ServiceError(f"the gateway is not ready after {READY_S:.0f} s ({missing}); its log is {log}")
+    @property
+    def why(self) -> str:
+        """What is known about its end."""
+        return ": it did not answer" if self._lost else f" with {self.process.poll()}"
+
+    def wait_ready(self) -> None:
+        """Returns once it can search; a ServiceError with its reason where it ends or takes too long."""
+        deadline, missing = time.monotonic() + READY_S, "no answer"
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                raise ServiceError(f"the gateway ended with {self.process.returncode}; its log is {self.log}")
+            try:
+                answer = httpx.get(f"{self._address}/readyz", timeout=2.0)
+                if answer.status_code == httpx.codes.OK:
+                    return
+                missing = answer.json()["error"]["message"]
+            except (httpx.HTTPError, ValueError, KeyError):
+                pass
+            time.sleep(0.05)
+        raise ServiceError(
+            f"the gateway is not ready after {READY_S:.0f} s ({missing}); its log is {self.log}"
+        )
+
+    def close(self) -> None:
+        """Ends the watch."""
+        self._ended.set()
+
+    def stop(self) -> None:
+        self.close()
+        children.stop(self.process)
+
+    def _watch(self) -> None:
+        answered, silent = False, 0
+        while not self._ended.wait(1.0) and self.process.poll() is None:
+            try:
+                httpx.get(f"{self._address}/healthz", timeout=2.0)
+                answered, silent = True, 0
+            except httpx.HTTPError:
+                silent += answered  # loading its first release may take minutes
+            if silent >= SILENT:
+                self._lost = True
+                self.process.kill()

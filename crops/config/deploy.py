@@ -1,7 +1,10 @@
 """Settings of `crops deploy`."""
 
+from pathlib import Path
+
 from pydantic import Field
 
+from crops import secret
 from crops.config.base import StageConfig
 from crops.errors import ConfigError
 
@@ -17,6 +20,10 @@ class DeployConfig(StageConfig):
     """Triton's HTTP address, to load models by; null: Tritons follow the manifest by themselves
     (serving.triton.follow). Source: Triton.
     """
+    triton_key_file: Path | None = None
+    """File with the key of that Triton's control APIs; `crops serve` writes STATE/triton.key. Source: the
+    deployment.
+    """
     repository: str = "models"
     """Triton's model repository, a folder that this process writes. Source: the deployment."""
     releases: str = "releases"
@@ -31,6 +38,10 @@ class DeployConfig(StageConfig):
     """Instances of the encoder at Triton; 0: one per core. Source: ours."""
     timeout_s: float = Field(180.0, gt=0)
     """Longest wait for Triton and for the gateways, seconds. Source: ours."""
+
+    def triton_key(self) -> str | None:
+        """What is in triton_key_file; a ConfigError where that is empty or cannot be read."""
+        return None if self.triton_key_file is None else secret.read(self.triton_key_file).decode("latin-1")
 
     def served(self) -> str:
         """The manifest's URL; a ConfigError where the config names none."""

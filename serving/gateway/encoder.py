@@ -3,6 +3,7 @@ per model.
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Collection, Sequence
 from functools import partial
@@ -29,13 +30,16 @@ CHANNEL = [
 ]
 
 IN_A_ROW = 8
+# What a probe encodes, how long it may take (two fit into the chart's readiness probe), and for how long an
+# answer says that the model is well: under load a probe waits, searches are answered.
+PROBE, PROBE_S, FRESH_S = "bread", 0.8, 2.0
 
 
 class TritonEncoder:
     """Calls of one Triton. Make it inside the running event loop; every model has a breaker of its own."""
 
     def __init__(self, settings: Settings) -> None:
-        self._timeout_s, self._follows = settings.encode_timeout_s, settings.triton_follows
+        self._timeout_s = settings.encode_timeout_s
         self._client = triton.InferenceServerClient(settings.triton, channel_args=CHANNEL)
         self._closed = partial(
             Breaker,
@@ -44,6 +48,7 @@ class TritonEncoder:
             clock=time.monotonic,
         )
         self._breakers: dict[str, Breaker] = {}
+        self._answered_at: dict[str, float] = {}  # model -> monotonic seconds
 
     def breaker(self, model: str) -> Breaker:
         """The model's own."""
@@ -52,6 +57,7 @@ class TritonEncoder:
     def forget(self, models: Collection[str]) -> None:
         """Drops the state of all models but these."""
         self._breakers = {model: self._breakers[model] for model in self._breakers.keys() & models}
+        self._answered_at = {model: self._answered_at[model] for model in self._answered_at.keys() & models}
 
     async def encode(self, model: str, texts: Sequence[str], *, timeout_s: float | None = None) -> np.ndarray:
         """float32 [N, H] in the order of `texts`; Unavailable where Triton refuses, is silent, or was so just
@@ -82,28 +88,16 @@ class TritonEncoder:
         vectors = answer.as_numpy("vector")
         if vectors is None or vectors.shape[0] != len(texts) or not np.isfinite(vectors).all():
             raise OSError("Triton's answer is not one finite vector per text")
+        self._answered_at[model] = time.monotonic()
         return vectors
 
     async def ensure(self, model: str, *, timeout_s: float) -> None:
-        """Loads `model` where Triton lost it (a restarted one has none); Unavailable with its reason where it
-        refuses.
-        """
-        if self._follows:
-            await self._wait(model, timeout_s)
-            return
-        try:
-            if not await self._client.is_model_ready(model, client_timeout=timeout_s):
-                await self._client.load_model(model, client_timeout=timeout_s)
-        except (InferenceServerException, grpc.RpcError, OSError) as error:
-            raise Unavailable(f"model {model}: {_reason(error)}", code="encoder_unavailable") from error
-
-    async def _wait(self, model: str, timeout_s: float) -> None:
         """Returns once `model` was ready IN_A_ROW times: calls take turns among Tritons, so that each has
-        been asked.
+        been asked. To load it is not for a gateway: who may do that runs code at Triton.
         """
         until_s, answers = time.monotonic() + timeout_s, 0
         while answers < IN_A_ROW:
-            answers = answers + 1 if await self.ready(model) else 0
+            answers = answers + 1 if await self._loaded(model) else 0
             if answers == 0:
                 if time.monotonic() > until_s:
                     raise Unavailable(
@@ -111,12 +105,25 @@ class TritonEncoder:
                     )
                 await asyncio.sleep(0.2)
 
-    async def ready(self, model: str, *, timeout_s: float = 0.5) -> bool:
-        """Whether Triton would encode with `model` now."""
+    async def _loaded(self, model: str) -> bool:
         try:
-            return bool(await self._client.is_model_ready(model, client_timeout=timeout_s))
+            return bool(await self._client.is_model_ready(model, client_timeout=PROBE_S))
         except (InferenceServerException, grpc.RpcError, OSError):
             return False
+
+    async def ready(self, model: str) -> bool:
+        """Whether Triton encodes with `model`: it has answered a search just now, or answers a probe. "Ready"
+        is what Triton says of a model whose processes have died.
+        """
+        if time.monotonic() - self._answered_at.get(model, -math.inf) < FRESH_S:
+            return True
+        for _ in range(2):  # of many Tritons one may be going away
+            try:
+                await self._call(model, [PROBE], PROBE_S)
+            except (TimeoutError, InferenceServerException, grpc.RpcError, OSError):
+                continue
+            return True
+        return False
 
     async def close(self) -> None:
         """Closes the channel."""

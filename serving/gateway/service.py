@@ -217,7 +217,7 @@ class Service:
         if CONTROL not in self.holder.arms:
             return self.holder.problem
         model = self.holder.arms[CONTROL].release.model
-        return None if await self.encoder.ready(model) else f"{CONTROL}: Triton has no model {model}"
+        return None if await self.encoder.ready(model) else f"{CONTROL}: Triton encodes nothing by {model}"
 
     async def close(self) -> None:
         """Lets what is acknowledged be written and counted, closes channels and threads."""

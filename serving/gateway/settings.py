@@ -18,11 +18,6 @@ class Settings(StageConfig):
         description="Address of Triton's gRPC API, host:port; dns:///NAME:PORT takes turns among all of "
         "a name.",
     )
-    triton_follows: bool = Field(
-        False,
-        description="Triton loads what the manifest says by itself (serving.triton.follow): wait for it, "
-        "ask for nothing.",
-    )
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8080, ge=0, le=65535, description="Port to listen on.")
     state: Path = Field(Path("state"), description="Folder for downloaded releases.")

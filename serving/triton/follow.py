@@ -3,11 +3,16 @@ SIGTERM.
 
 The container's main process. It runs tritonserver, and for each arm of the manifest brings the encoder's
 files, checks them, writes the model into its own repository and loads it. So Tritons are as many as one
-likes, and a new or restarted one needs nobody to load its models. GET :health_port/readyz answers 200 once
-every model of the manifest is warm, and goes on doing so while a newer manifest is loaded beside it: a swap
-never leaves the service without a ready Triton. Gateways say `triton_follows`.
+likes, and a new or restarted one needs nobody to load its models. Only this process knows the key of its
+Triton's control APIs. GET :health_port/readyz answers 200 while every model of the manifest gives vectors,
+and goes on doing so while a newer manifest is loaded beside it: a swap never leaves the service without a
+ready Triton.
+
+A model whose processes died or hang is loaded anew; a server that does not answer, or with which that does
+not help, is ended. `crops serve` does the same with its Triton, by the same Follower.
 """
 
+import contextlib
 import json
 import logging
 import os
@@ -32,6 +37,9 @@ from crops.release.triton import control, repository
 from serving.triton import launch
 
 LOG = logging.getLogger("crops.triton")
+WATCH_S, ANSWER_S = 1.0, 1.5  # between two watches; for one answer
+SILENT = 2  # watches without a vector until a model is loaded anew: within 5 s
+MEND_S = 20.0  # for loading it anew; longer, and the server is started anew
 
 
 class Settings(StageConfig):
@@ -60,23 +68,109 @@ class Settings(StageConfig):
 
 
 class Follower:
-    """Keeps the models of one Triton at what a manifest says. `look` is called again and again, by one
-    thread.
+    """Keeps the models of one Triton at what a manifest says, and alive. `look` is called again and again by
+    one thread, `watch` by another: loading a new release may take minutes.
     """
 
-    def __init__(self, settings: Settings, url: str, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self.settings, self._url, self._clock = settings, url, clock
+    def __init__(
+        self,
+        settings: Settings,
+        server: launch.Server,
+        *,
+        instances: repository.Instances | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """instances: how the models run; None: as the settings say."""
+        self.settings, self._server, self._clock = settings, server, clock
+        self._instances = instances or repository.Instances(
+            count=settings.instances, threads=settings.threads, providers=settings.providers
+        )
         self.generation = 0
         self.problem = "no manifest has been read yet"
+        self.lost = ""  # why this server is beyond mending
         self._serving: dict[
             str, str
         ] = {}  # model -> release checksum, of the newest generation that is loaded as a whole
         self._left: dict[str, float] = {}  # model -> when it left the manifest
+        self._stubs: dict[int, str] = {}  # process -> model, at the last watch
+        self._silent: dict[str, int] = {}  # model -> watches in a row without a vector
+        self._encoded: dict[str, int | None] = {}  # model -> texts, when it was silent last
+        self._ended = threading.Event()
 
     @property
     def ready(self) -> bool:
-        """Whether a whole generation is loaded and warm."""
-        return bool(self._serving) and all(control.model_ready(self._url, model) for model in self._serving)
+        """Whether a whole generation is loaded, warm, and gave vectors at the last watch."""
+        return (
+            bool(self._serving)
+            and not self.lost
+            and not self._silent
+            and all(control.model_ready(self._server.http, model) for model in self._serving)
+        )
+
+    def keep_watch(self) -> None:
+        """Watches from a thread of its own until `close`."""
+
+        def work() -> None:
+            while not self._ended.wait(WATCH_S):
+                self.watch()
+
+        threading.Thread(target=work, name="watch", daemon=True).start()
+
+    def close(self) -> None:
+        """Ends the watch."""
+        self._ended.set()
+
+    def watch(self) -> None:
+        """One look at what is loaded: a real text to each model. What gives no vector, or has lost one of its
+        processes, is loaded anew.
+        """
+        stubs = self._server.stubs()
+        dead = {pid: model for pid, model in self._stubs.items() if pid not in stubs}
+        self._stubs = stubs
+        for model in list(self._serving):
+            gone = [pid for pid, of_model in dead.items() if of_model == model]
+            if not gone and self._answers(model):
+                self._silent.pop(model, None)
+                continue
+            self._silent[model] = self._silent.get(model, 0) + 1
+            if gone or self._silent[model] >= SILENT:
+                self._mend(model, gone)
+
+    def _answers(self, model: str) -> bool:
+        """A vector for this watch's text; under load that may wait, so those of other texts count as well."""
+        url, before = self._server.http, self._encoded.get(model)
+        if control.encodes(url, model, timeout_s=ANSWER_S):
+            self._encoded.pop(model, None)
+            return True
+        after = self._encoded[model] = control.encoded(url, model, timeout_s=ANSWER_S)
+        return None not in (before, after) and before != after
+
+    def _mend(self, model: str, gone: list[int]) -> None:
+        url, key = self._server.http, self._server.key
+        if self._server.process.poll() is not None:
+            return  # whoever runs this sees it
+        if not control.live(url, timeout_s=ANSWER_S):
+            self._give_up("it does not answer")
+            return
+        LOG.error("%s gives no vector, or lost a process: loading it anew", model)
+        for pid in gone:
+            with contextlib.suppress(ProcessLookupError):  # one that is stopped would hold up its end
+                os.kill(pid, signal.SIGKILL)
+        try:
+            control.unload(url, model, key=key, timeout_s=MEND_S)
+            control.load(url, model, key=key, timeout_s=MEND_S)
+        except CropsError as error:
+            self._give_up(f"{model} cannot be loaded anew: {error}")
+            return
+        self._silent.pop(model, None)
+        self._encoded.pop(model, None)
+        self._stubs = self._server.stubs()
+
+    def _give_up(self, reason: str) -> None:
+        """Ends the server, so that whoever runs this starts it again."""
+        self.lost = reason
+        LOG.error("tritonserver is ended: %s", reason)
+        self._server.kill()
 
     def look(self) -> None:
         """One look: loads what the manifest names and is not there; lets go of what has long left it."""
@@ -107,19 +201,18 @@ class Follower:
         LOG.info("generation %d: %s", found.generation, ", ".join(wanted))
 
     def _load(self, release: Release) -> None:
-        if control.model_ready(self._url, release.model):
+        if control.model_ready(self._server.http, release.model):
             return
         cfg = self.settings
         folder = fetch(release, cfg.state / "releases", wanted=layout.of_encoder)
         cfg.repository.mkdir(parents=True, exist_ok=True)
-        instances = repository.Instances(count=cfg.instances, threads=cfg.threads, providers=cfg.providers)
-        repository.write(folder, cfg.repository, release.model, instances)
-        control.load(self._url, release.model)
+        repository.write(folder, cfg.repository, release.model, self._instances)
+        control.load(self._server.http, release.model, key=self._server.key)
 
     def _let_go(self) -> None:
         now_s = self._clock()
         for model in [m for m, left_s in self._left.items() if now_s - left_s >= self.settings.keep_s]:
-            control.unload(self._url, model)
+            control.unload(self._server.http, model, key=self._server.key)
             shutil.rmtree(self.settings.repository / model, ignore_errors=True)
             del self._left[model]
             LOG.info("%s is unloaded", model)
@@ -163,7 +256,8 @@ def main(path: Path) -> int:
     triton = launch.start(cfg.venv, cfg.repository, cfg.state / "triton", ports, host=cfg.host)
     try:
         triton.wait_live()
-        follower = Follower(cfg, triton.http)
+        follower = Follower(cfg, triton)
+        follower.keep_watch()
         served = health(follower, cfg.host, cfg.health_port)
         while triton.process.poll() is None:
             follower.look()

@@ -2,13 +2,17 @@
 model control.
 """
 
+import contextlib
 import os
+import re
+import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import sysconfig
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from crops.errors import ServiceError
@@ -18,6 +22,11 @@ from serving import children
 PYTHON = sysconfig.get_python_version()
 START_S = 60.0
 LOOPBACK = "127.0.0.1"
+# Loading a model is running its code, shared memory and logging reach files: all of these take the key.
+CONTROL_APIS = "model-repository,shared-memory,trace,logging"
+MODEL_OF_STUB = re.compile(rb"triton_python_backend_stub\0[^\0]*/([^/\0]+)/[0-9]+/model\.py\0")
+STOPPED = "TtZX"  # process states of proc(5): stopped, traced, zombie, dead
+ARGUMENTS_AT = 45  # arg_start among the numbers that follow the name in /proc/PID/stat (proc(5))
 NVIDIA = Path("/opt/tritonserver")  # where NVIDIA's container keeps its server and backends
 
 
@@ -49,6 +58,7 @@ class Server:
     process: subprocess.Popen[bytes]
     ports: Ports
     log: Path
+    key: str = field(repr=False)  # of the control APIs
 
     @property
     def http(self) -> str:
@@ -69,13 +79,49 @@ class Server:
                     f"tritonserver ended with {self.process.returncode}; its log is {self.log}"
                 )
             if control.live(self.http):
+                self._hide_key()
                 return
             time.sleep(0.05)
         raise ServiceError(f"tritonserver does not answer after {timeout_s:.0f} s; its log is {self.log}")
 
+    def _hide_key(self) -> None:
+        """Out of the process list, where every account of the machine could read it: Triton, which has read
+        its arguments by now, takes the key in no other way. A system that forbids it keeps the key there.
+        """
+        proc = Path("/proc") / str(self.process.pid)
+        with contextlib.suppress(OSError, ValueError):
+            start = int((proc / "stat").read_text().rpartition(")")[2].split()[ARGUMENTS_AT])
+            listed = (proc / "cmdline").read_bytes()
+            with (proc / "mem").open("r+b", buffering=0) as memory:
+                for found in re.finditer(self.key.encode(), listed):
+                    memory.seek(start + found.start())
+                    memory.write(b"*" * len(self.key))
+
+    def stubs(self) -> dict[int, str]:
+        """The processes of the Python backend that run: id to model. One that has ended or is stopped is
+        not among them.
+        """
+        found = {}
+        for folder in Path("/proc").iterdir():
+            if not folder.name.isdecimal():
+                continue
+            with contextlib.suppress(OSError):
+                state, parent = (folder / "stat").read_text().rpartition(")")[2].split()[:2]
+                if int(parent) == self.process.pid and state not in STOPPED:
+                    model = MODEL_OF_STUB.search((folder / "cmdline").read_bytes())
+                    if model is not None:
+                        found[int(folder.name)] = model[1].decode()
+        return found
+
     def stop(self) -> None:
         """Lets running requests end."""
         children.stop(self.process)
+
+    def kill(self) -> None:
+        """Ends the server and the processes of its models at once, also those that are stopped."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
 
 
 def backends(venv: Path, folder: Path) -> Path:
@@ -99,13 +145,15 @@ def start(
     ports: Ports,
     *,
     host: str = LOOPBACK,
+    key: str | None = None,
     extra: tuple[str, ...] = (),
 ) -> Server:
     """Starts Triton on `repository` without any model loaded; `state` gets its log and its backend folder.
 
-    venv: with the wheel's server; None: NVIDIA's container. It dies with the process that started it, however
-    that one ends.
+    venv: with the wheel's server; None: NVIDIA's container. key: what its control APIs want to see; None: a
+    new one, in the Server alone. It dies with the process that started it, however that one ends.
     """
+    key = key or secrets.token_hex(32)
     state.mkdir(parents=True, exist_ok=True)
     repository.mkdir(parents=True, exist_ok=True)
     log = state / "triton.log"
@@ -115,6 +163,8 @@ def start(
         f"--model-repository={repository.resolve()}",
         f"--backend-directory={folder.resolve()}",
         "--model-control-mode=explicit",
+        f"--http-restricted-api={CONTROL_APIS}:{control.HEADER}={key}",
+        f"--grpc-restricted-protocol={CONTROL_APIS}:{control.HEADER}={key}",
         "--strict-readiness=true",
         "--exit-timeout-secs=5",
         f"--http-address={host}",
@@ -128,7 +178,8 @@ def start(
     ]
     # ONNX Runtime alone uses threads here, as many as an instance is given.
     environment |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    return Server(process=children.start(command, log=log, environment=environment), ports=ports, log=log)
+    process = children.start(command, log=log, environment=environment)
+    return Server(process=process, ports=ports, log=log, key=key)
 
 
 def _of_nvidia() -> tuple[Path, Path, dict[str, str]]:

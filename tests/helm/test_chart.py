@@ -198,7 +198,6 @@ def test_the_settings_are_what_the_programs_read(shape):
         json.loads(named(documents, "ConfigMap", "-triton")["data"]["triton.json"])
     )
     assert gateway.manifest == triton.manifest
-    assert gateway.triton_follows
     services = {
         f"dns:///{d['metadata']['name']}:{d['spec']['ports'][0]['port']}"
         for d in documents

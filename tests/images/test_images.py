@@ -139,7 +139,6 @@ def test_gateway_and_triton_answer_a_search_in_locked_down_containers(engine, im
             {
                 "manifest": str(shared / "manifest.json"),
                 "triton": "dns:///triton:8001",
-                "triton_follows": True,
                 "host": "0.0.0.0",
                 "state": "/var/lib/crops",
                 "events": "/var/lib/crops-events",

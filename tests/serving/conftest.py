@@ -29,7 +29,7 @@ def triton(tmp_path_factory, releases):
         root = server.log.parent.parent
         for release in releases:
             toys.repository.write(Path(release.files), root / "models", release.model, toys.INSTANCES)
-            toys.control.load(server.http, release.model)
+            toys.control.load(server.http, release.model, key=server.key)
         yield server
     finally:
         server.stop()
@@ -76,6 +76,7 @@ def stack(tmp_path_factory):
         repository=str(root / "state/models"),
         releases=str(root / "releases"),
         triton=next(line.split()[-1] for line in said if line.startswith("Triton: ")),
+        triton_key_file=root / "state/triton.key",
         gateways=(f"http://127.0.0.1:{port}",),
         timeout_s=30,
     )

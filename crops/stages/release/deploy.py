@@ -51,7 +51,7 @@ def release(registry: Registry, version: str, arm: str, cfg: DeployConfig) -> di
     entry = Release(uri=uri, model=repository.model_name(uri, checksum), files=files, checksum=checksum)
     if cfg.triton is not None:
         repository.write(folder, Path(cfg.repository), entry.model, repository.Instances(count=cfg.instances))
-        control.load(cfg.triton, entry.model, timeout_s=cfg.timeout_s)
+        control.load(cfg.triton, entry.model, key=cfg.triton_key(), timeout_s=cfg.timeout_s)
     collection = milvus.name_of(checksum)
     if cfg.milvus is not None:
         _fill(cfg.milvus, folder, collection)

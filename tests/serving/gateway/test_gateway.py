@@ -418,7 +418,7 @@ def in_an_experiment(folder, triton, releases, **more):
 def test_a_treatment_that_triton_lost_costs_no_answer_and_counts_against_it(tmp_path, triton, releases):
     async def work():
         async with in_an_experiment(tmp_path, triton, releases, cache_queries=0) as gateway:
-            toys.control.unload(triton.http, releases[1].model)
+            toys.control.unload(triton.http, releases[1].model, key=triton.key)
             answers = [(await gateway.search(user=f"user {n}")) for n in range(40)]
             assert {answer.status_code for answer in answers} == {200}
             bodies = [answer.json() for answer in answers]
@@ -435,7 +435,7 @@ def test_a_treatment_that_triton_lost_costs_no_answer_and_counts_against_it(tmp_
     try:
         run(work())
     finally:
-        toys.control.load(triton.http, releases[1].model)
+        toys.control.load(triton.http, releases[1].model, key=triton.key)
 
 
 def test_a_fault_of_its_own_is_a_500_in_the_contracts_words_counted_and_logged(gateway, monkeypatch, caplog):
@@ -512,7 +512,7 @@ def test_a_triton_that_dies_is_503_within_a_second_and_found_again(tmp_path, rel
         toys.repository.write(
             Path(releases[0].files), tmp_path / "triton/models", releases[0].model, toys.INSTANCES
         )
-        toys.control.load(one.http, releases[0].model)
+        toys.control.load(one.http, releases[0].model, key=one.key)
 
     async def work():
         nonlocal server

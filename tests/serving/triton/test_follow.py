@@ -46,6 +46,7 @@ def following(tmp_path):
         process=process,
         ports=launch.Ports(http=http, grpc=grpc, metrics=metrics),
         log=tmp_path / "state/triton/triton.log",
+        key="",  # only the process knows it
     )
     yield server, url, f"http://127.0.0.1:{health}"
     process.terminate()
@@ -105,4 +106,46 @@ def test_it_ends_when_its_server_does(following):
     until(lambda: httpx.get(f"{health}/healthz").status_code, 200)
     (child,) = subprocess.check_output(["pgrep", "-P", str(server.process.pid)], text=True).split()
     os.kill(int(child), signal.SIGKILL)
+    assert server.process.wait(20) == 1
+
+
+def stubs_of(server, model):
+    """The processes of the Python backend that hold `model`; `server` is the follower's."""
+    (child,) = (
+        int(pid)
+        for pid in subprocess.check_output(["pgrep", "-P", str(server.process.pid)], text=True).split()
+    )
+    triton = launch.Server(
+        process=subprocess.CompletedProcess([], 0), ports=server.ports, log=server.log, key=""
+    )
+    triton.process.pid = child
+    return [pid for pid, of_model in triton.stubs().items() if of_model == model]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_model_whose_process_dies_or_stops_is_loaded_anew_and_the_others_stay(following, releases, number):
+    server, url, health = following
+    one, two = releases
+    manifest.write(url, Manifest(generation=1, arms={"control": one, "treatment": two}))
+    until(lambda: httpx.get(f"{health}/readyz").status_code, 200)
+    time.sleep(1.5)  # a watch has seen them
+    before = stubs_of(server, one.model)
+    assert before
+    for pid in before:
+        os.kill(pid, number)
+    started_s = time.monotonic()
+    until(lambda: httpx.get(f"{health}/readyz").status_code, 503, seconds=5)
+    assert control.encodes(server.http, two.model, timeout_s=5), "a part's death stays that part's"
+    until(lambda: httpx.get(f"{health}/readyz").status_code, 200)
+    assert control.encodes(server.http, one.model, timeout_s=5)
+    assert time.monotonic() - started_s < 30
+    assert not set(before) & set(stubs_of(server, one.model))
+
+
+def test_a_server_that_hangs_is_ended(following, releases):
+    server, url, health = following
+    manifest.write(url, Manifest(generation=1, arms={"control": releases[0]}))
+    until(lambda: httpx.get(f"{health}/readyz").status_code, 200)
+    (child,) = subprocess.check_output(["pgrep", "-P", str(server.process.pid)], text=True).split()
+    os.kill(int(child), signal.SIGSTOP)
     assert server.process.wait(20) == 1

@@ -87,10 +87,10 @@ def test_models_load_and_unload_by_name(triton, releases):
     extra = releases[0].model + "-again"
     root = triton.log.parent.parent / "models"
     repository.write(Path(releases[0].files), root, extra, toys.INSTANCES)
-    assert control.models(triton.http)[extra] == ""
-    control.load(triton.http, extra)
-    assert control.models(triton.http)[extra] == "READY"
-    control.unload(triton.http, extra)
+    assert control.models(triton.http, key=triton.key)[extra] == ""
+    control.load(triton.http, extra, key=triton.key)
+    assert control.models(triton.http, key=triton.key)[extra] == "READY"
+    control.unload(triton.http, extra, key=triton.key)
     assert not control.model_ready(triton.http, extra)
     assert control.model_ready(triton.http, releases[0].model), "the others stay"
 
@@ -102,7 +102,7 @@ def test_a_damaged_encoder_is_refused_with_the_reason(triton, releases, tmp_path
     (release / "query_encoder.onnx").write_bytes(b"not ONNX")
     repository.write(release, triton.log.parent.parent / "models", "query_encoder-damaged", toys.INSTANCES)
     with pytest.raises(ServiceError, match="Triton says 400"):
-        control.load(triton.http, "query_encoder-damaged")
+        control.load(triton.http, "query_encoder-damaged", key=triton.key)
 
 
 def test_the_model_folder_is_self_contained(releases, tmp_path):
