@@ -65,6 +65,16 @@ def document_text(
     return " | ".join(field for field in clean if field)
 
 
+def pieces(text: str) -> list[tuple[str, bool]]:
+    """The text's words, without punctuation, and its runs of scripts without spaces, which are marked True.
+
+    >>> pieces("iPhone拍照!")
+    [('iphone', False), ('拍照', True)]
+    """
+    plain = normalise_query(text).translate(_PLAIN)
+    return [(run or word, bool(run)) for run, word in _PIECE.findall(plain)]
+
+
 def words(text: str) -> list[str]:
     """The words of a text, in its order, without punctuation; where a script has no spaces, its characters
     and each two of them in a row, as search engines do where no dictionary is at hand.
@@ -75,7 +85,7 @@ def words(text: str) -> list[str]:
     ['bread', 'c++', 'iphone15', '拍', '照', '拍照']
     """
     found: list[str] = []
-    for piece, unspaced in _pieces(text):
+    for piece, unspaced in pieces(text):
         if not unspaced:
             found.append(piece)
             continue
@@ -93,7 +103,7 @@ def wording(query: str) -> str:
     """
     parts: list[str] = []
     after_unspaced = True
-    for piece, unspaced in _pieces(query):
+    for piece, unspaced in pieces(query):
         parts += [piece] if unspaced or after_unspaced else [" ", piece]
         after_unspaced = unspaced
     return "".join(parts) or normalise_query(query)
@@ -136,12 +146,6 @@ class _Plain(dict[int, str]):
 
 
 _PLAIN = _Plain()
-
-
-def _pieces(text: str) -> list[tuple[str, bool]]:
-    """The text's words and its runs of scripts without spaces, which are marked True."""
-    plain = normalise_query(text).translate(_PLAIN)
-    return [(run or word, bool(run)) for run, word in _PIECE.findall(plain)]
 
 
 def _characters(piece: str) -> list[str]:

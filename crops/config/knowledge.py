@@ -1,8 +1,10 @@
 """Settings of `crops knowledge`."""
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from crops.config.base import StageConfig
+
+BLOCKS = ("role", "format", "rules", "example", "query")
 
 
 class KnowledgeConfig(StageConfig):
@@ -10,6 +12,12 @@ class KnowledgeConfig(StageConfig):
 
     model: str = "default"
     """Model name sent to the endpoint. Source: paper: Qwen2.5-14B; the endpoint decides."""
+    language: str = "auto"
+    """The prompt's language: `en`, `zh`, or the name of another, in which answers are then asked for; auto:
+    by the script of most of the queries. Source: ours."""
+    prompt: dict[str, str] = Field({})
+    """Blocks of the prompt (role, format, rules, example, query) to take in place of ours; {query}, {exemplar}, {descriptions}, {items} and
+    {fields} are filled in. Source: the blocks are the paper's, their wording ours."""
     max_queries: int = Field(3_000, ge=1)
     """Training queries asked, most searched first. Source: ours, a budget."""
     descriptions: int = Field(3, ge=1, le=10)
@@ -28,3 +36,10 @@ class KnowledgeConfig(StageConfig):
     """Tries per question, with exponential back-off; Retry-After is obeyed."""
     max_rejected_share: float = Field(0.5, gt=0, le=1)
     """More rejected answers than this end the stage: the LLM answers rubbish. Source: ours."""
+
+    @field_validator("prompt")
+    @classmethod
+    def _blocks(cls, prompt: dict[str, str]) -> dict[str, str]:
+        if unknown := prompt.keys() - BLOCKS:
+            raise ValueError(f"unknown blocks {sorted(unknown)}, expected some of {', '.join(BLOCKS)}")
+        return prompt

@@ -1,27 +1,69 @@
 """P3 knowledge: the LLM as pseudo-retriever. Prompt, answer check and row building; nothing is asked here.
 
 Blocks and fields as in Figure 2 of arXiv 2511.15443: role, format, rules, one example, query; caption, tags,
-cover, keywords, related queries. The wording is ours. The text itself is the positive: it has no catalogue
-id.
+cover, keywords, related queries. The wording is ours, in English and Chinese. The text itself is the
+positive: it has no catalogue id.
 """
 
 import hashlib
 import itertools
 import json
+import re
 from collections import Counter
-from collections.abc import Collection, Sequence
-from typing import Any
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 from crops import perspectives
-from crops.text import document_text, normalise_query
+from crops.text import document_text, normalise_query, pieces, script
 
-ROLE = "You are an expert in planning short videos: you know what people want to watch when they search."
-RULES = (
-    "Describe videos that would satisfy the query, each a different one.",
-    "Use the words that makers of such videos use, which may differ from the query's.",
-    "Stay on what the query means; the example shows one video that fits a query, not a template to copy.",
-    "Answer with JSON only.",
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """The five blocks. In each, {query}, {exemplar} (the text of one relevant video), {descriptions} (how
+    many are asked), {items} (the most of a list) and {fields} stand for what is asked; other braces are
+    themselves.
+    """
+
+    role: str
+    format: str
+    rules: str
+    example: str
+    query: str
+    headings: tuple[str, str, str, str, str] = ("Role", "Format", "Rules", "Example", "Query")
+
+    def with_rule(self, rule: str) -> Self:
+        """The same with one more rule."""
+        return replace(self, rules=f"{self.rules}\n- {rule}")
+
+
+ENGLISH = Prompt(
+    role="You are an expert in planning short videos: you know what people want to watch when they search.",
+    format='A JSON object {"videos": [...]} with {descriptions} objects of the fields {fields}; '
+    "cover is the text on the cover; at most {items} entries in a list, none twice.",
+    rules="- Describe videos that would satisfy the query, each a different one.\n"
+    "- Use the words that makers of such videos use, which may differ from the query's.\n"
+    "- Stay on what the query means; the example shows one video that fits a query, not a template to copy.\n"
+    "- Answer with JSON only.",
+    example="query: {query}\nvideo: {exemplar}",
+    query="{query}",
 )
+CHINESE = Prompt(
+    role="你是短视频策划专家，清楚人们搜索时想看什么。",
+    format='一个 JSON 对象 {"videos": [...]}，包含 {descriptions} 个对象，字段为 {fields}；'
+    "caption 是标题，tags 是标签，cover 是封面文字，keywords 是关键词，related_queries 是相关搜索；"
+    "每个列表最多 {items} 项，不得重复。",
+    rules="- 描述能满足该查询的视频，每个都不相同。\n"
+    "- 使用这类视频的作者常用的词，可以与查询用词不同。\n"
+    "- 紧扣查询的含义；示例只是一个符合查询的视频，不是要照抄的模板。\n"
+    "- 所有内容用中文书写。\n"
+    "- 只输出 JSON。",
+    example="查询：{query}\n视频：{exemplar}",
+    query="{query}",
+    headings=("角色", "格式", "规则", "示例", "查询"),
+)
+OWN = {"en": ENGLISH, "zh": CHINESE}
+AUTO = "auto"
 # Without limits a small model repeats itself within a list until it is cut off, and nothing of its answer can
 # be read. (No maxLength: llama.cpp turns it into a grammar that takes minutes per answer.)
 MAX_ITEMS = 6
@@ -35,8 +77,10 @@ FIELDS: dict[str, dict[str, Any]] = {
     "related_queries": _TEXTS,
 }
 VIDEO = {"type": "object", "properties": FIELDS, "required": [*FIELDS]}
-# Words of a description beyond which it is no description of a short video.
+# Words of a description beyond which it is no description of a short video, and its characters: 200 words of
+# six letters and a half. In a script without spaces two characters are about a word.
 MAX_WORDS = 200
+MAX_CHARS = 1_500
 
 
 def schema(descriptions: int) -> dict[str, Any]:
@@ -45,19 +89,44 @@ def schema(descriptions: int) -> dict[str, Any]:
     return {"type": "object", "properties": {"videos": videos}, "required": ["videos"]}
 
 
-def messages(query: str, exemplar: str | None, *, descriptions: int) -> list[dict[str, str]]:
+def prompt_for(language: str, queries: Iterable[str], blocks: Mapping[str, str]) -> Prompt:
+    """The prompt in a language: `en` or `zh`; another name is asked for in English; `auto` goes by the script
+    of most of the queries. `blocks` replace those of the same name.
+    """
+    if language == AUTO:
+        written = script(queries)
+        language = {"han": "zh", "latin": "en", "": "en"}.get(written, "")
+    prompt = OWN.get(language) or ENGLISH.with_rule(
+        f"Write every text in {language or 'the language of the query'}."
+    )
+    changed: dict[str, Any] = dict(blocks)
+    return replace(prompt, **changed)
+
+
+def messages(
+    query: str, exemplar: str | None, *, descriptions: int, prompt: Prompt = ENGLISH
+) -> list[dict[str, str]]:
     """Chat messages for one query; `exemplar` is the text of one relevant video, None: zero-shot."""
-    fields = "caption, tags, cover (text on the cover), keywords, related_queries"
-    blocks = [
-        f'### Format\nA JSON object {{"videos": [...]}} with {descriptions} objects of the fields {fields}; '
-        f"at most {MAX_ITEMS} entries in a list, none twice.",
-        "### Rules\n" + "\n".join(f"- {rule}" for rule in RULES),
-    ]
+    fills = {
+        "query": query,
+        "exemplar": exemplar or "",
+        "descriptions": str(descriptions),
+        "items": str(MAX_ITEMS),
+        "fields": ", ".join(FIELDS),
+    }
+    # One pass, so that a query that reads {exemplar} stays what it is.
+    place = re.compile("{(" + "|".join(fills) + ")}")
+
+    def block(heading: str, text: str) -> str:
+        return f"### {heading}\n{place.sub(lambda found: fills[found[1]], text)}"
+
+    role, form, rules, example, asked = prompt.headings
+    blocks = [block(form, prompt.format), block(rules, prompt.rules)]
     if exemplar:
-        blocks.append(f"### Example\nquery: {query}\nvideo: {exemplar}")
-    blocks.append(f"### Query\n{query}")
+        blocks.append(block(example, prompt.example))
+    blocks.append(block(asked, prompt.query))
     return [
-        {"role": "system", "content": f"### Role\n{ROLE}"},
+        {"role": "system", "content": block(role, prompt.role)},
         {"role": "user", "content": "\n\n".join(blocks)},
     ]
 
@@ -104,7 +173,7 @@ def parse(answer: str, *, exemplar: str | None) -> tuple[list[str], list[str]]:
         text = "" if reason else _text(video)
         faults = {
             "empty description": not text,
-            "too long": len(text.split()) > MAX_WORDS,
+            "too long": not reason and _too_long(video, text),
             "copy of the example": exemplar and text == normalise_query(exemplar),
             "twice in one answer": text in accepted,
         }
@@ -130,6 +199,14 @@ def _fault(video: Any) -> str:
             # JSON can escape a lone surrogate; no UTF-8 file can hold it
             return f"field {name} holds half a character"
     return ""
+
+
+def _too_long(video: dict[str, Any], text: str) -> bool:
+    """By what was answered, too: a text is cut before it is a document's."""
+    answered = sum(len("".join(value)) for value in video.values())
+    spaced = sum(not unspaced for _piece, unspaced in pieces(text))
+    unspaced = sum(len(piece) for piece, unspaced in pieces(text) if unspaced)
+    return max(answered, len(text)) > MAX_CHARS or spaced + unspaced / 2 > MAX_WORDS
 
 
 def _text(video: dict[str, Any]) -> str:

@@ -32,7 +32,8 @@ class Model:
 
     def answer(self, prompt: str, count: int) -> str:
         """`count` descriptions as the JSON text {"videos": [...]}."""
-        query = normalise_query(prompt.rpartition("### Query")[2])
+        # The last block is the query's, whatever language its heading is in.
+        query = normalise_query(prompt.rpartition("### ")[2].partition("\n")[2])
         digest = hashlib.sha256(f"{self.seed}\n{prompt}".encode()).digest()
         rng = default_rng(list(digest[:16]))
         bad = rng.random() < self.bad_share

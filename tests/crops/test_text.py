@@ -79,7 +79,7 @@ def test_a_wording_is_its_own_and_never_empty_where_the_query_is_not(text):
     assert wording(wording(text)) == wording(text)
 
 
-@given(st.text("abc红烧肉すしไทย 12"), st.sampled_from("?!。、…\"'#()\u200b\ufe0f"))
+@given(st.text("abc红烧肉すしไทย 12"), st.sampled_from("?!。、…\"'()\u200b\ufe0f"))
 def test_punctuation_around_a_query_is_the_same_wording(text, mark):
     if wording(text):
         assert wording(mark + text + mark) == wording(text)

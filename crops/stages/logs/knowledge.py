@@ -129,12 +129,15 @@ def _bodies(
     chosen: list[tuple[str, str | None]], texts: dict[str, str], cfg: KnowledgeConfig
 ) -> list[dict[str, Any]]:
     answer = {"name": "videos", "schema": knowledge.schema(cfg.descriptions), "strict": True}
+    prompt = knowledge.prompt_for(cfg.language, [query for query, _exemplar in chosen], cfg.prompt)
     return [
         {
             "model": cfg.model,
             "temperature": cfg.temperature,
             "max_tokens": cfg.max_answer_tokens,
-            "messages": knowledge.messages(query, texts.get(exemplar or ""), descriptions=cfg.descriptions),
+            "messages": knowledge.messages(
+                query, texts.get(exemplar or ""), descriptions=cfg.descriptions, prompt=prompt
+            ),
             "response_format": {"type": "json_schema", "json_schema": answer},
         }
         for query, exemplar in chosen

@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from crops.config.knowledge import KnowledgeConfig
+from crops.errors import ConfigError
 from crops.mining import knowledge
 from crops.text import document_text, normalise_query
 
@@ -34,6 +36,59 @@ def test_the_prompt_holds_the_blocks_in_order_and_every_field():
     assert "4 objects" in user["content"]
     assert "query: rye\nvideo: a rye video" in user["content"]
     assert user["content"].endswith("### Query\nrye")
+
+
+def test_a_chinese_log_is_asked_in_chinese_and_the_blocks_stay_in_their_order():
+    prompt = knowledge.prompt_for("auto", ["红烧肉怎么做", "东京 vlog"], {})
+    system, user = knowledge.messages("红烧肉", "家常红烧肉", descriptions=4, prompt=prompt)
+    text = system["content"] + "\n" + user["content"]
+    places = [text.index(f"### {block}\n") for block in ("角色", "格式", "规则", "示例", "查询")]
+    assert places == sorted(places)
+    assert all(field in text for field in knowledge.FIELDS)
+    assert "包含 4 个对象" in text
+    assert "查询：红烧肉\n视频：家常红烧肉" in text
+    assert text.endswith("### 查询\n红烧肉")
+
+
+def test_the_language_is_a_setting_or_the_queries_own():
+    def rules(language, *queries):
+        return knowledge.prompt_for(language, queries, {}).rules
+
+    assert rules("auto", "rye bread") == rules("en", "红烧肉") == knowledge.ENGLISH.rules
+    assert rules("zh", "rye bread") == rules("auto", "红烧肉") == knowledge.CHINESE.rules
+    assert rules("German", "rye").endswith("- Write every text in German.")
+    assert rules("auto", "東京の夜景").endswith("- Write every text in the language of the query.")
+
+
+def test_an_unknown_block_is_refused():
+    with pytest.raises(ConfigError, match="unknown blocks"):
+        KnowledgeConfig.parse({"prompt": {"rolle": "x"}})
+
+
+def test_own_blocks_replace_those_of_the_language_and_braces_of_queries_stay():
+    prompt = knowledge.prompt_for("en", [], {"role": "You sell {items} shoes.", "query": "Shop: {query} {x}"})
+    system, user = knowledge.messages("{exemplar} boots", "an example", descriptions=2, prompt=prompt)
+    assert system["content"] == f"### Role\nYou sell {knowledge.MAX_ITEMS} shoes."
+    assert user["content"].endswith("### Query\nShop: {exemplar} boots {x}")
+    assert knowledge.ENGLISH.rules in user["content"]
+
+
+@pytest.mark.parametrize(
+    ("caption", "accepted"),
+    [
+        ("红" * 5_000, False),
+        ("红烧肉，" * 40, True),  # 120 characters of a script without spaces: about 60 words
+        ("红烧肉" * 140, False),  # 420: more than 200 words
+        ("ข" * 5_000, False),
+        ("x" * 5_000, False),  # one word, which the encoder would never read to its end
+        ("rye bread " * 90, True),
+        ("rye bread " * 110, False),
+        ("!" * 5_000, False),
+    ],
+)
+def test_an_answer_is_bounded_in_words_and_characters(caption, accepted):
+    texts, reasons = knowledge.parse(answer({**VIDEO, "caption": caption}), exemplar=None)
+    assert (len(texts), reasons) == ((1, []) if accepted else (0, ["too long"]))
 
 
 def test_without_an_exemplar_there_is_no_example():

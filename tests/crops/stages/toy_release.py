@@ -88,6 +88,7 @@ def mined(folder):
         CANDIDATES=candidates(),
         TEST_CT=pairs(*((f"subject{t}", doc(t, 0)) for t in range(TOPICS))),
         TEST_QR=pairs(*qr, ("subject0", doc(0, 3))),
+        VALID_QR=[],
     )
 
 

@@ -249,6 +249,7 @@ def test_the_worlds_own_endpoint(tmp_path):
         tmp_path / "mined",
         DOCUMENTS=toy.DOCUMENTS,
         CANDIDATES=toy.candidates(),
+        VALID_QR=[],
         QUERIES=[{"query": q, "split": "train", "searches": 1, "clicks": 0} for q in names],
     )
     server = uvicorn.Server(uvicorn.Config(world_llm.app(world), port=0, log_level="error"))
@@ -289,7 +290,9 @@ def test_the_small_real_llm_answers_in_the_schema(tmp_path):
         if text
     ]
     documents = [{"doc_id": shown[q], "text": text or "something else"} for q, text in asked.items()]
-    mined = toy.write(tmp_path / "mined", DOCUMENTS=documents, QUERIES=queries, CANDIDATES=clicks)
+    mined = toy.write(
+        tmp_path / "mined", DOCUMENTS=documents, QUERIES=queries, CANDIDATES=clicks, VALID_QR=[]
+    )
     run(mined, tmp_path / "out", "local", KnowledgeConfig(max_rejected_share=1.0, timeout_s=300))
     rows, about = read(tmp_path / "out")
     assert about["asked"] == len(asked)
