@@ -16,8 +16,8 @@ class KnowledgeConfig(StageConfig):
     """The prompt's language: `en`, `zh`, or the name of another, in which answers are then asked for; auto:
     by the script of most of the queries. Source: ours."""
     prompt: dict[str, str] = Field({})
-    """Blocks of the prompt (role, format, rules, example, query) to take in place of ours; {query}, {exemplar}, {descriptions}, {items} and
-    {fields} are filled in. Source: the blocks are the paper's, their wording ours."""
+    """Blocks of the prompt (role, format, rules, example, query) to take in place of ours; {query},
+    {exemplar}, {descriptions}, {items} and {fields} are filled in. Source: the paper's blocks, our words."""
     max_queries: int = Field(3_000, ge=1)
     """Training queries asked, most searched first. Source: ours, a budget."""
     descriptions: int = Field(3, ge=1, le=10)

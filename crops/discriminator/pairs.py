@@ -1,5 +1,5 @@
-"""Judged pairs from the logs: what people watched for long against what they looked at and skipped, and
-random documents.
+"""Judged pairs from the logs: what people watched for long (or, in a log that knows no long play, clicked)
+against what they looked at and skipped, and random documents.
 """
 
 from dataclasses import dataclass
@@ -24,20 +24,22 @@ class Judged:
     held_out: np.ndarray
 
 
-def judged(searches: ir.Table, results: ir.Table, videos: ir.Table, *, long_play_s: float) -> ir.Table:
+def judged(
+    searches: ir.Table, results: ir.Table, videos: ir.Table, *, long_play_s: float, plays: bool = True
+) -> ir.Table:
     """in: searches(search_id, query normalised), results, videos(video_id, duration_s); out: (query,
     video_id, relevant bool).
 
     Relevant: played for `long_play_s`, or whole where shorter, in any search of the query. Not relevant:
     never clicked, and skipped above a click or like at least once (who clicks lower down has seen it; below
-    the last click nobody knows).
+    the last click nobody knows). Without `plays`, as in a shop, a click or like is what is relevant.
     """
     exposed = results.filter(_.stage == "exposed").join(searches, "search_id").left_join(videos, "video_id")
     touched = exposed.clicked | exposed.liked
     last = ibis.window(group_by="search_id")
     rows = exposed.mutate(
         touched=touched,
-        long=is_long(exposed.play_s, exposed.duration_s, long_play_s).fill_null(False),
+        long=is_long(exposed.play_s, exposed.duration_s, long_play_s).fill_null(False) if plays else touched,
         last=touched.ifelse(exposed.position, ibis.literal(-1, "int32")).max().over(last),
     )
     pairs = rows.group_by("query", "video_id").agg(

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -80,14 +81,16 @@ def whole(
 ) -> StageReport:
     """`run` after the stages before it, as far as what they write is not given: θ trained, pairs scored."""
     halves = out.with_name(f".{out.name}.halves")
+    learnt: tuple[str, ...] = ()
     try:
         if theta is None:
             theta = halves / "theta"
-            thetas.run(logs, candidates, theta, cfg)
+            learnt = thetas.run(logs, candidates, theta, cfg).notes
         if not scores:
             scores = [halves / "scores"]
             score.run(theta, candidates, scores[0])
-        return run(candidates, out, cfg, theta=theta, scores=scores, **given)
+        report = run(candidates, out, cfg, theta=theta, scores=scores, **given)
+        return replace(report, notes=(*learnt, *report.notes))
     finally:
         shutil.rmtree(halves, ignore_errors=True)
 

@@ -72,7 +72,7 @@ def fit(
     logs: Path, candidates: Path, texts: dict[str, str], cfg: DiscriminateConfig
 ) -> tuple[model.CrossEncoder, encoders.Encoder, dict[str, Any]]:
     """The two encoders of θ, and theta.json: how they are joined and what is known of the result."""
-    everything = judged(logs, candidates, long_play_s=cfg.long_play_s)
+    everything, lacks = judged(logs, candidates, long_play_s=cfg.long_play_s)
     mix = sampled(everything, texts, cfg)
     apart = {q for q, held in zip(mix.queries, mix.held_out, strict=True) if held}
     cross, losses = _cross(mix, texts, cfg)
@@ -90,7 +90,7 @@ def fit(
         "pairs": len(mix.relevant),
         "losses": losses,
         "shifts": shifts,
-        "notes": notes,
+        "notes": lacks + notes,
         "mix": {"positive": int(mix.relevant.sum()), "negative": int((1 - mix.relevant).sum())},
         "weights": dict(zip(joined.FEATURES, calibration.weights, strict=True)),
         "offset": calibration.offset,
@@ -99,8 +99,10 @@ def fit(
     return cross, dual, facts
 
 
-def judged(logs: Path, candidates: Path, *, long_play_s: float) -> pd.DataFrame:
-    """(query, video_id, relevant bool) of the training days only; see `pairs.judged`."""
+def judged(logs: Path, candidates: Path, *, long_play_s: float) -> tuple[pd.DataFrame, list[str]]:
+    """(query, video_id, relevant bool) of the training days only, see `pairs.judged`; and in words what the
+    log does not hold of what they are best made from.
+    """
     last = artifacts.read_json(candidates / "augment.json")["days"]["train"][-1]
     with session.opened("duckdb", scratch=candidates) as house:
         raw = house.read(logs, records.SEARCHES)
@@ -109,16 +111,26 @@ def judged(logs: Path, candidates: Path, *, long_play_s: float) -> pd.DataFrame:
         )
         searches = searches.filter(searches.date <= last).select("search_id", "query")
         videos = house.read(logs, records.VIDEOS).select("video_id", "duration_s")
-        certain = pairs.judged(searches, house.read(logs, records.RESULTS), videos, long_play_s=long_play_s)
-        table = house.backend.to_pyarrow(certain)
-    relevant = table["relevant"].to_numpy(zero_copy_only=False).astype(bool)
-    if not relevant.any() or relevant.all():
+        shown, notes = house.read(logs, records.RESULTS), []
+        for plays in (True, False):
+            certain = pairs.judged(searches, shown, videos, long_play_s=long_play_s, plays=plays)
+            rows: pd.DataFrame = house.backend.to_pyarrow(certain).to_pandas()
+            if rows["relevant"].any():
+                break
+            notes = ["θ: no long play on the training days; it learns from clicks and likes instead"]
+    if not rows["relevant"].any():
         raise InputError(
             logs / "results",
-            "no long plays and skips side by side: the discriminator has nothing to learn from",
+            f"nothing was clicked, liked or played for {long_play_s:g} s on the training days, until {last}: "
+            "there is nothing to learn from; hand in days with clicks (`clicked`, `liked`, or `play_s`), or "
+            "hold fewer days out (augment.test_days)",
         )
-    rows: pd.DataFrame = table.to_pandas()
-    return rows
+    if rows["relevant"].all():
+        notes.append(
+            "θ: no skipped video above a click (no impressions in the log, or no positions); its negatives "
+            "are random documents, so it tells topics apart and little more"
+        )
+    return rows, notes
 
 
 def sampled(rows: pd.DataFrame, texts: dict[str, str], cfg: DiscriminateConfig) -> pairs.Judged:

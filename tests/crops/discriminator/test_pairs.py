@@ -52,7 +52,7 @@ RESULTS = [
 VIDEOS = [("short", 7.0), ("long", 40.0), ("brief", None), ("played", 300.0)]
 
 
-def found(results=RESULTS, searches=SEARCHES):
+def found(results=RESULTS, searches=SEARCHES, plays=True):
     base = ibis.duckdb.connect()
 
     def table(columns, rows):
@@ -76,6 +76,7 @@ def found(results=RESULTS, searches=SEARCHES):
         ),
         table([("video_id", text), ("duration_s", pa.float32())], VIDEOS),
         long_play_s=18.0,
+        plays=plays,
     )
     return [tuple(r.values()) for r in base.to_pyarrow(expression).to_pylist()]
 
@@ -90,6 +91,18 @@ def test_judged_pairs_by_hand():
     assert found([r for r in RESULTS if r[:2] != ("s2", "skipped")])[-2:] == [
         ("a", "short", True),
         ("a", "skipped", False),
+    ]
+
+
+def test_without_plays_a_click_or_like_is_relevant_and_a_skip_above_it_is_not():
+    """As in a shop: `brief` and `liked` count, `played` was never chosen, `skipped` was clicked once."""
+    assert found([(*row[:6], None) for row in RESULTS], plays=False) == [
+        ("a", "above_like", False),
+        ("a", "brief", True),
+        ("a", "liked", True),
+        ("a", "long", True),
+        ("a", "short", True),
+        ("a", "skipped", True),
     ]
 
 
