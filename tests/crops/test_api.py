@@ -176,7 +176,7 @@ def test_a_loss_of_ones_own_is_a_matrix_or_a_function():
         return (scores.logaddexp(below) - scores)[labels >= 4].mean()
 
     losses = ("h_infonce", crops.loss_of(np.tri(6, k=-1, dtype=bool)), written_out)
-    settings = {"steps": 3, "batch_queries": 6, "check_every": 1}
+    settings = {"base": "small", "steps": 3, "batch_queries": 6, "check_every": 1}
     curves = [
         [
             check["loss"]
@@ -199,7 +199,7 @@ def test_pairs_of_ones_own_are_graded_trained_on_and_evaluated():
     graded = crops.label(pairs)
     assert set(graded.samples["label"].to_pylist()) == {4}
     assert graded.hierarchy["anchor_min_candidates"] == [4]
-    trained = crops.train(graded, documents, steps=20, batch_queries=6, check_every=20)
+    trained = crops.train(graded, documents, base="small", steps=20, batch_queries=6, check_every=20)
     assert trained.anchor_min == 4
     assert trained.history["checks"][-1]["loss"] < 3
     assert trained.encode(["bread"]).shape == (1, trained.encoder.width)

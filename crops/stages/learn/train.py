@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from crops import labels, perspectives
+from crops import base_model, labels, perspectives
 from crops.config.train import TrainConfig
 from crops.errors import ConfigError, InputError
 from crops.retriever import batch, systems, train
@@ -78,6 +78,7 @@ def run(
         "system": system,
         **cfg.model_dump(mode="json"),
         "samples": int((inputs.samples.label >= 0).sum()),
+        "learning_rate": plans[0].learning_rate,
     }
     # Started by torchrun, every rank comes through here; the first one tracks and writes.
     with (
@@ -140,8 +141,9 @@ def _report(inputs: Inputs, plan: train.Plan, history: dict, problem: str) -> St
 
 
 def plan_of(cfg: TrainConfig, loss: train.AnyLoss, anchor_min: int) -> train.Plan:
-    """The settings of training as plain numbers."""
+    """The settings of training as plain numbers; what they leave to the base is taken from it."""
     settings = cfg.model_dump()
+    settings["learning_rate"] = cfg.learning_rate or base_model.learning_rate(cfg.base)
     shared = {name: settings[name] for name in train.Plan.__dataclass_fields__ if name in settings}
     return train.Plan(**{**shared, "loss": loss, "anchor_min": int(anchor_min), "horizon": cfg.steps})
 

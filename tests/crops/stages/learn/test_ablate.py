@@ -10,9 +10,9 @@ from crops.world import simulate
 
 CONFIG = Config(
     raw={
-        "train": {"steps": 4, "check_every": 2, "batch_queries": 16},
+        "train": {"base": "small", "steps": 4, "check_every": 2, "batch_queries": 16},
         "ablate": {"seeds": 1},
-        "discriminate": {"epochs": 1, "max_pairs": 400, "dual_steps": 2, "ladder_pairs": 50},
+        "discriminate": {"base": "small", "epochs": 1, "max_pairs": 400, "dual_steps": 2, "ladder_pairs": 50},
     }
 )
 

@@ -20,7 +20,7 @@ from crops.retriever.batch import Batches, pairs
 from crops.stages.learn import train
 from crops.tables import artifacts, records
 
-CFG = TrainConfig(steps=12, check_every=3, batch_queries=4, patience=9)
+CFG = TrainConfig(base="small", steps=12, check_every=3, batch_queries=4, patience=9)
 
 
 def toy(folder):

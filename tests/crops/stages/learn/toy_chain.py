@@ -9,7 +9,7 @@ from crops.stages.learn import discriminate, theta
 from crops.tables import artifacts, records
 from tests.crops.stages import toy_release as toy
 
-CFG = DiscriminateConfig(epochs=2, batch=16, max_tokens=32, ladder_pairs=4, held_out_share=0.5)
+CFG = DiscriminateConfig(base="small", epochs=2, batch=16, max_tokens=32, ladder_pairs=4, held_out_share=0.5)
 DAYS = ("2026-01-01", "2026-01-02")
 
 
