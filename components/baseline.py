@@ -18,7 +18,7 @@ def baseline(
     out: dsl.Output[dsl.Artifact],
     metrics: dsl.Output[dsl.Metrics],
 ):
-    """Registers clicks as champion where there is none; see crops.stages.release.baseline.run."""
+    """Registers the first champion where there is none; see crops.stages.release.baseline.run."""
     from pathlib import Path
 
     from crops.config.register import RegisterConfig

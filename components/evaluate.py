@@ -12,7 +12,12 @@ def evaluate(
     source: dsl.Input[dsl.Dataset],
     champion: dsl.Input[dsl.Model],
     config: str,
-    encoders: dsl.Input[list[dsl.Model]],
+    base: dsl.Input[dsl.Model],
+    clicks: dsl.Input[dsl.Model],
+    clicks_mnrl: dsl.Input[dsl.Model],
+    crops: dsl.Input[dsl.Model],
+    crops_paper: dsl.Input[dsl.Model],
+    crops_no_knowledge: dsl.Input[dsl.Model],
     out: dsl.Output[dsl.Artifact],
     metrics: dsl.Output[dsl.Metrics],
 ):
@@ -24,6 +29,7 @@ def evaluate(
     from crops.stages.learn import evaluate as stage
 
     cfg = EvaluateConfig.from_json(config)
+    encoders = base, clicks, clicks_mnrl, crops, crops_paper, crops_no_knowledge
     plug.timed(
         "evaluate",
         out.path,

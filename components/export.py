@@ -7,17 +7,20 @@ from components import images
 
 @dsl.component(base_image=images.TRAINING, install_kfp_package=False)
 def export(
-    encoders: dsl.Input[list[dsl.Model]],
+    encoder: dsl.Input[dsl.Model],
     system: str,
     config: str,
     out: dsl.Output[dsl.Model],
     metrics: dsl.Output[dsl.Metrics],
 ):
     """Query encoder as ONNX; see crops.stages.release.export.run."""
+    from pathlib import Path
+
     from crops.config.export import ExportConfig
     from crops.stages import plug
     from crops.stages.release import export as stage
 
     cfg = ExportConfig.from_json(config)
-    encoder = plug.systems([one.path for one in encoders])[system]
-    plug.timed(f"export {system}", out.path, metrics, lambda folder: stage.run(encoder, folder, cfg))
+    plug.timed(
+        f"export {system}", out.path, metrics, lambda folder: stage.run(Path(encoder.path), folder, cfg)
+    )

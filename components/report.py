@@ -16,7 +16,12 @@ def report(
     scores: dsl.Input[list[dsl.Dataset]],
     discriminate: dsl.Input[dsl.Dataset],
     label: dsl.Input[dsl.Dataset],
-    encoders: dsl.Input[list[dsl.Model]],
+    base: dsl.Input[dsl.Model],
+    clicks: dsl.Input[dsl.Model],
+    clicks_mnrl: dsl.Input[dsl.Model],
+    crops: dsl.Input[dsl.Model],
+    crops_paper: dsl.Input[dsl.Model],
+    crops_no_knowledge: dsl.Input[dsl.Model],
     exported: dsl.Input[dsl.Model],
     indexed: dsl.Input[dsl.Model],
     evaluated: dsl.Input[dsl.Artifact],
@@ -34,6 +39,7 @@ def report(
     from crops.stages import report as stage
 
     cfg = ReportConfig.from_json(config)
+    encoders = base, clicks, clicks_mnrl, crops, crops_paper, crops_no_knowledge
     plug.timed(
         "report",
         out.path,

@@ -36,14 +36,19 @@ class Verdict:
     checks: tuple[Check, ...]
 
 
-def gain(gap: Difference | None, name: str, *, min_queries: int, of: str = "recall@100") -> Check:
+def gain(
+    gap: Difference | None, name: str, *, min_queries: int, of: str = "recall@100", than: str | None = None
+) -> Check:
     """The challenger is better beyond the interval: passed; worse beyond it or level: not; too few queries:
-    unanswered.
+    unanswered. `than`: what it is compared with, where that is not the champion.
     """
+    check, where = f"better on {name}", name
+    if than is not None:
+        check, where = f"{check} than {than}", f"{where} against {than}"
     if gap is None or gap.queries < min_queries:
-        return _unanswered(f"better on {name}", gap, name, min_queries)
+        return _unanswered(check, gap, where, min_queries)
     interval = f"{gap.difference:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}] on {gap.queries} queries"
-    return Check(f"better on {name}", gap.low > 0, f"{of} on {name}: {interval}")
+    return Check(check, gap.low > 0, f"{of} on {where}: {interval}")
 
 
 def no_loss(gap: Difference | None, name: str, *, max_loss: float, min_queries: int) -> Check:

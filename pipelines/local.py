@@ -15,6 +15,7 @@ from rich.console import Console
 
 from crops.config.all import PIPELINE, Config
 from crops.errors import CropsError
+from crops.report import headline
 from crops.services import world_llm
 from crops.stages.plug import MARK
 from crops.tables import artifacts, fingerprint
@@ -33,7 +34,8 @@ def run(
     runner: str = "subprocess",
     verbose: bool = False,
 ) -> str:
-    """Runs the pipeline and copies report.json and report.html to `out`; returns promote, reject or unknown.
+    """Runs the pipeline, copies report.json and report.html to `out` and prints the headline; returns
+    promote, reject or unknown.
 
     runner: `subprocess`, or `docker`: every task in its own image at the Docker engine of DOCKER_HOST, as on
     a cluster. `shards`: how many tasks share the LLM's work and θ's; here one after the other, each
@@ -167,4 +169,7 @@ def _collect(cache: Path, out: Path) -> str:
         partial = out / f".{name}.new"
         shutil.copyfile(found[-1].with_name(name), partial)
         partial.replace(out / name)
-    return str(artifacts.read_json(out / "report.json")["gate"]["verdict"])
+    report = artifacts.read_json(out / "report.json")
+    if report["headline"]:
+        print(headline.sentence(report["headline"]))
+    return str(report["gate"]["verdict"])

@@ -1,8 +1,9 @@
 """The training pipeline: two logs to a gated, registered release. Wiring only.
 
 Mining is one query plan inside `augment`; what costs is parallel: per shard of the queries θ scores the
-pairs that it gates while the LLM answers for P3 (knowledge), the systems are trained side by side, two
-of them are exported and indexed.
+pairs that it gates while the LLM answers for P3 (knowledge). The systems are trained as a task each: side by
+side on a cluster, with retries, which KFP ignores inside a loop; one after the other on KFP's local runner.
+The challenger and what may become the first champion are exported and indexed.
 """
 
 from collections.abc import Callable, Iterable
@@ -22,6 +23,7 @@ from components import (
     evaluate,
     export,
     finish,
+    first,
     gate,
     index,
     knowledge,
@@ -33,7 +35,7 @@ from components import (
     train,
     validate,
 )
-from crops.retriever.systems import BASELINE, CHALLENGER, SYSTEMS
+from crops.retriever.systems import CHALLENGER, FIRST, SYSTEMS
 
 # What these read or write changes by itself: the registry, the manifest, the place of the report.
 FRESH = ("champion", "baseline", "register", "deploy", "report")
@@ -100,16 +102,10 @@ def build(
                 )
                 rated = score.score(theta=judge, candidates=mined, shard=shard)
 
-            def collected(**tasks: dsl.PipelineTask) -> dict[str, dsl.Collected]:
-                """What a loop made; KFP wants a Collected of its own for each task that reads it."""
-                return {name: dsl.Collected(task.outputs["out"]) for name, task in tasks.items()}
-
             def of_shards() -> dict[str, Any]:
-                """What all shards made."""
-                tasks = {"knowledge": asked, "scores": rated}
-                if parallel:
-                    return collected(**tasks)
-                return {name: _listed(task.outputs["out"]) for name, task in tasks.items()}
+                """What all shards made; KFP wants a Collected of its own for each task that reads it."""
+                found = {"knowledge": asked.outputs["out"], "scores": rated.outputs["out"]}
+                return {name: dsl.Collected(out) if parallel else _listed(out) for name, out in found.items()}
 
             scored = discriminate.discriminate(
                 candidates=mined,
@@ -120,36 +116,35 @@ def build(
                 **of_shards(),
             ).outputs["out"]
             samples = label.label(scored=scored, source=raw, config=label_config).outputs["out"]
-            with dsl.ParallelFor(list(SYSTEMS)) as each:
-                fitted = fit(
+            encoders = {}
+            for system in SYSTEMS:
+                task = fit(
                     samples=samples,
                     documents=mined,
-                    system=each,
+                    system=system,
                     checkpoints=checkpoints,
                     registry=registry,
                     config=train_config,
                 )
-            exported, indexed = {}, {}
-            for system in (BASELINE, CHALLENGER):
-                onnx = export.export(
-                    system=system, config=export_config, **collected(encoders=fitted)
-                ).outputs["out"]
-                exported[system] = onnx
-                indexed[system] = index.index(
-                    exported=onnx, documents=mined, system=system, config=index_config
-                ).outputs["out"]
+                encoders[system] = task.set_display_name(f"train {system}").outputs["out"]
             evaluated = evaluate.evaluate(
-                documents=mined,
-                tests=scored,
-                source=raw,
-                champion=held,
-                config=evaluate_config,
-                **collected(encoders=fitted),
+                documents=mined, tests=scored, source=raw, champion=held, config=evaluate_config, **encoders
             ).outputs["out"]
+            better = first.first(evaluated=evaluated, **{name: encoders[name] for name in FIRST}).outputs[
+                "out"
+            ]
+            exported, indexed = {}, {}
+            for name, encoder in (("first", better), (CHALLENGER, encoders[CHALLENGER])):
+                exported[name] = export.export(encoder=encoder, system=name, config=export_config).outputs[
+                    "out"
+                ]
+                indexed[name] = index.index(
+                    exported=exported[name], documents=mined, system=name, config=index_config
+                ).outputs["out"]
             common = {"documents": mined, "samples": samples, "evaluated": evaluated, "registry": registry}
-            first = baseline.baseline(
-                exported=exported[BASELINE],
-                indexed=indexed[BASELINE],
+            baselined = baseline.baseline(
+                exported=exported["first"],
+                indexed=indexed["first"],
                 champion=held,
                 config=register_config,
                 **common,
@@ -161,7 +156,7 @@ def build(
                     indexed=indexed[CHALLENGER],
                     config=gate_config,
                 )
-                .after(first)  # the challenger is registered behind the version that may become champion
+                .after(baselined)  # the challenger is registered behind the version that may become champion
                 .outputs["out"]
             )
             release = register.register(
@@ -183,11 +178,11 @@ def build(
                 exported=exported[CHALLENGER],
                 indexed=indexed[CHALLENGER],
                 evaluated=evaluated,
-                baseline=first.outputs["out"],
+                baseline=baselined.outputs["out"],
                 gate=verdict,
                 register=release,
                 config=report_config,
-                **collected(encoders=fitted),
+                **encoders,
                 **of_shards(),
             )
         tasks = pipeline_context.Pipeline.get_default_pipeline().tasks.values()

@@ -26,7 +26,8 @@ DOCUMENTS = folder("--documents", "What `crops augment` wrote.")
     type=click.Choice(tuple(systems.SYSTEMS)),
     default=systems.CHALLENGER,
     show_default=True,
-    help="clicks: the baseline; crops: the hierarchy chosen from the log; crops_paper: anchors >= 1.",
+    help="base: no step; clicks: InfoNCE; clicks_mnrl: as sentence-transformers does; crops: the hierarchy "
+    "chosen from the log; crops_paper: anchors >= 1.",
 )
 @click.option(
     "--checkpoints",

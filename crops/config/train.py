@@ -31,6 +31,16 @@ class TrainConfig(StageConfig):
     """Loss of the systems that learn from all labels (clicks and crops_paper have their own); one_anchor:
     InfoNCE that takes each anchor apart. Source: paper.
     """
+    mnrl: Literal["ours", "library"] = "ours"
+    """Who trains clicks_mnrl: our loop, with the loss and the defaults of sentence-transformers, or it itself
+    (extra bench). Source: ours.
+    """
+    mnrl_epochs: int = Field(3, ge=1)
+    """Passes of clicks_mnrl over the clicks. Source: the default of sentence-transformers."""
+    mnrl_learning_rate: float | None = Field(None, gt=0)
+    """AdamW's rate of clicks_mnrl; null: 5e-5, for small and static that of clicks: 5e-5 would not move them.
+    Source: the default of sentence-transformers.
+    """
     positives: int = Field(8, ge=1)
     """Positives per query and step, samples. Source: ours: nearly all there are; 4 cost clicks 2 points of
     truth.

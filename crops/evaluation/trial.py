@@ -109,9 +109,16 @@ def clicked_found(
 
 
 def summary(
-    scores: Mapping[str, Scores], sets: Mapping[str, Relevant | None], *, ours: str, draws: int, seed: int
+    scores: Mapping[str, Scores],
+    sets: Mapping[str, Relevant | None],
+    *,
+    ours: Sequence[str],
+    draws: int,
+    seed: int,
 ) -> dict[str, Any]:
-    """metrics.json: means by set and system, intervals of recall@100, and of `ours` minus each other."""
+    """metrics.json: means by set and system, intervals of recall@100, and of each of `ours` minus each
+    other.
+    """
 
     def mean(name: str, column: int) -> dict[str, float] | None:
         if not sets.get(name):
@@ -143,18 +150,23 @@ def summary(
 
 
 def _intervals(
-    recalls: Mapping[str, Mapping[str, tuple[float, float]]], ours: str, draws: int, seed: int
+    recalls: Mapping[str, Mapping[str, tuple[float, float]]], ours: Sequence[str], draws: int, seed: int
 ) -> dict[str, Any]:
-    """Recall@100: an interval per system, and of `ours` minus each other system, paired over queries."""
+    """Recall@100: an interval per system, and of each of `ours` minus each other system, paired over
+    queries.
+    """
     values = {system: np.array([at_100 for _, at_100 in rows.values()]) for system, rows in recalls.items()}
     out: dict[str, Any] = {
         system: [round(x, 4) for x in metrics.bootstrap(v, draws=draws, seed=seed)]
         for system, v in values.items()
     }
-    if (own := values.pop(ours, None)) is not None:
-        out[f"{ours}_minus"] = {
-            system: {k: round(x, 4) for k, x in metrics.compare(own, v, draws=draws, seed=seed).items()}
+    for name in (name for name in ours if name in values):
+        out[f"{name}_minus"] = {
+            system: {
+                k: round(x, 4) for k, x in metrics.compare(values[name], v, draws=draws, seed=seed).items()
+            }
             for system, v in values.items()
+            if system != name
         }
     return out
 

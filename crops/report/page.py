@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from crops.report import charts, template
-from crops.retriever.systems import BASELINE, CHALLENGER, SHOWN
+from crops.report import charts, headline, template
+from crops.retriever.systems import ALTERNATIVES, SHOWN
 
 Json = dict[str, Any]
 
@@ -19,8 +19,6 @@ SETS = {
     "unseen": "held-out queries that the training days do not hold",
     "no_click": "held-out queries that nobody clicked for in the training days",
 }
-# The first of these that the log offers is the headline.
-HEADLINE = ("truth", "qr_relevant", "qr_raw")
 
 
 def render(report: Json, parts: Json, *, title: str, examples: int, simulated: bool) -> str:
@@ -43,32 +41,15 @@ def render(report: Json, parts: Json, *, title: str, examples: int, simulated: b
         simulated=simulated,
         systems=systems,
         sets=SETS,
-        headline=_headline(report, parts["gate"]),
+        headline=report.get("headline"),
+        points=headline.points,
+        alternatives=[system for system in ALTERNATIVES if system in systems],
         perspectives=_perspectives(parts),
         total_s=sum(report["seconds"].values()),
         slowest_s=max(report["seconds"].values(), default=0),
         # Our own SVG; the only text in it is what the charts were given, which matplotlib escapes.
         **{name: Markup(svg) for name, svg in drawn.items()},  # noqa: S704
     )
-
-
-def _headline(report: Json, gate: Json) -> Json | None:
-    """Challenger against what it was held against, on the most telling set there is."""
-    ours, theirs = gate.get("challenger", CHALLENGER), gate.get("champion", BASELINE)
-    for name in HEADLINE:
-        row = report["recall_at_100"].get(name) or {}
-        if ours in row and theirs in row:
-            gap = ((report["intervals"] or {}).get(name) or {}).get(f"{ours}_minus", {}).get(theirs)
-            return {
-                "set": name,
-                "means": SETS[name],
-                "ours": ours,
-                "theirs": theirs,
-                "value": row[ours],
-                "before": row[theirs],
-                "difference": gap,
-            }
-    return None
 
 
 def _perspectives(parts: Json) -> list[Json]:

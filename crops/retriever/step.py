@@ -25,7 +25,7 @@ class Plan:
 
     The rates rise over the first `warmup` share of `horizon` steps and fall in a line to zero at its end;
     `steps` may end a run before, as a probe does. `cache_tokens`: most padded tokens that are encoded at once
-    with a graph; None: all.
+    with a graph; None: all. `clip`: most length of the gradient; None: any.
     """
 
     loss: AnyLoss
@@ -40,6 +40,7 @@ class Plan:
     weight_decay: float
     seed: int
     cache_tokens: int | None = None
+    clip: float | None = None
 
 
 def optimizer_of(encoder: Encoder, plan: Plan) -> torch.optim.Optimizer:
@@ -72,6 +73,8 @@ def take(
     for group, full in zip(optimizer.param_groups, (plan.learning_rate, plan.temperature_rate), strict=True):
         group["lr"] = full * rate(step, plan)
     loss = gradients(encoder, ids, labels, plan, step=step, ranks=ranks)
+    if plan.clip is not None:
+        torch.nn.utils.clip_grad_norm_(encoder.parameters(), plan.clip)
     optimizer.step()
     with torch.no_grad():
         encoder.log_tau.clamp_(

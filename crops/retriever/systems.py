@@ -12,24 +12,47 @@ Pair = tuple[str, str]  # query, doc_id
 class System:
     """What sets a system apart. `loss` None: the setting `train.loss`; `anchors_from`: the perspective whose
     label is anchor_min, None: the candidates that the ladder chose; `hides`: perspectives whose samples the
-    system must not see.
+    system must not see. `trained` False: the encoder as it is before the first step.
     """
 
     loss: str | None = None
+    trained: bool = True
     anchors_from: str | None = None
     only: tuple[str, ...] = ()
     hides: tuple[str, ...] = ()
 
 
-BM25, CHAMPION, BASELINE, CHALLENGER = "bm25", "champion", "clicks", "crops"
+BM25, CHAMPION, BASE, BASELINE, MNRL, CHALLENGER = (
+    "bm25",
+    "champion",
+    "base",
+    "clicks",
+    "clicks_mnrl",
+    "crops",
+)
+PAIRWISE = "mnrl"  # a loss with a training of its own: crops.retriever.mnrl
+LOG_ONLY = "crops_no_knowledge"
 SYSTEMS = {
+    BASE: System(trained=False),
     BASELINE: System("info_nce", anchors_from=CLICK.name, only=(CLICK.name, *STAGES)),
+    MNRL: System(PAIRWISE, anchors_from=CLICK.name, only=(CLICK.name,)),
     CHALLENGER: System(),
     "crops_paper": System("h_infonce", anchors_from=FILTERED.name),
-    "crops_no_knowledge": System(hides=(KNOWLEDGE.name,)),
+    LOG_ONLY: System(hides=(KNOWLEDGE.name,)),
 }
+# What a search team has without CroPS: the headline is against the best of these.
+ALTERNATIVES = (BM25, BASE, BASELINE, MNRL)
+# Where there is no champion, the better of these becomes it.
+FIRST = (BASE, BASELINE)
 # In the order of the report: what it is measured against, then the variants, then the challenger.
-SHOWN = (BM25, CHAMPION, BASELINE, *reversed([name for name in SYSTEMS if name != BASELINE]))
+SHOWN = (
+    BM25,
+    CHAMPION,
+    BASE,
+    BASELINE,
+    MNRL,
+    *reversed([name for name in SYSTEMS if name not in ALTERNATIVES]),
+)
 
 
 def visible(

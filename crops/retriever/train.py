@@ -106,6 +106,18 @@ def best(
     return encoder, history, chosen
 
 
+def untouched(encoder: Encoder, valid: Validation, ranks: Ranks = ALONE) -> dict[str, Any]:
+    """The history, as `fit` returns it, of an encoder that takes no step."""
+    recall = ranks.from_first(lambda: valid.recall(encoder))
+    check = {"step": 0, "loss": None, "tau": float(encoder.log_tau.detach().exp()), "lr": 0.0}
+    return {
+        "checks": [{**check, "valid_recall_at_100": recall}],
+        "best_step": 0,
+        "best_recall": recall,
+        "encodes": 0,
+    }
+
+
 def one_by_one(plan: Plan, samples: Pairs, sizes: Sizes) -> Plan:
     """The plan as InfoNCE on the labels 1 and 0 of AnchorBatches, with so many steps that as many anchors are
     seen as the plan's own steps would see.

@@ -7,7 +7,7 @@ from typing import Any
 
 from crops.config.report import ReportConfig
 from crops.mining import knowledge
-from crops.report import page
+from crops.report import headline, page
 from crops.stages import plug
 from crops.stages.base import StageReport
 from crops.stages.plug import STAGE_FILE
@@ -31,6 +31,7 @@ def run(
     verdict = artifacts.read_json(paths["gate"] / "verdict.json")
     report = {
         **{key: metrics.get(key) for key in FROM_METRICS},
+        "headline": headline.of(metrics),
         "ladder": label.get("ladder"),
         "hierarchy": label.get("hierarchy"),
         "seconds": {entry["stage"]: round(entry["seconds"], 1) for entry in measured},

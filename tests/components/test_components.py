@@ -100,7 +100,7 @@ def test_each_component_calls_its_stage_with_what_it_was_given(name, tmp_path, m
         (place / "truth").mkdir(parents=True)
         (place / "truth/some.json").write_text("{}")
         (place / "some.json").write_text("{}")
-        (place / "train.json").write_text('{"system": "clicks"}')
+        (place / "train.json").write_text(json.dumps({"system": parameter}))
         artifact = SimpleNamespace(path=str(place))
         text = texts.get(parameter, f"a-{parameter}")
         many = typing.get_origin(typing.get_args(kind)[0]) is list if typing.get_args(kind) else False

@@ -27,7 +27,7 @@ discriminate: {base: small, max_pairs: 1500, epochs: 1, ladder_pairs: 200}
 train: {base: small, steps: 12, check_every: 6, batch_queries: 16, probe_steps: 6}
 """
 SETS = {"ct", "qr", "qr_raw", "qr_relevant", "truth", "unseen", "no_click"}
-SYSTEMS = {"bm25", "clicks", "crops", "crops_paper", "crops_no_knowledge"}
+SYSTEMS = {"bm25", "base", "clicks", "clicks_mnrl", "crops", "crops_paper", "crops_no_knowledge"}
 STAGES = (
     "validate",
     "augment",
@@ -38,6 +38,7 @@ STAGES = (
     "export",
     "index",
     "evaluate",
+    "first",
     "baseline",
     "gate",
     "register",

@@ -4,6 +4,7 @@ stubs/sitecustomize.py).
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -39,6 +40,7 @@ def runs(folder: Path) -> list[list[str]]:
     return [json.loads(line) for line in (folder / "runs.jsonl").read_text().splitlines()]
 
 
+SYSTEMS = ("base", "clicks", "clicks_mnrl", "crops", "crops_paper", "crops_no_knowledge")
 EACH_ONCE = sorted(
     [
         [s, ""]
@@ -50,12 +52,13 @@ EACH_ONCE = sorted(
             "discriminate",
             "label",
             "evaluate",
+            "first",
             "gate",
             "deploy",
         )
     ]
     + [["score", ""]]
-    + [["train", s] for s in ("clicks", "crops", "crops_paper", "crops_no_knowledge")]
+    + [["train", s] for s in SYSTEMS]
     + [
         ["export", ""],
         ["export", ""],
@@ -72,12 +75,19 @@ def test_every_stage_runs_once_and_the_report_has_the_contracts_keys(tmp_path):
     assert "VERDICT promote" in done.stdout, done.stdout + done.stderr
     assert sorted(runs(tmp_path)) == EACH_ONCE
     report = json.loads((tmp_path / "out/report.json").read_text())
-    wanted = "recall_at_100 recall_at_20 ndcg_at_4 intervals ladder hierarchy counts seconds gate release"
+    wanted = (
+        "headline recall_at_100 recall_at_20 ndcg_at_4 intervals ladder hierarchy counts seconds gate release"
+    )
     assert set(report) == set(wanted.split())
     page = (tmp_path / "out/report.html").read_text()
     assert "Simulated data" in page
     assert "&lt;t&gt;" in page, "text from the log is escaped"
     assert "a stub note" in page
+    assert "crops 50.0 %, best alternative clicks 40.0 %" in done.stdout, "the headline ends the run"
+    # Two trainings at once would need twice the memory of a laptop.
+    log = (tmp_path / "out/.cache/run.log").read_text()
+    turns = re.findall(r"(Executing task|Task) \S*'train\S*'", log)
+    assert turns == ["Executing task", "Task"] * len(SYSTEMS), turns
 
 
 def test_killed_in_a_stage_the_same_command_resumes_there(tmp_path):

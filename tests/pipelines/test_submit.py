@@ -16,6 +16,7 @@ import yaml
 from crops.config import all as configs
 from crops.config.all import Config
 from crops.errors import ConfigError, ServiceError
+from crops.retriever.systems import SYSTEMS
 from pipelines import submit
 from tests.pipelines.kfp_server import KfpServer
 
@@ -34,6 +35,7 @@ CLUSTER = {
             "memory": "64G",
             "node_selector": {"gpu": "a100"},
             "timeout_s": 86400,
+            "retries": 1,
             "tolerations": [{"key": "nvidia.com/gpu", "effect": "NoSchedule"}],
         }
     },
@@ -296,9 +298,12 @@ def test_what_reads_the_registry_is_never_cached_and_a_schedule_caches_nothing(t
     }
     assert uncached(scheduled) == everything
     loops = [json.dumps(package).count("parameterIterator") for package in (once, parts, scheduled)]
-    assert loops == [1, 2, 1], "beside the systems' a loop only where there is more than one shard"
-    retried = once["components"]["comp-exit-handler-1"]["dag"]["tasks"]["knowledge"]["retryPolicy"]
-    assert retried["maxRetryCount"] == CLUSTER["pod"]["retries"]
+    assert loops == [0, 1, 0], "a loop only where there is more than one shard: KFP ignores retries in it"
+    tasks = once["components"]["comp-exit-handler-1"]["dag"]["tasks"]
+    assert tasks["knowledge"]["retryPolicy"]["maxRetryCount"] == CLUSTER["pod"]["retries"]
+    trained = {task["taskInfo"]["name"]: task for name, task in tasks.items() if name.startswith("train")}
+    assert set(trained) == {f"train {system}" for system in SYSTEMS}
+    assert {task["retryPolicy"]["maxRetryCount"] for task in trained.values()} == {1}
 
 
 @pytest.fixture(scope="module")

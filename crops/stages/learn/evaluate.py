@@ -18,7 +18,7 @@ from crops.evaluation import rank, sets, trial
 from crops.release import index
 from crops.release.encoder import OnnxEncoder
 from crops.retriever import encoder as encoders
-from crops.retriever.systems import BM25, CHALLENGER, CHAMPION
+from crops.retriever.systems import BM25, CHALLENGER, CHAMPION, LOG_ONLY
 from crops.stages.base import StageReport
 from crops.tables import artifacts, records
 from crops.tables import grades as grading
@@ -50,7 +50,8 @@ def run(
     rankings = _rankings(measures.queries, texts, loaders, cfg.depth)
     bar = tqdm(rankings, total=len(loaders) + 1, desc="evaluating", unit="system", disable=None)
     scores = {name: measures.scores(ranked) for name, ranked in bar}
-    metrics = trial.summary(scores, measures.sets, ours=CHALLENGER, draws=cfg.bootstrap, seed=cfg.seed)
+    ours = CHALLENGER, LOG_ONLY
+    metrics = trial.summary(scores, measures.sets, ours=ours, draws=cfg.bootstrap, seed=cfg.seed)
     with artifacts.replacing(out) as folder:
         artifacts.write_json(folder / "metrics.json", metrics)
         pq.write_table(trial.per_query(scores), folder / "per_query.parquet", compression="zstd")

@@ -11,10 +11,10 @@ import torch
 from crops import base_model, labels, perspectives
 from crops.config.train import TrainConfig
 from crops.errors import ConfigError, InputError
-from crops.retriever import batch, systems, train
+from crops.retriever import batch, mnrl, systems, train
 from crops.retriever import encoder as encoders
 from crops.retriever.errors import NothingToTrainOn, TrainingError
-from crops.retriever.ranks import joined
+from crops.retriever.ranks import ALONE, Ranks, joined
 from crops.services import tracking as tracking_run
 from crops.stages.base import StageReport
 from crops.tables import artifacts, records
@@ -69,11 +69,12 @@ def run(
     inputs = _inputs(samples, documents, chosen, graded)
     lowest = [graded[chosen.anchors_from]] if chosen.anchors_from else hierarchy["anchor_min_candidates"]
     plans = [plan_of(cfg, chosen.loss or cfg.loss, labels.rank(label, graded)) for label in lowest]
+    if not chosen.trained:
+        plans = [replace(plans[0], steps=0)]
     key = hashlib.sha256(
         "\n".join((cfg.model_dump_json(), system, repr(plans), inputs.digest())).encode()
     ).hexdigest()
     folder = (checkpoints or out.with_name(f".{out.name}.checkpoints")) / key[:12]
-    sizes = train.Sizes(queries=cfg.batch_queries, positives=cfg.positives, lower=cfg.lower)
     params = {
         "system": system,
         **cfg.model_dump(mode="json"),
@@ -89,13 +90,10 @@ def run(
     ):
         logs = [followed.log, *([log] if log else [])]
         try:
-            encoder, history, plan = train.best(
-                lambda: encoder_of(cfg, inputs.corpus),
-                inputs.samples,
-                inputs.valid,
+            encoder, history, plan = _fitted(
+                cfg,
+                inputs,
                 plans,
-                sizes,
-                probe_steps=cfg.probe_steps,
                 checkpoints=folder,
                 log=lambda step, values: [each(step, values) for each in logs],
                 ranks=ranks,
@@ -111,10 +109,52 @@ def run(
     with artifacts.replacing(out) as new:
         (new / "encoder").mkdir()
         encoder.save(new / "encoder", system=system)
-        used = {"anchor_min": plan.anchor_min, "loss": plan.loss}
+        used = {"anchor_min": plan.anchor_min, "loss": plan.loss if chosen.trained else None}
         artifacts.write_json(new / "train.json", {"system": system, "hierarchy": used, **history})
     shutil.rmtree(folder, ignore_errors=True)
     return _report(inputs, plan, history, followed.problem)
+
+
+def _fitted(
+    cfg: TrainConfig,
+    inputs: Inputs,
+    plans: list[train.Plan],
+    *,
+    checkpoints: Path,
+    log: train.Log,
+    ranks: Ranks = ALONE,
+) -> tuple[encoders.Encoder, dict, train.Plan]:
+    """Encoder, history and plan: of no step, of the pairwise loss, or the best of ours."""
+
+    def make() -> encoders.Encoder:
+        return encoder_of(cfg, inputs.corpus)
+
+    samples, valid, plan = inputs.samples, inputs.valid, plans[0]
+    if plan.steps == 0:
+        encoder = make()
+        return encoder, train.untouched(encoder, valid, ranks), plan
+    if plan.loss == systems.PAIRWISE:
+        flat = cfg.base == base_model.SMALL or cfg.base.startswith(base_model.STATIC)
+        rate = cfg.mnrl_learning_rate or (plan.learning_rate if flat else mnrl.LEARNING_RATE)
+        size = cfg.batch_queries
+        paired = mnrl.plan_of(samples, plan, size=size, epochs=cfg.mnrl_epochs, learning_rate=rate)
+        if cfg.mnrl == "library":
+            return *mnrl.fit_by_library(make, samples, valid, paired, size=size), plan
+        done = mnrl.fit(
+            make, samples, valid, paired, size=size, checkpoints=checkpoints, log=log, ranks=ranks
+        )
+        return *done, plan
+    return train.best(
+        make,
+        samples,
+        valid,
+        plans,
+        train.Sizes(queries=cfg.batch_queries, positives=cfg.positives, lower=cfg.lower),
+        probe_steps=cfg.probe_steps,
+        checkpoints=checkpoints,
+        log=log,
+        ranks=ranks,
+    )
 
 
 def _outcome(history: dict, plan: train.Plan) -> dict[str, float]:
@@ -136,7 +176,8 @@ def _report(inputs: Inputs, plan: train.Plan, history: dict, problem: str) -> St
         notes.append("no reformulation on the last training day: the last step is kept")
     else:
         numbers["valid_recall_at_100"] = history["best_recall"]
-        numbers["untrained_recall_at_100"] = history["checks"][0]["valid_recall_at_100"]
+        if (untrained := history["checks"][0]["valid_recall_at_100"]) is not None:
+            numbers["untrained_recall_at_100"] = untrained
     return StageReport(numbers=numbers, notes=tuple(notes))
 
 

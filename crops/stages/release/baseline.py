@@ -1,4 +1,4 @@
-"""If the registry has no champion, the system `clicks` is registered first and becomes it."""
+"""If the registry has no champion, what `first` chose is registered and becomes it."""
 
 from pathlib import Path
 

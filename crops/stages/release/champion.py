@@ -16,5 +16,11 @@ def run(out: Path, cfg: RegisterConfig, *, registry: str | None = None) -> Stage
     with artifacts.replacing(out) as folder:
         if models and version is not None:
             models.download(version, folder)
-    notes = () if version else ("no champion in the registry: clicks is registered first and becomes it",)
+    notes = (
+        ()
+        if version
+        else (
+            "no champion in the registry: the better of base and clicks is registered first and becomes it",
+        )
+    )
     return StageReport(numbers={"champion_found": int(version is not None)}, notes=notes)

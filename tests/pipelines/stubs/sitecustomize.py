@@ -25,11 +25,12 @@ STAGES = (
     "export",
     "index",
     "evaluate",
+    "first",
     "gate",
     "register",
     "deploy",
 )
-TABLE = {s: {"clicks": 0.4, "crops": 0.5} for s in ("ct", "qr")}
+TABLE = {s: {"clicks": 0.4, "crops": 0.5} for s in ("ct", "qr", "qr_raw")}
 FILES = {
     "augment": {
         "augment.json": {

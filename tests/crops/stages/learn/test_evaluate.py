@@ -20,7 +20,7 @@ from crops.tables import artifacts
 from tests.crops.stages import toy_release as toy
 
 CFG = EvaluateConfig(bootstrap=100)
-SYSTEMS = ("clicks", "crops", "crops_paper", "crops_no_knowledge")
+SYSTEMS = ("base", "clicks", "clicks_mnrl", "crops", "crops_paper", "crops_no_knowledge")
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +72,8 @@ def test_every_set_and_system_is_there(chain):
         "qr_tail": 12,
     }
     assert metrics["slices"]["torso"] is None
+    for ours in ("crops", "crops_no_knowledge"):
+        assert set(metrics["intervals"]["truth"][f"{ours}_minus"]) == names - {ours}
 
 
 def test_exported_champion_ranks_as_torch_does(chain):

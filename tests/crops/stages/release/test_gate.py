@@ -17,7 +17,7 @@ CFG = GateConfig()
 
 def planted(folder, *, at_20=0.0, **gains):
     """per_query.parquet of two systems: `a` has recall 0.5 ± noise, `b` as much plus the gain of the set. 40
-    queries a set.
+    queries a set. The untouched `base` has 0.2 less than `a`.
 
     at_20: what `b` gains more among the first twenty.
     """
@@ -26,7 +26,7 @@ def planted(folder, *, at_20=0.0, **gains):
     for name, gain in gains.items():
         noise = np.random.default_rng(len(name)).uniform(-0.1, 0.1, (2, 40))
         for n in range(40):
-            for system, value in (("a", 0.5), ("b", 0.5 + gain)):
+            for system, value in (("a", 0.5), ("b", 0.5 + gain), ("base", 0.3)):
                 found = value + noise[0, n] + 0.1 * noise[1, n] * (system == "b")
                 first = found + at_20 * (system == "b")
                 rows.append(
@@ -105,15 +105,16 @@ def test_recall_below_the_floor_rejects_however_much_better(tmp_path):
 
 def test_few_queries_are_unknown(tmp_path):
     found = verdict(tmp_path, planted(tmp_path / "m", qr_raw=0.1), cfg=GateConfig(min_queries=41))
-    assert (found["verdict"], found["reasons"]) == ("unknown", ["qr_raw: 40 queries, 41 are needed to tell"])
+    said = [f"qr_raw{against}: 40 queries, 41 are needed to tell" for against in ("", " against base")]
+    assert (found["verdict"], found["reasons"]) == ("unknown", said)
 
 
 def test_a_system_that_was_not_measured_is_named(tmp_path):
     metrics = planted(tmp_path / "m", qr_raw=0.1)
-    with pytest.raises(InputError, match="holds no system 'crps'; systems: a, b"):
+    with pytest.raises(InputError, match="holds no system 'crps'; systems: a, b, base"):
         verdict(tmp_path, metrics, challenger="crps")
-    with pytest.raises(InputError, match="holds no system 'clicks'"):
-        verdict(tmp_path, metrics, champion=None)
+    with pytest.raises(InputError, match="holds no system 'champion'"):
+        verdict(tmp_path, metrics, champion="champion")
     with pytest.raises(InputError, match="no such file; expected a folder that `crops evaluate` wrote"):
         verdict(tmp_path, tmp_path)
     assert not (tmp_path / "out").exists()
@@ -169,3 +170,56 @@ def test_the_verb_holds_against_the_champion_where_it_was_measured(tmp_path):
     pq.write_table(pa.Table.from_pylist(rows), folder / "per_query.parquet")
     assert typed(tmp_path, folder).exit_code == 3
     assert artifacts.read_json(tmp_path / "out" / "verdict.json")["champion"] == "champion"
+
+
+def several(folder, *, name="qr_raw", **means):
+    """per_query.parquet of one set: each system's recall is its mean, a little apart from query to query."""
+    folder.mkdir(parents=True)
+    rows = [
+        {
+            "set": name,
+            "system": system,
+            "query": f"q{n}",
+            "recall_at_20": mean + n / 1000,
+            "recall_at_100": mean + n / 1000,
+        }
+        for n in range(40)
+        for system, mean in means.items()
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), folder / "per_query.parquet")
+    return folder
+
+
+def test_a_challenger_that_does_not_beat_the_untouched_base_is_refused(tmp_path):
+    """Better than the champion by 10 points, and 5 below what its training started from."""
+    metrics = several(tmp_path / "m", crops=0.6, champion=0.5, base=0.65)
+    found = verdict(tmp_path, metrics, challenger="crops", champion=None)
+    assert (found["verdict"], found["champion"]) == ("reject", "champion")
+    assert found["reasons"] == [
+        "mean of recall@20 and recall@100 on qr_raw against base: -0.0500 [-0.0500, -0.0500] on 40 queries"
+    ]
+    swapped = several(tmp_path / "swapped", crops=0.65, champion=0.5, base=0.6)
+    assert verdict(tmp_path, swapped, challenger="crops", champion=None)["verdict"] == "promote"
+
+
+def test_a_base_that_was_not_measured_leaves_it_unknown(tmp_path):
+    metrics = several(tmp_path / "m", crops=0.6, champion=0.5)
+    found = verdict(tmp_path, metrics, challenger="crops", champion=None)
+    assert found["verdict"] == "unknown"
+    assert found["reasons"] == ["qr_raw against base: 0 queries, 30 are needed to tell"]
+
+
+@pytest.mark.parametrize(
+    ("base", "clicks", "first"), [(0.6, 0.5, "base"), (0.5, 0.6, "clicks"), (0.5, 0.5, "clicks")]
+)
+def test_without_a_champion_it_is_held_against_the_better_of_base_and_clicks(tmp_path, base, clicks, first):
+    metrics = several(tmp_path / "m", crops=0.7, base=base, clicks=clicks)
+    found = verdict(tmp_path, metrics, challenger="crops", champion=None)
+    assert (found["verdict"], found["champion"]) == ("promote", first)
+    names = [check["name"] for check in found["checks"]]
+    assert ("better on qr_raw than base" in names) == (first != "base"), "asked once"
+
+
+def test_the_better_one_is_chosen_on_clicks_where_nobody_reformulated(tmp_path):
+    assert gate.first(several(tmp_path / "m", name="ct", base=0.6, clicks=0.5)) == "base"
+    assert gate.first(several(tmp_path / "none", name="qr", base=0.6, clicks=0.5)) == "clicks"
