@@ -14,8 +14,7 @@ GRADES = (0, 1, 2, 3)  # as in truth/relevance: 0 irrelevant, 1 on the topic, 2 
 
 
 def sample(pairs: pd.DataFrame, *, per_perspective: int, seed: int) -> pd.DataFrame:
-    """At most `per_perspective` distinct (query, doc_id) of each perspective, shuffled, with a pair_id that
-    tells nothing.
+    """At most `per_perspective` distinct (query, doc_id) of each perspective.
 
     pairs  (query, doc_id, perspective, theta); a pair of several perspectives is drawn for the rarest of them
            and judged once
@@ -28,8 +27,24 @@ def sample(pairs: pd.DataFrame, *, per_perspective: int, seed: int) -> pd.DataFr
         own.iloc[np.sort(rng.permutation(len(own))[:per_perspective])]
         for _name, own in one.groupby("perspective", sort=True)
     ]
-    mixed = pd.concat(drawn, ignore_index=True)
-    mixed = mixed.iloc[rng.permutation(len(mixed))].reset_index(drop=True)
+    return pd.concat(drawn, ignore_index=True)
+
+
+def pool(results: pd.DataFrame, *, queries: int, depth: int, seed: int) -> pd.DataFrame:
+    """The pooled results of at most `queries` queries, down to rank `depth`.
+
+    results  (query, doc_id, rank) of all systems, without what any of them was trained on; rank 0: consumed,
+             asked whatever its rank
+    """
+    deep = results[results["rank"] <= depth].sort_values(["query", "doc_id"])
+    names = sorted(deep["query"].unique())
+    drawn = [names[n] for n in np.random.default_rng(seed).permutation(len(names))[:queries]]
+    return deep[deep["query"].isin(drawn)].reset_index(drop=True)
+
+
+def shuffled(pairs: pd.DataFrame, *, seed: int) -> pd.DataFrame:
+    """`pairs` in another order, with a pair_id that tells nothing."""
+    mixed = pairs.iloc[np.random.default_rng(seed).permutation(len(pairs))].reset_index(drop=True)
     return mixed.assign(pair_id=[f"p{n:04d}" for n in range(1, len(mixed) + 1)])
 
 

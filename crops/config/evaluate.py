@@ -12,6 +12,8 @@ class EvaluateConfig(StageConfig):
     """Documents retrieved per query; recall@100 needs 100. Source: paper."""
     max_queries: int = Field(10_000, ge=1)
     """Most queries per test set, a fixed draw. Source: paper's test size."""
+    pool_depth: int = Field(10, ge=1)
+    """First results of each system that people may be asked about, documents. Source: ours."""
     bootstrap: int = Field(1_000, ge=100)
     """Draws of the paired bootstrap. Source: ours."""
     head_searches: int = Field(20, ge=1)

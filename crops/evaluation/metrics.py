@@ -1,6 +1,6 @@
 """Recall, nDCG, diversity and paired bootstrap: rankings and judgements in, numbers out."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -54,6 +54,20 @@ def ndcg_per_query(ranked: np.ndarray, grades: Sequence[dict[int, int]], k: int)
         gains = np.array([max(0, graded.get(d, 0)) for d in row[:k].tolist()], dtype=np.float64)
         ideal = np.array(sorted((g for g in graded.values() if g > 0), reverse=True)[:k], dtype=np.float64)
         out[q] = (gains * discount[: len(gains)]).sum() / (ideal * discount[: len(ideal)]).sum()
+    return out
+
+
+def condensed(ranked: np.ndarray, judged: Sequence[Collection[int]]) -> np.ndarray:
+    """int [Q, D]: the ranking of the judged documents alone, in their order (Sakai 2007, condensed lists);
+    padded with -1.
+
+    >>> condensed(np.array([[7, 3, 9, 1]]), [{1, 7}])
+    array([[ 7,  1, -1, -1]])
+    """
+    out = np.full_like(ranked, -1)
+    for q, (row, known) in enumerate(zip(ranked.tolist(), judged, strict=True)):
+        kept = [d for d in row if d in known]
+        out[q, : len(kept)] = kept
     return out
 
 

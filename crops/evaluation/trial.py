@@ -76,7 +76,10 @@ class Trial:
         names = [q for q in self.queries if any(g > 0 for g in grades.get(q, {}).values())]
         if not names:
             return {}
-        values = metrics.ndcg_per_query(ranked[[self.row[q] for q in names]], [grades[q] for q in names], 4)
+        rows = ranked[[self.row[q] for q in names]]
+        if not self.complete:  # what nobody judged is unknown, not irrelevant
+            rows = metrics.condensed(rows, [grades[q] for q in names])
+        values = metrics.ndcg_per_query(rows, [grades[q] for q in names], 4)
         return dict(zip(names, values.tolist(), strict=True))
 
     def _never_exposed(self, ranked: np.ndarray) -> float | None:
@@ -136,6 +139,12 @@ def summary(
             system: round(float(np.mean(list(s.ndcg.values()))), 4) if s.ndcg else None
             for system, s in scores.items()
         },
+        "ndcg_intervals": _intervals(
+            {system: {q: (x, x) for q, x in s.ndcg.items()} for system, s in scores.items() if s.ndcg},
+            ours,
+            draws,
+            seed,
+        ),
         "intervals": {
             name: _intervals({system: s.recalls[name] for system, s in scores.items()}, ours, draws, seed)
             for name in SETS
@@ -152,8 +161,8 @@ def summary(
 def _intervals(
     recalls: Mapping[str, Mapping[str, tuple[float, float]]], ours: Sequence[str], draws: int, seed: int
 ) -> dict[str, Any]:
-    """Recall@100: an interval per system, and of each of `ours` minus each other system, paired over
-    queries.
+    """Of the second number: an interval per system, and of each of `ours` minus each other system, paired
+    over queries.
     """
     values = {system: np.array([at_100 for _, at_100 in rows.values()]) for system, rows in recalls.items()}
     out: dict[str, Any] = {

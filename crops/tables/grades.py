@@ -9,6 +9,7 @@ import pandas as pd
 from crops.tables import artifacts, records
 
 SAMPLE = "judgement.json"  # beside the table where it is a sample: what is not in it is not known
+POOL = "pool"  # the folder, beside a sample of candidates, of what people said of pooled results
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,3 +37,14 @@ def read(folder: Path | None) -> Grades | None:
         return None
     table = artifacts.read(folder, records.RELEVANCE).to_pandas().rename(columns={"video_id": "doc_id"})
     return Grades(table, not (folder / SAMPLE).exists())
+
+
+def measuring(folder: Path | None) -> Grades | None:
+    """The grades that systems may be measured by: the complete truth, or what people said of pooled results.
+
+    A sample of candidates is none: most of its relevant pairs are what the systems learnt from.
+    """
+    found = read(folder)
+    if folder is None or (found is not None and (found.complete or folder.name == POOL)):
+        return found
+    return read(folder / POOL)

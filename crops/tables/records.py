@@ -172,5 +172,9 @@ PATH_DAYS = table(
 )
 
 # Written by the world or read back from judgements; training never reads it.
+# The first results of all systems for the held-out queries, and what was consumed after a reformulation: of
+# these people are asked. rank: the best one that a system gave it, from 1; 0: consumed, whatever its rank.
+POOL = table("pool", "query string, video_id string, rank int32", key="query video_id")
+
 RELEVANCE = table("relevance", "query string, video_id string, grade int8", key="query video_id")
 RELEVANT_GRADE = 2

@@ -22,7 +22,7 @@ def test_a_pair_of_two_perspectives_is_asked_once_and_for_the_rarer_one():
     drawn = judgement.sample(PAIRS, per_perspective=10, seed=0)
     assert drawn["perspective"].value_counts().to_dict() == {"exposed": 10, "feed": 5}
     assert not drawn.duplicated(["query", "doc_id"]).any()
-    assert sorted(drawn["pair_id"]) == [f"p{n:04d}" for n in range(1, 16)]
+    assert sorted(judgement.shuffled(drawn, seed=0)["pair_id"]) == [f"p{n:04d}" for n in range(1, 16)]
     assert drawn.equals(judgement.sample(PAIRS.sample(frac=1, random_state=1), per_perspective=10, seed=0)), (
         "order decides nothing"
     )
@@ -30,10 +30,8 @@ def test_a_pair_of_two_perspectives_is_asked_once_and_for_the_rarer_one():
 
 def test_the_place_in_the_sheet_tells_nothing_of_the_perspective():
     """Shuffled: over 200 seeds each place holds the rarer perspective about a third of the time."""
-    share = np.mean(
-        [judgement.sample(PAIRS, per_perspective=10, seed=s)["perspective"].eq("feed") for s in range(200)],
-        axis=0,
-    )
+    drawn = judgement.sample(PAIRS, per_perspective=10, seed=0)
+    share = np.mean([judgement.shuffled(drawn, seed=s)["perspective"].eq("feed") for s in range(200)], axis=0)
     assert abs(share - 1 / 3).max() < 0.15
 
 
@@ -72,3 +70,12 @@ def test_the_median_is_settled_downwards():
         sheets = [{"a": g} for g in grades]
         assert judgement.settle(sheets) == {"a": sorted(grades)[1]}
     assert judgement.settle([{"a": 1}, {"a": 2}, {"b": 3}]) == {"a": 1, "b": 3}
+
+
+def test_the_pool_is_cut_at_its_depth_and_takes_whole_queries():
+    ranks = [(q, f"d{rank}", rank) for q in ("a", "b", "c") for rank in range(8)]
+    results = pd.DataFrame(ranks, columns=["query", "doc_id", "rank"])
+    drawn = judgement.pool(results, queries=2, depth=3, seed=0)
+    assert drawn["query"].nunique() == 2
+    assert drawn.groupby("query")["rank"].apply(list).tolist() == [[0, 1, 2, 3]] * 2, "0: consumed"
+    assert drawn.equals(judgement.pool(results.sample(frac=1, random_state=1), queries=2, depth=3, seed=0))

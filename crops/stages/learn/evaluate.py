@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
@@ -34,8 +35,10 @@ def run(
     truth: Path | None = None,
     champion: Path | None = None,
 ) -> StageReport:
-    """Writes metrics.json and per_query.parquet. `documents`: augment's out; `tests`: discriminate's out
-    (gated test_qr).
+    """Writes metrics.json, per_query.parquet and the pool that people are asked about. `documents`: augment's
+    out; `tests`: discriminate's out (gated test_qr).
+
+    truth: the complete truth, or the folder that `crops judge read` wrote, of which only the pool measures.
     """
     ids, texts = (artifacts.read(documents, records.DOCUMENTS)[c].to_pylist() for c in ("doc_id", "text"))
     measures = _measures(documents, tests, truth, {d: n for n, d in enumerate(ids)}, rank.bags(texts), cfg)
@@ -49,16 +52,35 @@ def run(
         loaders[CHAMPION] = partial(OnnxEncoder, champion)
     rankings = _rankings(measures.queries, texts, loaders, cfg.depth)
     bar = tqdm(rankings, total=len(loaders) + 1, desc="evaluating", unit="system", disable=None)
-    scores = {name: measures.scores(ranked) for name, ranked in bar}
+    scores, pool = {}, _consumed(documents, set(measures.queries), set(ids))
+    for name, ranked in bar:
+        scores[name] = measures.scores(ranked)
+        for query, row in zip(measures.queries, ranked[:, : cfg.pool_depth].tolist(), strict=True):
+            for place, document in enumerate(row, start=1):
+                if document >= 0:
+                    pair = query, ids[document]
+                    pool[pair] = min(place, pool.get(pair, place))
     ours = CHALLENGER, LOG_ONLY
     metrics = trial.summary(scores, measures.sets, ours=ours, draws=cfg.bootstrap, seed=cfg.seed)
+    grades = None if measures.grades is None else "complete" if measures.complete else "pool"
+    metrics["grades"] = grades
     with artifacts.replacing(out) as folder:
         artifacts.write_json(folder / "metrics.json", metrics)
         pq.write_table(trial.per_query(scores), folder / "per_query.parquet", compression="zstd")
+        rows = [(query, doc_id, rank) for (query, doc_id), rank in sorted(pool.items())]
+        columns = dict(zip(records.POOL.schema.names, zip(*rows, strict=True), strict=True))
+        artifacts.write(folder, records.POOL, pa.table(columns, schema=records.POOL.schema))
     shown = metrics["recall_at_100"]["truth"] or metrics["recall_at_100"]["qr_raw"] or {}
     return StageReport(
         numbers={"queries": len(measures.queries), **{f"recall_at_100_{s}": x for s, x in shown.items()}}
     )
+
+
+def _consumed(documents: Path, queries: set[str], ids: set[str]) -> dict[tuple[str, str], int]:
+    """(query, doc_id) -> 0 of what was consumed after a reformulation: in the pool whatever a system says."""
+    rows = artifacts.read(documents, records.TEST_QR)
+    pairs = zip(rows["query"].to_pylist(), rows["video_id"].to_pylist(), strict=True)
+    return {(query, doc_id): 0 for query, doc_id in pairs if query in queries and doc_id in ids}
 
 
 def _measures(
@@ -69,7 +91,7 @@ def _measures(
     bags: np.ndarray,
     cfg: EvaluateConfig,
 ) -> trial.Trial:
-    graded = grading.read(truth)
+    graded = grading.measuring(truth)
     grades: sets.Grades | None = None if graded is None else {}
     if graded is not None and grades is not None:
         for query, doc_id, grade in graded.table[["query", "doc_id", "grade"]].itertuples(index=False):

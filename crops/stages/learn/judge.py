@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -20,13 +20,25 @@ from crops.tables import artifacts, grades, records
 
 SHEET = ("pair_id", "query", "text", "grade")
 KEY = "key.json"  # what the raters must not see
+POOL = "pool"  # stands where the others have their perspective
 
 
-def export(scored: Path, documents: Path, out: Path, cfg: JudgeConfig) -> StageReport:
+def export(
+    scored: Path,
+    documents: Path,
+    out: Path,
+    cfg: JudgeConfig,
+    *,
+    metrics: Path | None = None,
+    samples: Path | None = None,
+) -> StageReport:
     """Writes sheet.csv, judge.html (the same pairs to grade by key presses) and key.json, which stays with
     the asker.
 
-    `scored`: discriminate's out; `documents`: augment's. Gated pairs are drawn whether θ kept them or not.
+    scored, documents  discriminate's out, augment's out: the candidates, which the ladder is judged by. Gated
+                       pairs are drawn whether θ kept them or not.
+    metrics, samples   evaluate's out, label's out: pooled results of all systems for held-out queries, which
+                       systems are judged by. What any of them was trained on or chosen by is left out.
     """
     rows = artifacts.read(scored, records.SCORED, ["query", "doc_id", "perspective", "theta"]).to_pandas()
     texts = artifacts.texts(documents)
@@ -35,7 +47,14 @@ def export(scored: Path, documents: Path, out: Path, cfg: JudgeConfig) -> StageR
     rows = rows[rows["doc_id"].isin(texts.keys())].drop_duplicates(["query", "doc_id", "perspective"])
     if rows.empty:
         raise InputError(scored / "scored", "no pair with a text: nothing to judge")
-    drawn = judgement.sample(rows, per_perspective=cfg.pairs, seed=cfg.seed)
+    asked = judgement.sample(rows, per_perspective=cfg.pairs, seed=cfg.seed)
+    if metrics is not None:
+        results = _pool(metrics, samples, documents, texts)
+        pool = judgement.pool(results, queries=cfg.queries, depth=cfg.depth, seed=cfg.seed)
+        # A pair is asked once: for the pool, of which each missing one would count.
+        twice = asked.merge(pool[["query", "doc_id"]], how="left", on=["query", "doc_id"], indicator=True)
+        asked = pd.concat([asked[(twice["_merge"] == "left_only").to_numpy()], pool.assign(perspective=POOL)])
+    drawn = judgement.shuffled(asked, seed=cfg.seed)
     shown = [
         {"pair_id": r.pair_id, "query": r.query, "text": texts[r.doc_id], "grade": ""}
         for r in drawn.itertuples()
@@ -60,9 +79,35 @@ def export(scored: Path, documents: Path, out: Path, cfg: JudgeConfig) -> StageR
     return StageReport(numbers={f"pairs_{name}": int(n) for name, n in counts.items()})
 
 
+def _pool(metrics: Path, samples: Path | None, documents: Path, texts: Mapping[str, str]) -> pd.DataFrame:
+    """The pooled results (query, doc_id, rank) without the pairs of `samples` and of the validation, by text:
+    the same video may be there twice under two ids.
+    """
+    if samples is None:
+        raise InputError(
+            metrics, "a pool needs the samples as well (what `crops label` wrote): no trained pair is asked"
+        )
+    known = [
+        *artifacts.read(samples, records.SAMPLES, ["query", "doc_id"]).to_pylist(),
+        *artifacts.read(samples, records.ORIGINS, ["query", "doc_id"]).to_pylist(),
+    ]
+    known += [
+        {"query": r["query"], "doc_id": r["video_id"]}
+        for r in artifacts.read(documents, records.VALID_QR).to_pylist()
+    ]
+    seen = {(r["query"], texts.get(r["doc_id"])) for r in known}
+    pool = artifacts.read(metrics, records.POOL).to_pandas().rename(columns={"video_id": "doc_id"})
+    fresh = [
+        doc_id in texts and (query, texts[doc_id]) not in seen
+        for query, doc_id in zip(pool["query"], pool["doc_id"], strict=True)
+    ]
+    return pool[np.array(fresh, dtype=bool)].assign(theta=np.nan)
+
+
 def read(asked: Path, sheets: Sequence[Path], out: Path) -> StageReport:
-    """Writes `relevance` (the raters' median grade) and judgement.json: precision per perspective and
-    threshold, agreement.
+    """Writes `relevance` (the raters' median grade) and judgement.json (precision per perspective and
+    threshold, agreement) of the candidates, and the same table under pool/ of the pooled results: the ladder
+    reads the one, `crops evaluate` the other.
 
     `asked`: the folder that `export` wrote. Grades may be missing; an InputError names sheet and row of one
     that is wrong.
@@ -72,30 +117,41 @@ def read(asked: Path, sheets: Sequence[Path], out: Path) -> StageReport:
     settled = judgement.settle(raters)
     if not settled:
         raise InputError(sheets[0], "no grade at all, expected 0, 1, 2 or 3 in column 'grade'")
-    rows = pd.DataFrame([{**key[pair], "grade": grade} for pair, grade in settled.items()])
+    judged = pd.DataFrame([{**key[pair], "grade": grade} for pair, grade in settled.items()])
+    pooled = judged["perspective"] == POOL
+    rows, pool = judged[~pooled], judged[pooled]
     agreed = judgement.agreement(raters)
     rungs = {name: asdict(step) for name, step in _by_perspective(rows).items()}
+    about = {"raters": len(raters), "agreement": asdict(agreed), "grades": list(judgement.GRADES)}
+    asked_of_pool = sum(pair["perspective"] == POOL for pair in key.values())
     facts = {
-        "raters": len(raters),
+        **about,
         "judged": len(rows),
-        "asked": len(key),
-        "agreement": asdict(agreed),
+        "asked": len(key) - asked_of_pool,
         "relevant": rungs,
         "theta": _thresholds(rows),
-        "grades": list(judgement.GRADES),
     }
+    with artifacts.replacing(out) as folder:
+        if not rows.empty:
+            _write(folder, rows, facts)
+        if not pool.empty:
+            _write(folder / grades.POOL, pool, {**about, "judged": len(pool), "asked": asked_of_pool})
+    kappa = {} if agreed.kappa is None else {"kappa": agreed.kappa}
+    missing = len(key) - len(judged)
+    notes = (f"{missing} of {len(key)} pairs were not judged",) if missing else ()
+    shares = {f"relevant_share_{name}": step["share"] for name, step in rungs.items()}
+    pools = {} if pool.empty else {"judged_pool": len(pool)}
+    return StageReport(numbers={"judged": len(judged), **pools, **kappa, **shares}, notes=notes)
+
+
+def _write(folder: Path, rows: pd.DataFrame, facts: dict) -> None:
     table = pa.Table.from_pandas(
         rows.rename(columns={"doc_id": "video_id"})[["query", "video_id", "grade"]], preserve_index=False
     )
-    with artifacts.replacing(out) as folder:
-        artifacts.write(
-            folder, records.RELEVANCE, table.set_column(2, "grade", pc.cast(table["grade"], pa.int8()))
-        )
-        artifacts.write_json(folder / grades.SAMPLE, facts)
-    kappa = {} if agreed.kappa is None else {"kappa": agreed.kappa}
-    notes = () if len(rows) == len(key) else (f"{len(key) - len(rows)} of {len(key)} pairs were not judged",)
-    shares = {f"relevant_share_{name}": step["share"] for name, step in rungs.items()}
-    return StageReport(numbers={"judged": len(rows), **kappa, **shares}, notes=notes)
+    artifacts.write(
+        folder, records.RELEVANCE, table.set_column(2, "grade", pc.cast(table["grade"], pa.int8()))
+    )
+    artifacts.write_json(folder / grades.SAMPLE, facts)
 
 
 def _sheet(path: Path, key: dict[str, dict]) -> dict[str, int]:

@@ -16,7 +16,7 @@ from crops.evaluation import sets, trial
 from crops.retriever import encoder as encoders
 from crops.stages.learn import evaluate
 from crops.stages.release import export
-from crops.tables import artifacts
+from crops.tables import artifacts, records
 from tests.crops.stages import toy_release as toy
 
 CFG = EvaluateConfig(bootstrap=100)
@@ -191,3 +191,46 @@ def test_what_is_missing_is_named(chain, tmp_path):
     toy.write(mined, TEST_CT=[], TEST_QR=[])
     with pytest.raises(InputError, match="no test query at all"):
         evaluate.run(mined, mined, tmp_path / "out", CFG, systems={})
+
+
+def test_people_are_asked_about_the_first_results_of_all_systems(chain):
+    """The pool: at most ten documents a system and query with the best of their ranks, and what was
+    consumed.
+    """
+    root, systems, _metrics = chain
+    pool = artifacts.read(root / "out", records.POOL).to_pylist()
+    ranks = {(r["query"], r["video_id"]): r["rank"] for r in pool}
+    assert len(ranks) == len(pool)
+    assert ranks["part3 subject3", toy.doc(3, 12)] == 0, "consumed after a reformulation"
+    model = encoders.load(systems["crops"])
+    order = np.argsort(
+        -model.encode(toy.TEXTS, kind="document") @ model.encode(["keyword1"], kind="query")[0]
+    )
+    for place, row in enumerate(order[:10].tolist(), start=1):
+        assert ranks["keyword1", toy.DOCUMENTS[row]["doc_id"]] <= place
+    assert {rank for (query, _), rank in ranks.items() if query == "keyword1"} <= set(range(1, 11))
+
+
+def test_of_a_pool_what_nobody_judged_is_unknown_and_candidates_do_not_measure(chain, tmp_path):
+    """subject0 has 15 documents that BM25 cannot tell apart. Judged are the last of them (3) and one of
+    another topic (0): of these two it finds the right one, so its nDCG is 1; all others counted as wrong, it
+    would be 0.
+    """
+    root, _systems, _metrics = chain
+    judged = tmp_path / "judgements"
+    candidates = [{"query": "subject1", "video_id": toy.doc(1, 0), "grade": 3}]
+    grades = [
+        {"query": "subject0", "video_id": d, "grade": g} for d, g in ((toy.doc(0, 14), 3), (toy.doc(1, 0), 0))
+    ]
+    for folder, content in ((judged, candidates), (judged / "pool", grades)):
+        toy.write(folder, RELEVANCE=content)
+        artifacts.write_json(folder / "judgement.json", {})
+    evaluate.run(root / "mined", root / "gated", tmp_path / "out", CFG, systems={}, truth=judged)
+    metrics = artifacts.read_json(tmp_path / "out" / "metrics.json")
+    assert metrics["counts"]["truth"] == 1, "subject1 was judged as a candidate only"
+    assert metrics["ndcg_at_4"] == {"bm25": 1.0}
+    assert metrics["grades"] == "pool"
+    assert metrics["ndcg_intervals"]["bm25"] == [1.0, 1.0]
+    shutil.rmtree(judged / "pool")
+    evaluate.run(root / "mined", root / "gated", tmp_path / "out", CFG, systems={}, truth=judged)
+    assert artifacts.read_json(tmp_path / "out" / "metrics.json")["counts"]["truth"] is None

@@ -78,6 +78,59 @@ def test_grades_come_back_and_the_ladder_believes_them(asked):
     assert trusting.numbers["samples"]
 
 
+@pytest.fixture
+def pooled(asked):
+    """What evaluate wrote of subject0 (a held-out query): its own five documents, of which 0 is a sample, 1
+    the same text as a sample, 2 of the validation; 3 and 4 are left, one that is a candidate, one too deep.
+    """
+    texts = [*toy.DOCUMENTS, {"doc_id": "twin", "text": dict(zip_texts())[toy.doc(0, 1)]}]
+    toy.write(asked / "mined", DOCUMENTS=texts, VALID_QR=toy.pairs(("subject0", toy.doc(0, 2))))
+    rows = [("subject0", toy.doc(0, n), n + 1) for n in range(5)] + [
+        ("subject0", toy.doc(0, 7), 9),
+        ("subject0", toy.doc(1, 0), 2),
+    ]
+    pool = [{"query": q, "video_id": d, "rank": rank} for q, d, rank in rows]
+    toy.write(asked / "metrics", POOL=pool)
+    seen = [{"query": "subject0", "doc_id": d, "perspective": "click"} for d in (toy.doc(0, 0), "twin")]
+    toy.write(asked / "samples", SAMPLES=[{**row, "label": 4, "theta": None} for row in seen], ORIGINS=seen)
+    parts = {"metrics": asked / "metrics", "samples": asked / "samples"}
+    judge.export(asked / "scored", asked / "mined", asked / "ask", JudgeConfig(), **parts)
+    return asked
+
+
+def zip_texts():
+    return [(row["doc_id"], row["text"]) for row in toy.DOCUMENTS]
+
+
+def test_the_pool_holds_no_pair_that_anything_was_trained_on_or_chosen_by(pooled):
+    key = json.loads((pooled / "ask" / "key.json").read_text()).values()
+    pool = {(pair["query"], pair["doc_id"]) for pair in key if pair["perspective"] == "pool"}
+    assert pool == {("subject0", doc_id) for doc_id in (toy.doc(0, 3), toy.doc(0, 4), toy.doc(1, 0))}
+    pairs = [(pair["query"], pair["doc_id"]) for pair in key]
+    assert len(pairs) == len(set(pairs)), "asked once"
+    with pytest.raises(InputError, match="a pool needs the samples as well"):
+        judge.export(
+            pooled / "scored", pooled / "mined", pooled / "x", JudgeConfig(), metrics=pooled / "metrics"
+        )
+
+
+def test_the_two_samples_come_back_apart(pooled):
+    """The ladder reads what was said of candidates; systems are measured by the pool alone."""
+    sheet = filled(pooled, pooled / "anna.csv", lambda pair: 3 if pair["perspective"] == "pool" else 1)
+    report = judge.read(pooled / "ask", [sheet], pooled / "judged")
+    assert report.numbers["judged_pool"] == 3
+    candidates, pool = grades.read(pooled / "judged"), grades.measuring(pooled / "judged")
+    assert set(candidates.table["grade"]) == {1}
+    assert sorted(pool.table["doc_id"]) == [toy.doc(0, 3), toy.doc(0, 4), toy.doc(1, 0)]
+    assert not pool.complete
+    assert grades.measuring(pooled / "judged" / "pool").table.equals(pool.table)
+
+
+def test_a_sample_of_candidates_measures_nothing(asked):
+    judge.read(asked / "ask", [filled(asked, asked / "anna.csv", lambda _: 3)], asked / "judged")
+    assert grades.measuring(asked / "judged") is None
+
+
 def test_a_sample_says_nothing_of_pairs_outside_it(asked):
     table = pa.table({"query": ["q"], "video_id": ["a"], "grade": pa.array([3], pa.int8())})
     import pandas as pd
