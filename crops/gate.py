@@ -2,8 +2,9 @@
 it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+Z, Z_POWER = 1.959964, 0.841621  # of a 95 % interval; of a power of 80 %
 PROMOTE, REJECT, UNKNOWN = "promote", "reject", "unknown"
 
 
@@ -51,12 +52,41 @@ def gain(
     return Check(check, gap.low > 0, f"{of} on {where}: {interval}")
 
 
-def no_loss(gap: Difference | None, name: str, *, max_loss: float, min_queries: int) -> Check:
-    """A guardrail: not worse than by `max_loss` beyond the interval."""
+def no_loss(
+    gap: Difference | None, name: str, *, max_loss: float, min_queries: int, non_inferior: bool = False
+) -> Check:
+    """A guardrail: not worse than by `max_loss` beyond the interval, with the loss that would have been seen.
+
+    non_inferior: the loss is shown to be at most `max_loss`: the low end decides, not the high one.
+    """
     if gap is None or gap.queries < min_queries:
         return _unanswered(f"no loss on {name}", gap, name, min_queries)
     interval = f"{gap.difference:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}], allowed {-max_loss:+.4f}"
-    return Check(f"no loss on {name}", gap.high >= -max_loss, f"recall@100 on {name}: {interval}")
+    seen = f"would have seen a loss of {100 * visible_loss(gap, max_loss=max_loss):.1f} points"
+    passed = (gap.low if non_inferior else gap.high) >= -max_loss
+    return Check(f"no loss on {name}", passed, f"recall@100 on {name}: {interval}; {seen}")
+
+
+def visible_loss(gap: Difference, *, max_loss: float) -> float:
+    """The true loss, as a share, that would have broken the guardrail four times in five.
+
+    The high end falls below -max_loss with that chance where the loss is max_loss + (1.96 + 0.84) standard
+    errors. Where no query differs the interval says nothing: up to 3 / n of the queries may (rule of three).
+    """
+    error = (gap.high - gap.low) / (2 * Z)
+    return max_loss + max((Z + Z_POWER) * error, 3 / gap.queries)
+
+
+def widened(gap: Difference | None, *, spread: float) -> Difference | None:
+    """`gap` with the chance of training in its interval. spread: standard deviation of the difference between
+    two trainings of one system.
+    """
+    if gap is None or spread == 0:
+        return gap
+    below, above = (
+        (end**2 + (Z * spread) ** 2) ** 0.5 for end in (gap.difference - gap.low, gap.high - gap.difference)
+    )
+    return replace(gap, low=gap.difference - below, high=gap.difference + above)
 
 
 def _unanswered(check: str, gap: Difference | None, name: str, min_queries: int) -> Check:

@@ -99,25 +99,34 @@ def diversity_at_k(ranked: np.ndarray, vectors: np.ndarray, k: int) -> float:
     return float(np.mean(values))
 
 
-def bootstrap(values: np.ndarray, *, draws: int, seed: int, alpha: float = 0.05) -> tuple[float, float]:
-    """Percentile interval of the mean of `values` [Q] over queries drawn with replacement."""
+def bootstrap(
+    values: np.ndarray, *, draws: int, seed: int, alpha: float = 0.05, clusters: np.ndarray | None = None
+) -> tuple[float, float]:
+    """Percentile interval of the mean of `values` [Q] over queries drawn with replacement.
+
+    clusters  int [Q]: queries of one number say the same thing in part, and are drawn together
+    """
     if len(values) == 0:
         raise ValueError("bootstrap: no query")
+    names = np.arange(len(values)) if clusters is None else np.unique(clusters, return_inverse=True)[1]
+    sums, sizes = np.bincount(names, weights=values), np.bincount(names)
     rng = np.random.default_rng(seed)
     means = np.empty(draws)
     for start in range(0, draws, 200):  # bounded memory: 200 x Q indices at once
-        rows = rng.integers(0, len(values), (min(200, draws - start), len(values)))
-        means[start : start + len(rows)] = values[rows].mean(axis=1)
+        rows = rng.integers(0, len(sums), (min(200, draws - start), len(sums)))
+        means[start : start + len(rows)] = sums[rows].sum(axis=1) / sizes[rows].sum(axis=1)
     low, high = np.quantile(means, [alpha / 2, 1 - alpha / 2])
     return float(low), float(high)
 
 
-def compare(ours: np.ndarray, theirs: np.ndarray, *, draws: int, seed: int) -> dict[str, float]:
+def compare(
+    ours: np.ndarray, theirs: np.ndarray, *, draws: int, seed: int, clusters: np.ndarray | None = None
+) -> dict[str, float]:
     """Paired over queries: mean difference and its bootstrap interval. Both float [Q], the same queries in
-    the same order.
+    the same order. clusters: as of `bootstrap`.
     """
     if ours.shape != theirs.shape:
         raise ValueError(f"compare: {ours.shape} against {theirs.shape}, expected the same queries")
     difference = ours - theirs
-    low, high = bootstrap(difference, draws=draws, seed=seed)
+    low, high = bootstrap(difference, draws=draws, seed=seed, clusters=clusters)
     return {"difference": float(difference.mean()), "low": low, "high": high}

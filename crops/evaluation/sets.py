@@ -55,6 +55,28 @@ def build(
     return sets
 
 
+def chains(rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    """query -> number of its chain: queries that were reworded into the same query and led to the same video.
+
+    rows  query, later_query, video_id of the ungated reformulations. One search for one thing, reworded
+          twice, makes two test queries with one answer: evidence that counts once.
+    """
+    parent: dict[tuple[str, ...], tuple[str, ...]] = {}
+
+    def root(name: tuple[str, ...]) -> tuple[str, ...]:
+        while (above := parent.setdefault(name, name)) != name:
+            parent[name] = parent[above]
+            name = parent[name]
+        return name
+
+    queries = {}
+    for row in rows:
+        queries[row["query"]] = ("query", row["query"])
+        parent[root(queries[row["query"]])] = root(("end", row["later_query"], row["video_id"]))
+    numbers: dict[tuple[str, ...], int] = {}
+    return {q: numbers.setdefault(root(queries[q]), len(numbers)) for q in sorted(queries)}
+
+
 def capped(relevant: Relevant, most: int, *, seed: int) -> Relevant:
     """At most `most` of the queries, sorted; the same draw for the same seed."""
     names = sorted(relevant)

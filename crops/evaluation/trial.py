@@ -1,7 +1,7 @@
 """All that is measured of one ranking, and of several side by side."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -32,6 +32,7 @@ class Trial:
 
     grades    None if there are none; `complete`: what is not graded is irrelevant, otherwise unknown
     exposed   what the training days showed for a query
+    chains    of the queries that say the same thing in part, see `sets.chains`
     bags      float [D, 128], see `rank.bags`
     """
 
@@ -41,6 +42,7 @@ class Trial:
     exposed: Relevant
     bags: np.ndarray
     seed: int
+    chains: Mapping[str, int] = field(default_factory=dict)
 
     @cached_property
     def queries(self) -> list[str]:
@@ -118,6 +120,7 @@ def summary(
     ours: Sequence[str],
     draws: int,
     seed: int,
+    chains: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     """metrics.json: means by set and system, intervals of recall@100, and of each of `ours` minus each
     other.
@@ -144,9 +147,12 @@ def summary(
             ours,
             draws,
             seed,
+            chains or {},
         ),
         "intervals": {
-            name: _intervals({system: s.recalls[name] for system, s in scores.items()}, ours, draws, seed)
+            name: _intervals(
+                {system: s.recalls[name] for system, s in scores.items()}, ours, draws, seed, chains or {}
+            )
             for name in SETS
             if sets.get(name)
         },
@@ -159,36 +165,52 @@ def summary(
 
 
 def _intervals(
-    recalls: Mapping[str, Mapping[str, tuple[float, float]]], ours: Sequence[str], draws: int, seed: int
+    recalls: Mapping[str, Mapping[str, tuple[float, float]]],
+    ours: Sequence[str],
+    draws: int,
+    seed: int,
+    chains: Mapping[str, int],
 ) -> dict[str, Any]:
     """Of the second number: an interval per system, and of each of `ours` minus each other system, paired
     over queries.
     """
     values = {system: np.array([at_100 for _, at_100 in rows.values()]) for system, rows in recalls.items()}
+    given = {"draws": draws, "seed": seed}
+    together = {system: chained(rows, chains) for system, rows in recalls.items()}
     out: dict[str, Any] = {
-        system: [round(x, 4) for x in metrics.bootstrap(v, draws=draws, seed=seed)]
+        system: [round(x, 4) for x in metrics.bootstrap(v, clusters=together[system], **given)]
         for system, v in values.items()
     }
     for name in (name for name in ours if name in values):
-        out[f"{name}_minus"] = {
-            system: {
-                k: round(x, 4) for k, x in metrics.compare(values[name], v, draws=draws, seed=seed).items()
-            }
+        gaps = {
+            system: metrics.compare(values[name], v, clusters=together[name], **given)
             for system, v in values.items()
             if system != name
+        }
+        out[f"{name}_minus"] = {
+            system: {k: round(x, 4) for k, x in gap.items()} for system, gap in gaps.items()
         }
     return out
 
 
-def per_query(scores: Mapping[str, Scores]) -> pa.Table:
-    """per_query.parquet: (set, system, query, recall_at_20, recall_at_100, ndcg_at_4)."""
+def chained(queries: Iterable[str], chains: Mapping[str, int]) -> np.ndarray:
+    """int64 [Q]: the number of each query's chain; a query without one is alone."""
+    alone = len(chains)
+    return np.array([chains.get(q, alone + n) for n, q in enumerate(queries)], dtype=np.int64)
+
+
+def per_query(scores: Mapping[str, Scores], chains: Mapping[str, int] | None = None) -> pa.Table:
+    """per_query.parquet: (set, system, query, recall_at_20, recall_at_100, ndcg_at_4, chain), the last null
+    for a query that is alone.
+    """
+    known = chains or {}
     rows: Sequence[tuple] = [
-        (name, system, query, at_20, at_100, s.ndcg.get(query))
+        (name, system, query, at_20, at_100, s.ndcg.get(query), known.get(query))
         for system, s in sorted(scores.items())
         for name, values in sorted(s.recalls.items())
         for query, (at_20, at_100) in values.items()
     ]
-    kinds = [pa.string()] * 3 + [pa.float64()] * 3
-    names = ("set", "system", "query", "recall_at_20", "recall_at_100", "ndcg_at_4")
+    kinds = [pa.string()] * 3 + [pa.float64()] * 3 + [pa.int64()]
+    names = ("set", "system", "query", "recall_at_20", "recall_at_100", "ndcg_at_4", "chain")
     schema = pa.schema(list(zip(names, kinds, strict=True)))
     return pa.table(dict(zip(names, zip(*rows, strict=True), strict=True)), schema=schema)

@@ -4,11 +4,25 @@ promotion.
 
 import dataclasses
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crops.gate import PROMOTE, REJECT, UNKNOWN, Check, Difference, bound, decide, gain, no_loss
+from crops.gate import (
+    PROMOTE,
+    REJECT,
+    UNKNOWN,
+    Check,
+    Difference,
+    Z,
+    bound,
+    decide,
+    gain,
+    no_loss,
+    visible_loss,
+    widened,
+)
 
 CLEAR = Difference("qr_raw", 0.05, 0.02, 0.08, 100)
 
@@ -95,3 +109,45 @@ def test_decide_as_a_truth_table(required, guards):
         else PROMOTE
     )
     assert decide(required, guards).verdict == expected
+
+
+@pytest.mark.parametrize("queries", [60, 400])
+def test_the_loss_that_it_says_it_would_have_seen_is_seen_four_times_in_five(queries):
+    """Gaps of queries with a standard deviation of 0.25; 4,000 evaluations of a challenger that is worse by
+    what the reason says.
+    """
+    rng = np.random.default_rng(queries)
+    error = 0.25 / queries**0.5
+    level = Difference("ct", 0.0, -Z * error, Z * error, queries)
+    loss = visible_loss(level, max_loss=0.02)
+    assert (
+        f"would have seen a loss of {100 * loss:.1f} points"
+        in no_loss(level, "ct", max_loss=0.02, min_queries=30).reason
+    )
+    means = rng.normal(-loss, error, 4_000).tolist()
+    found = [Difference("ct", m, m - Z * error, m + Z * error, queries) for m in means]
+    broken = np.mean([no_loss(gap, "ct", max_loss=0.02, min_queries=30).passed is False for gap in found])
+    assert broken == pytest.approx(0.8, abs=0.02)
+
+
+def test_where_no_query_differs_a_small_share_may_still():
+    """A saturated set: 60 queries, none differs; with 5 % that do, none is seen once in twenty times."""
+    flat = Difference("qr", 0.0, 0.0, 0.0, 60)
+    assert visible_loss(flat, max_loss=0.02) == pytest.approx(0.02 + 3 / 60)
+
+
+def test_non_inferiority_asks_for_the_low_end():
+    wide = Difference("ct", 0.0, -0.03, 0.03, 100)
+    limits = {"max_loss": 0.02, "min_queries": 30}
+    assert no_loss(wide, "ct", **limits).passed
+    assert no_loss(wide, "ct", non_inferior=True, **limits).passed is False
+    assert no_loss(Difference("ct", 0.0, -0.019, 0.03, 100), "ct", non_inferior=True, **limits).passed
+
+
+def test_the_chance_of_training_widens_the_interval():
+    """3 and 4 make 5: a half-width of 3 points and 1.96 spreads of 4 / 1.96 points."""
+    gap = Difference("qr_raw", 0.04, 0.01, 0.07, 100)
+    found = widened(gap, spread=0.04 / Z)
+    assert (found.low, found.high) == (pytest.approx(-0.01), pytest.approx(0.09))
+    assert widened(gap, spread=0.0) == gap
+    assert widened(None, spread=0.1) is None

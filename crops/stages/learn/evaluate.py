@@ -61,12 +61,16 @@ def run(
                     pair = query, ids[document]
                     pool[pair] = min(place, pool.get(pair, place))
     ours = CHALLENGER, LOG_ONLY
-    metrics = trial.summary(scores, measures.sets, ours=ours, draws=cfg.bootstrap, seed=cfg.seed)
+    metrics = trial.summary(
+        scores, measures.sets, ours=ours, draws=cfg.bootstrap, seed=cfg.seed, chains=measures.chains
+    )
     grades = None if measures.grades is None else "complete" if measures.complete else "pool"
     metrics["grades"] = grades
     with artifacts.replacing(out) as folder:
         artifacts.write_json(folder / "metrics.json", metrics)
-        pq.write_table(trial.per_query(scores), folder / "per_query.parquet", compression="zstd")
+        pq.write_table(
+            trial.per_query(scores, measures.chains), folder / "per_query.parquet", compression="zstd"
+        )
         rows = [(query, doc_id, rank) for (query, doc_id), rank in sorted(pool.items())]
         columns = dict(zip(records.POOL.schema.names, zip(*rows, strict=True), strict=True))
         artifacts.write(folder, records.POOL, pa.table(columns, schema=records.POOL.schema))
@@ -126,6 +130,7 @@ def _measures(
         sets.grouped(shown, row),
         bags,
         cfg.seed,
+        sets.chains(artifacts.read(documents, records.TEST_QR).to_pylist()),
     )
 
 

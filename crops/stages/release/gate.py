@@ -11,6 +11,7 @@ from crops import gate
 from crops.config.gate import GateConfig
 from crops.errors import InputError
 from crops.evaluation import metrics as evaluation
+from crops.evaluation import trial
 from crops.release import layout
 from crops.retriever.systems import BASE, BASELINE, CHALLENGER, CHAMPION, FIRST
 from crops.stages.base import StageReport
@@ -35,6 +36,7 @@ def run(
     else `first`.
     """
     values, both = _values(metrics)
+    chains = _chains(metrics / "per_query.parquet")
     known = {system for _set, system in values}
     against = champion or (CHAMPION if CHAMPION in known else first(metrics))
     for system in (challenger, against):
@@ -50,17 +52,21 @@ def run(
         if not queries:
             return None
         pair = [np.array([side[q] for q in queries]) for side in (ours, theirs)]
-        found = evaluation.compare(pair[0], pair[1], draws=DRAWS, seed=0)
+        together = trial.chained(queries, chains)
+        found = evaluation.compare(pair[0], pair[1], draws=DRAWS, seed=0, clusters=together)
         return gate.Difference(name, found["difference"], found["low"], found["high"], len(queries))
 
-    few, loss = cfg.min_queries, cfg.max_loss
+    def gained(other: str) -> gate.Difference | None:
+        return gate.widened(difference("qr_raw", both, other), spread=cfg.training_spread)
+
+    few = cfg.min_queries
     recall = values.get(("qr_raw", challenger), {})
     facts, built = (
         artifacts.read_json(export / "export.json"),
         artifacts.read_json(index / layout.INDEX_FACTS),
     )
     required = [
-        gate.gain(difference("qr_raw", both), "qr_raw", min_queries=few, of=BOTH),
+        gate.gain(gained(against), "qr_raw", min_queries=few, of=BOTH),
         gate.bound(
             "recall@100 on qr_raw",
             float(np.mean(list(recall.values()))) if recall else None,
@@ -72,10 +78,15 @@ def run(
         gate.bound("median time of one query, ms", facts.get("encode_ms"), most=cfg.max_encode_ms),
     ]
     if against != BASE:  # a champion may be worse than what its training started from
-        gap = difference("qr_raw", both, BASE)
-        required.insert(1, gate.gain(gap, "qr_raw", min_queries=few, of=BOTH, than=BASE))
+        required.insert(1, gate.gain(gained(BASE), "qr_raw", min_queries=few, of=BOTH, than=BASE))
     guards = [
-        gate.no_loss(difference(name, values), name, max_loss=loss, min_queries=few)
+        gate.no_loss(
+            difference(name, values),
+            name,
+            max_loss=cfg.max_loss,
+            min_queries=few,
+            non_inferior=cfg.non_inferior,
+        )
         for name in ("qr", "qr_tail", "ct")
     ]
     verdict = gate.decide(required, guards)
@@ -110,6 +121,15 @@ def _values(metrics: Path) -> tuple[Values, Values]:
     at_20, at_100 = (_per_query(metrics / "per_query.parquet", f"recall_at_{k}") for k in (20, 100))
     both = {key: {q: (x + at_20[key][q]) / 2 for q, x in found.items()} for key, found in at_100.items()}
     return at_100, both
+
+
+def _chains(path: Path) -> dict[str, int]:
+    """query -> number of its chain, of the queries that are in one; an evaluation may know none."""
+    if "chain" not in pq.read_schema(path).names:
+        return {}
+    rows = pq.read_table(path, columns=["query", "chain"])
+    pairs = zip(rows["query"].to_pylist(), rows["chain"].to_pylist(), strict=True)
+    return {query: chain for query, chain in pairs if chain is not None}
 
 
 def _per_query(path: Path, column: str) -> Values:

@@ -151,3 +151,22 @@ def test_paired_interval_covers_the_true_difference_as_often_as_it_says():
         found = evaluation.compare(ours, theirs, draws=500, seed=n)
         covered += found["low"] <= true * 0.5 <= found["high"]
     assert abs(covered / runs - 0.945) <= 0.022
+
+
+def test_queries_that_say_the_same_thing_count_once():
+    """Each query three times over in a cluster of its own: the interval of the single ones, not one narrower
+    by the root of three.
+    """
+    values = np.random.default_rng(0).normal(size=50)
+    given = {"draws": 400, "seed": 1}
+    single = evaluation.bootstrap(values, **given)
+    thrice, clusters = np.repeat(values, 3), np.repeat(np.arange(50), 3)
+    assert evaluation.bootstrap(thrice, clusters=clusters, **given) == pytest.approx(single)
+    low, high = evaluation.bootstrap(thrice, **given)
+    assert high - low < (single[1] - single[0]) / 1.5
+    assert evaluation.bootstrap(values, clusters=np.arange(50)[::-1], **given) != single, "another draw"
+
+
+def test_a_condensed_ranking_holds_the_judged_documents_in_order():
+    ranked = np.array([[5, 2, 9, 1], [5, 2, 9, -1]])
+    assert evaluation.condensed(ranked, [{1, 5, 7}, {2}]).tolist() == [[5, 1, -1, -1], [2, -1, -1, -1]]
