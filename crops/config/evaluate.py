@@ -20,5 +20,9 @@ class EvaluateConfig(StageConfig):
     """Head query: at least this many searches in the training days. Source: ours."""
     torso_searches: int = Field(4, ge=1)
     """Torso query: at least this many, tail: fewer. Source: ours."""
+    foreign_pieces: int = Field(3, ge=2)
+    """A word that the base's tokenizer cuts into this many pieces is foreign to it, pieces. Source: ours."""
+    foreign_share: float = Field(0.5, gt=0, le=1)
+    """A query with this share of foreign words is foreign, share. Source: ours."""
     seed: int = Field(0, ge=0)
     """Chance of draws and bootstrap."""

@@ -9,6 +9,8 @@ from crops.tables import records
 
 SETS = ("ct", "qr", "qr_raw", "qr_relevant", "truth", "unseen", "no_click")
 SLICES = ("head", "torso", "tail")
+VOCABULARY = ("foreign", "familiar")  # to the base: words that its own training hardly held, and the rest
+SLICED = ("qr_raw", "truth")  # by vocabulary
 Relevant = dict[str, set[int]]  # query -> rows of the catalogue
 Grades = dict[str, dict[int, int]]  # query -> row of the catalogue -> grade
 
@@ -28,6 +30,7 @@ def build(
     queries: Sequence[Mapping[str, Any]],
     *,
     slice_of: Callable[[int], str],
+    foreign: Callable[[str], bool] | None = None,
     **given: Relevant,
 ) -> dict[str, Relevant | None]:
     """Set -> query -> relevant rows; None if the set needs grades and there are none.
@@ -35,6 +38,7 @@ def build(
     raw       the ungated reformulations of the held-out days
     queries   rows of the table `queries`: query, split, searches, clicks
     slice_of  searches of a query in the training days -> its slice
+    foreign   whether a query is in words that the base does not know; None: nobody can tell
     given     further sets as they are: ct, qr
     """
     train = {r["query"]: r for r in queries if r["split"] == "train"}
@@ -52,6 +56,14 @@ def build(
     searches = {q: train[q]["searches"] for q in test if q in train}
     for name in SLICES:
         sets[f"qr_{name}"] = {q: r for q, r in raw.items() if slice_of(searches.get(q, 0)) == name}
+    if foreign is not None:
+        strange = {q: foreign(q) for name in SLICED for q in sets[name] or {}}
+        for name in SLICED:
+            for side, wanted in zip(VOCABULARY, (True, False), strict=True):
+                of = sets[name]
+                sets[f"{name}_{side}"] = (
+                    None if of is None else {q: r for q, r in of.items() if strange[q] is wanted}
+                )
     return sets
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from crops.evaluation import metrics
-from crops.evaluation.sets import SETS, SLICES, Grades, Relevant
+from crops.evaluation.sets import SETS, SLICED, SLICES, VOCABULARY, Grades, Relevant
 from crops.tables import records
 
 DIVERSITY_QUERIES = 500  # a mean over them is known to about 0.01
@@ -153,10 +153,14 @@ def summary(
             name: _intervals(
                 {system: s.recalls[name] for system, s in scores.items()}, ours, draws, seed, chains or {}
             )
-            for name in SETS
+            for name in (*SETS, *(f"{name}_{side}" for name in SLICED for side in VOCABULARY))
             if sets.get(name)
         },
         "slices": {name: mean(f"qr_{name}", 1) for name in SLICES},
+        "vocabulary": {
+            name: {side: found for side in VOCABULARY if (found := mean(f"{name}_{side}", 1))}
+            for name in SLICED
+        },
         "counts": {name: None if relevant is None else len(relevant) for name, relevant in sets.items()},
         "never_exposed_found": {system: s.never_exposed for system, s in scores.items()},
         "diversity_at_10": {system: s.diversity for system, s in scores.items()},

@@ -20,27 +20,34 @@ def of(metrics: Mapping[str, Any]) -> dict[str, Any] | None:
     interval is, if anything, unkind to the challenger. from_log: trained without knowledge, minus that
     alternative; from_llm: the challenger minus trained without knowledge. The two add up to the difference.
     """
-    for name in TELLING:
-        row = metrics["recall_at_100"].get(name) or {}
-        rivals = [system for system in ALTERNATIVES if system in row]
-        if CHALLENGER in row and rivals:
-            best = max(rivals, key=row.__getitem__)
-            found = (metrics.get("intervals") or {}).get(name) or {}
+    found = (
+        on(name, row, (metrics.get("intervals") or {}).get(name) or {})
+        for name in TELLING
+        if (row := metrics["recall_at_100"].get(name))
+    )
+    return next((one for one in found if one is not None), None)
 
-            def gap(ours: str, other: str, found: Mapping[str, Any] = found) -> dict[str, float] | None:
-                known: dict[str, float] | None = found.get(f"{ours}_minus", {}).get(other)
-                return known
 
-            return {
-                "set": name,
-                "ours": CHALLENGER,
-                "against": best,
-                "recall_at_100": {CHALLENGER: row[CHALLENGER], best: row[best]},
-                "difference": gap(CHALLENGER, best),
-                "from_log": gap(LOG_ONLY, best),
-                "from_llm": gap(CHALLENGER, LOG_ONLY),
-            }
-    return None
+def on(name: str, row: Mapping[str, float], intervals: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The same for one set: `row` is its recall@100 by system, `intervals` what metrics.json says of it."""
+    rivals = [system for system in ALTERNATIVES if system in row]
+    if CHALLENGER not in row or not rivals:
+        return None
+    best = max(rivals, key=row.__getitem__)
+
+    def gap(ours: str, other: str) -> dict[str, float] | None:
+        known: dict[str, float] | None = intervals.get(f"{ours}_minus", {}).get(other)
+        return known
+
+    return {
+        "set": name,
+        "ours": CHALLENGER,
+        "against": best,
+        "recall_at_100": {CHALLENGER: row[CHALLENGER], best: row[best]},
+        "difference": gap(CHALLENGER, best),
+        "from_log": gap(LOG_ONLY, best),
+        "from_llm": gap(CHALLENGER, LOG_ONLY),
+    }
 
 
 def sentence(headline: Mapping[str, Any]) -> str:

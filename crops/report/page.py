@@ -43,6 +43,7 @@ def render(report: Json, parts: Json, *, title: str, examples: int, simulated: b
         sets=SETS,
         headline=report.get("headline"),
         points=headline.points,
+        vocabulary=_vocabulary(report, parts["evaluate"]),
         alternatives=[system for system in ALTERNATIVES if system in systems],
         perspectives=_perspectives(parts),
         total_s=sum(report["seconds"].values()),
@@ -50,6 +51,20 @@ def render(report: Json, parts: Json, *, title: str, examples: int, simulated: b
         # Our own SVG; the only text in it is what the charts were given, which matplotlib escapes.
         **{name: Markup(svg) for name, svg in drawn.items()},  # noqa: S704
     )
+
+
+def _vocabulary(report: Json, metrics: Json) -> list[Json]:
+    """Queries in words that the base hardly knows against the rest: per set and side its recall, the number
+    of its queries, and the challenger against the best alternative there.
+    """
+    rows = []
+    for name, sides in (metrics.get("vocabulary") or {}).items():
+        for side, row in sides.items():
+            own = f"{name}_{side}"
+            found = headline.on(own, row, (report["intervals"] or {}).get(own) or {})
+            queries = (report["counts"] or {}).get(own)
+            rows.append({"set": name, "side": side, "row": row, "queries": queries, "headline": found})
+    return rows
 
 
 def _perspectives(parts: Json) -> list[Json]:

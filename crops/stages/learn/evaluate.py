@@ -2,7 +2,7 @@
 bubble.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,11 @@ from crops.evaluation import rank, sets, trial
 from crops.release import index
 from crops.release.encoder import OnnxEncoder
 from crops.retriever import encoder as encoders
-from crops.retriever.systems import BM25, CHALLENGER, CHAMPION, LOG_ONLY
+from crops.retriever.systems import BASE, BM25, CHALLENGER, CHAMPION, LOG_ONLY
 from crops.stages.base import StageReport
 from crops.tables import artifacts, records
 from crops.tables import grades as grading
+from crops.text import words
 
 
 def run(
@@ -41,7 +42,15 @@ def run(
     truth: the complete truth, or the folder that `crops judge read` wrote, of which only the pool measures.
     """
     ids, texts = (artifacts.read(documents, records.DOCUMENTS)[c].to_pylist() for c in ("doc_id", "text"))
-    measures = _measures(documents, tests, truth, {d: n for n, d in enumerate(ids)}, rank.bags(texts), cfg)
+    measures = _measures(
+        documents,
+        tests,
+        truth,
+        {d: n for n, d in enumerate(ids)},
+        rank.bags(texts),
+        cfg,
+        foreign=_foreign(systems[BASE], cfg) if BASE in systems else None,
+    )
     if not measures.queries:
         raise InputError(
             documents / "test_ct",
@@ -80,6 +89,23 @@ def run(
     )
 
 
+def _foreign(base: Path, cfg: EvaluateConfig) -> Callable[[str], bool]:
+    """Whether a query is in words that the base hardly knows: its tokenizer has no piece for them, or needs
+    many.
+    """
+    tokenizer = encoders.load(base).tokenizer
+
+    def unknown(word: str) -> bool:
+        pieces = tokenizer.tokenize(word)
+        return len(pieces) >= cfg.foreign_pieces or tokenizer.unk_token in pieces
+
+    def foreign(query: str) -> bool:
+        found = words(query)
+        return bool(found) and sum(map(unknown, found)) >= cfg.foreign_share * len(found)
+
+    return foreign
+
+
 def _consumed(documents: Path, queries: set[str], ids: set[str]) -> dict[tuple[str, str], int]:
     """(query, doc_id) -> 0 of what was consumed after a reformulation: in the pool whatever a system says."""
     rows = artifacts.read(documents, records.TEST_QR)
@@ -94,6 +120,8 @@ def _measures(
     row: Mapping[str, int],
     bags: np.ndarray,
     cfg: EvaluateConfig,
+    *,
+    foreign: Callable[[str], bool] | None,
 ) -> trial.Trial:
     graded = grading.measuring(truth)
     grades: sets.Grades | None = None if graded is None else {}
@@ -115,6 +143,7 @@ def _measures(
         grades,
         artifacts.read(documents, records.QUERIES).to_pylist(),
         slice_of=slice_of,
+        foreign=foreign,
         ct=pairs(documents, records.TEST_CT),
         qr=pairs(tests, records.TEST_QR),
     )

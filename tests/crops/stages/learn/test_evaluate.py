@@ -59,7 +59,12 @@ def test_every_set_and_system_is_there(chain):
     )
     # truth: 3 queries a topic; unseen: the keyword query; no_click: the tail query (2 searches, tail);
     # qr_raw: it and subject0.
+    # The base is made of these very texts: no word is foreign to it.
     assert metrics["counts"] == {
+        "qr_raw_foreign": 0,
+        "qr_raw_familiar": 13,
+        "truth_foreign": 0,
+        "truth_familiar": 36,
         "ct": 12,
         "qr": 12,
         "qr_raw": 13,
@@ -234,3 +239,22 @@ def test_of_a_pool_what_nobody_judged_is_unknown_and_candidates_do_not_measure(c
     shutil.rmtree(judged / "pool")
     evaluate.run(root / "mined", root / "gated", tmp_path / "out", CFG, systems={}, truth=judged)
     assert artifacts.read_json(tmp_path / "out" / "metrics.json")["counts"]["truth"] is None
+
+
+def test_queries_in_words_that_the_base_hardly_knows_stand_apart(chain, tmp_path):
+    """The toy base holds "subject3" as one token and has never seen "zqxwvkpj": one query of each."""
+    root, systems, _metrics = chain
+    mined = shutil.copytree(root / "mined", tmp_path / "mined")
+    toy.write(mined, TEST_QR=toy.pairs(("subject3", toy.doc(3, 0)), ("zqxwvkpj", toy.doc(3, 0))))
+    base = {"base": systems["base"], "crops": systems["crops"]}
+    evaluate.run(mined, root / "gated", tmp_path / "out", CFG, systems=base)
+    metrics = artifacts.read_json(tmp_path / "out" / "metrics.json")
+    assert (metrics["counts"]["qr_raw_foreign"], metrics["counts"]["qr_raw_familiar"]) == (1, 1)
+    assert set(metrics["vocabulary"]["qr_raw"]["foreign"]) == {"bm25", "base", "crops"}
+    assert metrics["vocabulary"]["qr_raw"]["familiar"]["bm25"] == 1.0
+    assert "crops_minus" in metrics["intervals"]["qr_raw_foreign"]
+    evaluate.run(mined, root / "gated", tmp_path / "none", CFG, systems={})
+    assert artifacts.read_json(tmp_path / "none" / "metrics.json")["vocabulary"] == {
+        "qr_raw": {},
+        "truth": {},
+    }
