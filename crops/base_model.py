@@ -3,14 +3,25 @@ made here.
 """
 
 import importlib.util
-from collections.abc import Iterable, Iterator
+import json
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+import transformers
+from safetensors import SafetensorError
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
+from transformers.utils.hub import cached_file
 
 from crops.errors import ConfigError, InputError
 from crops.text import UNSPACED, VARIANTS
@@ -19,6 +30,8 @@ SMALL = "small"  # a base that is made here from the texts at hand
 STATIC = "static:"  # before another base: its token vectors alone, distilled
 SPECIAL = ("<pad>", "<unk>", "<eos>", "<sep>")
 PACKAGE = "package:"
+# Of these encoder-decoders the encoder alone is a model of its own.
+HALVES = {"t5": "T5EncoderModel", "mt5": "MT5EncoderModel", "umt5": "UMT5EncoderModel"}
 
 
 def weights(base: str) -> str:
@@ -29,7 +42,8 @@ def weights(base: str) -> str:
     Raises ConfigError where the package is not installed or holds no model.
     """
     if not base.startswith(PACKAGE):
-        return base
+        ours = Path(base) / "encoder"  # what `crops train` wrote
+        return str(ours) if (ours / "config.json").is_file() else base
     name = base.removeprefix(PACKAGE)
     spec = importlib.util.find_spec(name) if name.isidentifier() else None
     if spec is None or not spec.submodule_search_locations:
@@ -65,31 +79,152 @@ def learning_rate(base: str) -> float:
 def load(auto: Any, source: str | Path, **options: Any) -> Any:
     """A model from a folder or hub: from safetensors, without code of the checkpoint, and with weights in
     float32 whatever it stores, because steps of a small learning rate are lost in half precision.
+
+    An InputError where weights of the model are not in the checkpoint, a pooler or head apart: they would be
+    chance.
     """
     with _readable(source):
-        model = auto.from_pretrained(
-            source, use_safetensors=True, trust_remote_code=False, dtype=torch.float32, **options
+        model, found = auto.from_pretrained(
+            source,
+            use_safetensors=True,
+            trust_remote_code=False,
+            dtype=torch.float32,
+            output_loading_info=True,
+            **options,
+        )
+    inner = {name for name, _ in model.base_model.named_parameters(prefix=_prefix(model))}
+    if lost := sorted(n for n in found["missing_keys"] if n in inner and "pooler" not in n):
+        raise InputError(
+            source, f"its safetensors hold no {lost[0]} ({len(lost)} of the model's weights lack)"
         )
     if kinds := {p.dtype for p in model.parameters()} - {torch.float32}:
         raise InputError(source, f"weights are {kinds.pop()} even after loading, expected float32")
     return model
 
 
-def load_tokenizer(source: str | Path) -> PreTrainedTokenizerFast:
-    """The tokenizer beside the model of `load`."""
+def _prefix(model: Any) -> str:
+    return model.base_model_prefix if model.base_model is not model else ""
+
+
+def load_encoder(source: str | Path) -> PreTrainedModel:
+    """The model of a folder or hub that gives a text's hidden states; of T5 its encoder.
+
+    An InputError for other pairs of encoder and decoder: which half to train would be a guess.
+    """
     with _readable(source):
-        tokenizer: Any = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        about = AutoConfig.from_pretrained(source, trust_remote_code=False)
+    half = HALVES.get(about.model_type)
+    if about.is_encoder_decoder and half is None:
+        raise InputError(source, f"an encoder-decoder ({about.model_type}); expected an encoder or a decoder")
+    auto = AutoModel if half is None else getattr(transformers, half)
+    return cast(PreTrainedModel, load(auto, source))
+
+
+def load_tokenizer(source: str | Path) -> PreTrainedTokenizerFast:
+    """The tokenizer beside the model of `load`, with a token to pad with: tokenizer.json as it is where there
+    is one, because the class of an architecture adds tokens and rules of its own. An InputError where there
+    is none, or none in the form that serving reads.
+    """
+    with _readable(source):
+        whole = cached_file(source, "tokenizer.json", _raise_exceptions_for_missing_entries=False)
+        auto: Any = AutoTokenizer if whole is None else PreTrainedTokenizerFast
+        tokenizer: Any = auto.from_pretrained(source, trust_remote_code=False)
+    if not tokenizer.is_fast:
+        raise InputError(source, f"{type(tokenizer).__name__} has no fast form (tokenizer.json)")
+    if not set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens):
+        raise InputError(source, "no tokenizer here: tokenizer.json or its vocabulary is missing")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    if tokenizer.pad_token is None:
+        raise InputError(source, "the tokenizer names no token to pad with, and no end of text to pad with")
     return cast(PreTrainedTokenizerFast, tokenizer)
+
+
+def as_served(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+    """The same without the class of its architecture: what tokenizer.json holds is all that serving reads."""
+    names = ("unk_token", "sep_token", "pad_token", "cls_token", "mask_token", "eos_token", "bos_token")
+    special = {name: token for name in names if (token := getattr(tokenizer, name, None))}
+    inner = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    inner.no_padding()
+    inner.no_truncation()
+    return PreTrainedTokenizerFast(tokenizer_object=inner, padding_side="right", **special)
+
+
+def check_tokenizer(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, source: str | Path, texts: Sequence[str] = ()
+) -> None:
+    """An InputError where the tokenizer is not this model's, or not for `texts`: an id beyond the table of
+    vectors, or more than half of the tokens of the first words unknown.
+    """
+    rows = int(cast(Any, model.get_input_embeddings()).weight.shape[0])
+    if (highest := max(tokenizer.get_vocab().values())) >= rows:
+        raise InputError(
+            source,
+            f"the tokenizer has a token {highest}, but the model only {rows} vectors: not its tokenizer",
+        )
+    words = list(dict.fromkeys(word for text in texts[:2_000] for word in text.split()))[:2_000]
+    if words and tokenizer.unk_token_id is not None:
+        ids = [n for row in tokenizer(words, add_special_tokens=False)["input_ids"] for n in row]
+        unknown = ids.count(tokenizer.unk_token_id) / max(1, len(ids))
+        if unknown > 0.5:
+            raise InputError(
+                source, f"the tokenizer does not know {unknown:.0%} of the texts' words: it is for others"
+            )
+
+
+def pooling_of(source: str | Path) -> str | None:
+    """What a sentence-transformers folder says in 1_Pooling: mean, cls or last; None where it says nothing.
+
+    An InputError for a pooling that is none of these, or that leaves the prompt out.
+    """
+    said = _json(source, "1_Pooling/config.json")
+    if said is None:
+        return None
+    chosen = [name for name, on in said.items() if name.startswith("pooling_mode_") and on is True]
+    chosen = [str(said["pooling_mode"])] if isinstance(said.get("pooling_mode"), str) else chosen
+    known = {
+        "pooling_mode_mean_tokens": "mean",
+        "pooling_mode_cls_token": "cls",
+        "pooling_mode_lasttoken": "last",
+        "mean": "mean",
+        "cls": "cls",
+        "lasttoken": "last",
+    }
+    if len(chosen) != 1 or chosen[0] not in known or said.get("include_prompt") is False:
+        raise InputError(
+            source, f"1_Pooling says {', '.join(chosen) or 'nothing'}; expected one of mean, cls, last token"
+        )
+    return known[chosen[0]]
+
+
+def prompts_of(source: str | Path) -> dict[str, str]:
+    """What stands before a query and before a document, as config_sentence_transformers.json says; "" for
+    none.
+    """
+    said = _json(source, "config_sentence_transformers.json") or {}
+    prompts = said.get("prompts") or {}
+    usual = prompts.get(said.get("default_prompt_name") or "", "")
+    names = {"query": ("query", "search_query"), "document": ("document", "passage", "search_document")}
+    return {
+        kind: next((str(prompts[name]) for name in given if name in prompts), usual)
+        for kind, given in names.items()
+    }
+
+
+def _json(source: str | Path, name: str) -> dict[str, Any] | None:
+    """A JSON file of a folder or hub, or None where it has none."""
+    with _readable(source):
+        found = cached_file(source, name, _raise_exceptions_for_missing_entries=False)
+        return None if found is None else dict(json.loads(Path(found).read_text(encoding="utf-8")))
 
 
 @contextmanager
 def _readable(source: str | Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError) as error:
-        raise InputError(
-            source, f"no Hugging Face model with safetensors here: {str(error).splitlines()[0]}"
-        ) from error
+    except (OSError, ValueError, SafetensorError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(source, f"no Hugging Face model with safetensors here: {reason}") from error
 
 
 def train_tokenizer(

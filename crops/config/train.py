@@ -16,7 +16,13 @@ class TrainConfig(StageConfig):
     ours.
     """
     pooling: Literal["last", "mean", "cls"] | None = None
-    """Pooling; null: last for decoders, mean for all others. Source: ours; the paper is silent."""
+    """Pooling; null: what the base says (1_Pooling, encoder.json), else last where attention is causal, mean
+    elsewhere. Source: ours; the paper is silent.
+    """
+    query_prompt: str | None = None
+    """What stands before every query, e.g. "query: "; null: what the base says, "": nothing. Source: ours."""
+    document_prompt: str | None = None
+    """What stands before every document; null: what the base says, "": nothing. Source: ours."""
     shared_towers: bool = True
     """One tower for queries and documents. Source: ours; halves the memory."""
     max_tokens: int = Field(128, ge=4)

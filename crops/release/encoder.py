@@ -38,6 +38,7 @@ class OnnxEncoder:
             layout.check(folder, wanted=layout.of_encoder)
         facts = json.loads((folder / layout.ENCODER).read_text(encoding="utf-8"))
         self.width, self.max_tokens = int(facts["width"]), int(facts["max_tokens"])
+        self.prompts: dict[str, str] = facts.get("prompts") or {}  # none in releases before there were any
         self.pooling, self.eos, self.pad = str(facts["pooling"]), facts["eos_id"], facts["pad_id"]
         self.tokenizer = Tokenizer.from_file(str(folder / layout.TOKENIZER))
         self.tokenizer.no_padding()
@@ -55,11 +56,12 @@ class OnnxEncoder:
             if (folder / name).is_file()
         }
 
-    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids as in training: normalised, truncated, closed by the end token if the last token is
-        pooled.
+    def tokenize(self, texts: Sequence[str], kind: str = "query") -> list[list[int]]:
+        """Token ids as in training: normalised, after the prompt of its kind, truncated, closed by the end
+        token if the last token is pooled.
         """
-        ids = [e.ids for e in self.tokenizer.encode_batch([normalise_query(t) for t in texts])]
+        prompt = self.prompts.get(kind, "")
+        ids = [e.ids for e in self.tokenizer.encode_batch([prompt + normalise_query(t) for t in texts])]
         if self.pooling == "last" and self.eos is not None:
             ids = [x if x and x[-1] == self.eos else [*x[: self.max_tokens - 1], self.eos] for x in ids]
         return [x or [self.eos if self.eos is not None else self.pad] for x in ids]
@@ -69,7 +71,7 @@ class OnnxEncoder:
         both kinds.
         """
         session = self.sessions.get(kind, self.sessions["query"])
-        ids = self.tokenize(texts)
+        ids = self.tokenize(texts, kind)
         order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
         out = np.empty((len(ids), self.width), dtype=np.float32)
         for start in range(0, len(order), batch):

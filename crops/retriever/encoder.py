@@ -6,7 +6,8 @@ vectors = encoder.encode(["sour dough bread"], kind="query")          # float32 
 
 import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AutoModel, PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from crops import base_model
 from crops.errors import ConfigError, InputError
@@ -29,8 +30,8 @@ MAX_TOKENS = 128  # [paper]
 
 
 class Encoder(nn.Module):
-    """Tower(s), tokenizer, pooling and the learnt temperature. `document` is None if both sides share
-    one tower.
+    """Tower(s), tokenizer, pooling, what stands before a query and a document, and the learnt temperature.
+    `document` is None if both sides share one tower.
     """
 
     def __init__(
@@ -42,12 +43,14 @@ class Encoder(nn.Module):
         max_tokens: int = MAX_TOKENS,
         document: PreTrainedModel | None = None,
         temperature: float = 0.05,
+        prompts: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__()
         if pooling not in POOLINGS:
             raise ValueError(f"pooling is {pooling!r}, expected one of {', '.join(POOLINGS)}")
         self.query, self.document, self.tokenizer = query, document, tokenizer
         self.pooling, self.max_tokens = pooling, max_tokens
+        self.prompts = {"query": "", "document": ""} | dict(prompts or {})
         self.log_tau = nn.Parameter(torch.tensor(temperature, dtype=torch.float32).log())
 
     @property
@@ -83,12 +86,13 @@ class Encoder(nn.Module):
                 f"attn_implementation {attention!r} is not available on this machine: {reason}"
             ) from error
 
-    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids per text, normalised, at most max_tokens; closed by the end token if last-token
-        pooling reads it.
+    def tokenize(self, texts: Sequence[str], kind: Kind = "query") -> list[list[int]]:
+        """Token ids per text, normalised, after the prompt of its kind, at most max_tokens; closed by the end
+        token if last-token pooling reads it.
         """
+        prompt = self.prompts[kind]
         ids = self.tokenizer(
-            [normalise_query(t) for t in texts], truncation=True, max_length=self.max_tokens
+            [prompt + normalise_query(t) for t in texts], truncation=True, max_length=self.max_tokens
         )["input_ids"]
         eos = self.tokenizer.eos_token_id
         if self.pooling == "last" and eos is not None:
@@ -155,7 +159,7 @@ class Encoder(nn.Module):
         if not texts:
             return np.empty((0, self.width), dtype=np.float32)
         training, _ = self.training, self.eval()
-        vectors = self.embed(self.tokenize(texts), kind, batch_tokens=batch_tokens).cpu().numpy()
+        vectors = self.embed(self.tokenize(texts, kind), kind, batch_tokens=batch_tokens).cpu().numpy()
         self.train(training)
         return np.asarray(vectors, dtype=np.float32)
 
@@ -169,6 +173,7 @@ class Encoder(nn.Module):
             "pooling": self.pooling,
             "max_tokens": self.max_tokens,
             "width": self.width,
+            "prompts": self.prompts,
             "temperature": float(self.log_tau.detach().exp()),
             "system": system,
             "shared": self.document is None,
@@ -185,14 +190,15 @@ def load(folder: Path) -> Encoder:
     if not (root / layout.ENCODER).is_file():
         raise InputError(root, f"no {layout.ENCODER} here; expected a folder that `crops train` wrote")
     facts = json.loads((root / layout.ENCODER).read_text(encoding="utf-8"))
-    document = None if facts["shared"] else base_model.load(AutoModel, root / "document")
+    document = None if facts["shared"] else base_model.load_encoder(root / "document")
     encoder = Encoder(
-        base_model.load(AutoModel, root),
+        base_model.load_encoder(root),
         _tokenizer(root),
         pooling=facts["pooling"],
         max_tokens=facts["max_tokens"],
         document=document,
         temperature=facts["temperature"],
+        prompts=facts.get("prompts"),
     )
     return encoder.eval()
 
@@ -217,37 +223,109 @@ def from_base(
     seed: int = 0,
     temperature: float = 0.05,
     attention: str | None = None,
+    query_prompt: str | None = None,
+    document_prompt: str | None = None,
 ) -> Encoder:
-    """An untrained encoder from a Hugging Face path, from its token vectors alone where base is
-    "static:" and a path, or from `texts` where base is "small".
+    """An untrained encoder from a Hugging Face path, from its token vectors alone where base is "static:"
+    and a path, or from `texts` where base is "small". A tokenizer is tried on `texts`.
 
-    attention: a Hugging Face name such as sdpa or flash_attention_2; None lets the library choose. Pooling by
-    default: mean for "small" (nothing has taught its last token to sum up), last for decoders, mean for
-    encoders.
+    pooling, prompts: None takes the base's own: of an encoder.json that we wrote, of a sentence-transformers
+    folder, else no prompts, and the last token where attention is causal, the mean elsewhere. attention: a
+    Hugging Face name such as sdpa or flash_attention_2; None lets the library choose. An InputError for a
+    base that cannot be trained, before any work.
     """
-    is_static = base.startswith(base_model.STATIC)
-    if base == base_model.SMALL:
-        query, tokenizer = bases.small(texts, seed=seed)
-        document = None if shared else bases.small(texts, seed=seed)[0]
-    elif is_static:
+    made = _parts(base, texts, seed=seed)
+    own = made.prompts
+    given = {"query": query_prompt, "document": document_prompt}
+    encoder = Encoder(
+        made.model,
+        made.tokenizer,
+        pooling=pooling or made.pooling,
+        max_tokens=max_tokens,
+        document=None if shared else made.document or copy.deepcopy(made.model),
+        temperature=temperature,
+        prompts={k: own.get(k, "") if text is None else text for k, text in given.items()},
+    )
+    if attention is not None:
+        encoder.attend_by(attention)
+    if base != base_model.SMALL:
+        _try(encoder, base)
+    return encoder
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Parts:
+    """What a base brings; `document` where it has a second tower."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    pooling: str
+    prompts: Mapping[str, str] = field(default_factory=dict)
+    document: PreTrainedModel | None = None
+
+
+def _parts(base: str, texts: Sequence[str], *, seed: int) -> _Parts:
+    if base == base_model.SMALL:  # nothing has taught its last token to sum up
+        small, made = bases.small(texts, seed=seed)
+        return _Parts(model=small, tokenizer=made, pooling="mean")
+    if base.startswith(base_model.STATIC):
         teacher = base.removeprefix(base_model.STATIC)
         if teacher == base_model.SMALL or teacher.startswith(base_model.STATIC):
             raise ConfigError(
                 f"base is {base!r}, but static vectors are distilled from a pre-trained encoder"
             )
-        query, tokenizer = static.distilled(from_base(teacher))
-        document = None if shared else copy.deepcopy(query)
-    else:
-        source = base_model.weights(base)
-        tokenizer, query = base_model.load_tokenizer(source), base_model.load(AutoModel, source)
-        document = None if shared else base_model.load(AutoModel, source)
-        if tokenizer.pad_token_id is None:
-            tokenizer.pad_token = tokenizer.eos_token
-    decoder = any("CausalLM" in name for name in query.config.architectures or ())
-    chosen = pooling or ("last" if decoder and not is_static else "mean")
-    encoder = Encoder(
-        query, tokenizer, pooling=chosen, max_tokens=max_tokens, document=document, temperature=temperature
+        vectors, words = static.distilled(from_base(teacher, texts))
+        return _Parts(model=vectors, tokenizer=words, pooling="mean")
+    source = base_model.weights(base)
+    if (Path(source) / layout.ENCODER).is_file():
+        before = load(Path(source))
+        return _Parts(
+            model=before.query,
+            tokenizer=before.tokenizer,
+            pooling=before.pooling,
+            prompts=before.prompts,
+            document=before.document,
+        )
+    tokenizer, model = (
+        base_model.as_served(base_model.load_tokenizer(source)),
+        base_model.load_encoder(source),
     )
-    if attention is not None:
-        encoder.attend_by(attention)
-    return encoder
+    base_model.check_tokenizer(model, tokenizer, source, texts)
+    model.config.pad_token_id = tokenizer.pad_token_id
+    said = base_model.pooling_of(source)
+    return _Parts(
+        model=model,
+        tokenizer=tokenizer,
+        pooling=said or ("last" if _causal(model, tokenizer) else "mean"),
+        prompts=base_model.prompts_of(source),
+    )
+
+
+def _causal(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether a token's hidden state is blind to what follows it: tried, as no name tells it for sure."""
+    known = [n for n in range(64) if n not in tokenizer.all_special_ids][:3]
+    if len(known) < 3:
+        return False
+    ids = torch.tensor([known[:2], [known[0], known[2]]])
+    with torch.inference_mode():
+        states = model.eval()(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state[:, 0]
+    return bool((states[0] - states[1]).abs().max() <= 1e-6 * states.abs().max())
+
+
+def _try(encoder: Encoder, base: str) -> None:
+    """An InputError where the longest text that training may meet does not become a vector."""
+    known = [n for n in range(64) if n not in encoder.tokenizer.all_special_ids][:1] or [0]
+    training, _ = encoder.training, encoder.eval()
+    try:
+        with torch.inference_mode():
+            vector = encoder(*encoder.pad([known * encoder.max_tokens]))
+    except (RuntimeError, IndexError, ValueError, AttributeError, TypeError) as error:
+        limit = getattr(encoder.query.config, "max_position_embeddings", None)
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(
+            base,
+            f"no vector of a text of {encoder.max_tokens} tokens (the model's positions: {limit}): {reason}",
+        ) from error
+    if not bool(vector.isfinite().all()):
+        raise InputError(base, "its weights give vectors that are not numbers")
+    encoder.train(training)

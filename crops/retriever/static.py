@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer, processors
+from tokenizers import processors
 from tqdm import tqdm
 from transformers import AutoModel, PreTrainedTokenizerFast, Qwen2Config, Qwen2Model
 
@@ -96,15 +96,8 @@ def model_of(table: np.ndarray, tokenizer: PreTrainedTokenizerFast) -> Qwen2Mode
 
 def bare(tokenizer: Any) -> PreTrainedTokenizerFast:
     """The same tokenizer, putting nothing around a text: a static vector of [CLS] is no part of it."""
-    inner = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-    inner.post_processor = processors.Sequence([])
-    inner.no_padding()
-    inner.no_truncation()
-    names = ("unk_token", "sep_token", "pad_token", "cls_token", "mask_token", "eos_token", "bos_token")
-    special = {name: token for name in names if (token := getattr(tokenizer, name, None))}
-    made = PreTrainedTokenizerFast(tokenizer_object=inner, padding_side="right", **special)
-    if made.pad_token is None:
-        made.pad_token = made.eos_token or made.unk_token
+    made = base_model.as_served(tokenizer)
+    made.backend_tokenizer.post_processor = processors.Sequence([])
     return made
 
 

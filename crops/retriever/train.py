@@ -189,7 +189,10 @@ def fit(
 
     if resumed is None:
         check()
-    query_ids, text_ids = encoder.tokenize(samples.queries), encoder.tokenize(samples.texts)
+    query_ids, text_ids = (
+        encoder.tokenize(samples.queries, "query"),
+        encoder.tokenize(samples.texts, "document"),
+    )
     with tqdm(
         total=plan.steps, initial=state["step"], desc="train", unit="step", disable=ranks.rank > 0 or None
     ) as bar:

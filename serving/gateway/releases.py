@@ -124,11 +124,14 @@ class Holder:
             raise Rejected("dimension", f"the encoder gives width {width}, the index has {served.width}")
 
     async def _same_space(self, release: Release, folder: Path, served: Served) -> None:
-        """Documents encoded anew and looked up: each must meet itself. One tower only.
+        """Documents encoded anew and looked up: each must meet itself. Only where queries and documents are
+        encoded alike: one tower, no prompts that tell them apart.
 
         Near is not enough: two encoders that began with the same weights find most of each other's documents.
         """
-        if not _facts(folder, layout.ENCODER).get("shared"):
+        facts = _facts(folder, layout.ENCODER)
+        prompts = facts.get("prompts") or {}
+        if not facts.get("shared") or prompts.get("query") != prompts.get("document"):
             return
         factory = _facts(folder, layout.INDEX_FACTS)["factory"]
         documents = pq.read_table(folder / layout.DOCUMENTS, columns=["doc_id", "text"])

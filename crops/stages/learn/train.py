@@ -200,6 +200,8 @@ def encoder_of(cfg: TrainConfig, corpus: list[str]) -> encoders.Encoder:
         seed=cfg.seed,
         temperature=cfg.temperature,
         attention=cfg.attn_implementation,
+        query_prompt=cfg.query_prompt,
+        document_prompt=cfg.document_prompt,
     ).to("cuda" if torch.cuda.is_available() else "cpu")
     if cfg.gradient_checkpointing:
         encoder.save_memory()

@@ -144,7 +144,7 @@ def _holds_vectors(
     asked = same[:: max(1, len(same) // ASKED)][:ASKED]
     if not asked:
         return True
-    made = encoder.encode([catalogue[i] for i in asked])
+    made = encoder.encode([catalogue[i] for i in asked], kind="document")
     return bool(np.abs(made - np.stack([held[i] for i in asked])).max() <= CLOSE)
 
 
