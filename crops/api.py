@@ -427,7 +427,8 @@ def train(
         raise InputError("samples", f"doc_id {error} is not in documents") from error
     corpus = [*sorted(set(catalogue.values())), *sorted({query for query, _ in labels})]
     lowest = lowest if anchor_min is None else [anchor_min]
-    plans = [stage.plan_of(config, loss, rank(label, graded)) for label in lowest]
+    asked = len(rows.queries)
+    plans = [stage.plan_of(config, loss, rank(label, graded), queries=asked) for label in lowest]
     sizes = method.Sizes(queries=config.batch_queries, positives=config.positives, lower=config.lower)
     with tempfile.TemporaryDirectory(prefix="crops-") as scratch:
         encoder, history, plan = method.best(

@@ -64,13 +64,21 @@ class TrainConfig(StageConfig):
     temperature_rate: float = Field(5e-3, gt=0)
     """Adam's rate of log temperature. Source: ours; it hardly moves otherwise."""
     weight_decay: float = Field(1e-4, ge=0)
-    """Weight decay. Source: paper."""
+    """Weight decay; of matrices and tables, not of norms and biases. Source: paper; the exception: ours."""
+    clip: float = Field(1.0, gt=0)
+    """Longest gradient of all weights together; a longer one is shortened to it. Source: ours."""
     warmup: float = Field(0.05, ge=0, lt=1)
     """Share of the steps over which the rates rise; then they fall in a line to 0. Source: ours."""
-    steps: int = Field(200, ge=1)
-    """Longest training, steps. Source: ours, for 40 s on 2 cores."""
-    check_every: int = Field(50, ge=1)
-    """Validation and checkpoint, steps. Source: ours."""
+    steps: int | None = Field(None, ge=1)
+    """Longest training, steps; null: `epochs` passes over the log's queries, at least 200 and at most 20,000
+    steps. Source: ours.
+    """
+    epochs: float = Field(5.0, gt=0)
+    """Passes over the queries where steps is null, passes. Source: ours."""
+    check_every: int | None = Field(None, ge=1)
+    """Validation and checkpoint, steps; null: 20 times in a training, but at least 50 steps apart. Source:
+    ours.
+    """
     patience: int = Field(4, ge=1)
     """Checks without a better recall before stopping, checks. Source: ours."""
     probe_steps: int = Field(50, ge=1)

@@ -25,7 +25,8 @@ class Plan:
 
     The rates rise over the first `warmup` share of `horizon` steps and fall in a line to zero at its end;
     `steps` may end a run before, as a probe does. `cache_tokens`: most padded tokens that are encoded at once
-    with a graph; None: all. `clip`: most length of the gradient; None: any.
+    with a graph; None: all. `clip`: most length of the gradient of all
+    weights, the temperature's apart; None: any.
     """
 
     loss: AnyLoss
@@ -44,13 +45,28 @@ class Plan:
 
 
 def optimizer_of(encoder: Encoder, plan: Plan) -> torch.optim.Optimizer:
-    """AdamW with the temperature in a group of its own, without decay."""
-    weights = [p for name, p in encoder.named_parameters() if name != "log_tau"]
+    """AdamW in three groups: matrices and tables; norms and biases, which decay does not pull to zero; the
+    temperature, without decay and at a rate of its own.
+    """
+    weights = _weights(encoder)
     groups = [
-        {"params": weights, "lr": plan.learning_rate, "weight_decay": plan.weight_decay},
-        {"params": [encoder.log_tau], "lr": plan.temperature_rate, "weight_decay": 0.0},
+        {"params": [p for p in weights if p.ndim > 1], "weight_decay": plan.weight_decay},
+        {"params": [p for p in weights if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": [encoder.log_tau], "weight_decay": 0.0},
     ]
+    for group, full in zip(groups, _rates(plan), strict=True):
+        group["lr"] = full
     return torch.optim.AdamW(groups, fused=True)
+
+
+def _weights(encoder: Encoder) -> list[torch.nn.Parameter]:
+    """All but the temperature."""
+    return [p for name, p in encoder.named_parameters() if name != "log_tau"]
+
+
+def _rates(plan: Plan) -> tuple[float, float, float]:
+    """Full rates of the optimizer's groups."""
+    return plan.learning_rate, plan.learning_rate, plan.temperature_rate
 
 
 def rate(step: int, plan: Plan) -> float:
@@ -70,11 +86,11 @@ def take(
     ranks: Ranks = ALONE,
 ) -> float:
     """Step number `step` (0-based) on the joint batch of all ranks; returns its loss. See `gradients`."""
-    for group, full in zip(optimizer.param_groups, (plan.learning_rate, plan.temperature_rate), strict=True):
+    for group, full in zip(optimizer.param_groups, _rates(plan), strict=True):
         group["lr"] = full * rate(step, plan)
     loss = gradients(encoder, ids, labels, plan, step=step, ranks=ranks)
     if plan.clip is not None:
-        torch.nn.utils.clip_grad_norm_(encoder.parameters(), plan.clip)
+        torch.nn.utils.clip_grad_norm_(_weights(encoder), plan.clip)
     optimizer.step()
     with torch.no_grad():
         encoder.log_tau.clamp_(

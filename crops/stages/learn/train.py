@@ -19,6 +19,7 @@ from crops.services import tracking as tracking_run
 from crops.stages.base import StageReport
 from crops.tables import artifacts, records
 
+LEAST_STEPS, MOST_STEPS = 200, 20_000  # where the log's size says how long to train
 SYSTEMS = tuple(systems.SYSTEMS)
 
 
@@ -68,7 +69,10 @@ def run(
     graded = hierarchy["labels"]
     inputs = _inputs(samples, documents, chosen, graded)
     lowest = [graded[chosen.anchors_from]] if chosen.anchors_from else hierarchy["anchor_min_candidates"]
-    plans = [plan_of(cfg, chosen.loss or cfg.loss, labels.rank(label, graded)) for label in lowest]
+    asked = len(inputs.samples.queries)
+    plans = [
+        plan_of(cfg, chosen.loss or cfg.loss, labels.rank(label, graded), queries=asked) for label in lowest
+    ]
     if not chosen.trained:
         plans = [replace(plans[0], steps=0)]
     key = hashlib.sha256(
@@ -79,7 +83,7 @@ def run(
         "system": system,
         **cfg.model_dump(mode="json"),
         "samples": int((inputs.samples.label >= 0).sum()),
-        "learning_rate": plans[0].learning_rate,
+        **{name: getattr(plans[0], name) for name in ("learning_rate", "steps", "check_every")},
     }
     # Started by torchrun, every rank comes through here; the first one tracks and writes.
     with (
@@ -104,15 +108,16 @@ def run(
             raise ConfigError(f"train {system}: {error}") from error
         plan = replace(plan, anchor_min=sorted({*graded.values()})[plan.anchor_min - 1])
         followed.log(history["best_step"], _outcome(history, plan))
+    notes = [followed.problem, _unseen(asked, plan, cfg)]
     if ranks.rank > 0:
-        return _report(inputs, plan, history, followed.problem)
+        return _report(inputs, plan, history, notes)
     with artifacts.replacing(out) as new:
         (new / "encoder").mkdir()
         encoder.save(new / "encoder", system=system)
         used = {"anchor_min": plan.anchor_min, "loss": plan.loss if chosen.trained else None}
         artifacts.write_json(new / "train.json", {"system": system, "hierarchy": used, **history})
     shutil.rmtree(folder, ignore_errors=True)
-    return _report(inputs, plan, history, followed.problem)
+    return _report(inputs, plan, history, notes)
 
 
 def _fitted(
@@ -162,7 +167,18 @@ def _outcome(history: dict, plan: train.Plan) -> dict[str, float]:
     return {"best_step": history["best_step"], "anchor_min": plan.anchor_min, **best}
 
 
-def _report(inputs: Inputs, plan: train.Plan, history: dict, problem: str) -> StageReport:
+def _unseen(queries: int, plan: train.Plan, cfg: TrainConfig) -> str:
+    """What the length of training keeps from being learnt from, or "" where every query has its turn."""
+    share = plan.steps * cfg.batch_queries / queries
+    return (
+        f"train: {plan.steps} steps of {cfg.batch_queries} queries see {share:.0%} of {queries:,} queries; "
+        "train.steps or train.batch_queries would show it more"
+        if share < 1
+        else ""
+    )
+
+
+def _report(inputs: Inputs, plan: train.Plan, history: dict, said: list[str]) -> StageReport:
     numbers: dict[str, float] = {
         "pairs": int((inputs.samples.label >= 0).sum()),
         "masked_pairs": int((inputs.samples.label < 0).sum()),
@@ -171,7 +187,7 @@ def _report(inputs: Inputs, plan: train.Plan, history: dict, problem: str) -> St
         "best_step": history["best_step"],
         "encodes": history["encodes"],
     }
-    notes = [problem] if problem else []
+    notes = [note for note in said if note]
     if history["best_recall"] is None:
         notes.append("no reformulation on the last training day: the last step is kept")
     else:
@@ -181,12 +197,19 @@ def _report(inputs: Inputs, plan: train.Plan, history: dict, problem: str) -> St
     return StageReport(numbers=numbers, notes=tuple(notes))
 
 
-def plan_of(cfg: TrainConfig, loss: train.AnyLoss, anchor_min: int) -> train.Plan:
-    """The settings of training as plain numbers; what they leave to the base is taken from it."""
-    settings = cfg.model_dump()
-    settings["learning_rate"] = cfg.learning_rate or base_model.learning_rate(cfg.base)
+def plan_of(cfg: TrainConfig, loss: train.AnyLoss, anchor_min: int, *, queries: int = 0) -> train.Plan:
+    """The settings of training as plain numbers; what they leave open is taken from the base, and from how
+    many queries there are.
+    """
+    passes = round(cfg.epochs * queries / cfg.batch_queries)
+    steps = cfg.steps or min(max(passes, LEAST_STEPS), MOST_STEPS)
+    settings = cfg.model_dump() | {
+        "steps": steps,
+        "check_every": cfg.check_every or max(50, steps // 20),
+        "learning_rate": cfg.learning_rate or base_model.learning_rate(cfg.base),
+    }
     shared = {name: settings[name] for name in train.Plan.__dataclass_fields__ if name in settings}
-    return train.Plan(**{**shared, "loss": loss, "anchor_min": int(anchor_min), "horizon": cfg.steps})
+    return train.Plan(**{**shared, "loss": loss, "anchor_min": int(anchor_min), "horizon": steps})
 
 
 def encoder_of(cfg: TrainConfig, corpus: list[str]) -> encoders.Encoder:

@@ -172,3 +172,18 @@ def test_attention_by_name():
     for name in names:
         with pytest.raises(ConfigError, match=f"attn_implementation '{name}'"):
             encoder.attend_by(name)
+
+
+def test_decay_spares_norms_and_biases_and_a_long_gradient_is_shortened():
+    """What decays are matrices and tables alone; a step leaves a gradient of the clip's length, the
+    temperature's apart.
+    """
+    encoder = toy.encoder()
+    plan = replace(toy.PLAN, weight_decay=1.0, clip=0.25)
+    optimizer = step.optimizer_of(encoder, plan)
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [1.0, 0.0, 0.0]
+    assert [{p.ndim for p in group["params"]} for group in optimizer.param_groups] == [{2}, {1}, {0}]
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(encoder.parameters()))
+    step.take(encoder, optimizer, *toy.batch(encoder), plan, step=0)
+    lengths = [p.grad.norm() for n, p in encoder.named_parameters() if n != "log_tau" and p.grad is not None]
+    assert float(torch.stack(lengths).norm()) == pytest.approx(0.25, rel=1e-4)

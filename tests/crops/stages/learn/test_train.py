@@ -181,3 +181,27 @@ def test_what_was_held_out_or_dropped_is_never_irrelevant(tmp_path):
 def add(folder, table, **row):
     rows = [*artifacts.read(folder, table).to_pylist(), row]
     artifacts.write(folder, table, pa.Table.from_pylist(rows, schema=table.schema))
+
+
+def test_the_length_follows_the_log_where_the_settings_leave_it_open():
+    """Five passes over 64,000 queries at 64 a step are 5,000 steps, checked every 250th; a small log gets
+    200 steps, a huge one 20,000.
+    """
+
+    def steps(queries, **settings):
+        plan = train.plan_of(TrainConfig(base="small", **settings), "h_infonce", 1, queries=queries)
+        return plan.steps, plan.horizon, plan.check_every
+
+    assert steps(64_000) == (5_000, 5_000, 250)
+    assert steps(64_000, epochs=1) == (1_000, 1_000, 50)
+    assert steps(10) == (200, 200, 50)
+    assert steps(10**9) == (20_000, 20_000, 1_000)
+    assert steps(64_000, steps=12, check_every=3) == (12, 12, 3)
+
+
+def test_a_length_that_hides_most_of_the_log_is_said(tmp_path):
+    data, cfg = toy(tmp_path / "data"), CFG.model_copy(update={"steps": 1})
+    told = train.run(data, data, tmp_path / "out", cfg, system="clicks").notes
+    assert any("train: 1 steps of 4 queries see" in note for note in told)
+    whole = train.run(data, data, tmp_path / "whole", CFG, system="clicks").notes
+    assert not any("queries see" in note for note in whole)
