@@ -1,5 +1,6 @@
 """Secrets: read from where they are kept, never empty, and one key of each per purpose."""
 
+import functools
 import hashlib
 import hmac
 import os
@@ -31,6 +32,7 @@ def given(path: Path | None, variable: str) -> bytes | None:
     return value.strip().encode() if value else None
 
 
+@functools.lru_cache(maxsize=64)
 def derived(secret: bytes, purpose: str) -> bytes:
     """A key of 32 bytes for one purpose alone: what it signs or hides says nothing of another purpose's.
 

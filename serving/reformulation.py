@@ -11,6 +11,7 @@ from collections import OrderedDict
 from typing import Any, Protocol
 
 from crops.reformulation import Search, fold
+from crops.secret import derived
 
 # One step for Redis: puts the new state in the place of the one that was read, or says what is there instead.
 _SWAP = """
@@ -48,12 +49,12 @@ class InRedis:
 
     def __init__(self, client: Any, *, window_s: float, secret: bytes) -> None:
         """client: redis.asyncio.Redis."""
-        self._window_s, self._secret = window_s, secret
+        self._window_s, self._key = window_s, derived(secret, "reformulations")
         self._swap = client.register_script(_SWAP)
 
     async def reformulated(self, user_id: str, search: Search) -> tuple[Search, ...]:
         """See Reformulations. If another replica moved the state on since it was read, it is read again."""
-        digest = hmac.new(self._secret, user_id.encode(), hashlib.sha256).hexdigest()[:32]
+        digest = hmac.new(self._key, user_id.encode(), hashlib.sha256).hexdigest()[:32]
         # A hash of the wording as well: what people search is not left in a cache.
         search = search._replace(wording=hashlib.sha256(search.wording.encode()).hexdigest()[:32])
         before: bytes | None = b""

@@ -19,6 +19,8 @@ from typing import Any
 
 import httpx
 
+from crops.errors import ConfigError
+
 LOG = logging.getLogger("crops.retrain")
 LARGEST_BODY = 1 << 20
 CALL_S = 20.0
@@ -88,7 +90,11 @@ class Hook:
 
 
 def server(hook: Hook, host: str, port: int, *, token: str) -> ThreadingHTTPServer:
-    """POST / with `Authorization: Bearer token` is Alertmanager; GET /healthz is a probe."""
+    """POST / with `Authorization: Bearer token` is Alertmanager; GET /healthz is a probe. A ConfigError where
+    the token is empty: anybody could start trainings.
+    """
+    if not token.strip():
+        raise ConfigError("the hook's token is empty")
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

@@ -11,7 +11,7 @@ import click
 
 from crops.cli.support import config_option, registry_option
 from crops.config.all import Config
-from crops.errors import ServiceError
+from crops.errors import CropsError
 from crops.services.registry import Registry
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -104,7 +104,7 @@ def step(follow: bool, config: Config, **where: Any) -> None:
             else:
                 state, verdict = stage.step(place, plan)
                 line = f"{state.phase} {state.step + 1}: {verdict.kind}: {verdict.reason}"
-        except ServiceError as error:  # the registry or a gateway is away for a while; the next look goes on
+        except CropsError as error:  # a service is away, a file cannot be read: the next look goes on
             if not follow:
                 raise
             line = str(error)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from crops import secret
 from crops.arms import ARMS, CHALLENGER, CHAMPION, CONTROL, TREATMENT
 from crops.cli.support import EXISTING, FOLDER, config_option, registry_option, show
 from crops.config.all import Config
@@ -405,8 +406,8 @@ def retrain_hook(
         given = json.loads(body)
     except ValueError as error:
         raise InputError("--body", f"not JSON: {error}") from error
-    headers = {"authorization": f"Bearer {token_file.read_text(encoding='utf-8').strip()}"}
+    headers = {"authorization": f"Bearer {secret.read(token_file).decode()}"}
     hook = hooks.Hook(url, headers=headers, body=given, state=state, every_s=every_s)
-    token = hook_token_file.read_text(encoding="utf-8").strip()
+    token = secret.read(hook_token_file).decode()
     click.echo(f"listening on {host}:{port}")
     hooks.server(hook, host, port, token=token).serve_forever()

@@ -20,6 +20,8 @@ class KnowledgeConfig(StageConfig):
     {exemplar}, {descriptions}, {items} and {fields} are filled in. Source: the paper's blocks, our words."""
     max_queries: int = Field(3_000, ge=1)
     """Training queries asked, most searched first. Source: ours, a budget."""
+    min_users: int = Field(5, ge=1)
+    """A query is asked only where at least so many users typed it: rarer ones are private. Source: ours."""
     descriptions: int = Field(3, ge=1, le=10)
     """Descriptions asked per query. Source: ours; the paper is silent."""
     temperature: float = Field(0.7, ge=0, le=2)

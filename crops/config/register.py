@@ -14,3 +14,7 @@ class RegisterConfig(StageConfig):
     """Queries whose vectors are the release's fingerprint. Source: ours."""
     max_training_pairs: int = Field(20_000, ge=0)
     """Training pairs kept to explain results. Source: ours, some MB."""
+    min_users: int = Field(5, ge=1)
+    """A query is kept with a release, as a pair's or as a probe, only where at least so many users typed it
+    in the training days: rarer ones are private. Source: ours.
+    """

@@ -111,10 +111,14 @@ def load(
     exposures: Exposures | None = None,
     clock: Callable[[], float] = time.time,
     releases: set[str] | None = None,
+    before: Assigner | None = None,
 ) -> Assigner:
     """The assigner of a features file; where there is no file nobody is in an experiment. Raises
-    ConfigError.
+    ConfigError, also where it changes an experiment that runs in `before` in a way that the controller would
+    refuse.
     """
-    return Assigner(
+    read = Assigner(
         features.load(path), exposures=exposures, clock=clock, releases=releases, source=str(path)
     )
+    features.check_changes(before.experiments if before else [], read.experiments)
+    return read

@@ -131,6 +131,14 @@ def check_change(before: Experiment, after: Experiment) -> Experiment:
     return after
 
 
+def check_changes(before: list[Experiment], after: list[Experiment]) -> None:
+    """A ConfigError where an experiment that runs in both is another one in `after` (check_change)."""
+    running = {one.name: one for one in before}
+    for one in after:
+        if one.name in running:
+            check_change(running[one.name], one)
+
+
 def render(experiments: list[Experiment], *, releases: set[str] | None = None) -> Json:
     """The GrowthBook payload of experiments that can run side by side."""
     rules = [rule for one in check(experiments, releases=releases) for rule in (*_forced(one), _rule(one))]

@@ -187,6 +187,8 @@ def _check(plan: RolloutConfig, g: Guardrail, measured: Measurements) -> tuple[b
         return True, _over(g, treatment, f"{g.name}: {treatment:.4g} in treatment")
     if control is None or m < g.min_events:
         return False, None
+    if g.kind == "rate" and (treatment > n or control > m):
+        return False, None  # more events than there can be: not known
     if g.kind == "rate":
         return True, _lost(plan, g, (control, m), (treatment, n))
     if g.kind == "difference":
@@ -242,7 +244,7 @@ def _not_yet(plan: RolloutConfig, state: State, measured: Measurements, *, now_s
     if measured.users < users:
         return f"{measured.users} of {users} users seen"
     if silent := [g.name for g in plan.guardrails if not _check(plan, g, measured)[0]]:
-        return f"too little traffic to judge {', '.join(silent)}"
+        return f"too little traffic to judge {', '.join(silent)}, or a rate above 1"
     return None
 
 

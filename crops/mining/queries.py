@@ -79,18 +79,20 @@ def interacted(results: ir.Table, *, min_play_s: float) -> ir.Table:
 
 
 def summary(searches: ir.Table, touched: ir.Table, *, first_test_day: str) -> ir.Table:
-    """in: searches(search_id, date, query), interacted(search_id, clicked); out: (query, split, searches,
-    clicks).
+    """in: searches(search_id, user_id, date, query), interacted(search_id, clicked); out: (query, split,
+    searches, clicks, users).
 
     `split` is test from `first_test_day` on, train before; `clicks` counts searches with at least one click
-    or like.
+    or like, `users` distinct users.
     """
     clicked = touched.filter(touched.clicked).select("search_id").distinct().mutate(one=1)
-    rows = searches.left_join(clicked, "search_id").select("query", "date", "one")
+    rows = searches.left_join(clicked, "search_id").select("query", "user_id", "date", "one")
     split = (rows.date >= first_test_day).ifelse("test", "train")
     grouped = rows.mutate(split=split).group_by("query", "split")
     return grouped.agg(
-        searches=lambda t: t.count().cast("int64"), clicks=lambda t: t.one.count().cast("int64")
+        searches=lambda t: t.count().cast("int64"),
+        clicks=lambda t: t.one.count().cast("int64"),
+        users=lambda t: t.user_id.nunique().cast("int64"),
     )
 
 

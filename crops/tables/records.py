@@ -118,8 +118,10 @@ VALID_QR = table(
 )
 
 # Every distinct query of the training days and of the held-out days, with how often it was searched and
-# clicked: what head, tail, unseen and no-click mean in the evaluation.
-QUERIES = table("queries", "query string, split string, searches int64, clicks int64", key="query split")
+# clicked, and by how many users: what head, tail, unseen and no-click mean in the evaluation.
+QUERIES = table(
+    "queries", "query string, split string, searches int64, clicks int64, users int64", key="query split"
+)
 SPLITS = ("train", "test")
 
 KNOWLEDGE = table(

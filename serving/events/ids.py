@@ -8,6 +8,7 @@ import struct
 from dataclasses import dataclass
 
 from crops.arms import ARMS
+from crops.secret import derived
 
 TIME_BYTES, NOTE_BYTES, CHANCE_BYTES, SIGNATURE_BYTES = 8, 1, 7, 10
 LENGTH = (TIME_BYTES + NOTE_BYTES + CHANCE_BYTES + SIGNATURE_BYTES) * 8 // 6 + 1  # base64 without padding
@@ -61,4 +62,4 @@ def when(search_id: str) -> int | None:
 
 
 def _sign(secret: bytes, body: bytes) -> bytes:
-    return hmac.new(secret, body, hashlib.sha256).digest()[:SIGNATURE_BYTES]
+    return hmac.digest(derived(secret, "search ids"), body, hashlib.sha256)[:SIGNATURE_BYTES]

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from crops.secret import derived
+
 Kind = Literal["click", "like", "play"]
 KINDS: tuple[Kind, ...] = ("click", "like", "play")
 
@@ -77,9 +79,9 @@ def decode(payload: bytes) -> Record:
 
 def pseudonym(secret: bytes, user_id: str) -> str:
     """A keyed hash of a user id: the same for the same secret, so that the event log and a feed can be joined
-    without ids.
+    without ids. HMAC-SHA256 by the secret's key for "user ids" (crops.secret.derived), 32 hexadecimal digits.
     """
-    return hmac.new(secret, user_id.encode(), hashlib.sha256).hexdigest()[:32]
+    return hmac.new(derived(secret, "user ids"), user_id.encode(), hashlib.sha256).hexdigest()[:32]
 
 
 def exposed(search: Mapping[str, Any] | Search) -> Sequence[str]:

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import uvicorn
 
-from serving import reformulation
+from crops import secret
+from crops.errors import ConfigError
+from serving import reformulation, shown
 from serving.events.log import EventLog, EventLogError, SegmentLog
 from serving.gateway import app as http
 from serving.gateway.service import JsonLines, Service
@@ -30,12 +32,15 @@ def main(path: Path) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-    token = _kept(settings.admin_token_file, TOKEN_VARIABLE)
     try:
+        token = secret.given(settings.admin_token_file, TOKEN_VARIABLE)
+        signing = secret.given(settings.secret_file, SECRET_VARIABLE)
         log = event_log(settings)
-    except EventLogError as error:  # a second writer, or a folder that nobody can write
+    except (EventLogError, ConfigError) as error:  # a second writer, a folder nobody can write, no secret
         sys.exit(f"gateway: {error}")
-    app = http.create(settings, lambda: service(settings, log), token=token.decode() if token else None)
+    app = http.create(
+        settings, lambda: service(settings, log, signing), token=token.decode() if token else None
+    )
     server = _Draining(
         uvicorn.Config(
             app,
@@ -53,16 +58,21 @@ def main(path: Path) -> None:
     server.run()
 
 
-async def service(settings: Settings, log: EventLog | None = None) -> Service:
-    """The service with its state, inside the running loop."""
-    secret = _kept(settings.secret_file, SECRET_VARIABLE) or secrets.token_bytes(32)
-    state: reformulation.Reformulations = reformulation.InProcess(window_s=settings.window_s)
+async def service(settings: Settings, log: EventLog | None = None, signing: bytes | None = None) -> Service:
+    """The service with its state, inside the running loop. signing: the secret that replicas share; None: one
+    of this process alone.
+    """
+    signing = signing or secrets.token_bytes(32)
+    window_s, within_s = settings.window_s, settings.events_within_s
+    reformulations: reformulation.Reformulations = reformulation.InProcess(window_s=window_s)
+    seen: shown.Shown = shown.InProcess(within_s=within_s)
     if settings.redis:
         import redis.asyncio
 
         client = redis.asyncio.from_url(settings.redis, socket_timeout=0.2, socket_connect_timeout=0.2)
-        state = reformulation.InRedis(client, window_s=settings.window_s, secret=secret)
-    gateway = Service(settings, secret=secret, log=log, reformulations=state)
+        reformulations = reformulation.InRedis(client, window_s=window_s, secret=signing)
+        seen = shown.InRedis(client, within_s=within_s, secret=signing)
+    gateway = Service(settings, secret=signing, log=log, reformulations=reformulations, shown=seen)
     await gateway.look()
     return gateway
 
@@ -74,13 +84,6 @@ def event_log(settings: Settings) -> EventLog | None:
 
         return KafkaLog(settings.kafka, settings.kafka_topic)
     return SegmentLog(settings.events, replica=settings.replica) if settings.events else None
-
-
-def _kept(path: Path | None, variable: str) -> bytes | None:
-    """A secret from its file, else from the environment."""
-    if path is not None:
-        return path.read_bytes().strip()
-    return os.environ[variable].encode() if os.environ.get(variable) else None
 
 
 class _Draining(uvicorn.Server):

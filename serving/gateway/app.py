@@ -1,9 +1,12 @@
 """The HTTP side: routes, limits, errors, request ids."""
 
 import asyncio
+import base64
 import contextlib
+import hashlib
 import hmac
 import logging
+import re
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -32,6 +35,17 @@ from serving.gateway.settings import Settings
 LOG = logging.getLogger("crops.gateway")
 CONSOLE, EXPERIMENT = (Path(__file__).with_name(f"{name}.html") for name in ("console", "experiment"))
 LARGEST_PLAY_S = 86_400.0
+SCRIPT = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
+POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; connect-src 'self'; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'"
+)
+# Of every answer: none is a page in another's frame, and none is taken for another type than it says.
+HEADERS = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+]
 
 
 def _zoned(ts: datetime) -> datetime:
@@ -136,7 +150,7 @@ def create(
     app = FastAPI(title="CroPS gateway", version="1", lifespan=life, docs_url=None, redoc_url=None)
     app.add_middleware(Limits, settings=settings)
     _errors(app)
-    _search(app, settings)
+    _search(app, settings, token)
     _events(app, settings)
     _state(app, settings, token)
     _experiment(app, settings, token)
@@ -148,7 +162,7 @@ def _service(request: Request) -> Service:
     return service
 
 
-def _search(app: FastAPI, settings: Settings) -> None:
+def _search(app: FastAPI, settings: Settings, token: str | None) -> None:
     def limits(query: str, k: int) -> None:
         # Normalised, a text can be 18 times as long; no more of it is normalised than may be given.
         most = settings.max_query_chars
@@ -172,11 +186,14 @@ def _search(app: FastAPI, settings: Settings) -> None:
             "took_ms": _ms(answer.took_s),
         }
 
-    @app.post("/v1/compare", responses=ERRORS)
+    @app.post("/v1/compare", responses=ERRORS | {401: {"model": ErrorAnswer}})
     async def compare(body: CompareBody, request: Request) -> dict[str, Any]:
         """The same query in every arm, with what each release learnt about the documents. Nothing is
-        logged.
+        logged. Where others than this machine reach the gateway it needs the administrative token: training
+        queries are what people typed.
         """
+        if not settings.private:
+            _administrative(request, token)
         limits(body.query, body.k)
         arms = await _service(request).compare(body.query, body.k)
         return {
@@ -229,7 +246,7 @@ def _state(app: FastAPI, settings: Settings, token: str | None) -> None:
         return {
             "generation": holder.generation,
             "refused_generation": holder.refused or None,
-            "problem": holder.problem or None,
+            "problem": holder.problem or _service(request).features_problem or None,
             "reformulation_window_s": settings.window_s,
             "arms": {
                 arm: {
@@ -315,10 +332,15 @@ def _experiment(app: FastAPI, settings: Settings, token: str | None) -> None:
 
 
 def _page(path: Path | None) -> Callable[[], Awaitable[FileResponse]]:
+    # The scripts of our own two pages alone may run; a report or readout has none.
+    ours = SCRIPT.findall(path.read_bytes()) if path in (CONSOLE, EXPERIMENT) else []
+    hashes = [f"'sha256-{base64.b64encode(hashlib.sha256(one).digest()).decode()}'" for one in ours]
+    policy = f"{POLICY}; script-src {' '.join(hashes)}" if hashes else POLICY
+
     async def given() -> FileResponse:
         if path is None or not path.is_file():
             raise HTTPException(404, "not there yet")
-        return FileResponse(path, media_type="text/html")
+        return FileResponse(path, media_type="text/html", headers={"content-security-policy": policy})
 
     return given
 
@@ -348,6 +370,12 @@ def _error(status: int, code: str, message: str, retry_after_s: int | None = Non
     return JSONResponse({"error": {"code": code, "message": message}}, status, headers)
 
 
+def _host(header: bytes) -> str:
+    """The name in a header Host, without port and brackets."""
+    name = header.decode("latin-1").lower()
+    return name[1:].partition("]")[0] if name.startswith("[") else name.partition(":")[0]
+
+
 def _ms(seconds: float) -> float:
     return round(seconds * 1000, 3)
 
@@ -358,7 +386,7 @@ class Limits:
     """
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
-        self.app, self.most = app, settings.max_body_bytes
+        self.app, self.most, self.called = app, settings.max_body_bytes, settings.called
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
@@ -383,15 +411,17 @@ class Limits:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+                message["headers"] = [*message["headers"], *HEADERS, (b"x-request-id", request_id.encode())]
             await send(message)
 
         try:
             length = headers.get(b"content-length", b"0")
             if length.isdigit() and int(length) > self.most:
                 raise TooLarge(f"the body has more than {self.most} bytes")
+            if self.called is not None and _host(headers.get(b"host", b"")) not in self.called:
+                raise Malformed("this is not the gateway of that host")
             await self.app(scope, limited, named)
-        except TooLarge as error:
+        except (TooLarge, Malformed) as error:
             if status == 0:
                 await _error(error.status, error.code, str(error))(scope, receive, named)
         except Exception:

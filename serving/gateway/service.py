@@ -7,7 +7,8 @@ import logging
 import math
 import time
 import traceback
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from crops.text import normalise_query, wording
 from serving import reformulation
 from serving.events import ids
 from serving.events.log import EventLog, EventLogError
-from serving.events.records import Interaction, Record, Result, pseudonym
+from serving.events.records import Interaction, Record, Result, exposed, pseudonym
 from serving.events.records import Search as Logged
 from serving.gateway.drift import DEPTH
 from serving.gateway.encoder import TritonEncoder
@@ -33,6 +34,7 @@ from serving.gateway.metrics import PHASES, Metrics
 from serving.gateway.releases import Holder, Served
 from serving.gateway.search import Hits, Searcher
 from serving.gateway.settings import Settings
+from serving.shown import Kind, Shown
 
 LOG = logging.getLogger("crops.gateway")
 PROBE_EVERY_S = 60.0
@@ -61,17 +63,20 @@ class Service:
         secret: bytes,
         log: EventLog | None,
         reformulations: reformulation.Reformulations,
+        shown: Shown,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.settings, self.clock, self.metrics = settings, clock, Metrics()
         self.encoder = TritonEncoder(settings)
         self.searcher = Searcher(settings, self.encoder)
         self.holder = Holder(settings, self._encode, self._ensure)
-        self._secret, self._log, self._reformulations = secret, log, reformulations
+        self._secret, self._log = secret, log
+        self._reformulations, self._shown = reformulations, shown
         self.metrics.events_damaged.inc(getattr(log, "damaged_bytes", 0))
         self._exposures = assign.Exposures()
         self._assigner: assign.Assigner | None = None
         self._features_at: float | None = None
+        self.features_problem = ""  # why the experiments stay as they were
         self._durations = _durations(settings.videos)
         self._in_flight, self._probe_at = 0, 0.0
         self._counting: set[asyncio.Task[None]] = set()
@@ -107,6 +112,7 @@ class Service:
             took_s=time.perf_counter() - started_s,
         )
         self._count(label, query, answer)
+        self._aside(self._shown.add(record.search_id, exposed(record)))
         self._aside(self._count_reformulated(user_id, Search(record.ts_us, label, wording(query))))
         return answer
 
@@ -139,29 +145,47 @@ class Service:
         return None, champion, await self.searcher.search(champion, query, depth)
 
     async def compare(self, query: str, k: int) -> dict[str, tuple[Served, Hits]]:
-        """The same query in every arm, for the console: nothing is logged or counted."""
+        """The same query in every arm, for the console: nothing is logged, or counted as a search. The limits
+        are a search's.
+        """
         arms = self.holder.arms
         if not arms:
             raise Unavailable(self.holder.problem)
-        return {arm: (served, await self.searcher.search(served, query, k)) for arm, served in arms.items()}
+        try:
+            with self._slot():
+                async with asyncio.timeout(self.settings.deadline_s):
+                    return {arm: (s, await self.searcher.search(s, query, k)) for arm, s in arms.items()}
+        except TimeoutError as error:
+            raise Unavailable(f"not answered within {self.settings.deadline_s} s", code="deadline") from error
 
     async def take(self, events: Sequence[Interaction]) -> None:
         """Returns once all events are durable; UnknownSearch, and none is taken, if one is of a search that
         is not ours.
         """
         try:
-            searches = [ids.verify(self._secret, event.search_id) for event in events]
+            searches = {e.search_id: ids.verify(self._secret, e.search_id) for e in events}
         except ids.ForeignId as error:
             raise UnknownSearch(str(error)) from error
+        oldest_us = int((self.clock() - self.settings.events_within_s) * 1e6)
+        if any(search.ts_us < oldest_us for search in searches.values()):
+            raise UnknownSearch(f"a search of more than {self.settings.events_within_s:.0f} s ago")
         if self._log is None:
             raise Unavailable("this gateway keeps no event log", code="no_event_log")
         await self._append(events)
-        for event, search in zip(events, searches, strict=True):
-            label = search.arm or NONE
+        self._aside(self._count_events(events, searches))
+
+    async def _count_events(self, events: Sequence[Interaction], searches: Mapping[str, ids.Told]) -> None:
+        """Each once, and of shown videos alone: what is repeated or invented decides no rollout."""
+        found: dict[tuple[str, Kind], set[str]] = defaultdict(set)
+        for event in events:
             if event.type == "click":
-                self.metrics.clicks.labels(label).inc()
+                found[event.search_id, "click"].add(event.video_id)
             elif is_long(event.play_s or 0.0, self._durations.get(event.video_id, math.nan)):
-                self.metrics.long_plays.labels(label).inc()
+                found[event.search_id, "long play"].add(event.video_id)
+        counters = {"click": self.metrics.clicks, "long play": self.metrics.long_plays}
+        for (search_id, kind), videos in found.items():
+            new = await self._shown.count(search_id, kind, videos)
+            counters[kind].labels(searches[search_id].arm or NONE).inc(new)
 
     async def keep_up(self) -> None:
         """Follows manifest and features until it is cancelled; whatever goes wrong is logged and tried
@@ -203,10 +227,15 @@ class Service:
                 LOG.warning("release refused", extra={"reason": reason, "why": self.holder.problem})
             elif self.holder.generation != before:
                 self._swapped()
-            self._read_features()
         except (CropsError, ApiError, OSError) as error:
-            LOG.warning("manifest or features cannot be read", extra={"why": str(error)})
+            LOG.warning("the manifest cannot be read", extra={"why": str(error)})
             self.holder.problem = self.holder.problem or str(error)
+        try:
+            self._read_features()
+        except (CropsError, OSError, UnicodeDecodeError) as error:
+            if self.features_problem != (said := str(error)):
+                LOG.warning("the features are refused", extra={"why": said})
+            self.features_problem = said
 
     async def ready(self) -> str | None:
         """None if the champion can be searched now, else what is missing. It also serves the users of a
@@ -290,19 +319,22 @@ class Service:
 
     def _aside(self, counting: Coroutine[Any, Any, None]) -> None:
         """Runs it beside the answers; a store that hangs keeps at most as many as there may be answers."""
-        if len(self._counting) >= self.settings.max_in_flight:
+        if len(self._counting) >= 2 * self.settings.max_in_flight:
             counting.close()
             return
-        task = asyncio.create_task(counting)
+        task = asyncio.create_task(self._tried(counting))
         self._counting.add(task)
         task.add_done_callback(self._counting.discard)
 
-    async def _count_reformulated(self, user_id: str, search: Search) -> None:
+    async def _tried(self, counting: Coroutine[Any, Any, None]) -> None:
         try:
-            for reformulated in await self._reformulations.reformulated(user_id, search):
-                self.metrics.reformulations.labels(reformulated.arm).inc()
+            await counting
         except Exception as error:  # a Redis that is down costs no answer
-            LOG.warning("reformulation state does not answer", extra={"why": type(error).__name__})
+            LOG.warning("the state of what is counted does not answer", extra={"why": type(error).__name__})
+
+    async def _count_reformulated(self, user_id: str, search: Search) -> None:
+        for reformulated in await self._reformulations.reformulated(user_id, search):
+            self.metrics.reformulations.labels(reformulated.arm).inc()
 
     def _swapped(self) -> None:
         releases, generation = [s.release for s in self.holder.arms.values()], self.holder.generation
@@ -324,8 +356,11 @@ class Service:
             return
         written_at = path.stat().st_mtime if path.exists() else 0.0
         if written_at != self._features_at:
-            self._assigner = assign.load(path, exposures=self._exposures, clock=self.clock)
+            self._assigner = assign.load(
+                path, exposures=self._exposures, clock=self.clock, before=self._assigner
+            )
             self._features_at = written_at
+            self.features_problem = ""
 
     async def _encode(self, model: str, texts: list[str]) -> np.ndarray:
         return await self.encoder.encode(model, texts, timeout_s=self.settings.load_timeout_s)

@@ -8,6 +8,8 @@ from pydantic import Field
 from crops.config.base import StageConfig
 from crops.reformulation import WINDOW_S
 
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+
 
 class Settings(StageConfig):
     """What a gateway needs to know; each limit says what it protects."""
@@ -19,6 +21,11 @@ class Settings(StageConfig):
         "a name.",
     )
     host: str = Field("127.0.0.1", description="Address to listen on.")
+    hosts: tuple[str, ...] = Field(
+        (),
+        description="Names by which it may be called (header Host); none: any, and of one that listens on "
+        "loopback alone, loopback's: no web page gets to it under a name of its own.",
+    )
     port: int = Field(8080, ge=0, le=65535, description="Port to listen on.")
     state: Path = Field(Path("state"), description="Folder for downloaded releases.")
     events: Path | None = Field(None, description="Folder of the event log; none: no event is taken.")
@@ -53,14 +60,23 @@ class Settings(StageConfig):
         description="Name of this replica in the log.",
     )
     hash_users: bool = Field(
-        False, description="Log keyed hashes instead of user ids; hash the feed's ids by the same secret."
+        False,
+        description="Log keyed hashes instead of user ids; hash the feed's ids alike "
+        "(serving.events.records.pseudonym).",
     )
     window_s: float = Field(
         WINDOW_S,
         gt=0,
         description="Seconds within which another query counts as a reformulation. Source: paper.",
     )
-    redis: str | None = Field(None, description="Redis URL for the reformulation state; none: in process.")
+    events_within_s: float = Field(
+        14_400.0, gt=0, description="Seconds after its search in which an event is taken. Source: ours: 4 h."
+    )
+    redis: str | None = Field(
+        None,
+        description="Redis URL for what replicas share to count reformulations, and events once; none: in "
+        "process.",
+    )
 
     poll_s: float = Field(1.0, gt=0, description="Seconds between two looks at the manifest.")
     deadline_s: float = Field(1.0, gt=0, description="Seconds after which a search is given up.")
@@ -96,6 +112,16 @@ class Settings(StageConfig):
     index_probes: int = Field(
         16, ge=0, description="Documents re-encoded and looked up to see that index and encoder belong."
     )
+
+    @property
+    def private(self) -> bool:
+        """Whether only this machine reaches it."""
+        return self.host in LOOPBACK
+
+    @property
+    def called(self) -> frozenset[str] | None:
+        """What a request may name as its host; None: anything."""
+        return frozenset(self.hosts) | LOOPBACK if self.hosts or self.private else None
 
     @property
     def search_threads(self) -> int:

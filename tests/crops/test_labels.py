@@ -217,7 +217,7 @@ def toy(tmp_path_factory):
         records.DOCUMENTS: [{"doc_id": d, "text": f"text of {d}"} for d in sorted({d for _, d, _ in rows})],
         records.ORIGINS: [dict(zip(("query", "doc_id", "perspective"), row, strict=True)) for row in rows],
         records.VALID_QR: [{"query": "topic0", "video_id": "v0-0-0", "later_query": "x"}],
-        records.QUERIES: [{"query": "topic0", "split": "train", "searches": 1, "clicks": 1}],
+        records.QUERIES: [{"query": "topic0", "split": "train", "searches": 1, "clicks": 1, "users": 5}],
     }
     for table, listed in content.items():
         artifacts.write(folder, table, pa.Table.from_pylist(listed, schema=table.schema))

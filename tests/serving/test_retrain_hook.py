@@ -15,6 +15,7 @@ import httpx
 import pytest
 import yaml
 
+from crops.errors import ConfigError
 from serving.retrain_hook import Hook, server
 from serving.triton.launch import free_ports
 
@@ -146,3 +147,9 @@ def test_a_real_alertmanager_with_our_routes_starts_a_training(ci, listening, tm
     finally:
         process.terminate()
         process.wait(20)
+
+
+@pytest.mark.parametrize("token", ["", " \n"])
+def test_an_empty_token_opens_no_hook(ci, tmp_path, token):
+    with pytest.raises(ConfigError, match="token is empty"):
+        server(hook(ci, tmp_path), "127.0.0.1", 0, token=token)

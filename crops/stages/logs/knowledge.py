@@ -113,7 +113,7 @@ def _chosen(candidates: Path, texts: dict[str, str], cfg: KnowledgeConfig) -> li
     queries = [
         (r["query"], r["searches"])
         for r in artifacts.read(candidates, records.QUERIES).to_pylist()
-        if r["split"] == "train"
+        if r["split"] == "train" and r["users"] >= cfg.min_users
     ]
     mined = artifacts.read(candidates, records.CANDIDATES, ["query", "video_id", "perspective", "support"])
     rows = zip(*(mined[c].to_pylist() for c in mined.column_names), strict=True)

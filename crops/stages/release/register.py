@@ -93,17 +93,22 @@ def _collect(
     for source in (*export.iterdir(), *built.iterdir()):
         if source.is_file() and not source.name.startswith(".") and source.name != layout.TASK:
             shutil.copyfile(source, release / source.name)
-    artifacts.write(release, records.DOCUMENTS, artifacts.read(documents, records.DOCUMENTS))
+    catalogue = artifacts.read(documents, records.DOCUMENTS)
+    artifacts.write(release, records.DOCUMENTS, catalogue)
     pairs = artifacts.read(samples, records.ORIGINS)
     mined = pairs.filter(pc.is_in(pairs["perspective"], pa.array(perspectives.names(positive=True))))
-    queries = artifacts.read(documents, records.QUERIES).sort_by(
-        [("searches", "descending"), ("query", "ascending")]
-    )
-    names = list(dict.fromkeys(queries["query"].to_pylist()))
+    queries = artifacts.read(documents, records.QUERIES)
+    # A release goes to many hands: only what several people typed goes with it.
+    common = queries.filter(
+        pc.and_(pc.equal(queries["split"], "train"), pc.greater_equal(queries["users"], cfg.min_users))
+    ).sort_by([("searches", "descending"), ("query", "ascending")])
+    names = common["query"].to_pylist()
+    known = mined.filter(pc.is_in(mined["query"], pa.array(names, pa.string())))
     pq.write_table(
-        _capped(mined, names, cfg.max_training_pairs), release / layout.TRAINING_PAIRS, compression="zstd"
+        _capped(known, names, cfg.max_training_pairs), release / layout.TRAINING_PAIRS, compression="zstd"
     )
-    probes = names[: cfg.probes]
+    captions = (text.split(" | ")[0] for text in catalogue["text"].slice(0, cfg.probes).to_pylist())
+    probes = list(dict.fromkeys([*names, *filter(None, captions)]))[: cfg.probes]
     vectors = [[round(float(x), 6) for x in row] for row in OnnxEncoder(release).encode(probes)]
     artifacts.write_json(release / layout.FINGERPRINT, {"queries": probes, "vectors": vectors})
 
@@ -111,7 +116,7 @@ def _collect(
 def _capped(pairs: pa.Table, queries: Sequence[str], most: int) -> pa.Table:
     """The pairs of the most searched queries: those are what people ask about."""
     ranks = {query: n for n, query in enumerate(queries)}
-    rank = pa.array([ranks.get(q, len(ranks)) for q in pairs["query"].to_pylist()], pa.int64())
+    rank = pa.array([ranks[q] for q in pairs["query"].to_pylist()], pa.int64())
     ordered = pairs.append_column("rank", rank).sort_by(
         [(c, "ascending") for c in ("rank", "query", "doc_id", "perspective")]
     )

@@ -22,7 +22,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from crops.arms import ALIASES, ARMS, CHAMPION, CONTROL, TREATMENT
 from crops.config.deploy import DeployConfig
 from crops.config.rollout import ARM, Guardrail, RolloutConfig
-from crops.errors import ConfigError, InputError, ServiceError
+from crops.errors import ConfigError, CropsError, InputError, ServiceError
 from crops.experiment import features, rollout
 from crops.experiment.rollout import ABORT, AUDIT, LOOK, STATE, Measurements, Readout, State, Verdict
 from crops.release import manifest
@@ -32,6 +32,7 @@ from crops.stages.release import deploy
 from crops.tables import artifacts
 
 Clock = Callable[[], float]
+UNREADABLE = (ValueError, KeyError, TypeError, AttributeError)  # of a file that says something else
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
@@ -136,19 +137,35 @@ def step(place: Place, plan: RolloutConfig, *, clock: Clock = time.time) -> tupl
     """
     state, now_s = load(place, repair=True), clock()
     if (request := place.folder / ABORT).exists():
-        reason = str(artifacts.read_json(request).get("reason") or "no reason given")
+        reason = _asked(request)
         state = _abort(place, plan, reason=f"console: {reason}", clock=clock)
         request.unlink()
         return state, Verdict(rollout.ROLL_BACK, f"aborted from the console: {reason}")
-    reconcile(place, plan, state)
-    measured = measure(place, plan, state, now_s=now_s)
+    try:
+        if found := reconcile(place, plan, state):
+            _save(place, state, Verdict(rollout.WAIT, found), now_s)
+        measured = measure(place, plan, state, now_s=now_s)
+    except (CropsError, OSError, *UNREADABLE) as error:
+        if state.phase not in rollout.RUNNING:
+            raise
+        # What it cannot read or put in place leaves it blind, which has a limit: a trial goes on under eyes.
+        measured = Measurements(problem=str(error) or type(error).__name__)
     verdict = rollout.decide(plan, state, measured, now_s=now_s)
     changed = rollout.after(state, verdict, measured, steps=len(plan.steps), now_s=now_s)
     if changed != state or verdict.kind != rollout.WAIT:
         _save(place, changed, verdict, now_s)
+    if verdict.kind != rollout.WAIT:
         reconcile(place, plan, changed)
     _write(place.folder / LOOK, json.dumps(_line(verdict, now_s), ensure_ascii=False) + "\n")
     return changed, verdict
+
+
+def _asked(request: Path) -> str:
+    """The reason in an abort request; whoever leaves one that says nothing wants an end all the same."""
+    try:
+        return str(artifacts.read_json(request).get("reason") or "no reason given")
+    except (CropsError, *UNREADABLE):
+        return "no reason that can be read"
 
 
 @_alone
@@ -180,20 +197,26 @@ def load(place: Place, *, repair: bool = False) -> State:
         raise InputError(place.folder / STATE, f"not a rollout's state: {error}") from error
 
 
-def reconcile(place: Place, plan: RolloutConfig, state: State) -> None:
-    """Manifest, features file and aliases as `state` wants them. Again and again it changes nothing more."""
+def reconcile(place: Place, plan: RolloutConfig, state: State) -> str:
+    """Manifest, features file and aliases as `state` wants them. Again and again it changes nothing more.
+
+    Returns what somebody else had changed in the features file, for the trail; empty: nothing.
+    """
     facts = artifacts.read_json(place.folder / "experiment.json")
     if state.phase in rollout.RUNNING:
         # The release first: the features file must name only what can be served.
         if _held(place, TREATMENT) != state.treatment:
             _release(place, facts["treatment_version"], TREATMENT)
-        _write_features(place, [_experiment(plan, state, facts)])
-        return
+        wanted = _experiment(plan, state, facts)
+        found = _edited(place, wanted)
+        _write_features(place, [wanted])
+        return found
     _write_features(place, [])
     if state.phase == "promoted":
         _promote(place, state, facts)
     if _held(place, TREATMENT) is not None:
         deploy.withdraw(TREATMENT, place.deploy)
+    return ""
 
 
 def measure(place: Place, plan: RolloutConfig, state: State, *, now_s: float) -> Measurements:
@@ -267,13 +290,31 @@ def _experiment(plan: RolloutConfig, state: State, facts: dict[str, Any]) -> fea
     )
 
 
+def _edited(place: Place, wanted: features.Experiment) -> str:
+    """What another hand changed in the features file, which is written anew; a ConfigError where the plan
+    itself narrows what runs.
+    """
+    try:
+        held = features.parse(features.load(place.features), source=str(place.features))
+        running = [one for one in held if one.name == wanted.name]
+    except (CropsError, OSError, *UNREADABLE) as error:
+        return f"the features file was restored: {error}"
+    for one in running:
+        try:
+            features.check_change(one.model_copy(update={"coverage": 0.0}), wanted)
+        except ConfigError as error:
+            return f"the features file was restored: it had changed: {error}"
+        features.check_change(one, wanted)
+    return ""
+
+
 def _write_features(place: Place, experiments: list[features.Experiment]) -> None:
-    for before in features.parse(features.load(place.features), source=str(place.features)):
-        for one in experiments:
-            if one.name == before.name:
-                features.check_change(before, one)
     text = json.dumps(features.render(experiments), indent=2, sort_keys=True) + "\n"
-    if not place.features.exists() or place.features.read_text(encoding="utf-8") != text:
+    try:
+        same = place.features.read_text(encoding="utf-8") == text
+    except (OSError, UnicodeDecodeError):  # absent, or what nobody can read
+        same = False
+    if not same:
         _write(place.features, text)
 
 

@@ -61,12 +61,13 @@ def test_click_and_like_are_clicks_and_a_long_play_is_an_interaction(house):
 
 
 def test_summary_counts_searches_and_searches_with_a_click(house):
-    """bread: two searches before the held-out day, one with two clicks (counted once), one on it; rolls only
-    on it.
+    """bread: three searches of two users before the held-out day, one with two clicks (counted once), one on
+    it; rolls only on it.
     """
     rows = [
         search("a", "u", at(0), "bread"),
         search("b", "u", at(9), "Bread"),
+        search("e", "w", at(9), "bread"),
         search("c", "u", at(0, day=1), "bread"),
         search("d", "u", at(5, day=1), "rolls"),
     ]
@@ -74,9 +75,9 @@ def test_summary_counts_searches_and_searches_with_a_click(house):
     touched = queries.interacted(house.put(arrow(records.RESULTS, hits), "results"), min_play_s=5.0)
     found = house.fetch(queries.summary(normalised(house, rows), touched, first_test_day="2026-03-02"))
     assert sorted(tuple(r.values()) for r in found) == [
-        ("bread", "test", 1, 0),
-        ("bread", "train", 2, 1),
-        ("rolls", "test", 1, 0),
+        ("bread", "test", 1, 0, 1),
+        ("bread", "train", 3, 1, 2),
+        ("rolls", "test", 1, 0, 1),
     ]
 
 

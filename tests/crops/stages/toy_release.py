@@ -44,10 +44,10 @@ def queries():
     """
     out = []
     for t in range(TOPICS):
-        out.append({"query": f"subject{t}", "split": "train", "searches": 40 - t, "clicks": 5})
-        out.append({"query": f"part{t} subject{t}", "split": "train", "searches": 2, "clicks": 0})
+        out.append({"query": f"subject{t}", "split": "train", "searches": 40 - t, "clicks": 5, "users": 9})
+        out.append({"query": f"part{t} subject{t}", "split": "train", "searches": 2, "clicks": 0, "users": 2})
         for name in (f"subject{t}", f"part{t} subject{t}", f"keyword{t}"):
-            out.append({"query": name, "split": "test", "searches": 1, "clicks": 1})
+            out.append({"query": name, "split": "test", "searches": 1, "clicks": 1, "users": 1})
     return out
 
 

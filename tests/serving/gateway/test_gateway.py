@@ -20,7 +20,7 @@ from crops.experiment import features
 from crops.release import manifest, milvus
 from crops.release.layout import sha256
 from crops.release.manifest import Manifest
-from serving import reformulation
+from serving import reformulation, shown
 from serving.events import ids
 from serving.events.compact import compact, read_all
 from serving.events.log import EventLogFull, SegmentLog
@@ -44,11 +44,14 @@ class Gateway:
     async def __aenter__(self):
         log = SegmentLog(self.settings.events, replica="a") if self.with_log else None
         state = reformulation.InProcess(window_s=self.settings.window_s)
-        self.service = Service(self.settings, secret=SECRET, log=log, reformulations=state, clock=self.clock)
+        seen = shown.InProcess(within_s=self.settings.events_within_s)
+        self.service = Service(
+            self.settings, secret=SECRET, log=log, reformulations=state, shown=seen, clock=self.clock
+        )
         self.app = http.create(self.settings, self._made, token="token")
         self.app.state.service = self.service
         self.client = httpx.AsyncClient(
-            transport=httpx.ASGITransport(app=self.app), base_url="http://gateway"
+            transport=httpx.ASGITransport(app=self.app), base_url="http://localhost"
         )
         await self.service.look()
         return self
@@ -133,8 +136,9 @@ def test_events_are_durable_counted_once_and_become_the_tables(gateway, tmp_path
             ]
             answer = await gateway.client.post("/v1/events", json=sent)
             assert (answer.status_code, answer.json()) == (202, {"accepted": 5})
+            await asyncio.sleep(0.1)  # counting is beside the answer
             text = (await gateway.client.get("/metrics")).text
-            assert 'crops_clicks_total{arm="none"} 3.0' in text
+            assert 'crops_clicks_total{arm="none"} 1.0' in text, "once, and of what was shown"
             assert 'crops_long_plays_total{arm="none"} 1.0' in text
             assert 'crops_impressions_total{arm="none"} 3.0' in text
             assert found["search_id"] not in text
@@ -149,6 +153,124 @@ def test_events_are_durable_counted_once_and_become_the_tables(gateway, tmp_path
         assert rows[first]["clicked"]
         assert rows[second]["play_s"] == 40.0
         assert sum(r["stage"] == "ranked" for r in rows.values()) == 2
+
+    run(work())
+
+
+def test_events_that_are_repeated_invented_or_late_move_no_counter(gateway):
+    now = [1_800_000_000.0]
+    gateway.clock = lambda: now[0]
+
+    async def work():
+        async with gateway:
+            found = (await gateway.search(k=3)).json()
+            search, (first, second, third) = found["search_id"], (r["video_id"] for r in found["results"])
+            sent = [
+                event(search, first),
+                event(search, first, "play", play_s=86400),
+                event(search, second, "play", play_s=1),
+                event(search, "never shown"),
+                event(search, "never shown", "play", play_s=99),
+            ]
+            for _ in range(40):
+                answer = await gateway.client.post("/v1/events", json=sent * 25)
+                assert answer.status_code == 202
+            await gateway.client.post("/v1/events", json=[event(search, second, "play", play_s=40)])
+            await asyncio.sleep(0.1)
+            text = (await gateway.client.get("/metrics")).text
+            assert 'crops_clicks_total{arm="none"} 1.0' in text
+            assert 'crops_long_plays_total{arm="none"} 2.0' in text, "a short play does not use up a long one"
+            now[0] += gateway.settings.events_within_s - 1
+            late = [event(search, third)]
+            assert (await gateway.client.post("/v1/events", json=late)).status_code == 202
+            now[0] += 2
+            answer = await gateway.client.post("/v1/events", json=late)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (404, "unknown_search")
+
+    run(work())
+
+
+def test_a_change_that_the_controller_would_refuse_the_gateway_refuses_too(tmp_path, triton, releases):
+    """Weights and salt of a running experiment: nobody moves to the other arm."""
+
+    async def work():
+        async with in_an_experiment(tmp_path, triton, releases) as gateway:
+            path = gateway.settings.features
+            (one,) = features.parse(features.load(path))
+
+            async def arms():
+                assigner = gateway.service._assigner
+                return [assigner.assign(f"u{n}").arm for n in range(500)]
+
+            async def changed(**to):
+                held = path.stat().st_mtime
+                path.write_text(json.dumps(features.render([features.Experiment(**one.model_dump() | to)])))
+                os.utime(path, (held + 1, held + 1))
+                await gateway.service.look()
+                return (await gateway.client.get("/v1/release")).json()["problem"]
+
+            before = await arms()
+            for change in ({"weights": (0.9, 0.1)}, {"salt": "t"}, {"coverage": 0.5}):
+                assert next(iter(change)) in await changed(**change)
+                assert await arms() == before
+            assert await changed() is None, "put right, the problem is gone"
+
+    run(work())
+
+
+def test_the_console_and_what_it_compares_are_for_those_who_may(tmp_path, triton, releases):
+    manifest.write(str(tmp_path / "manifest.json"), Manifest(generation=1, arms={"control": releases[0]}))
+    body = {"query": "subject1", "k": 2}
+
+    async def work(host, token, **more):
+        async with Gateway(settings_for(tmp_path, triton, host=host, **more), log=False) as gateway:
+            headers = {"authorization": f"Bearer {token}"} if token else {}
+            return await gateway.client.post("/v1/compare", json=body, headers=headers)
+
+    for host, token, status in (
+        ("127.0.0.1", None, 200),
+        ("0.0.0.0", None, 401),
+        ("0.0.0.0", "wrong", 401),
+        ("0.0.0.0", "token", 200),
+    ):
+        assert asyncio.run(work(host, token)).status_code == status
+    assert asyncio.run(work("127.0.0.1", None)).json()["arms"]["control"]["results"][0]["learnt"]
+    slow = asyncio.run(work("127.0.0.1", None, deadline_s=1e-6))
+    assert (slow.status_code, slow.json()["error"]["code"]) == (503, "deadline")
+
+
+@pytest.mark.parametrize(
+    ("host", "hosts", "called", "status"),
+    [
+        ("127.0.0.1", [], "localhost:8080", 200),
+        ("127.0.0.1", [], "[::1]:8080", 200),
+        ("127.0.0.1", [], "rebound.example:8080", 400),
+        ("127.0.0.1", ["console.example"], "console.example", 200),
+        ("0.0.0.0", [], "any.example", 200),
+        ("0.0.0.0", ["console.example"], "other.example", 400),
+    ],
+)
+def test_the_host_that_a_request_names_is_checked(tmp_path, triton, host, hosts, called, status):
+    async def work():
+        async with Gateway(settings_for(tmp_path, triton, host=host, hosts=hosts), log=False) as gateway:
+            return await gateway.client.get("/healthz", headers={"host": called})
+
+    assert asyncio.run(work()).status_code == status
+
+
+def test_every_answer_is_for_no_frame_and_a_page_runs_its_own_script_alone(gateway):
+    async def work():
+        async with gateway:
+            for path in ("/", "/experiment", "/report", "/healthz", "/metrics", "/v1/release", "/nowhere"):
+                headers = (await gateway.client.get(path)).headers
+                assert headers["x-content-type-options"] == "nosniff"
+                assert headers["x-frame-options"] == "DENY"
+            for path in ("/", "/experiment"):
+                policy = (await gateway.client.get(path)).headers["content-security-policy"]
+                assert "default-src 'none'" in policy
+                assert "frame-ancestors 'none'" in policy
+                assert policy.count("'sha256-") == 1
+                assert "script-src 'unsafe" not in policy
 
     run(work())
 

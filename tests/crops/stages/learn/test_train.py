@@ -39,7 +39,9 @@ def toy(folder):
     ]
     origins = [{name: row[name] for name in ("query", "doc_id", "perspective")} for row in rows]
     valid = [{"query": f"topic{t}", "video_id": f"v{t + 24}", "later_query": "x"} for t in range(6)]
-    asked = [{"query": f"topic{t}", "split": "train", "searches": 1, "clicks": 1} for t in range(6)]
+    asked = [
+        {"query": f"topic{t}", "split": "train", "searches": 1, "clicks": 1, "users": 5} for t in range(6)
+    ]
     folder.mkdir(exist_ok=True)
     for table, content in (
         (records.DOCUMENTS, docs),

@@ -26,7 +26,7 @@ from crops.world import simulate
 from tests.crops.services.endpoint import completion, served, videos
 from tests.crops.stages import toy_release as toy
 
-CFG = KnowledgeConfig(concurrency=4, retries=1)
+CFG = KnowledgeConfig(concurrency=4, retries=1, min_users=1)
 QUERIES = 24
 
 
@@ -232,6 +232,14 @@ def test_a_bad_endpoint_is_one_line_and_exit_code_2(mined, tmp_path, reply, says
     assert not (tmp_path / "out").exists()
 
 
+def test_a_query_of_few_users_is_in_no_prompt(mined, tmp_path):
+    """Of the toy's training queries half were typed by two users."""
+    with served(good) as endpoint:
+        run(mined, tmp_path / "out", endpoint.url, KnowledgeConfig(concurrency=4, retries=1))
+    asked = {body["messages"][-1]["content"].rpartition("### Query\n")[2] for body in endpoint.bodies}
+    assert asked == {f"subject{t}" for t in range(12)}
+
+
 def test_without_an_llm_the_table_is_there_and_empty(mined, tmp_path):
     report = knowledge.run(mined, tmp_path / "out", CFG)
     assert read(tmp_path / "out") == ([], {"asked": 0, "accepted": 0})
@@ -250,7 +258,7 @@ def test_the_worlds_own_endpoint(tmp_path):
         DOCUMENTS=toy.DOCUMENTS,
         CANDIDATES=toy.candidates(),
         VALID_QR=[],
-        QUERIES=[{"query": q, "split": "train", "searches": 1, "clicks": 0} for q in names],
+        QUERIES=[{"query": q, "split": "train", "searches": 1, "clicks": 0, "users": 5} for q in names],
     )
     server = uvicorn.Server(uvicorn.Config(world_llm.app(world), port=0, log_level="error"))
     thread = threading.Thread(target=server.run, daemon=True)
@@ -282,7 +290,7 @@ def test_the_small_real_llm_answers_in_the_schema(tmp_path):
         "fix a flat tyre": None,
         "workout at home": "10 minute abs without equipment | fitness abs | home workout",
     }
-    queries = [{"query": q, "split": "train", "searches": 1, "clicks": 0} for q in asked]
+    queries = [{"query": q, "split": "train", "searches": 1, "clicks": 0, "users": 5} for q in asked]
     shown = {q: f"v{n}" for n, q in enumerate(asked)}
     clicks = [
         {"query": q, "video_id": shown[q], "perspective": "click", "first_ts": 0, "support": 1}

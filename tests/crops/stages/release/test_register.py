@@ -230,3 +230,29 @@ def test_an_empty_catalogue_is_not_indexed(made, tmp_path):
     empty = toy.write(tmp_path / "mined", DOCUMENTS=[])
     with pytest.raises(InputError, match="no document"):
         index.run(root / "crops-onnx", empty, tmp_path / "out", IndexConfig())
+
+
+def test_what_few_users_typed_is_in_no_file_of_a_release(tmp_path):
+    """Every query of the toy log that fewer than five users typed, looked for in all that is registered."""
+    root = tmp_path
+    parts_of = (root / "onnx", root / "index", toy.mined(root / "mined"), root / "samples")
+    names = {row["query"] for row in toy.queries()}
+    toy.write(
+        root / "samples",
+        ORIGINS=[{"query": q, "doc_id": toy.doc(0, 0), "perspective": "click"} for q in sorted(names)],
+    )
+    toy.trained(root / "trained")
+    export.run(root / "trained", root / "onnx", ExportConfig())
+    index.run(root / "onnx", root / "mined", root / "index", IndexConfig())
+    for least, kept in ((5, 12), (2, 24)):
+        (release := root / f"release-{least}").mkdir()
+        cfg = RegisterConfig(probes=40, min_users=least)
+        register.assemble(release, parts_of, cfg)
+        pairs = pq.read_table(release / "training_pairs.parquet")["query"].to_pylist()
+        probes = artifacts.read_json(release / "fingerprint.json")["queries"]
+        users = {r["query"]: r["users"] for r in toy.queries() if r["split"] == "train"}
+        assert len(pairs) == kept
+        assert all(users[q] >= least for q in pairs)
+        assert all(users.get(q, least) >= least for q in probes)
+        assert len(probes) == 40, "captions of the catalogue take the place of rare queries"
+        assert not {q for q in names - users.keys() if q.startswith("keyword")} & {*pairs, *probes}

@@ -9,6 +9,7 @@ import subprocess
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -135,6 +136,69 @@ def test_prometheus_that_is_down_waits_and_then_rolls_back(place):
 
 class Killed(BaseException):
     """Nothing catches it, as nothing catches SIGKILL."""
+
+
+def edited(place, **changes):
+    """The features file as another hand would change it."""
+    (one,) = features.parse(features.load(place.features))
+    other = features.Experiment.parse(one.model_dump() | changes)
+    place.features.write_text(json.dumps(features.render([other])))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda p: edited(p, weights=(0.9, 0.1)), "weights is (0.5, 0.5) and was (0.9, 0.1)"),
+        (lambda p: edited(p, salt="another"), "salt is"),
+        (lambda p: p.features.write_text("{"), "not JSON"),
+        (lambda p: p.features.write_bytes(b"\xff\xfe"), "can't decode"),
+        (lambda p: p.features.write_text("[]"), "expected a GrowthBook payload"),
+    ],
+)
+def test_a_features_file_that_another_hand_changed_is_restored_and_the_trail_says_so(
+    place, monkeypatch, change, says
+):
+    rollout.start(place, PLAN, name="e", clock=lambda: 1000.0)
+    monkeypatch.setattr(rollout, "measure", lambda *_a, **_k: seen())
+    whole = place.features.read_text()
+    change(place)
+    for at_s in (1001.0, 1002.0):
+        state, verdict = rollout.step(place, PLAN, clock=lambda at_s=at_s: at_s)
+        assert (state.phase, verdict.kind) == ("canary", "wait")
+        assert place.features.read_text() == whole
+    trail = (place.folder / rules.AUDIT).read_text()
+    assert trail.count("the features file was restored") == 1
+    assert says in trail
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        lambda p: (p.folder.parent / "readout.json").write_text("{"),
+        lambda p: (p.folder.parent / "readout.json").write_text('{"users": {}}'),
+        lambda p: Path(p.deploy.manifest).write_text("rubbish"),
+        lambda p: (p.folder / "experiment.json").write_text("[]"),
+        lambda p: edited(p, coverage=1.0),
+    ],
+)
+def test_what_it_cannot_read_leaves_it_blind_with_the_limit_and_a_line_in_the_trail(place, broken):
+    place = replace(place, readout=place.folder.parent / "readout.json")
+    rollout.start(place, PLAN, name="e", clock=lambda: 1000.0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rollout.prometheus, "ask", lambda *_a, **_k: [])
+        broken(place)
+        state, verdict = rollout.step(place, PLAN, clock=lambda: 1020.0)
+        assert (verdict.kind, state.blind_since_s) == ("wait", 1020.0), verdict
+        assert "no measurements" in (place.folder / rules.AUDIT).read_text()
+        late = 1020.0 + PLAN.blind_limit_s
+        measured = Measurements(problem="still")
+        assert rules.decide(PLAN, state, measured, now_s=late).kind == rules.ROLL_BACK
+
+
+def test_an_abort_request_that_says_nothing_ends_it_all_the_same(place):
+    rollout.start(place, PLAN, name="e", clock=lambda: 1000.0)
+    (place.folder / rules.ABORT).write_text("{")
+    assert rollout.step(place, PLAN, clock=lambda: 1001.0)[0].phase == "aborted"
 
 
 def test_killed_between_any_two_writes_it_ends_the_same_with_one_champion(place, monkeypatch):
