@@ -2,7 +2,12 @@
 keeps its trace.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
+
+# Between the parts of a message that lists several faults: the terminal keeps these lines apart, and no
+# others.
+ITEM = "\n  · "
 
 
 class CropsError(Exception):
@@ -19,6 +24,13 @@ class InputError(CropsError):
     def __init__(self, path: Path | str, problem: str, *, row: int | None = None) -> None:
         place = f"{path}:{row}" if row is not None else str(path)
         super().__init__(f"{place}: {problem}")
+
+    @classmethod
+    def of(cls, place: Path | str, faults: Sequence["InputError"]) -> "InputError":
+        """All of them in one message; a single one stands for itself."""
+        if len(faults) == 1:
+            return faults[0]
+        return cls(place, ITEM.join([f"{len(faults)} faults", *map(str, faults)]))
 
 
 class ConfigError(CropsError):

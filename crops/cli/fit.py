@@ -8,7 +8,7 @@ import click
 from tqdm import tqdm
 
 from crops.cli.mine import TRUTH
-from crops.cli.support import FOLDER, config_option, folder, show, unread, verb
+from crops.cli.support import FOLDER, config_option, folder, shared_out_option, show, unread, verb
 from crops.config.all import Config
 from crops.errors import InputError
 from crops.evaluation.claims import TABLES
@@ -106,7 +106,7 @@ def evaluate(documents: Path, tests: Path, out: Path, config: Config, **given: A
 
 @click.command()
 @folder("--logs", "Your tables, or what `crops world` or `crops import` wrote.")
-@click.option("--out", type=FOLDER, required=True, help="Folder for tables, page and cache.")
+@shared_out_option("Folder for tables, page and cache.")
 @click.option(
     "--llm",
     default=None,

@@ -7,7 +7,7 @@ import click
 
 from crops import secret
 from crops.arms import ARMS, CHALLENGER, CHAMPION, CONTROL, TREATMENT
-from crops.cli.support import EXISTING, FOLDER, config_option, registry_option, show
+from crops.cli.support import EXISTING, FOLDER, config_option, registry_option, shared_out_option, show
 from crops.config.all import Config
 from crops.errors import ConfigError, InputError, ServiceError
 from crops.services.registry import Registry
@@ -257,9 +257,7 @@ def _named(release: str, uri: str) -> tuple[Registry, str]:
     is_flag=True,
     help="End with 0 although bytes of a segment are no record; they are kept in OUT/damaged.",
 )
-@click.option(
-    "--out", type=FOLDER, required=True, help="Folder of the tables: what is new is added, day by day."
-)
+@shared_out_option("Folder of the tables: what is new is added, day by day.")
 def compact(
     events: tuple[Path, ...],
     videos: Path | None,
@@ -292,7 +290,7 @@ def compact(
     tally = compaction.compact(events, out, accept_damage=accept_damage, retire=retire)
     for name, source in (("videos", videos), ("feed", feed)):
         if source is not None:
-            with artifacts.replacing(out / name) as partial:
+            with artifacts.replacing(out / name, private=True) as partial:
                 shutil.copytree(source, partial, dirs_exist_ok=True)
     totals = compaction.totals(out)
     mark = out / COMPACTED[0]

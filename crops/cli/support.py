@@ -7,17 +7,37 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import click
 
 from crops.config import all as configs
-from crops.errors import CropsError
+from crops.errors import ITEM, CropsError
 from crops.stages.base import StageReport
+from crops.tables import folders
+
+
+class Existing(click.Path):
+    """A folder of this machine; an address of somewhere else is told apart from a missing folder."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """See click.ParamType.convert."""
+        if "://" in str(value):
+            self.fail(
+                f"{value!r} is an address, expected a folder of this machine: copy it or mount it (only "
+                "`crops submit --logs` takes an address)",
+                param,
+                ctx,
+            )
+        return super().convert(value, param, ctx)
+
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
-EXISTING = click.Path(path_type=Path, exists=True, file_okay=False)
+EXISTING = Existing(path_type=Path, exists=True, file_okay=False)
+# Folders of these options are written as well, and may lie where the output lies.
+STATE = ("out", "checkpoints", "state")
 
 
 class Verbs(click.Group):
@@ -72,10 +92,45 @@ def registry_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def out_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """`--out DIR`: where the stage writes; replaced as a whole, and only when all of it is there."""
+    """`--out DIR`: where the stage writes; replaced as a whole, and only when all of it is there.
+
+    Refused before any work where it is not ours to replace, touches an input or is another run's.
+    """
     return click.option(
-        "--out", type=FOLDER, required=True, help="Folder to write; it appears only when it is whole."
-    )(command)
+        "--out",
+        type=FOLDER,
+        required=True,
+        help="Folder to write: a new or empty one, or one that crops wrote; it appears when it is whole.",
+    )(_guarding(command, folders.refuse))
+
+
+def shared_out_option(text: str) -> Callable[..., Any]:
+    """`--out DIR` of a verb that adds to a folder instead of replacing it; `text`: its help."""
+    return lambda command: click.option("--out", type=FOLDER, required=True, help=text)(
+        _guarding(command, folders.apart)
+    )
+
+
+def _guarding(command: Callable[..., Any], check: Callable[[Path, list[Path]], None]) -> Callable[..., Any]:
+    """The command with its `out` checked against everything that it reads, and held while it runs."""
+
+    @functools.wraps(command)
+    def checked(*, out: Path, **given: Any) -> Any:
+        inputs = [path for name, value in given.items() if name not in STATE for path in _paths(value)]
+        check(out, inputs)
+        # Under torchrun every rank has the same --out, and the first one writes it.
+        alone = os.environ.get("RANK", "0") == "0"
+        with folders.held(out) if alone else nullcontext():
+            return command(out=out, **given)
+
+    return checked
+
+
+def _paths(value: Any) -> list[Path]:
+    """The paths in the value of an option: one, several, or by name."""
+    if isinstance(value, Mapping):
+        value = tuple(value.values())
+    return [path for path in (value if isinstance(value, tuple) else (value,)) if isinstance(path, Path)]
 
 
 def unread(name: str) -> Callable[..., Any]:
@@ -135,6 +190,7 @@ def guarded(main: Callable[[], Any]) -> None:
 
 
 def fail(message: str) -> None:
-    """One line on standard error, exit code 2."""
-    click.echo(f"crops: {' '.join(message.split())}", err=True)
+    """One line on standard error (and one for each of several faults), exit code 2."""
+    lines = (" ".join(line.split()) for line in message.split(ITEM))
+    click.echo(f"crops: {ITEM.join(lines)}", err=True)
     sys.exit(2)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from crops.errors import InputError
+from crops.tables.folders import MARK, TASK
 
 QUERY_ENCODER, DOCUMENT_ENCODER = "query_encoder.onnx", "document_encoder.onnx"
 TOKENIZER = "tokenizer.json"
@@ -24,8 +25,6 @@ CARD = "MODEL_CARD.md"
 CHECKSUMS = "checksums.json"
 
 PARTIAL = ".partial"  # of a hidden file that is still being fetched
-# A pipeline's task leaves this beside what it wrote; nothing of a release is read from it.
-TASK = "stage.json"
 
 
 def of_encoder(name: str) -> bool:
@@ -58,14 +57,14 @@ def listed(release: Path) -> dict[str, str]:
 
 
 def files(release: Path) -> list[str]:
-    """The paths of the files and links that lie there, sorted, without checksums.json and without what a
-    killed `fetch` left.
+    """The paths of the files and links that lie there, sorted, without checksums.json, what a stage leaves
+    beside its output and what a killed `fetch` left; nothing of a release is read from those.
     """
     paths = (p.relative_to(release) for p in release.rglob("*") if p.is_symlink() or not p.is_dir())
     return sorted(
         p.as_posix()
         for p in paths
-        if str(p) not in (CHECKSUMS, TASK) and not (p.name.startswith(".") and p.suffix == PARTIAL)
+        if str(p) not in (CHECKSUMS, TASK, MARK) and not (p.name.startswith(".") and p.suffix == PARTIAL)
     )
 
 

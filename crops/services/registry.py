@@ -167,7 +167,7 @@ class Registry:
         from crops.tables import artifacts
 
         if not layout.is_release(folder):
-            with artifacts.replacing(folder) as partial:
+            with artifacts.replacing(folder, private=True) as partial:
                 self.download(version, partial)
         return folder
 

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from crops.errors import CropsError
-from crops.release import layout
 from crops.stages.base import StageReport
-from crops.tables import artifacts
+from crops.tables import artifacts, folders
 
 # A line of a task's output that starts so is for the progress display; the rest is the log.
 MARK = "CROPS-TASK "
-STAGE_FILE = layout.TASK
+STAGE_FILE = folders.TASK
 
 
 def optional(path: str | Path) -> Path | None:
@@ -45,10 +44,11 @@ def below(root: str, name: str) -> Path | None:
 
 
 def timed(name: str, out: str, metrics: Any, stage: Callable[[Path], StageReport]) -> None:
-    """Runs `stage(out)`, writes stage.json (seconds, numbers, notes) into `out`, logs the numbers, prints one
-    line.
+    """Runs `stage(out)`, writes stage.json (seconds, numbers, notes) into `out`, logs the numbers; prints a
+    line when it begins and one when it has ended.
     """
     started_s = time.monotonic()
+    _say({"stage": name, "begins": True})
     try:
         report = stage(Path(out))
     except CropsError as error:

@@ -1,5 +1,5 @@
-"""Tables and reports on disk. A folder appears under its name only when it is whole; reading checks the
-schema first.
+"""Tables and reports on disk. A folder appears under its name only when it is whole (crops.tables.folders);
+reading checks the schema first.
 
 A stage writes all that it makes into one folder:
 
@@ -8,10 +8,8 @@ A stage writes all that it makes into one folder:
         artifacts.write_json(folder / "augment.json", numbers)
 """
 
-import errno
 import json
 import os
-import shutil
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,89 +20,71 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from crops.errors import InputError, StorageError
+from crops.errors import InputError
+from crops.tables import folders
 from crops.tables.records import DOCUMENTS, Table
 
 DATE = pa.field("date", pa.string())
 # Rows in one row group: DuckDB and Arrow read whole groups, and 250 k rows of our tables are 5 to 20 MB.
 ROW_GROUP = 250_000
+PARQUET = (".parquet", ".parq", ".pq")
+HIDDEN = (".", "_")
 
 
-@contextmanager
-def replacing(out: Path) -> Iterator[Path]:
-    """A temporary folder beside `out` that takes its name at the end; on an error or a kill `out` stays as it
-    was.
+replacing = folders.replacing
+
+
+def walk(root: Path) -> list[Path]:
+    """Every visible file below `root`, in order, through links to folders and files: the one walk that
+    reading and fingerprints share.
+
+    Names that begin with a dot or an underscore are somebody's bookkeeping. An InputError names a folder that
+    cannot be listed and a link that leads nowhere or into itself.
     """
-    out = Path(os.path.abspath(out))
-    partial = out.with_name(f".{out.name}.partial-{uuid.uuid4().hex[:8]}")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(out)
-        partial.mkdir()
-        yield partial
-        _sync(partial)
-        _swap(partial, out)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
-            raise StorageError(
-                f"{out}: cannot write: {os.strerror(error.errno)}; free the space and run it again"
-            ) from error
-        raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    root = Path(root)
+    found: list[Path] = []
+
+    def refuse(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError) or Path(error.filename) != root:
+            raise InputError(error.filename, f"cannot be read: {error.strerror}") from error
+
+    for folder, below, names in os.walk(root, followlinks=True, onerror=refuse):
+        below[:] = sorted(name for name in below if not name.startswith(HIDDEN))
+        for name in below:
+            place = Path(folder, name)
+            if place.is_symlink() and Path(folder).resolve().is_relative_to(place.resolve()):
+                raise InputError(place, "is a link to a folder that it lies in")
+        found += [Path(folder, name) for name in names if not name.startswith(HIDDEN)]
+    for path in found:
+        if not path.exists():
+            raise InputError(path, f"is a link to {os.readlink(path)}, which is not there")
+    return sorted(found)
 
 
-def _sweep(out: Path) -> None:
-    """Removes what a killed run left, and puts the old folder back if the kill came between the two
-    renames.
-    """
-    for old in out.parent.glob(f".{out.name}.old-*"):
-        if out.exists():
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            old.rename(out)
-    for partial in out.parent.glob(f".{out.name}.partial-*"):
-        shutil.rmtree(partial, ignore_errors=True)
+def parquet_files(folder: Path, table: Table) -> list[Path]:
+    """The table's Parquet files, in order, none of them opened; empty where there are none."""
+    return [p for p in walk(Path(folder) / table.name) if p.suffix.lower() in PARQUET]
 
 
-def _swap(partial: Path, out: Path) -> None:
-    old = out.with_name(f".{out.name}.old-{uuid.uuid4().hex[:8]}")
-    if out.exists():
-        out.rename(old)
-    partial.rename(out)
-    _sync_folder(out.parent)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _sync(folder: Path) -> None:
-    for path in folder.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-    _sync_folder(folder)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def no_files(folder: Path, table: Table) -> InputError:
+    """What to say where a table has no Parquet file; names what lies there instead."""
+    root = Path(folder) / table.name
+    others = [p for p in walk(root) if p.suffix.lower() not in PARQUET]
+    beside = [p for p in sorted(root.parent.glob(f"{table.name}.*")) if p.is_file()]
+    instead = ", ".join(str(p.relative_to(root.parent)) for p in [*others[:3], *beside])
+    hint = f": only Parquet files inside of {table.name}/ are read, and here is {instead}" if instead else ""
+    return InputError(root, f"no Parquet file of the table {table.name!r} found here{hint}")
 
 
 def table_files(folder: Path, table: Table) -> list[Path]:
-    """The table's Parquet files, in order; an InputError where there are none or one cannot be read as
-    `table`.
+    """The table's Parquet files, in order; an InputError where there are none or some cannot be read as
+    `table`, with all that is wrong.
     """
-    root = Path(folder) / table.name
-    hidden = (".", "_")
-    files = sorted(
-        p for p in root.rglob("*.parquet") if not any(x.startswith(hidden) for x in p.relative_to(root).parts)
-    )
+    files = parquet_files(folder, table)
     if not files:
-        raise InputError(root, f"no Parquet file of the table {table.name!r} found here")
-    for path in files:
-        check_schema(path, table)
+        raise no_files(folder, table)
+    if faults := [fault for path in files for fault in schema_faults(path, table)]:
+        raise InputError.of(Path(folder) / table.name, faults)
     return files
 
 
@@ -120,29 +100,46 @@ def part(number: int) -> str:
 
 def exists(folder: Path, table: Table) -> bool:
     """Whether the folder holds the table at all (a missing perspective is no error)."""
-    return any((Path(folder) / table.name).rglob("*.parquet"))
+    return bool(parquet_files(folder, table))
 
 
 @contextmanager
-def _readable(path: Path) -> Iterator[None]:
+def readable(path: Path) -> Iterator[None]:
+    """Turns what Arrow says of a broken file into an InputError with its name."""
     try:
         yield
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(path, f"not a readable Parquet file ({str(error).splitlines()[0]})") from error
 
 
-def check_schema(path: Path, table: Table) -> None:
-    """Reads only the footer of one file and compares names and types."""
-    with _readable(path):
-        schema = pq.read_schema(path)
+def schema_faults(path: Path, table: Table) -> list[InputError]:
+    """Reads only the footer of one file; every column of another name or type than the table's."""
+    try:
+        with readable(path):
+            schema = pq.read_schema(path)
+    except InputError as error:
+        return [error]
+    faults = []
     for field in table.schema:
         if field.name not in schema.names:
-            if field.name in table.optional:
-                continue
-            columns = ", ".join(schema.names)
-            raise InputError(path, f"column {field.name!r} ({field.type}) is missing; columns: {columns}")
-        if not _same_type(actual := schema.field(field.name).type, field.type):
-            raise InputError(path, f"column {field.name!r} is {actual}, expected {field.type}")
+            if field.name not in table.optional:
+                faults.append(absent(path, field, schema))
+        elif not _same_type(actual := schema.field(field.name).type, field.type):
+            hint = "; `crops validate` reads many other types and writes this one"
+            faults.append(InputError(path, f"column {field.name!r} is {actual}, expected {field.type}{hint}"))
+    return faults
+
+
+def absent(path: Path, field: pa.Field, schema: pa.Schema) -> InputError:
+    """A column that is not there, beside those that are."""
+    columns = ", ".join(schema.names)
+    return InputError(path, f"column {field.name!r} ({field.type}) is missing; columns: {columns}")
+
+
+def check_schema(path: Path, table: Table) -> None:
+    """An InputError with all that `schema_faults` finds."""
+    if faults := schema_faults(path, table):
+        raise InputError.of(path, faults)
 
 
 def _same_type(actual: pa.DataType, expected: pa.DataType) -> bool:
@@ -202,7 +199,7 @@ def read(folder: Path, table: Table, columns: list[str] | None = None) -> pa.Tab
     schema = _columns(table, columns)
     pieces = []
     for path in table_files(folder, table):
-        with _readable(path):
+        with readable(path):
             present = [name for name in schema.names if name in pq.read_schema(path).names]
             raw = pq.read_table(path, columns=present, partitioning=None)
         pieces.append(_cast(raw, schema, path))

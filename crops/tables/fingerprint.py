@@ -5,16 +5,17 @@ import inspect
 from pathlib import Path
 
 from crops import perspectives
+from crops.tables import artifacts
 
 SOURCES = ("crops", "components", "pipelines")
 
 
 def of(logs: Path) -> str:
-    """Of the log's files (path, size, modification time), of this project's source and of that of registered
-    perspectives (content): the root of every cache.
+    """Of the log's files (path, size, modification time; those that reading finds), of this project's source
+    and of that of registered perspectives (content): the root of every cache.
     """
     digest = hashlib.blake2b(digest_size=16)
-    for path in sorted(p for p in logs.rglob("*") if p.is_file()):
+    for path in artifacts.walk(logs):
         stat = path.stat()
         digest.update(f"{path.relative_to(logs)}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
     root = Path(__file__).resolve().parent.parent.parent

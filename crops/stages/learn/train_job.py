@@ -60,7 +60,7 @@ def run(
 def _copy(source: Path, target: Path) -> None:
     """Whole or not there; a copy that is there already belongs to the same inputs."""
     if not target.is_dir():
-        with artifacts.replacing(target) as folder:
+        with artifacts.replacing(target, private=True) as folder:
             shutil.copytree(source, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*"))
 
 

@@ -38,7 +38,7 @@ def _trec_session(src: Path, out: Path) -> StageReport:
     if src.is_dir():
         raise InputError(src, "a folder, expected the file sessiontrack2013.xml")
     tables = trec_session.convert(src.read_bytes(), str(src))
-    with artifacts.replacing(out) as folder:
+    with artifacts.replacing(out, inputs=[src]) as folder:
         for table in records.REQUIRED:
             artifacts.write(folder, table, getattr(tables, table.name))
         artifacts.write(folder / "truth", records.RELEVANCE, tables.relevance)
@@ -60,7 +60,7 @@ def _large(src: Path, out: Path, dataset: str, memory_gb: float) -> StageReport:
     """Piece by piece through the embedded engine: memory does not grow with the data set."""
     release = LARGE[dataset](src)
     rows: Counter[str] = Counter()
-    with artifacts.replacing(out) as folder:
+    with artifacts.replacing(out, inputs=[src]) as folder:
         scratch = folder / ".scratch"
         with session.opened("duckdb", scratch=scratch, memory_gb=memory_gb) as house:
             engine: Any = house.backend.con

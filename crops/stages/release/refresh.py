@@ -20,11 +20,12 @@ from crops.release.encoder import OnnxEncoder
 from crops.stages.base import StageReport
 from crops.stages.release import index
 from crops.tables import artifacts, records
+from crops.tables.folders import MARK, TASK
 
 ASKED = 16  # documents that are encoded again to see whether the index still has their vectors
 # largest difference of an element: another encoder is off by 0.1, another machine's arithmetic by 1e-6
 CLOSE = 1e-3
-REPLACED = {*layout.INDEX_FILES, layout.DOCUMENTS, layout.CHECKSUMS, layout.TASK}
+REPLACED = {*layout.INDEX_FILES, layout.DOCUMENTS, layout.CHECKSUMS, MARK, TASK}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,6 +19,7 @@ from crops.release.encoder import OnnxEncoder
 from crops.services.registry import Registry, uri_of
 from crops.stages.base import StageReport
 from crops.tables import artifacts, records
+from crops.tables.folders import TASK
 
 UNGATED = {"verdict": "promote", "reasons": ["no gate asked"]}
 
@@ -91,7 +92,7 @@ def _collect(
     release: Path, export: Path, built: Path, documents: Path, samples: Path, cfg: RegisterConfig
 ) -> None:
     for source in (*export.iterdir(), *built.iterdir()):
-        if source.is_file() and not source.name.startswith(".") and source.name != layout.TASK:
+        if source.is_file() and not source.name.startswith(".") and source.name != TASK:
             shutil.copyfile(source, release / source.name)
     catalogue = artifacts.read(documents, records.DOCUMENTS)
     artifacts.write(release, records.DOCUMENTS, catalogue)

@@ -10,6 +10,7 @@ import pytest
 
 from crops.errors import InputError
 from crops.release import layout
+from crops.tables import folders
 
 ROOT = Path(__file__).resolve().parents[3]
 NAMES = sorted(
@@ -68,7 +69,7 @@ def test_a_sealed_release_lists_every_file_and_passes(release):
     checksum = layout.checksum(release)
     assert layout.problem(release, checksum) is None
     assert layout.seal(release) == checksum, "the seal is not part of what it seals"
-    (release / layout.TASK).write_text("{}")
+    (release / folders.TASK).write_text("{}")
     (release / "documents/.part-1.parquet.0a1b2c3d.partial").write_text("what a killed copy left")
     assert layout.problem(release, checksum) is None
 

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from crops.errors import InputError, StorageError
-from crops.tables import artifacts, records
+from crops.tables import artifacts, folders, records
 
 ROWS = pa.table({"doc_id": ["a", "b"], "text": ["x", "y"]})
 
@@ -56,15 +56,16 @@ def test_a_kill_in_the_middle_leaves_no_folder_and_the_next_run_sweeps(tmp_path)
     with artifacts.replacing(tmp_path / "out") as folder:
         (folder / "whole").write_text("y")
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
-    assert [p.name for p in (tmp_path / "out").iterdir()] == ["whole"]
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"whole", folders.MARK}
 
 
 def test_a_kill_between_the_two_renames_is_mended(tmp_path):
     """The old folder has gone aside and the new one has not come: the next run puts the old one back before
     it starts.
     """
-    (tmp_path / ".out.old-1").mkdir()
-    (tmp_path / ".out.old-1" / "a").write_text("old")
+    with artifacts.replacing(tmp_path / "out") as folder:
+        (folder / "a").write_text("old")
+    (tmp_path / "out").rename(tmp_path / ".out.old-1")
     with pytest.raises(ZeroDivisionError), artifacts.replacing(tmp_path / "out"):
         raise ZeroDivisionError
     assert (tmp_path / "out" / "a").read_text() == "old"
