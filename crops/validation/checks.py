@@ -87,9 +87,10 @@ def not_null(column: str, reason: str = "", *, where: Where | None = None) -> Ch
     return Check(reason, f"{seen(column)} IS NULL", concerns, *_of(column, "ToNotBeNull"), where=where)
 
 
-def is_null(column: str, reason: str, *, where: Where) -> Check:
+def is_null(column: str, reason: str, *, where: Where | None = None) -> Check:
     """The column has no value."""
-    return Check(reason, f"{seen(column)} IS NOT NULL", where.sql, *_of(column, "ToBeNull"), where=where)
+    concerns = where.sql if where else "true"
+    return Check(reason, f"{seen(column)} IS NOT NULL", concerns, *_of(column, "ToBeNull"), where=where)
 
 
 def in_set(column: str, values: tuple[Any, ...], reason: str, *, where: Where | None = None) -> Check:

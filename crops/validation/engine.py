@@ -3,7 +3,7 @@ both can keep them.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,9 @@ class Engine(ABC):
     """Runs SQL that is written in DuckDB's dialect; tables that it keeps live as long as its session."""
 
     @abstractmethod
-    def scan(self, files: Sequence[Path]) -> set[str]:
-        """Makes `raw_files`: all columns of the Parquet files, `filename` and `file_row_number`; returns the
-        columns' names.
+    def scan(self, view: str, files: Sequence[Path], types: Mapping[str, pa.DataType]) -> None:
+        """Makes the view: these columns of the Parquet files, which are stored in these types, `filename` and
+        `file_row_number`.
         """
 
     @abstractmethod
@@ -56,16 +56,17 @@ class DuckDBEngine(Engine):
 
     def __init__(self, base: duckdb.DuckDBPyConnection) -> None:
         self.base = base
+        # A Parquet file's least and greatest value leave "not a number" out, and DuckDB (2.0) concludes from
+        # them that there is none: isnan() is then false of every row.
+        base.execute("SET disabled_optimizers = 'statistics_propagation'")
 
-    def scan(self, files: Sequence[Path]) -> set[str]:
+    def scan(self, view: str, files: Sequence[Path], types: Mapping[str, pa.DataType]) -> None:  # noqa: ARG002
         """See Engine.scan."""
         listed = ", ".join(quoted(str(f)) for f in files)
-        read = f"read_parquet([{listed}], union_by_name=true, hive_partitioning=false"
         self.base.execute(
-            f"CREATE OR REPLACE TEMP VIEW raw_files AS SELECT * FROM {read}, filename=true, "
-            "file_row_number=true)"
+            f"CREATE OR REPLACE TEMP VIEW {view} AS SELECT * FROM read_parquet([{listed}], "
+            "union_by_name=true, hive_partitioning=false, filename=true, file_row_number=true)"
         )
-        return {row[0] for row in self.base.execute(f"DESCRIBE SELECT * FROM {read})").fetchall()}
 
     def keep(self, name: str, sql: str) -> None:
         """See Engine.keep."""

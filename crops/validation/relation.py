@@ -2,50 +2,50 @@
 rules.py).
 """
 
-import pyarrow as pa
+from collections.abc import Sequence
+from pathlib import Path
 
 from crops.config.validate import ValidateConfig
-from crops.tables.records import TS, Table
+from crops.tables.records import Table
 from crops.validation.checks import quoted
-
-TYPES = {
-    pa.string(): "VARCHAR",
-    pa.bool_(): "BOOLEAN",
-    pa.int32(): "INTEGER",
-    pa.int64(): "BIGINT",
-    pa.float64(): "DOUBLE",
-    pa.float32(): "FLOAT",
-    TS: "TIMESTAMPTZ",
-    pa.list_(pa.string()): "VARCHAR[]",
-}
+from crops.validation.source import Shape, Source, unfit
 
 # What str.split() takes for white space, so that "empty" means the same as in crops.text.normalise_query.
 WHITE = "".join(chr(c) for c in range(0x3001) if chr(c).isspace())
 
 
-def helped(table: Table, present: set[str], cfg: ValidateConfig) -> str:
-    """SQL of the rows of `raw_files`, typed as in crops.tables.records, with `file`, `row_number` and the
-    helpers.
+def helped(source: Source, root: Path, views: Sequence[str], cfg: ValidateConfig) -> str:
+    """SQL of the rows of `views` (one a shape of the source), typed as in crops.tables.records, with `file`,
+    `row_number` and the helpers.
 
-    `present` are the columns that the files have; known_searches(search_id, accepted, ts) and
-    known_videos(video_id, accepted, uploaded_at) must be there for the tables that refer to them.
+    root: the table's folder, below which a `date=` folder is the day of its files.
+    known_searches(search_id, accepted, ts) and known_videos(video_id, accepted, uploaded_at) must be there
+    for the tables that refer to them.
     """
-    typed = ", ".join(
-        f"CAST({name if name in present else 'NULL'} AS {TYPES[table.schema.field(name).type]}) AS {name}"
-        for name in table.schema.names
+    table = source.table
+    raw = " UNION ALL ".join(
+        _typed(source, shape, view) for shape, view in zip(source.shapes, views, strict=True)
     )
+    below = f"replace(substr(file, {len(str(root)) + 1}), '%2D', '-')"
     columns, joins = _helpers(table, cfg)
     return f"""
-        WITH raw AS (
-            SELECT {typed}, filename AS file, file_row_number AS row_number,
-                   nullif(regexp_extract(filename, 'date=([0-9-]{{10}})', 1), '') AS folder_day
-            FROM raw_files
-        )
+        WITH stored AS ({raw}),
+             raw AS (SELECT *, nullif(regexp_extract({below}, '/date=([0-9-]{{10}})/', 1), '') AS folder_day
+                     FROM stored)
         SELECT raw.*, {", ".join(f"{sql} AS {name}" for name, sql in columns.items())},
                row_number() OVER (PARTITION BY {", ".join(f"raw.{k}" for k in table.key)} ORDER BY file,
                    row_number) AS copy
         FROM raw {" ".join(joins)}
     """
+
+
+def _typed(source: Source, shape: Shape, view: str) -> str:
+    """The rows of one shape in the table's types, with the text of what does not fit in any of them."""
+    ways = {name: shape.reading(source.table, name) for name in source.table.schema.names}
+    columns = [f"{way.typed(name)} AS {name}" for name, way in ways.items()]
+    columns += [f"{ways[name].unfit(name)} AS {unfit(name)}" for name in source.unsure]
+    file = "filename" if shape.origin is None else quoted(str(shape.origin))
+    return f"SELECT {', '.join(columns)}, {file} AS file, file_row_number AS row_number FROM {view}"
 
 
 def day_of(table: Table) -> str:

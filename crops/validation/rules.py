@@ -12,8 +12,12 @@ Beside the columns of crops.tables.records the checks read helpers that need the
     earliest_ts        when the video was uploaded, less the clock skew that is tolerated
     interacted         clicked, liked or played
     visible_characters characters of the query that are no white space
+    unfit_COLUMN       the text of a value that its column's type does not hold (of columns where there can be
+                       one)
     text_fields        how many of caption, keywords, cover_text and related_queries hold any text
 """
+
+from collections.abc import Sequence
 
 from crops import perspectives
 from crops.arms import ARMS
@@ -31,6 +35,7 @@ from crops.validation.checks import (
     not_null,
     same,
 )
+from crops.validation.source import unfit
 
 # Outside of these years a time is in another unit (seconds read as microseconds land in 1970), not early or
 # late.
@@ -40,10 +45,17 @@ EXPOSED = Where(column="stage", values=perspectives.STAGES[:1])
 NOT_EXPOSED = Where(column="stage", values=perspectives.STAGES[1:])
 
 
-def checks(table: Table, cfg: ValidateConfig) -> list[Check]:
-    """The checks of one table of the log; those of an optional one follow from its columns."""
+def checks(table: Table, cfg: ValidateConfig, unsure: Sequence[str] = ()) -> list[Check]:
+    """The checks of one table of the log; those of an optional one follow from its columns.
+
+    unsure: the columns in whose files a value may be one that the column's type does not hold; that is asked
+    first, because such a value is null from there on.
+    """
     own = {"searches": _searches, "results": _results, "videos": _videos}.get(table.name)
-    return own(cfg) if own else _optional(table, cfg)
+    fitting = [
+        is_null(unfit(name), f"{name} does not fit {table.schema.field(name).type}") for name in unsure
+    ]
+    return [*fitting, *(own(cfg) if own else _optional(table, cfg))]
 
 
 def _searches(cfg: ValidateConfig) -> list[Check]:

@@ -4,7 +4,7 @@ come to the driver.
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,22 @@ from crops.validation.engine import Engine
 # Parquet files of a day are not larger than this many rows: readers take them as one row group each.
 ROWS_PER_FILE = 2_000_000
 
+# As Spark's own reader maps them: an unsigned number needs the next wider type.
+SPARK_TYPES = {
+    pa.bool_(): "boolean",
+    pa.int8(): "tinyint",
+    pa.int16(): "smallint",
+    pa.int32(): "int",
+    pa.int64(): "bigint",
+    pa.uint8(): "smallint",
+    pa.uint16(): "int",
+    pa.uint32(): "bigint",
+    pa.uint64(): "decimal(20,0)",
+    pa.float32(): "float",
+    pa.float64(): "double",
+    pa.date32(): "date",
+}
+
 
 class SparkEngine(Engine):
     """What is kept is a folder of Parquet files under the warehouse's scratch, so no lineage is run twice."""
@@ -27,14 +43,18 @@ class SparkEngine(Engine):
         self._kept: dict[str, Path] = {}
         self._made = 0
 
-    def scan(self, files: Sequence[Path]) -> set[str]:
-        """See Engine.scan. Spark writes paths as URLs with encoded characters; they are put back."""
-        frame = self.session.read.option("mergeSchema", "true").parquet(*(os.path.abspath(f) for f in files))
-        own = [name for name in frame.columns if name != "date"]  # Spark takes the folder's date for a column
+    def scan(self, view: str, files: Sequence[Path], types: Mapping[str, pa.DataType]) -> None:
+        """See Engine.scan. The schema is said, so that columns which nobody reads may be of any type."""
+        schema = ", ".join(f"`{name}` {_ddl(dtype)}" for name, dtype in types.items())
+        frame = self.session.read.schema(schema).parquet(*(os.path.abspath(f) for f in files))
+        columns = [
+            f"timestamp_micros(`{name}` div 1000) AS `{name}`" if _is_nanos(dtype) else f"`{name}`"
+            for name, dtype in types.items()
+        ]
+        # Spark writes paths as URLs with encoded characters; they are put back.
         path = "url_decode(replace(regexp_replace(_metadata.file_path, '^file:/+', '/'), '+', '%2B'))"
-        rows = frame.selectExpr(*own, f"{path} AS filename", "_metadata.row_index AS file_row_number")
-        rows.createOrReplaceTempView("raw_files")
-        return set(own)
+        rows = frame.selectExpr(*columns, f"{path} AS filename", "_metadata.row_index AS file_row_number")
+        rows.createOrReplaceTempView(view)
 
     def keep(self, name: str, sql: str) -> None:
         """See Engine.keep."""
@@ -87,3 +107,20 @@ class SparkEngine(Engine):
                 path.rename(day_folder / f"part-{number:05d}.parquet")
         for rest in (*folder.rglob("_SUCCESS"), *folder.rglob(".*.crc")):
             rest.unlink()
+
+
+def _ddl(dtype: pa.DataType) -> str:
+    """The type as which Spark reads a stored column."""
+    if pa.types.is_null(dtype):
+        return "int"  # what Arrow stores a column of nulls as
+    if pa.types.is_timestamp(dtype):
+        return "bigint" if _is_nanos(dtype) else "timestamp" if dtype.tz else "timestamp_ntz"
+    if pa.types.is_decimal(dtype):
+        return f"decimal({dtype.precision},{dtype.scale})"
+    if hasattr(dtype, "value_type"):
+        return "array<string>"
+    return SPARK_TYPES.get(dtype, "string")
+
+
+def _is_nanos(dtype: pa.DataType) -> bool:
+    return bool(pa.types.is_timestamp(dtype)) and dtype.unit == "ns"

@@ -12,6 +12,7 @@ from crops.tables.records import Table
 from crops.validation import relation
 from crops.validation.checks import Check, quoted, seen
 from crops.validation.engine import Engine
+from crops.validation.source import Source
 
 # The sample of a day is chosen in parts of this many.
 SLICES = 1 << 20
@@ -44,12 +45,15 @@ class Split:
         return self.read - self.quarantined
 
 
-def judge(
-    engine: Engine, files: Sequence[Path], table: Table, checks: Sequence[Check], cfg: ValidateConfig
-) -> None:
-    """Makes the table `judged`: every row with its helpers and the first reason against it (null: none)."""
+def judge(engine: Engine, source: Source, root: Path, checks: Sequence[Check], cfg: ValidateConfig) -> None:
+    """Makes the table `judged`: every row with its helpers and the first reason against it (null: none).
+    root: the table's folder.
+    """
     cases = " ".join(f"WHEN {check.sql} THEN {quoted(check.reason)}" for check in checks)
-    rows = relation.helped(table, engine.scan(files), cfg)
+    views = [f"raw_files_{n}" for n in range(len(source.shapes))]
+    for view, shape in zip(views, source.shapes, strict=True):
+        engine.scan(view, shape.files, shape.types)
+    rows = relation.helped(source, root, views, cfg)
     engine.keep("judged", f"SELECT *, CASE {cases} END AS reason FROM ({rows})")
 
 

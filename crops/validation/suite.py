@@ -17,7 +17,9 @@ import pyarrow as pa
 
 from crops.config.validate import ValidateConfig
 from crops.tables.records import Table
+from crops.validation import casts
 from crops.validation.checks import Check
+from crops.validation.source import Shape, Source
 from crops.validation.split import Split
 
 # Great Expectations reports its use to its makers unless told not to, and reads this when it is imported.
@@ -176,19 +178,27 @@ def day_outcomes(
         yield Outcome(result, "days", reason, severity, expected, observed)
 
 
-def file_outcomes(project: Any, table: Table, schemas: Sequence[pa.Schema]) -> Iterator[Outcome]:
+def file_outcomes(project: Any, source: Source) -> Iterator[Outcome]:
     """The type that each Parquet file declares for each column."""
     import pandas as pd
 
+    table = source.table
     frame = pd.DataFrame(
-        [{f"type of {n}": _declared(schema, n) for n in table.schema.names} for schema in schemas],
+        [
+            {f"type of {n}": _declared(shape, n) for n in table.schema.names}
+            for shape in source.shapes
+            for _ in shape.files
+        ],
         dtype=object,
     )
     reason, severity = "a file declares another type", "critical"
-    wanted = [
-        (f"type of {c.name}", reason, {"value_set": _types(c.type, c.name in table.optional)}, severity)
-        for c in table.schema
-    ]
+    wanted = []
+    for column in table.schema:
+        found = (shape.types[column.name] for shape in source.shapes if column.name in shape.types)
+        read = [casts.named(dtype) for dtype in found if casts.reading(dtype, column.type)]
+        missing = ["absent"] if column.nullable or column.name in table.optional else []
+        names = [*dict.fromkeys([casts.named(column.type), *read, *missing])]
+        wanted.append((f"type of {column.name}", reason, {"value_set": names}, severity))
     for (name, _, bounds, _), result in _results(project, f"{table.name} files", frame, wanted):
         observed = f"{len(frame)} file(s): {', '.join(sorted(frame[name].unique()))}"
         yield Outcome(result, "files", reason, severity, " or ".join(bounds["value_set"]), observed)
@@ -268,32 +278,5 @@ def _failing(frame: Any, column: str, min_value: float = -math.inf, max_value: f
     return ", ".join(shown[:EXAMPLES]) + more
 
 
-def _declared(schema: pa.Schema, name: str) -> str:
-    return _named(schema.field(name).type) if name in schema.names else "absent"
-
-
-def _named(dtype: pa.DataType) -> str:
-    if pa.types.is_dictionary(dtype):
-        return _named(dtype.value_type)
-    if pa.types.is_list(dtype) or pa.types.is_large_list(dtype):
-        return f"list<{_named(dtype.value_type)}>"
-    return str(dtype)
-
-
-def _types(wanted: pa.DataType, optional: bool) -> list[str]:
-    """Names of the physical types that are read as `wanted` (the same as artifacts.check_schema lets
-    pass).
-    """
-    names = [str(wanted)]
-    if pa.types.is_timestamp(wanted):
-        zones, units = ("UTC", "Etc/UTC", "+00:00"), ("us", "ms", "ns", "s")
-        names = [f"timestamp[{unit}, tz={zone}]" for zone in zones for unit in units]
-    elif pa.types.is_list(wanted):
-        names = [f"list<{name}>" for name in _types(wanted.value_type, False)]
-    elif pa.types.is_string(wanted):
-        names = ["string", "large_string", "string_view"]
-    elif pa.types.is_integer(wanted):
-        names = [f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)]
-    elif pa.types.is_floating(wanted):
-        names = ["halffloat", "float", "double"]
-    return [*names, "null", *["absent"] * optional]
+def _declared(shape: Shape, name: str) -> str:
+    return casts.named(shape.types[name]) if name in shape.types else "absent"

@@ -20,6 +20,13 @@ from crops.stages.logs import candidates
 from crops.tables import artifacts, records
 
 GAP_EDGES_S = (30, 60, 90, 180, 600, 1800)
+# A perspective that brings less than this per search is there in name only [ours]; what to look at then.
+LEAST_PER_SEARCH = 0.02
+LOOK_AT = {
+    perspectives.FEED.name: "do the user ids and the clocks of both logs agree?",
+    perspectives.REFORMULATION.name: "is user_id one person's, and ts the time of the search?",
+    perspectives.CLICK.name: "does every click of a search stand in results?",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +55,7 @@ def run(logs: Path, out: Path, cfg: AugmentConfig, *, engine: str | None = None)
     """Mines `logs` into candidates, documents, queries, test_ct, test_qr, valid_qr and augment.json under
     `out`.
     """
-    with artifacts.replacing(out) as folder:
+    with artifacts.replacing(out, inputs=[logs]) as folder:
         scratch = folder / ".scratch"
         scratch.mkdir()
         with session.opened(
@@ -215,9 +222,16 @@ def _notes(
         (perspectives.CLICK, "nobody clicked or liked anything on the training days"),
         *((p, "nothing was mined on the training days") for p in perspectives.every() if p.mine),
     ]
+    found = {p.name: named[p.name]["support"] for p, _ in empty if p.table not in missing}
+    few = {name: n for name, n in found.items() if 0 < n < LEAST_PER_SEARCH * numbers["searches"]}
     notes = {
         **{f"{table}: no such table": True for table in sorted(missing)},
         **{f"{p.name}: {why}": not (p.table in missing or named[p.name]["candidates"]) for p, why in empty},
+        **{
+            f"{name}: next to nothing, {n:,} from {numbers['searches']:,} searches; "
+            f"{LOOK_AT.get(name, 'does its table belong to these searches?')}": True
+            for name, n in few.items()
+        },
         "test_ct is empty: no clicks on the held-out days": not rows["test_ct"],
         "test_qr is empty: no reformulations on the held-out days": not rows["test_qr"],
         "valid_qr is empty: no reformulations on the last training day": not rows["valid_qr"],

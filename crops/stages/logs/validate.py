@@ -11,8 +11,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from crops import perspectives
 from crops.config.validate import ValidateConfig
 from crops.engines import session
@@ -21,8 +19,9 @@ from crops.engines.warehouse import Warehouse
 from crops.errors import ConfigError, InputError
 from crops.stages.base import StageReport
 from crops.tables import artifacts, records
-from crops.validation import damage, docs, rules, split, suite
+from crops.validation import clocks, damage, docs, rules, source, split, suite
 from crops.validation.engine import DuckDBEngine, Engine
+from crops.validation.source import Source
 from crops.validation.suite import Outcome
 
 # Rows that Great Expectations holds at once: 20 columns of them are some 50 MB.
@@ -41,31 +40,49 @@ class Checked:
 
 
 def run(logs: Path, out: Path, cfg: ValidateConfig, *, engine: str | None = None) -> StageReport:
-    """Writes the accepted tables, quarantine/, validation.json ({"success": ...}) and data_docs/."""
-    logs = Path(os.path.abspath(logs))
-    # All footers first: a file of another shape ends it before a row is read.
-    files = {
-        t: artifacts.table_files(logs, t)
-        for t in records.logs()
-        if t in records.REQUIRED or artifacts.exists(logs, t)
-    }
-    with artifacts.replacing(out) as folder:
+    """Writes the accepted tables, quarantine/, validation.json ({"success": ...}) and data_docs/.
+
+    An InputError lists everything in the files' footers that cannot be read, of all tables at once.
+    """
+    logs, name = Path(os.path.abspath(logs)), engine or cfg.engine
+    # All footers first: what is of another shape ends it before a row is read.
+    sources = _sources(logs)
+    files = {table: source.files for table, source in sources.items()}
+    with artifacts.replacing(out, inputs=[logs]) as folder:
         scratch = folder / ".scratch"
-        opened = session.opened(
-            engine or cfg.engine, scratch=scratch, memory_gb=cfg.memory_gb, spark_master=cfg.spark_master
-        )
+        opened = session.opened(name, scratch=scratch, memory_gb=cfg.memory_gb, spark_master=cfg.spark_master)
         with opened as house, damage.named(files, out):
             runner = _runner(house, cfg)
             # Made when first asked for: importing Great Expectations takes longer than finding a damaged
             # file.
             project = functools.cache(suite.context)
-            checked = {t.name: _table(runner, project, logs, folder, t, files[t], cfg) for t in files}
+            checked = {
+                t.name: _table(
+                    runner, project, logs, folder, source.rewritten(s, scratch / "anew", engine=name), cfg
+                )
+                for t, s in sources.items()
+            }
+            apart = clocks.compared(runner) if "feed" in checked else None
         shutil.rmtree(scratch, ignore_errors=True)
         splits = {name: table.split for name, table in checked.items()}
         outcomes = {name: table.outcomes for name, table in checked.items()}
         docs.build(splits, outcomes, folder / "data_docs", cfg=cfg, at=datetime.now(UTC))
-        artifacts.write_json(folder / "validation.json", _summary(checked, cfg))
-    return _report(checked)
+        notes = [note for s in sources.values() for note in s.notes] + source.beside(logs, records.logs())
+        notes += [f"feed against searches: {apart.words}"] if apart else []
+        artifacts.write_json(folder / "validation.json", _summary(checked, cfg, notes, apart))
+    return _report(checked, notes)
+
+
+def _sources(logs: Path) -> dict[records.Table, Source]:
+    """What is there of every table; an InputError with all that cannot be read."""
+    found, faults = {}, []
+    for table in records.logs():
+        if table in records.REQUIRED or artifacts.exists(logs, table):
+            found[table], wrong = source.of(logs, table)
+            faults += wrong
+    if faults:
+        raise InputError.of(logs, faults)
+    return found
 
 
 def _runner(house: Warehouse, cfg: ValidateConfig) -> Engine:
@@ -83,17 +100,12 @@ def _runner(house: Warehouse, cfg: ValidateConfig) -> Engine:
 
 
 def _table(
-    engine: Engine,
-    project: Callable[[], Any],
-    logs: Path,
-    out: Path,
-    table: records.Table,
-    files: list[Path],
-    cfg: ValidateConfig,
+    engine: Engine, project: Callable[[], Any], logs: Path, out: Path, source: Source, cfg: ValidateConfig
 ) -> Checked:
     """Splits one table and asks its suite. An empty searches, results or videos table ends the run."""
-    checks = rules.checks(table, cfg)
-    split.judge(engine, files, table, checks, cfg)
+    table = source.table
+    checks = rules.checks(table, cfg, source.unsure)
+    split.judge(engine, source, logs / table.name, checks, cfg)
     counts = split.count(engine, table, checks)
     if counts.accepted == 0 and table in records.REQUIRED:
         why = f"; reasons: {counts.reasons}" if counts.reasons else ""
@@ -102,22 +114,27 @@ def _table(
         )
     split.write(engine, out, table, logs)
     split.remember(engine, table)
+    clocks.remember(engine, table)
     rows = split.batches(engine, table, checks, per_day=cfg.rows_per_day_looked_at, rows=BATCH_ROWS)
     tallies = suite.watch(project(), table.name, rows, checks)
     outcomes = [
         *suite.row_outcomes(checks, tallies, counts, cfg),
         *suite.day_outcomes(project(), table, counts.days, cfg),
-        *suite.file_outcomes(project(), table, [pq.read_schema(f) for f in files]),
+        *suite.file_outcomes(project(), source),
     ]
     return Checked(split=counts, outcomes=outcomes)
 
 
-def _summary(checked: dict[str, Checked], cfg: ValidateConfig) -> dict[str, Any]:
+def _summary(
+    checked: dict[str, Checked], cfg: ValidateConfig, notes: list[str], apart: clocks.Lag | None
+) -> dict[str, Any]:
     failed = _failed(checked)
     return {
         "success": not failed["critical"],
         "critical_failures": failed["critical"],
         "warnings": failed["warning"],
+        "notes": notes,
+        "feed_after_searches_s": apart and round(apart.seconds),
         "rows_per_day_looked_at": cfg.rows_per_day_looked_at,
         "tables": {
             name: {
@@ -141,7 +158,7 @@ def _failed(checked: dict[str, Checked]) -> dict[str, list[str]]:
     return lines
 
 
-def _report(checked: dict[str, Checked]) -> StageReport:
+def _report(checked: dict[str, Checked], found: list[str]) -> StageReport:
     failed = _failed(checked)
     numbers: dict[str, float | int] = {
         f"{name}_{kind}": getattr(c.split, kind) for name, c in checked.items() for kind in PARTS[1:3]
@@ -152,12 +169,13 @@ def _report(checked: dict[str, Checked]) -> StageReport:
         "critical_failures": len(failed["critical"]),
     }
     missing = (
-        f"{p.table}: no such table; there is no {p.name} perspective"
+        f"{p.table}: {'no acceptable row' if p.table in checked else 'no such table'}; there is no {p.name} "
+        "perspective"
         for p in perspectives.every()
-        if p.table and p.table not in checked
+        if p.table and (p.table not in checked or not checked[p.table].split.accepted)
     )
     warnings = failed["warning"]
-    notes = [*missing, *failed["critical"], *warnings[:SHOWN]]
+    notes = [*missing, *found, *failed["critical"], *warnings[:SHOWN]]
     if len(warnings) > SHOWN:
         notes.append(f"{len(warnings) - SHOWN} more warnings in validation.json and data_docs/")
     return StageReport(numbers=numbers, notes=tuple(notes))

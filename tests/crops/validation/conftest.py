@@ -2,8 +2,7 @@ import pytest
 
 from crops.config.validate import ValidateConfig
 from crops.engines import session
-from crops.tables import artifacts
-from crops.validation import rules, split, suite
+from crops.validation import rules, source, split, suite
 from crops.validation.engine import DuckDBEngine
 from tests.crops.validation import small_log
 
@@ -27,7 +26,7 @@ def judged(tmp_path, project):
             for name in ORDER:
                 table = small_log.TABLES[name]
                 checks = rules.checks(small_log.TABLES[name], cfg)
-                split.judge(engine, artifacts.table_files(logs, table), table, checks, cfg)
+                split.judge(engine, source.of(logs, table)[0], logs / name, checks, cfg)
                 found = split.count(engine, table, checks)
                 split.remember(engine, table)
                 rows = split.batches(
