@@ -30,11 +30,8 @@ triton: setup ## .venv-triton: the Triton server and its Python backend (about 3
 
 run: setup ## the main job on the small simulated world: logs -> report.html and a registered release
 	$(BIN)/crops world --out $(OUT)-logs --scale $(SCALE) --seed $(SEED)
-	$(BIN)/crops run --logs $(OUT)-logs --out $(OUT) --llm world --config configs/quickstart.yaml; code=$$?; \
-	  echo "report: $(OUT)/report.html"; exit $$code
-
-# Two workers. Tests that share a JVM, a Triton, the images or a module's fixtures go to the same one (tests/conftest.py).
-PYTEST = $(BIN)/pytest -q -m "not slow" -n 2 --dist loadgroup --no-loadscope-reorder --durations=15
+	$(BIN)/crops run --logs $(OUT)-logs --out $(OUT) --llm world --config configs/quickstart.yaml \
+	  --registry sqlite:///$(abspath $(OUT))/registry/mlflow.db
 
 # Two workers; what shares the images, a Triton, Spark or a file goes to one of them (tests/conftest.py).
 PYTEST = $(BIN)/pytest -q -m "not slow" -n 2 --dist loadscope --no-loadscope-reorder --durations=25

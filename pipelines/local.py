@@ -4,23 +4,27 @@ was.
 
 import contextlib
 import json
+import logging
 import os
+import re
 import shutil
+import signal
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO
-
-from rich.console import Console
+from typing import Any
 
 from crops.config.all import PIPELINE, Config
-from crops.errors import CropsError
-from crops.report import headline
+from crops.errors import CropsError, InputError
 from crops.services import world_llm
-from crops.stages.plug import MARK
 from crops.tables import artifacts, fingerprint
+from pipelines.screen import Screen, Voice
 
-NUMBERS_SHOWN = 4
+REPORTS = ("report.html", "report.json")
+# What a task that is asked to end may take before it is killed.
+GRACE_S = 5.0
 
 
 def run(
@@ -28,30 +32,29 @@ def run(
     out: Path,
     config: Config,
     *,
+    registry: str,
     llm: str | None = None,
-    registry: str | None = None,
     shards: int = 1,
     runner: str = "subprocess",
-    verbose: bool = False,
-) -> str:
-    """Runs the pipeline, copies report.json and report.html to `out` and prints the headline; returns
-    promote, reject or unknown.
+    voice: Voice = "normal",
+) -> dict[str, Any]:
+    """Runs the pipeline, copies report.json and report.html to `out`, and returns what report.json holds.
 
     runner: `subprocess`, or `docker`: every task in its own image at the Docker engine of DOCKER_HOST, as on
     a cluster. `shards`: how many tasks share the LLM's work and θ's; here one after the other, each
-    restartable.
+    restartable. `registry`: MLflow's URI. `voice`: how much is said meanwhile.
 
     Everything that a restart needs lies under out/.cache. A CropsError of a stage comes out of here as
-    CropsError.
+    CropsError. Whatever ends it, a signal too, ends the tasks that it has started.
     """
     logs, out = Path(os.path.abspath(logs)), Path(os.path.abspath(out))
     cache = out / ".cache"
+    if not cache.exists() and (strange := [name for name in REPORTS if (out / name).exists()]):
+        raise InputError(out, f"holds {strange[0]}, which no run has written there: name another folder")
     cache.mkdir(parents=True, exist_ok=True)
-    # Stable names: what is passed to a component is part of its cache key.
-    registry = registry or f"sqlite:///{out / 'registry' / 'mlflow.db'}"
-    (out / "registry").mkdir(exist_ok=True)
-    with world_llm.endpoint(logs, llm, cache) as url:
+    with no_orphans(), world_llm.endpoint(logs, llm, cache) as url:
         arguments: dict[str, Any] = {f"{name}_config": config.section_json(name) for name in PIPELINE}
+        # Stable names: what is passed to a component is part of its cache key.
         arguments |= {
             "logs": str(logs),
             "fingerprint": fingerprint.of(logs),
@@ -60,45 +63,61 @@ def run(
             "checkpoints": str(cache / "checkpoints"),
             "shards": [f"{n}/{shards}" for n in range(shards)],
         }
-        _execute(cache, arguments, _runner(runner, [logs, out]), verbose=verbose)
+        _execute(cache, arguments, _runner(runner, [logs, out]), voice=voice)
     return _collect(cache, out)
 
 
-class _Screen:
-    """A text stream that keeps a log and shows one line per finished task."""
+@contextlib.contextmanager
+def no_orphans() -> Iterator[None]:
+    """Ends every process that was started inside of the block when a signal or an error leaves it.
 
-    def __init__(self, log: TextIO, screen: TextIO, *, verbose: bool) -> None:
-        self.log, self.screen, self.verbose = log, screen, verbose
-        self.console = Console(file=screen, highlight=False)
-        self.buffer, self.error, self.reported = "", "", ""
+    Ctrl-C leaves it as a KeyboardInterrupt, SIGTERM and SIGHUP as a SystemExit with their code. The processes
+    end first: whoever waits for one of them would otherwise not be left.
+    """
+    before_us = _descendants()
 
-    def write(self, text: str) -> int:
-        self.log.write(text)
-        self.log.flush()
-        if self.verbose:
-            self.screen.write(text)
-        self.buffer += text
-        *lines, self.buffer = self.buffer.split("\n")
-        for line in lines:
-            if MARK in line:
-                self._task(json.loads(line.split(MARK, 1)[1]))
-        return len(text)
+    def leave(number: int, _frame: Any) -> None:
+        _end(_descendants() - before_us)
+        raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
 
-    def flush(self) -> None:
-        self.log.flush()
+    main = threading.current_thread() is threading.main_thread()
+    caught = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if main else ()
+    handlers = {number: signal.signal(number, leave) for number in caught}
+    try:
+        yield
+    except BaseException:
+        _end(_descendants() - before_us)
+        raise
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
-    def isatty(self) -> bool:
-        return False
 
-    def _task(self, entry: dict[str, Any]) -> None:
-        if "error" in entry:
-            self.error, self.reported = entry["error"].split(": ", 1)[1], entry["stage"]
-            return
-        shown = list(entry["numbers"].items())[:NUMBERS_SHOWN]
-        numbers = "  ".join(f"{k} {v:,.4g}" if isinstance(v, float) else f"{k} {v:,}" for k, v in shown)
-        self.console.print(
-            f"[bold]{entry['stage']:<26}[/bold] {entry['seconds']:7.1f} s  {numbers}", soft_wrap=True
-        )
+def _descendants() -> set[int]:
+    """Process ids of our children and of theirs, from /proc."""
+    parents: dict[int, int] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, parent = stat.read_text().rpartition(")")[2].split()[:2]
+            if state not in "ZX":
+                parents[int(stat.parent.name)] = int(parent)
+    found, new = set[int](), {os.getpid()}
+    while new:
+        new = {pid for pid, parent in parents.items() if parent in new} - found
+        found |= new
+    return found
+
+
+def _end(pids: set[int]) -> None:
+    """Asks them to end, and kills those that have not after GRACE_S."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+        until_s = time.monotonic() + GRACE_S
+        while pids and time.monotonic() < until_s:
+            pids &= _descendants()
+            time.sleep(0.05)
 
 
 def _runner(name: str, folders: list[Path]) -> Any:
@@ -124,7 +143,7 @@ def _runner(name: str, folders: list[Path]) -> Any:
     )
 
 
-def _execute(cache: Path, arguments: dict[str, Any], runner: Any, *, verbose: bool) -> None:
+def _execute(cache: Path, arguments: dict[str, Any], runner: Any, *, voice: Voice) -> None:
     from kfp import local
 
     from pipelines.training import build
@@ -136,15 +155,67 @@ def _execute(cache: Path, arguments: dict[str, Any], runner: Any, *, verbose: bo
         enable_caching=True,
         cache_root=str(cache / "tasks"),
     )
+    pipeline = build(resumes=True)
+    known = cache / "seconds.json"
+    usual = artifacts.read_json(known) if known.exists() else {}
+    total = _stages(pipeline, shards=len(arguments["shards"]))
     with (cache / "run.log").open("a", encoding="utf-8") as log, _interpreter_first():
-        screen = _Screen(log, sys.stdout, verbose=verbose)
+        screen = Screen(log, sys.stdout, total=total, usual=usual, voice=voice)
         try:
-            with contextlib.redirect_stdout(screen), contextlib.redirect_stderr(screen):
-                build(resumes=True)(**arguments)
+            with (
+                screen.alive(),
+                _cache_hits(screen),
+                contextlib.redirect_stdout(screen),
+                contextlib.redirect_stderr(screen),
+            ):
+                pipeline(**arguments)
         except RuntimeError as error:
             if screen.error:
                 raise CropsError(f"{screen.reported}: {screen.error}") from error
             raise RuntimeError(f"{error} The log is {cache / 'run.log'}") from error
+        finally:
+            artifacts.write_json(known, usual | screen.seconds)
+
+
+@contextlib.contextmanager
+def _cache_hits(screen: Screen) -> Iterator[None]:
+    """Tells the screen of tasks that KFP does not run: it says so only in a log record."""
+
+    class Hits(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if found := re.match(r"Task (\S+) cache hit", record.getMessage()):
+                screen.cached(found[1].strip("'"))
+
+    root, hits = logging.getLogger(), Hits(logging.INFO)
+    level = root.level
+    root.addHandler(hits)
+    root.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        root.removeHandler(hits)
+        root.setLevel(level)
+
+
+def _stages(pipeline: Any, *, shards: int) -> int:
+    """How many stages report their end."""
+    from google.protobuf import json_format
+
+    spec = json_format.MessageToDict(pipeline.pipeline_spec)
+
+    def count(dag: dict[str, Any]) -> int:
+        number = 0
+        for task in dag["tasks"].values():
+            component = spec["components"][task["componentRef"]["name"]]
+            items = task.get("parameterIterator", {}).get("items", {})
+            times = len(json.loads(items["raw"])) if "raw" in items else shards if items else 1
+            if "dag" in component:
+                number += times * count(component["dag"])
+            elif component["executorLabel"] not in ("exec-importer", "exec-finish"):
+                number += times
+        return number
+
+    return count(spec["root"]["dag"])
 
 
 @contextlib.contextmanager
@@ -161,15 +232,13 @@ def _interpreter_first() -> Iterator[None]:
             os.environ.pop(name, None) if value is None else os.environ.__setitem__(name, value)
 
 
-def _collect(cache: Path, out: Path) -> str:
+def _collect(cache: Path, out: Path) -> dict[str, Any]:
     found = sorted((cache / "artifacts").glob("*/report/out/report.json"), key=lambda p: p.stat().st_mtime_ns)
     if not found:
         raise RuntimeError(f"the pipeline ended without a report; the log is {cache / 'run.log'}")
-    for name in ("report.html", "report.json"):
+    for name in REPORTS:
         partial = out / f".{name}.new"
         shutil.copyfile(found[-1].with_name(name), partial)
         partial.replace(out / name)
-    report = artifacts.read_json(out / "report.json")
-    if report["headline"]:
-        print(headline.sentence(report["headline"]))
-    return str(report["gate"]["verdict"])
+    report: dict[str, Any] = artifacts.read_json(out / "report.json")
+    return report

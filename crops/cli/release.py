@@ -1,5 +1,6 @@
 """Verbs from numbers to a release: gate, register, and run, which is the whole pipeline on this machine."""
 
+import json
 import sys
 import time
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import click
 
 from crops.arms import CHALLENGER, CHAMPION
-from crops.cli.support import EXISTING, config_option, out_option, registry_option, show
+from crops.cli.support import EXISTING, config_option, out_option, registry_option, shared_out_option, show
 from crops.config.all import Config
 from crops.tables import artifacts
 
@@ -107,15 +108,13 @@ def register(
 @click.option(
     "--logs", type=EXISTING, required=True, help="Your tables, or what `crops world` or `crops import` wrote."
 )
-@out_option
+@shared_out_option("Folder for the report and for what a restart needs.")
 @click.option(
     "--llm",
     default=None,
     help="URL of an OpenAI-compatible LLM; `world`: the simulated world's; `local`: a small real one.",
 )
-@click.option(
-    "--registry", default=None, help="MLflow tracking URI. Default: SQLite and a folder inside --out."
-)
+@registry_option
 @click.option(
     "--shards",
     type=click.IntRange(1),
@@ -130,28 +129,46 @@ def register(
     show_default=True,
     help="docker: every task in its image (docker/build), as on a cluster, at the engine of DOCKER_HOST.",
 )
-@click.option("--verbose", is_flag=True, help="Show every task's output.")
+@click.option("-v", "--verbose", "voice", flag_value="verbose", help="Show every task's output.")
+@click.option("-q", "--quiet", "voice", flag_value="quiet", help="Say nothing but the verdict.")
+@click.option("--json", "as_json", is_flag=True, help="Say nothing but report.json, with its folder.")
 @config_option
 def run(
     logs: Path,
     out: Path,
     llm: str | None,
-    registry: str | None,
+    registry: str,
     shards: int,
     runner: str,
-    verbose: bool,
+    voice: str | None,
+    as_json: bool,
     config: Config,
 ) -> None:
     """Logs to a gated, registered release, as the KFP training pipeline on this machine's local runner.
 
-    Ends in report.html and report.json. Interrupted or killed, the same command goes on where it was. Exit
-    code 0 promote, 3 reject, 4 unknown, 1 when a critical expectation on the logs fails.
+    Ends with the recall of every system, the verdict, report.html and report.json. Interrupted or killed, the
+    same command goes on where it was. Exit code 0 promote, 3 reject, 4 unknown, 1 when a critical expectation
+    on the logs fails.
     """
-    from pipelines import local
+    from crops.services.registry import uri_of
+    from pipelines import local, screen
 
-    verdict = local.run(
-        logs, out, config, llm=llm, registry=registry, shards=shards, runner=runner, verbose=verbose
-    )
+    spoken: screen.Voice = "quiet" if as_json or voice == "quiet" else "verbose" if voice else "normal"
+    options: dict[str, Any] = {"llm": llm, "registry": registry, "shards": shards, "runner": runner}
+    try:
+        report = local.run(logs, out, config, voice=spoken, **options)
+    except (KeyboardInterrupt, SystemExit):
+        click.echo(
+            f"\ncrops run: stopped; what is done is kept in {out}: the same command goes on there", err=True
+        )
+        raise
+    verdict = report["gate"]["verdict"]
+    if as_json:
+        click.echo(json.dumps({"out": str(out), "registry": registry, **report}, ensure_ascii=False))
+    elif spoken == "quiet":
+        click.echo(verdict)
+    else:
+        click.echo("\n".join(screen.outcome(report, out, registry, uri_of())))
     sys.exit(EXIT_BY_VERDICT[verdict])
 
 
@@ -315,7 +332,7 @@ def _said(pipeline: str, **given: str | None) -> tuple[str, ...]:
     help="Folder that holds `videos`: the whole catalogue as it is now.",
 )
 @registry_option
-@out_option
+@shared_out_option("Folder for what each step writes.")
 @config_option
 def refresh(logs: Path, registry: str, out: Path, config: Config) -> None:
     """New videos into the champion's index: encode them, extend or rebuild it, register, and swap it in.

@@ -72,6 +72,8 @@ def command(logs: Path, out: Path) -> list[str]:
         str(logs),
         "--out",
         str(out),
+        "--registry",
+        f"sqlite:///{out / 'registry' / 'mlflow.db'}",
         "--llm",
         "world",
         "--config",

@@ -48,7 +48,9 @@ def run(request, tmp_path_factory):
         )
     done = crops("import", "trec-session", str(source), "--out", str(folder / "logs"))
     assert done.returncode == 0, done.stderr
-    done = crops("run", "--logs", str(folder / "logs"), "--out", str(folder / "run"), "--config", str(config))
+    folders = ("--logs", str(folder / "logs"), "--out", str(folder / "run"))
+    registry = f"sqlite:///{folder / 'registry.db'}"
+    done = crops("run", *folders, "--config", str(config), "--registry", registry)
     assert done.returncode in (0, 3, 4), done.stdout + done.stderr
     print(done.stdout)
     return folder / "run"

@@ -16,8 +16,14 @@ from pathlib import Path
 os.environ["CROPS_STUB_RUNNER"] = str(os.getpid())
 from crops.config.all import load
 from crops.cli.support import guarded
-from pipelines import local
-guarded(lambda: print("VERDICT", local.run(Path(sys.argv[1]), Path(sys.argv[2]), load(None))))
+from pipelines import local, screen
+logs, out = Path(sys.argv[1]), Path(sys.argv[2])
+registry = f"sqlite:///{out}/registry/mlflow.db"
+def main():
+    report = local.run(logs, out, load(None), registry=registry)
+    print("VERDICT", report["gate"]["verdict"])
+    print("\\n".join(screen.outcome(report, out, registry, "")))
+guarded(main)
 """
 
 
