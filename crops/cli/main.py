@@ -42,15 +42,24 @@ VERBS = {
 
 
 @click.group(
-    cls=Verbs, verbs=VERBS, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+    cls=Verbs,
+    verbs=VERBS,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 @click.version_option(package_name="crops")
-def main() -> None:
+@click.pass_context
+def main(ctx: click.Context) -> None:
     """CroPS: from a search log and a feed log to a better query encoder.
 
     Start with `crops world --out logs --seed 0 --scale small` (or your own logs), then
     `crops run --logs logs --out runs/first` and open runs/first/report.html.
+
+    Your shell completes verbs and options after `eval "$(_CROPS_COMPLETE=bash_source crops)"` (zsh_source,
+    fish_source).
     """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
 
 
 def run() -> None:

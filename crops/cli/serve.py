@@ -90,7 +90,7 @@ def serve(
     \b
     crops serve --registry sqlite:///runs/quickstart/registry/mlflow.db
     curl -s localhost:8080/v1/search -H 'content-type: application/json' \\
-         -d '{"query": "how to bake bread", "user_id": "me", "k": 5}'
+         -d '{"query": "sourdough bread recipe", "user_id": "me", "k": 5}'
 
     Then open http://localhost:8080. Everything that users do is in the event log; `crops compact` makes
     tables of it.

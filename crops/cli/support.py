@@ -1,5 +1,6 @@
 """What all verbs share: lazy loading, the config option, and one line with exit code 2 for bad input."""
 
+import difflib
 import errno
 import functools
 import importlib
@@ -59,6 +60,16 @@ class Verbs(click.Group):
         name = {"import": "import_"}.get(cmd_name, cmd_name.replace("-", "_"))
         command: click.Command = getattr(importlib.import_module(module), name)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """An unknown verb is answered with the one that was probably meant."""
+        if args and args[0] not in self.lazy_verbs:
+            near = difflib.get_close_matches(args[0], self.lazy_verbs, n=1)
+            hint = f"Did you mean {near[0]!r}?" if near else "`crops` alone lists the verbs."
+            ctx.fail(f"No such command {args[0]!r}. {hint}")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """One line a verb, without importing it."""

@@ -90,6 +90,10 @@ def test_every_stage_runs_once_and_the_report_has_the_contracts_keys(tmp_path):
     assert "&lt;t&gt;" in page, "text from the log is escaped"
     assert "a stub note" in page
     assert "crops 50.0 %, best alternative clicks 40.0 %" in done.stdout, "the headline ends the run"
+    stages = re.findall(r"^\[ ?(\d+)/(\d+)\] ", done.stdout, re.M)
+    assert stages == [(str(n + 1), str(len(stages))) for n in range(len(stages))], "stage n of m, to the last"
+    assert "verdict: PROMOTE" in done.stdout
+    assert "next:    crops serve --registry sqlite:///" in done.stdout
     # Two trainings at once would need twice the memory of a laptop.
     log = (tmp_path / "out/.cache/run.log").read_text()
     turns = re.findall(r"(Executing task|Task) \S*'train\S*'", log)

@@ -32,6 +32,13 @@ def test_help_lists_every_verb_without_importing_any():
     assert all(f"  {verb} " in done.stdout for verb in VERBS)
 
 
+def test_without_a_verb_it_is_the_help():
+    alone, asked = crops(), crops("--help")
+    assert (alone.returncode, alone.stderr) == (0, "")
+    assert alone.stdout == asked.stdout
+    assert "_CROPS_COMPLETE=bash_source" in alone.stdout
+
+
 @functools.cache
 def helps(module: str) -> dict[str, tuple[int, str]]:
     """Verb -> (exit code, help) of a module's verbs, from a process that loads nothing but that module."""
@@ -79,6 +86,10 @@ def test_no_help_shows_the_mark_that_keeps_its_lines_apart():
     [
         (["augment", "--logs", "/nowhere", "--out", "x"], "/nowhere"),
         (["augmented"], "augmented"),
+        (["validat", "--logs", "x"], "No such command 'validat'. Did you mean 'validate'?"),
+        (["run", "--logs", "s3://bucket/logs", "--out", "x"], "'s3://bucket/logs' is an address, expected"),
+        (["augment", "--logs", "tests", "--out", "tests"], "tests: is tests, which is read"),
+        (["world", "--out", "crops"], "which crops has not written: name another folder"),
         (["augment", "--out", "x"], "--logs"),
         (
             ["augment", "--logs", ".", "--out", "x", "--config", "/nowhere.yaml"],
@@ -94,7 +105,8 @@ def test_bad_input_is_one_line_and_exit_code_2(args, expected):
 
 
 def test_a_folder_without_tables_names_the_table(tmp_path):
-    done = crops("augment", "--logs", str(tmp_path), "--out", str(tmp_path / "out"))
+    (tmp_path / "logs").mkdir()
+    done = crops("augment", "--logs", str(tmp_path / "logs"), "--out", str(tmp_path / "out"))
     assert (done.returncode, len(done.stderr.strip().splitlines())) == (2, 1), done.stderr
     assert "searches" in done.stderr
     assert not (tmp_path / "out").exists()
