@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from crops.errors import InputError
-from crops.tables.folders import MARK, TASK
+from crops.tables import folders
 
 QUERY_ENCODER, DOCUMENT_ENCODER = "query_encoder.onnx", "document_encoder.onnx"
 TOKENIZER = "tokenizer.json"
@@ -64,7 +64,8 @@ def files(release: Path) -> list[str]:
     return sorted(
         p.as_posix()
         for p in paths
-        if str(p) not in (CHECKSUMS, TASK, MARK) and not (p.name.startswith(".") and p.suffix == PARTIAL)
+        if str(p) not in (CHECKSUMS, folders.TASK, folders.MARK)
+        and not (p.name.startswith(".") and p.suffix == PARTIAL)
     )
 
 

@@ -75,6 +75,9 @@ def run(logs: Path, out: Path, cfg: ValidateConfig, *, engine: str | None = None
 
 def _sources(logs: Path) -> dict[records.Table, Source]:
     """What is there of every table; an InputError with all that cannot be read."""
+    if not any(artifacts.exists(logs, table) for table in records.REQUIRED):
+        names = ", ".join(table.name for table in records.REQUIRED)
+        raise InputError(logs, f"no Parquet file of the tables {names} found here, in folders of these names")
     found, faults = {}, []
     for table in records.logs():
         if table in records.REQUIRED or artifacts.exists(logs, table):
