@@ -109,6 +109,8 @@ def validate(logs: Path, out: Path, engine: str | None, config: Config) -> None:
     started_s = time.monotonic()
     report = stage.run(logs, out, config.section("validate"), engine=engine)
     show("validate", started_s, report, out)
+    bad = f"; bad rows with their reasons: {out / 'quarantine'}" if (out / "quarantine").exists() else ""
+    click.echo(f"  look at: {out / 'data_docs' / 'index.html'}{bad}")
     if not artifacts.read_json(out / "validation.json")["success"]:
         sys.exit(1)
 

@@ -149,20 +149,32 @@ def _summary(
     }
 
 
-def _failed(checked: dict[str, Checked]) -> dict[str, list[str]]:
-    """severity -> one line for each expectation that does not hold."""
+def _failed(
+    checked: dict[str, Checked], more: Callable[[Outcome], str] = lambda _outcome: ""
+) -> dict[str, list[str]]:
+    """severity -> one line for each expectation that does not hold; `more`: what else to say of it."""
     lines: dict[str, list[str]] = {"critical": [], "warning": []}
     for name, table in checked.items():
         for outcome in table.outcomes:
             if not outcome.success:
                 lines[outcome.severity].append(
                     f"{name}: {outcome.reason}: {outcome.observed}, expected {outcome.expected}"
+                    f"{more(outcome)}"
                 )
     return lines
 
 
+def _seen(outcome: Outcome) -> str:
+    """What was seen and what is allowed, where the values of a column are few."""
+    allowed = outcome.result.expectation_config.kwargs.get("value_set")
+    found = [str(v) for v in dict.fromkeys(outcome.result.result.get("partial_unexpected_list", []))]
+    if outcome.part != "rows" or not found or allowed in (None, [False]):
+        return ""
+    return f"; seen: {', '.join(found[:3])}; allowed: {', '.join(map(str, allowed))}"
+
+
 def _report(checked: dict[str, Checked], found: list[str]) -> StageReport:
-    failed = _failed(checked)
+    failed = _failed(checked, more=_seen)
     numbers: dict[str, float | int] = {
         f"{name}_{kind}": getattr(c.split, kind) for name, c in checked.items() for kind in PARTS[1:3]
     }

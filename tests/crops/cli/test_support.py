@@ -210,4 +210,6 @@ def test_a_critical_failure_is_exit_code_1_and_the_docs_say_why(tmp_path):
     assert found["critical_failures"] == [
         "searches: arm is unknown: 45 of 45 rows (100.0000%), expected at most 5.0000%"
     ]
+    assert "seen: blue; allowed: control, treatment" in done.stdout
+    assert f"look at: {tmp_path / 'out' / 'data_docs' / 'index.html'}; bad rows" in done.stdout
     assert "Critical: these end the run" in (tmp_path / "out" / "data_docs" / "index.html").read_text()
