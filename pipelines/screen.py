@@ -22,6 +22,8 @@ SIGN_OF_LIFE_S = 60.0
 USUAL_S = {"validate": 12.0, "augment": 8.0, "theta": 50.0, "score": 20.0, "knowledge": 15.0, "train": 45.0}
 USUAL_OTHER_S = 8.0
 KFP = re.compile(r"Executing task .*?'(?P<name>[\w-]+)'")
+# Lines that say nothing about the stage: KFP's own, and what is no sentence.
+OF_KFP = re.compile(r"^\W*$|KFP Executor|^\d\d:\d\d:\d\d\.\d+ - ")
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 Voice = Literal["quiet", "normal", "verbose"]
@@ -90,7 +92,7 @@ class Screen:
             self._task(json.loads(line.split(MARK, 1)[1]))
         elif found := KFP.search(line):
             self._begin(found["name"])
-        elif line:
+        elif not OF_KFP.search(line):
             self._last = line
 
     def _task(self, entry: dict[str, Any]) -> None:
@@ -100,7 +102,7 @@ class Screen:
         if "error" in entry:
             self.error, self.reported = entry["error"].split(": ", 1)[1], entry["stage"]
             return
-        self.done += 1
+        self.done, self._name = self.done + 1, ""
         name, seconds = entry["stage"], entry["seconds"]
         self.seconds[name] = seconds
         shown = list(entry["numbers"].items())[:NUMBERS_SHOWN]
@@ -130,7 +132,7 @@ class Screen:
 
     def _tick(self) -> None:
         runs_s = time.monotonic() - self._since
-        if not self._name:
+        if not self._name or self.done >= self.total:
             return
         now = f"[{min(self.done + 1, self.total):>2}/{self.total}] {self._name} {clock(runs_s)}"
         if self.live:
