@@ -60,8 +60,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--system", default=CHALLENGER)
     parser.add_argument("--steps", type=int, default=TrainConfig().steps)
+    parser.add_argument("--base", default=TrainConfig().base)
     given = parser.parse_args()
-    cfg = TrainConfig(steps=given.steps)
+    cfg = TrainConfig(steps=given.steps, base=given.base)
     with tempfile.TemporaryDirectory() as folder:
         names = list(trained(given.run, given.seeds, cfg, given.system, Path(folder)))
         gaps = pairs(Path(folder) / "metrics", names)

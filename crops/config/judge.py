@@ -10,8 +10,8 @@ class JudgeConfig(StageConfig):
 
     pairs: int = Field(100, ge=1)
     """Pairs of each perspective, pairs. Source: ours: a share is then known to ±10 points."""
-    queries: int = Field(30, ge=1)
-    """Held-out queries whose pooled results are asked, queries. Source: ours: as few as the gate takes."""
+    queries: int = Field(50, ge=1)
+    """Held-out queries whose pooled results are asked, queries. Source: ours: half have an answer."""
     depth: int = Field(5, ge=1)
     """First results of each system that are asked, documents. Source: ours: what stands on a screen."""
     seed: int = Field(0, ge=0)

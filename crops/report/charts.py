@@ -13,6 +13,8 @@ COLOURS = (
     "#a86bc2",
     "#c94f6d",
     "#8a8f3c",
+    "#2fa8a0",
+    "#8c6d5a",
 )  # readable on white and on near-black
 
 Interval = tuple[float, float, float]  # value, low, high

@@ -1,11 +1,12 @@
 """The closed loop on one machine: `make rehearsal`. Simulated, and it says so.
 
-The release of `make run`'s baseline (clicks) is the champion, its crops release the challenger. The world's
-people search before a live stack (Triton, gateway, event log, a real Prometheus); the rollout controller
-widens the canary, the A/B is read from the compacted events, and the verdict is acted on. Then three bad
-releases are tried: an index of another encoder, which every gateway must refuse; an untrained encoder that is
-sound in itself, and the champion's own made slow, which the guardrails must roll back. Last, what people did
-is appended to the log as its newest day, and the pipeline trains on it. Ends in rehearsal.html.
+The first release of `make run` (the better of base and clicks) is the champion, its crops release the
+challenger. The world's people search before a live stack (Triton, gateway, event log, a real Prometheus); the
+rollout controller widens the canary, the A/B is read from the compacted events, and the verdict is acted on.
+Then three bad releases are tried: an index of another encoder, which every gateway must refuse; an untrained
+encoder that is sound in itself, and the champion's own made slow, which the guardrails must roll back. Last,
+what people did is appended to the log as its newest day, and the pipeline trains on it. Ends in
+rehearsal.html.
 """
 
 import argparse

@@ -101,7 +101,7 @@ def _pool(metrics: Path, samples: Path | None, documents: Path, texts: Mapping[s
         doc_id in texts and (query, texts[doc_id]) not in seen
         for query, doc_id in zip(pool["query"], pool["doc_id"], strict=True)
     ]
-    return pool[np.array(fresh, dtype=bool)].assign(theta=np.nan)
+    return pool[np.array(fresh, dtype=bool)]
 
 
 def read(asked: Path, sheets: Sequence[Path], out: Path) -> StageReport:

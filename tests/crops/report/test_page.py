@@ -5,6 +5,7 @@ import re
 import pytest
 
 from crops.report import charts, headline, page
+from crops.retriever.systems import SHOWN
 
 SYSTEMS = ("bm25", "clicks", "crops")
 
@@ -70,9 +71,10 @@ def render(**options: object) -> str:
 def test_the_headline_compares_with_the_best_alternative_on_the_most_telling_set():
     """truth: 0.9 against 0.8, interval 8 to 12 points; without grades qr_raw: 0.7 against 0.6."""
     text = " ".join(re.sub(r"<[^>]+>", "", render()).split())
+    assert len(charts.COLOURS) >= len(SHOWN), "no two systems in one colour"
     rivals = "the best of what you have without it (bm25, clicks)"
     assert f"crops finds 90.0 % where clicks, {rivals}, finds 80.0 %" in text
-    assert "difference +10.0 points (95 % interval +8.0 to +12.0)" in text
+    assert "finds 80.0 %, a difference of +10.0 points (95 % interval +8.0 to +12.0)." in text
     assert f"crops finds 70.0 % where clicks, {rivals}, finds 60.0 %" in " ".join(
         re.sub(r"<[^>]+>", "", render(grades=False)).split()
     )
