@@ -102,9 +102,11 @@ def fit_by_library(
     encoder.train()
     model = SentenceTransformer(modules=[_module(encoder)], device=str(encoder.device))
     rows = np.flatnonzero(samples.label >= samples.positive_min)
-    examples: Any = [
-        InputExample(texts=[samples.queries[samples.query[r]], samples.texts[samples.text[r]]]) for r in rows
+    sides: Any = [
+        [("query", samples.queries[samples.query[r]]), ("document", samples.texts[samples.text[r]])]
+        for r in rows
     ]
+    examples: Any = [InputExample(texts=pair) for pair in sides]
     order = torch.Generator().manual_seed(plan.seed)
     loader: Any = DataLoader(examples, batch_size=size, shuffle=True, generator=order)
     with torch.random.fork_rng():
@@ -157,13 +159,14 @@ def _module(encoder: Encoder) -> torch.nn.Module:
             self.encoder, self.tokenizer = encoder, encoder.tokenizer
 
         def preprocess(self, inputs: Any, prompt: str | None = None, **_given: Any) -> dict[str, Any]:  # noqa: ARG002
-            """int64 ids and mask [N, T]."""
-            ids, mask = encoder.pad(encoder.tokenize(list(inputs)))
-            return {"input_ids": ids, "attention_mask": mask}
+            """int64 ids and mask [N, T] of (kind, text); all are of one kind, as a column of rows is."""
+            kind = inputs[0][0]
+            ids, mask = encoder.pad(encoder.tokenize([text for _kind, text in inputs], kind))
+            return {"input_ids": ids, "attention_mask": mask, "kind": kind}
 
         def forward(self, features: dict[str, Any], **_given: Any) -> dict[str, Any]:
             """Adds the vectors [N, H]."""
-            vectors = encoder(features["input_ids"], features["attention_mask"])
+            vectors = encoder(features["input_ids"], features["attention_mask"], features["kind"])
             return {**features, "sentence_embedding": vectors}
 
         def save(self, *_path: Any, **_given: Any) -> None:

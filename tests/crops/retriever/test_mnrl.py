@@ -107,6 +107,20 @@ def fitted(start, size, *, epochs=3):
         )
 
 
+def test_the_library_reads_both_kinds_as_we_do(start):
+    """Another prompt for each kind: a pair of the same text trains to other vectors than without prompts."""
+    pytest.importorskip("sentence_transformers", reason="extra bench")
+    prompted = copy.deepcopy(start)
+    prompted.prompts = {"query": "topic1 ", "document": "topic2 "}
+    size = len(ROWS)
+    ours, _ = fitted(prompted, size)
+    theirs, _ = mnrl.fit_by_library(lambda: copy.deepcopy(prompted), SAMPLES, VALID, plan(size), size=size)
+    plain, _ = mnrl.fit_by_library(lambda: copy.deepcopy(start), SAMPLES, VALID, plan(size), size=size)
+    vectors = [e.encode(TEXTS, kind="document") for e in (ours, theirs, prompted)]
+    assert np.abs(vectors[0] - vectors[1]).max() < np.abs(vectors[0] - vectors[2]).max() / 50
+    assert float((ours.query.embed_tokens.weight - plain.query.embed_tokens.weight).abs().max()) > 1e-3
+
+
 def test_the_temperature_stays_and_the_last_step_is_kept(start):
     encoder, history = fitted(start, 7)
     assert float(encoder.log_tau.detach().exp()) == pytest.approx(1 / mnrl.SCALE)
