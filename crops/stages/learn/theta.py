@@ -27,6 +27,8 @@ from crops.tables import artifacts, records
 CLICKS = {p.name: p.label for p in (perspectives.CLICK, *perspectives.ENGINE)}
 
 FACTS = "theta.json"
+# Pairs with a long play below which clicks, which are more, are learnt from instead.
+FEW_LONG_PLAYS = 30
 
 
 def run(logs: Path, candidates: Path, out: Path, cfg: DiscriminateConfig) -> StageReport:
@@ -111,13 +113,21 @@ def judged(logs: Path, candidates: Path, *, long_play_s: float) -> tuple[pd.Data
         )
         searches = searches.filter(searches.date <= last).select("search_id", "query")
         videos = house.read(logs, records.VIDEOS).select("video_id", "duration_s")
-        shown, notes = house.read(logs, records.RESULTS), []
-        for plays in (True, False):
-            certain = pairs.judged(searches, shown, videos, long_play_s=long_play_s, plays=plays)
-            rows: pd.DataFrame = house.backend.to_pyarrow(certain).to_pandas()
-            if rows["relevant"].any():
-                break
-            notes = ["θ: no long play on the training days; it learns from clicks and likes instead"]
+        shown = house.read(logs, records.RESULTS)
+
+        def certain(*, plays: bool) -> pd.DataFrame:
+            expression = pairs.judged(searches, shown, videos, long_play_s=long_play_s, plays=plays)
+            found: pd.DataFrame = house.backend.to_pyarrow(expression).to_pandas()
+            return found
+
+        rows, notes = certain(plays=True), list[str]()
+        if (long := int(rows["relevant"].sum())) < FEW_LONG_PLAYS:
+            touched = certain(plays=False)
+            if touched["relevant"].sum() > long:
+                rows = touched
+                notes.append(
+                    f"θ: {long or 'no'} long play(s) on the training days; it learns from clicks and likes"
+                )
     if not rows["relevant"].any():
         raise InputError(
             logs / "results",

@@ -29,7 +29,7 @@ def test_a_log_that_knows_no_long_play_is_judged_by_clicks_above_skips(chain, tm
     rows, lacks = theta.judged(logs, chain / "mined", long_play_s=CFG.long_play_s)
     whole, _ = theta.judged(chain / "logs", chain / "mined", long_play_s=CFG.long_play_s)
     assert rows.equals(whole)
-    assert [note.partition(";")[0] for note in lacks] == ["θ: no long play on the training days"]
+    assert [note.partition(";")[0] for note in lacks] == ["θ: no long play(s) on the training days"]
 
 
 def test_a_log_of_clicks_alone_has_random_negatives_and_says_so(chain, tmp_path):
