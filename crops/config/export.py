@@ -12,6 +12,9 @@ class ExportConfig(StageConfig):
     """ONNX opset. Source: ours: what ONNX Runtime and Triton have supported for years."""
     max_difference: float = Field(1e-4, gt=0)
     """Largest difference of a vector's element to torch. Source: ours."""
+    sentence_transformers: bool = True
+    """Also write the folder that sentence-transformers, transformers and MLflow open: the weights once more.
+    Source: ours."""
     int8: bool = False
     """Also write the int8 encoder, used only where its cosine to float stays high. Source: ours."""
     int8_min_cosine: float = Field(0.98, gt=0, le=1)

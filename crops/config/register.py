@@ -10,6 +10,8 @@ class RegisterConfig(StageConfig):
 
     name: str = Field("crops", min_length=1)
     """Name of the registered model."""
+    licence: str = Field("other", min_length=1)
+    """Licence of the trained weights, as Hugging Face writes it; the base's and the log's decide."""
     probes: int = Field(32, ge=1)
     """Queries whose vectors are the release's fingerprint. Source: ours."""
     max_training_pairs: int = Field(20_000, ge=0)

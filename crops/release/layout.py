@@ -22,9 +22,16 @@ DOCUMENTS = "documents"  # a folder: the table of that name
 FINGERPRINT = "fingerprint.json"  # probe queries and their vectors
 TRAINING_PAIRS = "training_pairs.parquet"
 CARD = "MODEL_CARD.md"
+# For other libraries: a folder that sentence-transformers opens, the documents' tower if there are two, and
+# what MLflow loads it by.
+HUB, HUB_DOCUMENTS = "sentence_transformers", "sentence_transformers_documents"
+MLMODEL, INPUT_EXAMPLE = "MLmodel", "input_example.json"
+PYTHON_ENV, REQUIREMENTS = "python_env.yaml", "requirements.txt"
 CHECKSUMS = "checksums.json"
 
 PARTIAL = ".partial"  # of a hidden file that is still being fetched
+# MLflow leaves this beside what it loads, in a registry on the same disk even in the registry's own copy.
+LOADED = "registered_model_meta"
 
 
 def of_encoder(name: str) -> bool:
@@ -64,7 +71,7 @@ def files(release: Path) -> list[str]:
     return sorted(
         p.as_posix()
         for p in paths
-        if str(p) not in (CHECKSUMS, folders.TASK, folders.MARK)
+        if str(p) not in (CHECKSUMS, LOADED, folders.TASK, folders.MARK)
         and not (p.name.startswith(".") and p.suffix == PARTIAL)
     )
 

@@ -13,7 +13,7 @@ from crops.errors import InputError
 from crops.release import layout
 from crops.release.encoder import OnnxEncoder
 from crops.retriever import encoder as encoders
-from crops.retriever import export
+from crops.retriever import export, hub
 from crops.stages.base import StageReport
 from crops.tables import artifacts
 
@@ -41,6 +41,10 @@ def run(encoder: Path, out: Path, cfg: ExportConfig) -> StageReport:
     trained = encoders.load(source)
     with artifacts.replacing(out) as folder:
         export.write(trained, source, folder, opset=cfg.opset)
+        if cfg.sentence_transformers:
+            hub.write(trained, folder / layout.HUB)
+            if trained.document is not None:
+                hub.write(trained, folder / layout.HUB_DOCUMENTS, kind="document")
         texts = list(PROBES[: cfg.probes])
         vectors = OnnxEncoder(folder, threads=1).encode(texts)
         difference = _difference(trained, OnnxEncoder(folder, threads=1), texts)

@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 from crops import perspectives
 from crops.arms import CHALLENGER
 from crops.config.register import RegisterConfig
-from crops.release import layout
+from crops.release import card, layout
 from crops.release.encoder import OnnxEncoder
+from crops.services import mlmodel
 from crops.services.registry import Registry, uri_of
 from crops.stages.base import StageReport
 from crops.tables import artifacts, records
@@ -83,8 +84,21 @@ def assemble(
     """Fills the empty folder `release`, seals it and returns its checksum. parts: what export, index, augment
     and label wrote.
     """
+    _export, _index, documents, samples = parts
     _collect(release, *parts, cfg)
-    _card(release / layout.CARD, alias, measured or {}, decided or {"verdict": "promote", "reasons": []})
+    about = artifacts.read_json(release / layout.ENCODER)
+    written = card.text(
+        name=cfg.name,
+        alias=alias,
+        licence=cfg.licence,
+        encoder=about,
+        data=_counted(documents, samples),
+        recall=_recall(measured or {}),
+        decided=decided or {"verdict": "promote", "reasons": []},
+    )
+    (release / layout.CARD).write_text(written, encoding="utf-8")
+    if (release / layout.HUB).is_dir():
+        mlmodel.write(release, width=int(about["width"]))
     return layout.seal(release)
 
 
@@ -94,6 +108,8 @@ def _collect(
     for source in (*export.iterdir(), *built.iterdir()):
         if source.is_file() and not source.name.startswith(".") and source.name != TASK:
             shutil.copyfile(source, release / source.name)
+        elif source.name in (layout.HUB, layout.HUB_DOCUMENTS):
+            shutil.copytree(source, release / source.name)
     catalogue = artifacts.read(documents, records.DOCUMENTS)
     artifacts.write(release, records.DOCUMENTS, catalogue)
     pairs = artifacts.read(samples, records.ORIGINS)
@@ -124,22 +140,13 @@ def _capped(pairs: pa.Table, queries: Sequence[str], most: int) -> pa.Table:
     return ordered.slice(0, most).drop_columns("rank")
 
 
-def _card(path: Path, alias: str, measured: dict[str, Any], decided: dict[str, Any]) -> None:
-    rows = [
-        f"| {name} | " + ", ".join(f"{system} {value:.3f}" for system, value in values.items()) + " |"
-        for name, values in _recall(measured).items()
-    ]
-    table = ["| set | recall@100 |", "|---|---|", *rows] if rows else ["Not measured."]
-    reasons = [f"- {reason}" for reason in decided["reasons"]]
-    lines = [
-        "# CroPS release",
-        "",
-        f"Registered as {alias}.",
-        "",
-        *table,
-        "",
-        f"Gate: {decided['verdict']}",
-        "",
-        *reasons,
-    ]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+def _counted(documents: Path, samples: Path) -> dict[str, int]:
+    """What the encoder was made from: documents, queries of the training days, pairs by perspective."""
+    queries = artifacts.read(documents, records.QUERIES)
+    pairs = artifacts.read(samples, records.ORIGINS)
+    by = {row["values"]: row["counts"] for row in pc.value_counts(pairs["perspective"]).to_pylist()}
+    return {
+        "documents": artifacts.read(documents, records.DOCUMENTS).num_rows,
+        "queries of the training days": int(pc.sum(pc.equal(queries["split"], "train")).as_py() or 0),
+        **{f"pairs: {name}": by[name] for name in sorted(by)},
+    }

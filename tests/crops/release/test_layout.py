@@ -69,7 +69,8 @@ def test_a_sealed_release_lists_every_file_and_passes(release):
     checksum = layout.checksum(release)
     assert layout.problem(release, checksum) is None
     assert layout.seal(release) == checksum, "the seal is not part of what it seals"
-    (release / folders.TASK).write_text("{}")
+    for name in (folders.TASK, layout.LOADED):
+        (release / name).write_text("{}")
     (release / "documents/.part-1.parquet.0a1b2c3d.partial").write_text("what a killed copy left")
     assert layout.problem(release, checksum) is None
 

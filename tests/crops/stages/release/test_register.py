@@ -19,6 +19,7 @@ from crops.errors import InputError, ServiceError
 from crops.release import index as indexes
 from crops.release import layout
 from crops.release.encoder import OnnxEncoder
+from crops.services import mlmodel
 from crops.services.registry import Registry, client_of, uri_of
 from crops.stages.release import baseline, champion, export, index, register
 from crops.tables import artifacts, folders
@@ -94,6 +95,42 @@ def test_a_downloaded_release_is_whole_and_encodes_its_probes(made, tmp_path):
     ]
 
 
+def test_mlflow_loads_the_release_without_us_and_predicts_what_serving_encodes(made, tmp_path, monkeypatch):
+    """By MLflow's own loader and sentence-transformers; the signature refuses what is no list of texts."""
+    pytest.importorskip("sentence_transformers")
+    import mlflow
+
+    _root, uri = made
+    release = Registry(uri, "crops").download("1", tmp_path / "release")
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)
+    model = mlflow.pyfunc.load_model("models:/crops/1")
+    asked = ["Subject3", "part2  subject5", "红烧肉"]
+    vectors = np.asarray(model.predict(asked))
+    assert (vectors * OnnxEncoder(release).encode(asked)).sum(axis=1).min() >= 0.9999
+    assert model.input_example == mlmodel.EXAMPLE
+    assert model.metadata.signature.outputs.inputs[0].shape == (-1, vectors.shape[1])
+    with pytest.raises(mlflow.exceptions.MlflowException, match="schema"):
+        model.predict([[1.5]])
+
+
+def test_the_cards_first_lines_are_hugging_faces_and_its_snippet_runs(made, tmp_path, monkeypatch):
+    from huggingface_hub import ModelCard
+
+    _root, uri = made
+    release = Registry(uri, "crops").download("1", tmp_path / "release")
+    card = ModelCard.load(release / "MODEL_CARD.md")
+    assert (card.data.library_name, card.data.license) == ("sentence-transformers", "other")
+    assert f"| documents | {len(toy.DOCUMENTS)} |" in card.text
+    assert f"| pairs: click | {toy.TOPICS} |" in card.text
+    pytest.importorskip("sentence_transformers")
+    monkeypatch.chdir(release)
+    names = {}
+    exec(card.text.partition("```python\n")[2].partition("```")[0], names)
+    expected = OnnxEncoder(release).encode(["sour dough bread"])
+    np.testing.assert_allclose(names["vectors"], expected, atol=1e-4)
+
+
 def test_the_champion_comes_to_disk_and_none_is_an_empty_folder(made, tmp_path):
     _root, uri = made
     champion.run(tmp_path / "held", CFG, registry=uri)
@@ -137,6 +174,7 @@ def test_two_processes_race_for_an_alias_and_one_wins(made):
     code = """
 import sys
 from crops.errors import ServiceError
+from crops.services import mlmodel
 from crops.services.registry import Registry
 models = Registry(sys.argv[1], "crops")
 models.holder("challenger")

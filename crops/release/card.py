@@ -1,0 +1,82 @@
+"""The model card of a release: what Hugging Face reads in its first lines, then what people read."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from crops.release import layout
+
+# Executed by a test where it stands, in the release's folder.
+USE = f'''from sentence_transformers import SentenceTransformer
+encoder = SentenceTransformer("{layout.HUB}")
+vectors = encoder.encode_query(["sour dough bread"])'''
+
+
+def text(
+    *,
+    name: str,
+    alias: str,
+    licence: str,
+    encoder: Mapping[str, Any],
+    data: Mapping[str, int],
+    recall: Mapping[str, Mapping[str, float]],
+    decided: Mapping[str, Any],
+) -> str:
+    """The card as Markdown.
+
+    encoder  what encoder.json says (width, max_tokens, pooling, base where known)
+    data     what it was made from, counted, by its name
+    recall   recall@100 by set and system, of the sets that were measured
+    decided  the gate's verdict and reasons
+    """
+    base = [f"base_model: {encoder['base']}"] if encoder.get("base") else []
+    rows = [
+        f"| {each} | " + ", ".join(f"{system} {value:.3f}" for system, value in values.items()) + " |"
+        for each, values in recall.items()
+    ]
+    lines = [
+        "---",
+        "library_name: sentence-transformers",
+        "pipeline_tag: sentence-similarity",
+        f"license: {licence}",
+        *base,
+        "tags: [sentence-transformers, sentence-similarity, feature-extraction, dense-retrieval]",
+        "---",
+        f"# {name}: a release of CroPS",
+        "",
+        f"A dual encoder for search, trained on a log by CroPS (arXiv 2511.15443) and registered as {alias}. "
+        f"Vectors have {encoder['width']} elements and length 1: their product is the score.",
+        "",
+        "## Use",
+        "",
+        "```python",
+        USE,
+        "```",
+        "",
+        f"Documents by `encode_document`. The folder `{layout.HUB}` stands alone: its tokenizer normalises "
+        "texts (NFKC, case folded, white space collapsed), pools and normalises as serving does.",
+        "From the registry: "
+        '`mlflow.pyfunc.load_model("models:/NAME/VERSION").predict(["sour dough bread"])`.',
+        "",
+        "## Data",
+        "",
+        "| made from | count |",
+        "|---|---|",
+        *(f"| {each} | {count:,} |" for each, count in data.items()),
+        "",
+        "## Measured",
+        "",
+        *(["| set | recall@100 |", "|---|---|", *rows] if rows else ["Not measured."]),
+        "",
+        f"Gate: {decided['verdict']}",
+        "",
+        *(f"- {reason}" for reason in decided["reasons"]),
+        "",
+        "## Limits",
+        "",
+        f"- A text is read to its first {encoder['max_tokens']} tokens; an empty one has no meaning.",
+        "- It has learnt what the people of one log searched and watched, with their habits and gaps; "
+        "nothing was measured on other people, languages or catalogues.",
+        "- Recall on logged test sets rewards what an engine has shown before; only the set `truth`, where "
+        "there is one, does not.",
+    ]
+    return "\n".join(lines) + "\n"
