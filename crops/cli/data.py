@@ -36,7 +36,16 @@ from crops.tables import artifacts
     default=None,
     help="How crowded an intent is against the depth of the engine's pool.",
 )
-def world(out: Path, seed: int, scale: str, incumbent: str, videos_per_intent: int | None) -> None:
+@click.option(
+    "--language",
+    type=click.Choice(["en", "zh"]),
+    default="en",
+    show_default=True,
+    help="What people write: English, or Chinese without spaces.",
+)
+def world(
+    out: Path, seed: int, scale: str, incumbent: str, videos_per_intent: int | None, language: str
+) -> None:
     """Write the input tables of a simulated short-video platform.
 
     Searches, results, feed and videos as a real platform would log them, and truth/relevance, which training
@@ -47,7 +56,12 @@ def world(out: Path, seed: int, scale: str, incumbent: str, videos_per_intent: i
     started_s = time.monotonic()
     with artifacts.replacing(out) as folder:
         numbers = simulate.write(
-            folder, scale=scale, seed=seed, incumbent=incumbent, videos_per_intent=videos_per_intent
+            folder,
+            scale=scale,
+            seed=seed,
+            incumbent=incumbent,
+            videos_per_intent=videos_per_intent,
+            language=language,
         )
     show("world", started_s, StageReport(numbers=numbers), out)
 

@@ -7,17 +7,9 @@ import numpy as np
 from numpy import ndarray
 from numpy.random import Generator
 
-from crops.world.lexicon import Intent, Lexicon, pick, words
+from crops.world.lexicon import ENGLISH, Intent, Lexicon, Tongue, pick, words
 from crops.world.settings import DURATION_MEDIAN_S, DURATION_SIGMA, FIRST_DAY, Scale, Settings
 
-OPENERS = ("", "", *words("my, the best, quick, weekend, honest, part 2, easy, a real, live, tiny, my first"))
-CLOSERS = (
-    "",
-    "",
-    "",
-    *words("at home, in one minute, for everyone, gone wrong, with friends, asmr, day 7, full guide"),
-)
-COVER_WORDS = words("wow, must see, number 3 surprised me, watch to the end, new, full video, save this")
 DAY_US = 86_400_000_000
 
 
@@ -80,14 +72,16 @@ def choose_intents(lexicon: Lexicon, count: int, rng: Generator) -> tuple[Intent
     return tuple(intent for g in order for intent in groups[g])[:count]
 
 
-def make(intents: tuple[Intent, ...], scale: Scale, settings: Settings, rng: Generator) -> Catalogue:
+def make(
+    intents: tuple[Intent, ...], scale: Scale, settings: Settings, rng: Generator, tongue: Tongue = ENGLISH
+) -> Catalogue:
     """Videos per intent are Poisson around the scale's mean, at least one; texts use the words of videos, not
     of searchers.
     """
     counts = np.maximum(1, rng.poisson(scale.videos_per_intent, len(intents)))
     intent = np.repeat(np.arange(len(intents)), counts)
     subjects = {key: i for i, key in enumerate(dict.fromkeys((x.topic, x.subject) for x in intents))}
-    texts = [video_texts(intents[i], settings, rng) for i in intent]
+    texts = [video_texts(intents[i], settings, rng, tongue) for i in intent]
     first_us = int(np.datetime64(FIRST_DAY, "us").astype(np.int64))
     return Catalogue(
         intents=intents,
@@ -106,10 +100,18 @@ def make(intents: tuple[Intent, ...], scale: Scale, settings: Settings, rng: Gen
     )
 
 
-def video_texts(intent: Intent, settings: Settings, rng: Generator) -> tuple[str, list[str], str, list[str]]:
+def video_texts(
+    intent: Intent, settings: Settings, rng: Generator, tongue: Tongue = ENGLISH
+) -> tuple[str, list[str], str, list[str]]:
     """Caption, keywords, cover text and related queries of one video."""
-    opener, closer = pick(OPENERS, rng), pick(CLOSERS, rng)
-    body = f"{intent.subject} {intent.facet}" if rng.random() < 0.75 else f"{intent.facet}: {intent.subject}"
+    gap, covers = tongue.space, words(tongue.covers)
+    opener = pick(("", "", *words(tongue.openers)), rng)
+    closer = pick(("", "", "", *words(tongue.closers)), rng)
+    body = (
+        f"{intent.subject}{gap}{intent.facet}"
+        if rng.random() < 0.75
+        else f"{intent.facet}:{gap}{intent.subject}"
+    )
     if (
         rng.random() < settings.caption_vague_share
     ):  # a caption that says little, as many do; the keywords may still tell
@@ -121,8 +123,8 @@ def video_texts(intent: Intent, settings: Settings, rng: Generator) -> tuple[str
         keywords.append(pick(intent.head, rng))
     cover = ""
     if rng.random() < settings.cover_share:
-        cover = f"{intent.subject} {pick(COVER_WORDS, rng)}" if rng.random() < 0.5 else pick(COVER_WORDS, rng)
+        cover = f"{intent.subject}{gap}{pick(covers, rng)}" if rng.random() < 0.5 else pick(covers, rng)
     related = []
     if rng.random() < settings.related_queries_share:
-        related = [f"{pick(intent.subject_types, rng)} {pick(intent.facet_types, rng)}"]
-    return " ".join(f"{opener} {body} {closer}".split()), keywords, cover, related
+        related = [f"{pick(intent.subject_types, rng)}{gap}{pick(intent.facet_types, rng)}"]
+    return gap.join(filter(None, (opener, body, closer))), keywords, cover, related

@@ -11,7 +11,7 @@ from numpy.random import Generator
 from scipy import sparse
 from scipy.sparse.linalg import svds
 
-from crops.text import document_text
+from crops.text import document_text, pieces, words
 from crops.world.catalogue import Catalogue
 from crops.world.settings import Settings
 
@@ -21,13 +21,22 @@ BM25_K1, BM25_B = 1.2, 0.75
 PATHS = ("lexical", "dense", "popular")
 
 
+def _words(text: str) -> list[str]:
+    """As an engine of its time cuts them: at white space, and where a script has none into characters and
+    pairs.
+    """
+    if any(unspaced for _piece, unspaced in pieces(text)):
+        return words(text)
+    return re.findall(r"[^\s:|;]+", text)
+
+
 def _counts(texts: Sequence[str], vocabulary: dict[str, int]) -> sparse.csr_matrix:
     """How often each text holds each word; new words get the next columns."""
     rows, columns = np.array(
         [
             (row, vocabulary.setdefault(word, len(vocabulary)))
             for row, text in enumerate(texts)
-            for word in re.findall(r"[^\s:|;]+", text)
+            for word in _words(text)
         ]
     ).T
     shape = (len(texts), len(vocabulary))

@@ -10,12 +10,8 @@ from numpy import ndarray
 from numpy.random import Generator
 
 from crops.text import normalise_query
-from crops.world.lexicon import Intent, pick, words
+from crops.world.lexicon import ENGLISH, Intent, Tongue, pick, words
 from crops.world.settings import Settings
-
-MODIFIERS = words(
-    "easy, best, video, quick, for kids, 2026, near me, good, please, short, funny, top 10, why"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +47,16 @@ class Queries:
         return {text: {i: m / sum(meant.values()) for i, m in meant.items()} for text, meant in mass.items()}
 
 
-def make(intents: tuple[Intent, ...], settings: Settings, rng: Generator) -> Queries:
+def make(
+    intents: tuple[Intent, ...], settings: Settings, rng: Generator, tongue: Tongue = ENGLISH
+) -> Queries:
     """Draws the wordings of every intent; a wording that comes up twice in one intent gets both weights."""
     ids: dict[str, int] = {}
     shape = (len(intents), settings.wordings)
     text_of, vague = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=bool)
     for i, intent in enumerate(intents):
         for w in range(settings.wordings):
-            text, is_vague = _wording(intent, settings, rng)
+            text, is_vague = _wording(intent, settings, rng, tongue)
             text_of[i, w] = ids.setdefault(normalise_query(text), len(ids))
             vague[i, w] = is_vague
     rank = np.arange(1, settings.wordings + 1, dtype=np.float64)
@@ -66,23 +64,24 @@ def make(intents: tuple[Intent, ...], settings: Settings, rng: Generator) -> Que
     return Queries(texts=tuple(ids), text_of=text_of, weight=weight, vague=vague)
 
 
-def _wording(intent: Intent, settings: Settings, rng: Generator) -> tuple[str, bool]:
+def _wording(intent: Intent, settings: Settings, rng: Generator, tongue: Tongue) -> tuple[str, bool]:
+    gap = tongue.space
     names, shares = zip(*settings.forms, strict=True)
     form = names[int(rng.choice(len(names), p=shares))]
     own, facet = pick(intent.subject_types, rng), pick(intent.facet_types, rng)
     text = {
-        "own full": f"{own} {facet}" if rng.random() < 0.6 else f"{facet} {own}",
+        "own full": f"{own}{gap}{facet}" if rng.random() < 0.6 else f"{facet}{gap}{own}",
         "own subject": own,
-        "own subject, video facet": f"{own} {intent.facet}",
-        "video words": f"{intent.subject} {intent.facet}"
+        "own subject, video facet": f"{own}{gap}{intent.facet}",
+        "video words": f"{intent.subject}{gap}{intent.facet}"
         if rng.random() < 0.5
-        else f"{intent.subject} {facet}",
-        "head facet": f"{pick(intent.head, rng)} {facet}",
+        else f"{intent.subject}{gap}{facet}",
+        "head facet": f"{pick(intent.head, rng)}{gap}{facet}",
         "head": pick(intent.head, rng),
     }[form]
     if rng.random() < settings.modifier_share and not form.startswith("head"):
-        modifier = pick(MODIFIERS, rng)
-        text = f"{modifier} {text}" if rng.random() < 0.5 else f"{text} {modifier}"
+        modifier = pick(words(tongue.modifiers), rng)
+        text = f"{modifier}{gap}{text}" if rng.random() < 0.5 else f"{text}{gap}{modifier}"
     if rng.random() < settings.slip_share:  # a slip: two neighbouring letters swapped
         at = int(rng.integers(max(1, len(text) - 1)))
         text = text[:at] + text[at + 1 : at + 2] + text[at : at + 1] + text[at + 2 :]

@@ -131,14 +131,40 @@ def _said_and_typed(text: str) -> list[tuple[str, tuple[str, ...]]]:
     return [(says.strip(), words(types)) for says, _, types in pairs]
 
 
-def load() -> Lexicon:
-    """Parses the tables: at least 60 topics, and a subject with each facet of the topic's kind is an
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tongue:
+    """A language of the world: its tables, the words that say nothing of a topic, and what stands between two
+    words.
+    """
+
+    space: str
+    facets: str
+    topics: str
+    modifiers: str
+    openers: str
+    closers: str
+    covers: str
+
+
+ENGLISH = Tongue(
+    space=" ",
+    facets=FACETS,
+    topics=TOPICS,
+    modifiers="easy, best, video, quick, for kids, 2026, near me, good, please, short, funny, top 10, why",
+    openers="my, the best, quick, weekend, honest, part 2, easy, a real, live, tiny, my first",
+    closers="at home, in one minute, for everyone, gone wrong, with friends, asmr, day 7, full guide",
+    covers="wow, must see, number 3 surprised me, watch to the end, new, full video, save this",
+)
+
+
+def load(tongue: Tongue = ENGLISH) -> Lexicon:
+    """Parses the tables (in English at least 60 topics): a subject with each facet of the topic's kind is an
     intent.
     """
-    lines = (line.partition(":") for line in FACETS.strip().splitlines())
+    lines = (line.partition(":") for line in tongue.facets.strip().splitlines())
     facets = {kind: _said_and_typed(text) for kind, _, text in lines}
     topics, intents = [], []
-    for number, line in enumerate(TOPICS.strip().splitlines()):
+    for number, line in enumerate(tongue.topics.strip().splitlines()):
         match = re.fullmatch(r"(?P<name>[^(]+)\((?P<kind>\w+)\) (?P<heads>[^:]+): (?P<subjects>.+)", line)
         if match is None:
             raise ValueError(

@@ -14,9 +14,10 @@ import numpy as np
 from fastapi import FastAPI, Request
 from numpy.random import Generator, default_rng
 
-from crops.text import normalise_query
+from crops.text import normalise_query, words
 from crops.world import simulate
 from crops.world.catalogue import video_texts
+from crops.world.simulate import TONGUES
 
 # A share reported in a summary of the preprint of arXiv 2511.15443; the proceedings do not hold it.
 BAD_SHARE = 0.042
@@ -49,7 +50,9 @@ class Model:
 
     def _video(self, intent: int, rng: Generator) -> dict[str, Any]:
         need = self.world.videos.intents[intent]
-        caption, keywords, cover, related = video_texts(need, self.world.settings, rng)
+        caption, keywords, cover, related = video_texts(
+            need, self.world.settings, rng, TONGUES[self.world.language]
+        )
         return {
             "caption": caption,
             "tags": [need.facet],
@@ -60,11 +63,11 @@ class Model:
 
     def _guess(self, query: str) -> dict[int, float]:
         """For a query that nobody typed: intents by shared words, all of them where none is shared."""
-        words = set(query.split())
+        typed = set(words(query))
         scores: dict[int, float] = {}
         for i, x in enumerate(self.world.videos.intents):
             own = " ".join((x.subject, *x.subject_types, x.facet, *x.facet_types))
-            if shared := len(words & set(own.split())):
+            if shared := len(typed & set(words(own))):
                 scores[i] = float(shared**3)
         return scores or {i: float(p) for i, p in enumerate(self.world.popularity)}
 

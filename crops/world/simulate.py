@@ -15,12 +15,15 @@ from tqdm import tqdm
 
 from crops.errors import InputError
 from crops.tables import records
-from crops.world import catalogue, feed, language, lexicon, users
+from crops.world import catalogue, feed, lexicon, users
+from crops.world import language as wordings
+from crops.world.chinese import CHINESE
 from crops.world.engine import PATHS, Engine
 from crops.world.settings import FIRST_DAY, SCALES, Scale, Settings
 
 SECOND_US = 1_000_000
 DAY_S = 86_400
+TONGUES = {"en": lexicon.ENGLISH, "zh": CHINESE}
 # Independent streams of random numbers, so that a change in one part does not shift the others.
 MAKE, DAY, FEED, ENGINE = 0, 1, 2, 3
 
@@ -33,37 +36,44 @@ class World:
     settings: Settings
     seed: int
     incumbent: str
+    language: str
     videos: catalogue.Catalogue
-    queries: language.Queries
+    queries: wordings.Queries
     popularity: ndarray  # of intents [I], sums to 1
     interests: ndarray  # topics a user likes, int [U, n]
 
 
 def make(
-    scale_name: str, *, seed: int, incumbent: str = "paths", videos_per_intent: int | None = None
+    scale_name: str,
+    *,
+    seed: int,
+    incumbent: str = "paths",
+    videos_per_intent: int | None = None,
+    language: str = "en",
 ) -> World:
-    """Builds the world of one scale and seed."""
+    """Builds the world of one scale, seed and language (a key of TONGUES)."""
+    tongue = TONGUES[language]
     scale, settings = SCALES[scale_name], Settings()
     if videos_per_intent is not None:
         scale = replace(scale, videos_per_intent=videos_per_intent)
     rng = default_rng([seed, MAKE])
-    intents = catalogue.choose_intents(lexicon.load(), scale.intents, rng)
-    videos = catalogue.make(intents, scale, settings, rng)
-    queries = language.make(intents, settings, rng)
+    intents = catalogue.choose_intents(lexicon.load(tongue), scale.intents, rng)
+    videos = catalogue.make(intents, scale, settings, rng, tongue)
+    queries = wordings.make(intents, settings, rng, tongue)
     wanted = (np.arange(len(intents)) + 5.0) ** -settings.intent_zipf
     popularity = rng.permutation(wanted / wanted.sum())
     topics = np.array(sorted({x.topic for x in intents}))
     interests = topics[rng.integers(0, len(topics), (scale.users, settings.interests_per_user))]
-    return World(scale, settings, seed, incumbent, videos, queries, popularity, interests)
+    return World(scale, settings, seed, incumbent, language, videos, queries, popularity, interests)
 
 
 def load(world_json: Path) -> World:
     """Rebuilds the world that `write` described in world.json."""
     try:
         made = json.loads(Path(world_json).read_text(encoding="utf-8"))
-        world = make(
-            made["scale"], **{name: made[name] for name in ("seed", "incumbent", "videos_per_intent")}
-        )
+        options = {name: made[name] for name in ("seed", "incumbent", "videos_per_intent")}
+        # Worlds of before there were other languages do not say theirs.
+        world = make(made["scale"], **options, language=made.get("language", "en"))
         settings = made["settings"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(world_json, "not the world.json of a folder that `crops world` wrote") from error
@@ -75,12 +85,20 @@ def load(world_json: Path) -> World:
 
 
 def write(
-    out: Path, *, scale: str, seed: int, incumbent: str = "paths", videos_per_intent: int | None = None
+    out: Path,
+    *,
+    scale: str,
+    seed: int,
+    incumbent: str = "paths",
+    videos_per_intent: int | None = None,
+    language: str = "en",
 ) -> dict[str, float | int]:
     """Writes searches, results, feed, videos, truth/relevance and world.json into `out`; returns what the log
     looks like.
     """
     options: dict[str, Any] = {"seed": seed, "incumbent": incumbent, "videos_per_intent": videos_per_intent}
+    if language != "en":
+        options["language"] = language
     world = make(scale, **options)
     _save(out, records.VIDEOS, world.videos.columns())
     engine = Engine(world.videos, world.queries.texts, incumbent, world.settings, default_rng([seed, ENGINE]))

@@ -6,9 +6,11 @@ from collections import Counter, defaultdict
 
 import numpy as np
 
-from crops.tables import records
-from crops.text import normalise_query
+from crops.evaluation import rank, recall_at_k
+from crops.tables import artifacts, records
+from crops.text import document_text, normalise_query, script
 from crops.world import language, lexicon, simulate
+from crops.world.chinese import CHINESE
 from crops.world.settings import SCALES, Settings
 
 
@@ -91,3 +93,37 @@ def test_same_rng_same_wordings():
     one, two = (language.make(intents, Settings(), np.random.default_rng(5)) for _ in range(2))
     assert one.texts == two.texts
     assert (one.text_of == two.text_of).all()
+
+
+def test_the_chinese_world_is_as_rich_and_has_no_spaces():
+    """Words for both sides, head characters of several topics, and no intent that two topics share."""
+    words = lexicon.load(CHINESE)
+    assert len(words.topics) >= 20
+    assert len(words.intents) >= SCALES["tiny"].intents * 3
+    assert len({(x.subject, x.facet) for x in words.intents}) == len(words.intents)
+    assert all(x.subject not in x.subject_types for x in words.intents)
+    topics = defaultdict(set)
+    for intent in words.intents:
+        for word in intent.head:
+            topics[word].add(intent.topic)
+    assert sum(len(where) > 1 for where in topics.values()) >= 5
+    world = simulate.make("tiny", seed=0, language="zh")
+    assert not any(" " in text for text in (*world.queries.texts, *world.videos.captions))
+    assert script(world.queries.texts) == script(world.videos.captions) == "han"
+
+
+def test_in_the_chinese_world_bm25_answers_most_queries(tmp_path):
+    """Synonyms stay out of its reach, as they do in English."""
+    simulate.write(tmp_path, scale="tiny", seed=0, language="zh")
+    assert simulate.load(tmp_path / "world.json").language == "zh"
+    rows = artifacts.read(tmp_path, records.VIDEOS).to_pylist()
+    names = ("caption", "keywords", "cover_text", "related_queries")
+    texts = [document_text(*(row[name] for name in names)) for row in rows]
+    row_of = {row["video_id"]: n for n, row in enumerate(rows)}
+    relevant = defaultdict(set)
+    for grade in artifacts.read(tmp_path / "truth", records.RELEVANCE).to_pylist():
+        if grade["grade"] >= 2:
+            relevant[grade["query"]].add(row_of[grade["video_id"]])
+    ranked = rank.bm25(list(relevant), texts, 100)
+    assert (ranked[:, 0] >= 0).mean() > 0.95
+    assert 0.5 < recall_at_k(ranked, list(relevant.values()), 100) < 0.95
