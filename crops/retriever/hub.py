@@ -49,16 +49,12 @@ def write(encoder: Encoder, folder: Path, *, kind: Kind = "query") -> None:
     modes = {f"pooling_mode_{words}": own == encoder.pooling for own, words in POOLING.items()}
     _json(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": encoder.width, **modes})
     _json(folder / "2_Normalize" / "config.json", {})
-    named = _prompts(encoder)
+    named = dict(encoder.prompts)
     default = "query" if named["query"] else None
     _json(
         folder / "config_sentence_transformers.json",
         {"prompts": named, "default_prompt_name": default, "similarity_fn_name": "cosine"},
     )
-
-
-def _prompts(encoder: Encoder) -> dict[str, str]:
-    return {"query": "", "document": ""} | dict(getattr(encoder, "prompts", {}))
 
 
 def _as_llama(tower: Qwen2Model) -> LlamaModel:
@@ -104,7 +100,7 @@ def _tokenizer(encoder: Encoder) -> PreTrainedTokenizerFast:
     backend.no_padding()
     backend.no_truncation()
     steps = [*_normalise_query(), *([backend.normalizer] if backend.normalizer else [])]
-    for prompt in filter(None, _prompts(encoder).values()):
+    for prompt in filter(None, encoder.prompts.values()):
         # A prompt is read as it is written; only what follows is normalised.
         folded = normalise_query(f"{prompt}x")[:-1]
         steps.insert(len(_normalise_query()), normalizers.Replace(Regex(f"^{re.escape(folded)}"), prompt))
