@@ -82,8 +82,11 @@ def _systems(_ctx: click.Context, _param: click.Parameter, pairs: tuple[str, ...
 
 
 @verb
-@DOCUMENTS
-@folder("--tests", "What `crops discriminate` wrote (the gated test set).")
+@folder("--documents", "What `crops augment` wrote.", default=None)
+@folder("--tests", "What `crops discriminate` wrote (the gated test set).", default=None)
+@folder("--beir", "A test collection in BEIR's form, in place of --documents and --tests.", default=None)
+@folder("--release", "With --beir: a release, or what `crops export` wrote; else BM25 alone.", default=None)
+@click.option("--split", default="test", show_default=True, help="With --beir: which qrels.")
 @click.option(
     "--system",
     "systems",
@@ -95,10 +98,25 @@ def _systems(_ctx: click.Context, _param: click.Parameter, pairs: tuple[str, ...
 @unread("--logs")
 @folder("--champion", "Folder of the champion release.", default=None)
 @TRUTH
-def evaluate(documents: Path, tests: Path, out: Path, config: Config, **given: Any) -> StageReport:
+def evaluate(
+    documents: Path | None,
+    tests: Path | None,
+    beir: Path | None,
+    release: Path | None,
+    split: str,
+    out: Path,
+    config: Config,
+    **given: Any,
+) -> StageReport:
     """Recall, nDCG and paired bootstrap intervals of BM25, the trained systems and the champion on all test
-    sets.
+    sets; or, with --beir, of BM25 and a release on a collection of others, with TREC run files.
     """
+    if beir is not None:
+        from crops.stages.learn import beir as collection
+
+        return collection.run(beir, out, release=release, split=split)
+    if documents is None or tests is None:
+        raise click.UsageError("give --documents and --tests, or --beir")
     from crops.stages.learn import evaluate as stage
 
     return stage.run(documents, tests, out, config.section("evaluate"), **given)

@@ -1,0 +1,120 @@
+"""Test collections as others keep them: folders in BEIR's form (corpus.jsonl, queries.jsonl,
+qrels/SPLIT.tsv), and rankings as TREC run files, which trec_eval and its kin read.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from crops.errors import InputError
+from crops.text import document_text
+
+CORPUS, QUERIES, QRELS = "corpus.jsonl", "queries.jsonl", "qrels"
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """Documents [D], the judged queries [Q] in the order of the file, and per query the grade of each judged
+    row of the documents (above 0: relevant).
+    """
+
+    doc_ids: tuple[str, ...]
+    texts: tuple[str, ...]
+    query_ids: tuple[str, ...]
+    queries: tuple[str, ...]
+    grades: tuple[dict[int, int], ...]
+
+
+def read(folder: Path, split: str = "test") -> Collection:
+    """What lies in `folder`; judgements of documents that the corpus lacks are left out, as are queries
+    without a relevant one. An InputError names the file and line that is wrong.
+    """
+    documents = {str(d["_id"]): d for d in _lines(folder / CORPUS, ("_id", "text"))}
+    row = {name: n for n, name in enumerate(documents)}
+    asked = {str(q["_id"]): str(q["text"]) for q in _lines(folder / QUERIES, ("_id", "text"))}
+    grades: dict[str, dict[int, int]] = {name: {} for name in asked}
+    for query, doc, grade in _judgements(folder / QRELS / f"{split}.tsv"):
+        if query in grades and doc in row:
+            grades[query][row[doc]] = grade
+    judged = [name for name, of in grades.items() if any(grade > 0 for grade in of.values())]
+    if not judged:
+        raise InputError(folder / QRELS / f"{split}.tsv", "no query with a relevant document of the corpus")
+    return Collection(
+        doc_ids=tuple(documents),
+        texts=tuple(document_text(f"{d.get('title') or ''} {d['text']}") for d in documents.values()),
+        query_ids=tuple(judged),
+        queries=tuple(asked[name] for name in judged),
+        grades=tuple(grades[name] for name in judged),
+    )
+
+
+def write(
+    folder: Path,
+    documents: Mapping[str, str],
+    queries: Mapping[str, str],
+    qrels: Mapping[str, Mapping[str, Mapping[str, int]]],
+) -> None:
+    """A folder that `read` and others read: texts by id, queries by id, and per split and query the grades by
+    document id.
+    """
+    (folder / QRELS).mkdir(parents=True)
+    for name, texts in ((CORPUS, documents), (QUERIES, queries)):
+        with (folder / name).open("w", encoding="utf-8") as file:
+            for key, text in texts.items():
+                more = {"title": ""} if name == CORPUS else {}
+                file.write(json.dumps({"_id": key, **more, "text": text}, ensure_ascii=False) + "\n")
+    for split, graded in qrels.items():
+        rows = (f"{q}\t{d}\t{g}\n" for q, docs in graded.items() for d, g in docs.items())
+        text = "query-id\tcorpus-id\tscore\n" + "".join(rows)
+        (folder / QRELS / f"{split}.tsv").write_text(text, encoding="utf-8")
+
+
+def run_lines(
+    query_ids: Sequence[str], doc_ids: Sequence[str], ranked: np.ndarray, name: str
+) -> Iterator[str]:
+    """Lines of a TREC run file: ranked int [Q, K] rows of the documents, best first, -1 is padding. The score
+    is the place from the end, so that every reader keeps the order.
+    """
+    for query, row in zip(query_ids, ranked.tolist(), strict=True):
+        for place, doc in enumerate(d for d in row if d >= 0):
+            yield f"{query} Q0 {doc_ids[doc]} {place + 1} {len(row) - place} {name}\n"
+
+
+def qrel_lines(collection: Collection) -> Iterator[str]:
+    """Lines of a TREC qrels file."""
+    for query, graded in zip(collection.query_ids, collection.grades, strict=True):
+        for doc, grade in graded.items():
+            yield f"{query} 0 {collection.doc_ids[doc]} {grade}\n"
+
+
+def _lines(path: Path, needed: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+    try:
+        with path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, 1):
+                if not line.strip():
+                    continue
+                try:
+                    entry = json.loads(line)
+                except ValueError as error:
+                    raise InputError(path, f"line {number} is no JSON") from error
+                if not isinstance(entry, dict) or not all(name in entry for name in needed):
+                    raise InputError(path, f"line {number} lacks one of {', '.join(needed)}")
+                yield entry
+    except OSError as error:
+        raise InputError(path, "no such file; expected a folder in BEIR's form") from error
+
+
+def _judgements(path: Path) -> Iterator[tuple[str, str, int]]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise InputError(path, "no such file; expected qrels in BEIR's form") from error
+    for number, line in enumerate(lines[1:], 2):
+        parts = line.split("\t")
+        if len(parts) != 3 or not parts[2].lstrip("-").isdigit():
+            raise InputError(path, f"line {number} is not `query-id<TAB>corpus-id<TAB>score`")
+        yield parts[0], parts[1], int(parts[2])

@@ -1,0 +1,86 @@
+"""A folder in BEIR's form, written by us and by hand, ranked and judged; pytrec_eval confirms the numbers
+from the files.
+"""
+
+import json
+
+import click
+import pytest
+import pytrec_eval
+
+from crops.cli import fit
+from crops.config.export import ExportConfig
+from crops.errors import InputError
+from crops.evaluation import beir as collections
+from crops.stages.learn import beir
+from crops.stages.release import export
+from tests.crops.stages import toy_release as toy
+
+
+def collection(folder):
+    """Every topic's first document is graded 2, its second 1."""
+    documents = {row["doc_id"]: row["text"] for row in toy.DOCUMENTS}
+    queries = {f"q{t}": f"Subject{t}" for t in range(toy.TOPICS)}
+    graded = {f"q{t}": {toy.doc(t, 0): 2, toy.doc(t, 1): 1, toy.doc(t, 2): 0} for t in range(toy.TOPICS)}
+    collections.write(folder, documents, queries, {"test": graded})
+    return folder
+
+
+def trec(path, columns):
+    out = {}
+    for line in path.read_text().splitlines():
+        parts = line.split()
+        out.setdefault(parts[0], {})[parts[2]] = columns(parts)
+    return out
+
+
+def test_pytrec_eval_finds_the_same_numbers_in_the_files(tmp_path):
+    toy.trained(tmp_path / "encoder")
+    export.run(tmp_path / "encoder", tmp_path / "onnx", ExportConfig(sentence_transformers=False))
+    beir.run(collection(tmp_path / "beir"), tmp_path / "out", release=tmp_path / "onnx")
+    about = json.loads((tmp_path / "out" / "beir.json").read_text())
+    qrels = trec(tmp_path / "out" / "qrels.trec", lambda parts: int(parts[3]))
+    judge = pytrec_eval.RelevanceEvaluator(qrels, {"ndcg_cut.10", "recall.10,100"})
+    for system in ("bm25", "release"):
+        ranked = trec(tmp_path / "out" / f"run.{system}.trec", lambda parts: float(parts[4]))
+        found = judge.evaluate(ranked).values()
+        for ours, theirs in (("ndcg_at_10", "ndcg_cut_10"), ("recall_at_10", "recall_10")):
+            mean = sum(of[theirs] for of in found) / len(found)
+            assert about["systems"][system][ours] == pytest.approx(mean, abs=1e-4)
+    assert about["queries"] == toy.TOPICS
+
+
+def test_what_we_write_we_read(tmp_path):
+    found = collections.read(collection(tmp_path / "beir"))
+    assert found.query_ids == tuple(f"q{t}" for t in range(toy.TOPICS))
+    assert {found.doc_ids[d]: g for d, g in found.grades[3].items()} == {
+        toy.doc(3, 0): 2,
+        toy.doc(3, 1): 1,
+        toy.doc(3, 2): 0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("corpus.jsonl", '{"_id": "a"}\n', "line 1 lacks one of _id, text"),
+        ("queries.jsonl", "no json\n", "line 1 is no JSON"),
+        ("qrels/test.tsv", "query-id\tcorpus-id\tscore\nq0 v00x00 1\n", "line 2 is not"),
+        ("qrels/test.tsv", "query-id\tcorpus-id\tscore\nq0\tgone\t1\n", "no query with a relevant"),
+    ],
+)
+def test_a_broken_file_is_named_with_its_line(tmp_path, name, content, says):
+    (collection(tmp_path / "beir") / name).write_text(content)
+    with pytest.raises(InputError, match=says) as told:
+        beir.run(tmp_path / "beir", tmp_path / "out")
+    assert name in str(told.value)
+    with pytest.raises(InputError, match="no such file"):
+        beir.run(tmp_path / "none", tmp_path / "out")
+
+
+def test_the_verb_takes_a_collection_or_what_the_pipeline_wrote(tmp_path):
+    words = ["--beir", collection(tmp_path / "beir"), "--out", tmp_path / "out"]
+    fit.evaluate.main(list(map(str, words)), standalone_mode=False)
+    assert json.loads((tmp_path / "out" / "beir.json").read_text())["systems"].keys() == {"bm25"}
+    with pytest.raises(click.UsageError, match="--documents and --tests, or --beir"):
+        fit.evaluate.main(["--out", str(tmp_path / "none")], standalone_mode=False)
