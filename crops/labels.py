@@ -57,27 +57,35 @@ class Rung:
     pairs: int
 
 
-def rung(probabilities: np.ndarray) -> Rung | None:
+def rung(probabilities: np.ndarray, margins: np.ndarray | None = None) -> Rung | None:
     """Mean of calibrated θ (or of 0/1 truth) with Wilson's interval; None without pairs: no answer is not an
     answer.
+
+    margins  by how much each probability [N] may be off as a whole, beyond the chance of the sample: their
+             mean widens the interval on both sides
     """
-    measured = probabilities[~np.isnan(probabilities)]
+    known = ~np.isnan(probabilities)
+    measured = probabilities[known]
     if len(measured) == 0:
         return None
     n, p, z = len(measured), float(measured.mean()), 1.959964
     centre, spread = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     scale = 1 + z * z / n
+    off = 0.0 if margins is None else float(margins[known].mean())
     return Rung(
         round(p, 4),
-        round(max(0.0, (centre - spread) / scale), 4),
-        round(min(1.0, (centre + spread) / scale), 4),
+        round(max(0.0, (centre - spread) / scale - off), 4),
+        round(min(1.0, (centre + spread) / scale + off), 4),
         n,
     )
 
 
-def ladder(values: np.ndarray, groups: np.ndarray) -> dict[str, Rung]:
+def ladder(values: np.ndarray, groups: np.ndarray, margins: np.ndarray | None = None) -> dict[str, Rung]:
     """Per group (a label or a perspective, as text) its rung; groups without a known value are left out."""
-    steps = {str(g): rung(values[groups == g]) for g in sorted(set(groups.tolist()), key=str, reverse=True)}
+    own = {g: groups == g for g in sorted(set(groups.tolist()), key=str, reverse=True)}
+    steps = {
+        str(g): rung(values[here], None if margins is None else margins[here]) for g, here in own.items()
+    }
     return {name: step for name, step in steps.items() if step is not None}
 
 

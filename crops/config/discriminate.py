@@ -53,5 +53,9 @@ class DiscriminateConfig(StageConfig):
     """Query and document together, tokens. Source: ours; texts here are short."""
     ladder_pairs: int = Field(2_000, ge=1)
     """Pairs per stage and perspective that are scored for the ladder, pairs. Source: ours: ±2 points."""
+    chance_pairs: int = Field(10_000, ge=100)
+    """Mined pairs of each gated perspective, and as many paired by chance, from which θ learns to tell them
+    apart, pairs. Source: ours.
+    """
     seed: int = Field(0, ge=0)
     """Chance of the model's start, of the batches and of the samples."""

@@ -109,12 +109,15 @@ def prevalence(theta: np.ndarray, prior: float, *, steps: int = 200) -> float:
 
 def to_own_mix(theta: np.ndarray, prior: float) -> np.ndarray:
     """θ [N] of pairs whose share of relevant ones is not `prior` but their own, which `prevalence` finds. NaN
-    stays NaN.
+    stays NaN; all of it is NaN where less than one relevant pair would be left: then the two kinds do not
+    look as they did in the calibration mix, and nothing is known of the share.
     """
     certain = ~np.isnan(theta)
     if not certain.any():
         return theta
     share = prevalence(theta[certain], prior)
+    if share * certain.sum() < 1:
+        return np.full_like(theta, np.nan)
     return shift(theta, float(logit(share) - logit(prior)))
 
 
@@ -145,6 +148,30 @@ def expected_error(theta: np.ndarray, relevant: np.ndarray, *, bins: int = 10) -
     weights = np.array([r["count"] for r in rows], dtype=float)
     gaps = np.array([abs(float(r["predicted"] or 0) - float(r["observed"] or 0)) for r in rows])
     return float((weights * gaps).sum() / weights.sum())
+
+
+def agreement(
+    theta: np.ndarray, relevant: np.ndarray, queries: np.ndarray, *, draws: int = 200, seed: int = 0
+) -> dict[str, float | int]:
+    """θ [N] against judgements [N] of the same pairs: mean of both, the share's 95 % interval over queries
+    (bootstrap), and the margin by which θ lies outside of it.
+    """
+    names, of_query = np.unique(queries, return_inverse=True)
+    good, count = (
+        np.bincount(of_query, weights=w, minlength=len(names)) for w in (relevant, np.ones(len(theta)))
+    )
+    rng = np.random.default_rng(seed)
+    drawn = rng.integers(0, len(names), (draws, len(names)))
+    low, high = np.quantile(good[drawn].sum(axis=1) / count[drawn].sum(axis=1), [0.025, 0.975])
+    mean = float(theta.mean())
+    return {
+        "pairs": len(theta),
+        "theta": round(mean, 4),
+        "share": round(float(relevant.mean()), 4),
+        "low": round(float(low), 4),
+        "high": round(float(high), 4),
+        "margin": round(max(0.0, float(low) - mean, mean - float(high)), 4),
+    }
 
 
 def auc(scores: np.ndarray, relevant: np.ndarray) -> float:

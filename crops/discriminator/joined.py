@@ -6,14 +6,15 @@ same. Measured on the simulated small world: AUC on feed pairs 0.70 with the fir
 (ours; the paper names a pre-trained 6-layer Transformer and no form).
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 
 from crops.discriminator import score
 from crops.discriminator.calibrate import Calibration
+from crops.discriminator.chance import Chance
 from crops.discriminator.model import CrossEncoder
 
 Embed = Callable[[Sequence[str], Literal["query", "document"]], np.ndarray]
@@ -31,6 +32,7 @@ class Discriminator:
     embed: Embed
     temperature: float
     calibration: Calibration = UNCALIBRATED
+    chance: Mapping[str, Chance] = field(default_factory=dict)  # by perspective
 
     def features(
         self,
@@ -52,3 +54,18 @@ class Discriminator:
     ) -> np.ndarray:
         """float64 [N] in 0..1, not shifted to any perspective."""
         return self.calibration(self.features(queries, texts, progress=progress))
+
+    def read(
+        self,
+        queries: Sequence[str],
+        texts: Sequence[str],
+        clicked: Mapping[str, Sequence[str]],
+        *,
+        progress: Callable[[int], Any] = lambda _count: None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """θ by the text alone, as `theta`, and the cosine to the nearest other text clicked for the query
+        (NaN without one), float64 [N] each. `clicked`: query -> texts.
+        """
+        read = score.logits(self.cross, queries, texts, progress=progress)
+        cosine, nearest = score.cosines_and_nearest(self.embed, queries, texts, clicked)
+        return self.calibration(np.stack([read, cosine / self.temperature], axis=1)), nearest

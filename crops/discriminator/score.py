@@ -1,6 +1,6 @@
 """Scores pairs: each distinct pair once by the cross-encoder, each distinct text once by the dual encoder."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -48,13 +48,36 @@ def cosines(
     embed: Callable[[Sequence[str], Any], np.ndarray], queries: Sequence[str], texts: Sequence[str]
 ) -> np.ndarray:
     """float64 [N]: the product of the unit vectors of each query and text, in the order given."""
+    return cosines_and_nearest(embed, queries, texts, {})[0]
+
+
+def cosines_and_nearest(
+    embed: Callable[[Sequence[str], Any], np.ndarray],
+    queries: Sequence[str],
+    texts: Sequence[str],
+    clicked: Mapping[str, Sequence[str]],
+) -> tuple[np.ndarray, np.ndarray]:
+    """float64 [N] each: as `cosines`, and the product of the text's vector with that of the nearest other
+    text that was clicked for the query; NaN where there is none. Each distinct text is read once.
+    """
     if not len(queries):
-        return np.empty(0)
+        return np.empty(0), np.empty(0)
     q, of_query = np.unique(np.asarray(queries, dtype=object), return_inverse=True)
-    d, of_text = np.unique(np.asarray(texts, dtype=object), return_inverse=True)
+    more = [text for query in q for text in clicked.get(query, ())]
+    d, of_text = np.unique(np.asarray([*texts, *more], dtype=object), return_inverse=True)
     left, right = embed(q.tolist(), "query"), embed(d.tolist(), "document")
-    out = np.empty(len(queries))
+    near_to = dict(zip(more, of_text[len(texts) :].tolist(), strict=True))
+    of_text = of_text[: len(texts)]
+    out, nearest = np.empty(len(queries)), np.full(len(queries), np.nan)
     for start in range(0, len(out), 65_536):  # gathered vectors of millions of pairs would not fit
         part = slice(start, start + 65_536)
         out[part] = np.einsum("nh,nh->n", left[of_query[part]], right[of_text[part]])
-    return out
+    order = np.argsort(of_query, kind="stable")
+    for rows in np.split(order, np.flatnonzero(np.diff(of_query[order])) + 1):
+        others = np.array([near_to[text] for text in clicked.get(q[of_query[rows[0]]], ())], dtype=np.int64)
+        if len(others):
+            found = right[of_text[rows]] @ right[others].T  # [pairs of the query, clicked texts]
+            found[of_text[rows][:, None] == others] = -np.inf
+            best = found.max(axis=1)
+            nearest[rows] = np.where(np.isneginf(best), np.nan, best)
+    return out, nearest

@@ -130,9 +130,9 @@ KNOWLEDGE = table(
     key="query doc_id",
 )
 
-# θ of distinct gated pairs, one folder per shard: what the scoring tasks of a pipeline hand to
-# `discriminate`.
-SCORES = table("scores", "query string, doc_id string, theta float32", key="query doc_id")
+# θ of distinct gated pairs by their texts, and the cosine to the nearest other video clicked for the query,
+# one folder per shard: what the scoring tasks of a pipeline hand to `discriminate`.
+SCORES = table("scores", "query string, doc_id string, theta float32, nearest float32?", key="query doc_id")
 
 SCORED = table(
     "scored",

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from crops import perspectives
 from crops.config.discriminate import DiscriminateConfig
-from crops.discriminator import joined, model
+from crops.discriminator import chance, joined, model
 from crops.stages.base import StageReport
 from crops.stages.learn import score
 from crops.stages.learn import theta as thetas
@@ -21,6 +21,8 @@ from crops.stages.plug import STAGE_FILE
 from crops.tables import artifacts, grades, records
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8)
+# A gate is silent where it keeps less than a tenth of at least 20 relevant pairs that θ itself expects.
+SILENT_FROM, SILENT_SHARE = 20, 0.1
 Embed = Callable[[list[str]], np.ndarray]
 
 
@@ -51,9 +53,14 @@ def run(
     _decide(rows, similarity, cfg)
     test = artifacts.read(candidates, records.TEST_QR)
     test = test.filter(pa.array([d in texts for d in test["video_id"].to_pylist()], pa.bool_()))
-    test_theta = judge.theta(test["query"].to_pylist(), [texts[d] for d in test["video_id"].to_pylist()])
-    test_theta = judge.calibration.shifted(test_theta, perspectives.REFORMULATION.name)
-    report = {**facts, "alpha": cfg.alpha, "beta": cfg.beta, "similarity": note, **_tables(rows, truth, cfg)}
+    test_theta = _test(test, rows, judge, texts)
+    report = {
+        **facts,
+        "alpha": cfg.alpha,
+        "beta": cfg.beta,
+        "similarity": note,
+        **_tables(rows, truth, cfg, texts),
+    }
     with artifacts.replacing(out) as folder:
         artifacts.write(folder, records.SCORED, pa.Table.from_pandas(rows, preserve_index=False))
         artifacts.write(folder, records.KNOWLEDGE, written)
@@ -65,7 +72,8 @@ def run(
         for p in perspectives.names(positive=True)
     }
     return StageReport(
-        numbers={"pairs": len(rows), **numbers, "auc": facts["auc"], "ece": facts["ece"]}, notes=(note,)
+        numbers={"pairs": len(rows), **numbers, "auc": facts["auc"], "ece": facts["ece"]},
+        notes=(note, *_silent(report["bands"], cfg.alpha)),
     )
 
 
@@ -121,12 +129,13 @@ def _score(
     texts: dict[str, str],
     cfg: DiscriminateConfig,
     *,
-    scores: dict[tuple[str, str], float],
+    scores: dict[tuple[str, str], tuple[float, float]],
 ) -> None:
-    """Adds `theta`, shifted to the row's perspective: for all gated rows, and for a sample of the others for
-    the ladder.
+    """Adds `theta`, as it holds for the row's perspective: for all gated rows, and for a sample of the others
+    for the ladder.
 
-    scores  (query, doc_id) -> θ, not shifted, of pairs that were scored before
+    scores  (query, doc_id) -> θ by the texts alone and the nearest clicked text, of pairs that were scored
+            before
     """
     whole = _gated(cfg) | ({perspectives.CLICK.name} if cfg.alpha_per == "query" else set())
     drawn = rows["perspective"].isin(whole).to_numpy()
@@ -134,22 +143,46 @@ def _score(
     for perspective in sorted(set(rows["perspective"]) - set(perspectives.names(gated=True))):
         own = np.flatnonzero(rows["perspective"] == perspective)
         drawn[rng.permutation(own)[: cfg.ladder_pairs]] = True
-    pairs = list(zip(rows["query"].to_numpy()[drawn], rows["doc_id"].to_numpy()[drawn], strict=True))
-    left = [pair for pair in pairs if pair not in scores]
+    asked = rows.loc[drawn, ["query", "doc_id", "perspective", "support"]]
+    pairs = list(zip(asked["query"], asked["doc_id"], strict=True))
+    left = [pair for pair in dict.fromkeys(pairs) if pair not in scores]
     with tqdm(total=len(left), desc="scoring", unit="pair", disable=None) as bar:
-        scored = judge.theta([q for q, _ in left], [texts[d] for _, d in left], progress=bar.update)
-    scores = scores | dict(zip(left, scored.astype(np.float32).tolist(), strict=True))
+        read = judge.read(
+            [q for q, _ in left], [texts[d] for _, d in left], _clicked(rows, texts), progress=bar.update
+        )
+    scores = scores | dict(zip(left, np.stack(read, axis=1).tolist(), strict=True))
+    known = np.array([scores[pair] for pair in pairs], dtype=np.float64).reshape(-1, 2)
+    asked["theta"], asked["nearest"] = known[:, 0], known[:, 1]
+    for perspective in set(asked["perspective"]):
+        own = asked["perspective"] == perspective
+        asked.loc[own, "theta"] = thetas.held(judge, asked[own], perspective, texts, mined=asked[own])
     theta = np.full(len(rows), np.nan, dtype=np.float32)
-    theta[drawn] = [scores[pair] for pair in pairs]
-    for perspective in judge.calibration.shifts:
-        own = (rows["perspective"] == perspective).to_numpy()
-        theta[own] = judge.calibration.shifted(theta[own], perspective)
+    theta[drawn] = asked["theta"]
     rows["theta"] = theta
 
 
-def _scores(folders: Sequence[Path]) -> dict[tuple[str, str], float]:
+def _clicked(rows: pd.DataFrame, texts: dict[str, str]) -> dict[str, list[str]]:
+    return thetas.clicked(rows.rename(columns={"doc_id": "video_id"}), texts)
+
+
+def _test(
+    test: pa.Table, rows: pd.DataFrame, judge: joined.Discriminator, texts: dict[str, str]
+) -> np.ndarray:
+    """θ [N] of the held-out reformulations, by what the training days say of them."""
+    asked = test.select(["query", "video_id"]).to_pandas().rename(columns={"video_id": "doc_id"})
+    queries, read = asked["query"].tolist(), [texts[d] for d in asked["doc_id"]]
+    theta, nearest = judge.read(queries, read, _clicked(rows, texts))
+    name = perspectives.REFORMULATION.name
+    mined = rows[rows["perspective"] == name]
+    return thetas.held(judge, asked.assign(theta=theta, nearest=nearest), name, texts, mined=mined)
+
+
+def _scores(folders: Sequence[Path]) -> dict[tuple[str, str], tuple[float, float]]:
     rows = (row for folder in folders for row in artifacts.read(folder, records.SCORES).to_pylist())
-    return {(row["query"], row["doc_id"]): row["theta"] for row in rows}
+    return {
+        (row["query"], row["doc_id"]): (row["theta"], np.nan if row["nearest"] is None else row["nearest"])
+        for row in rows
+    }
 
 
 def _similarity(
@@ -207,19 +240,48 @@ def _alpha_of_query(rows: pd.DataFrame, alpha: float) -> np.ndarray:
     return alphas
 
 
-def _tables(rows: pd.DataFrame, truth: Path | None, cfg: DiscriminateConfig) -> dict[str, Any]:
-    """Kept and dropped per gated perspective and threshold, and how right that is if there are grades."""
+def _tables(
+    rows: pd.DataFrame, truth: Path | None, cfg: DiscriminateConfig, texts: dict[str, str]
+) -> dict[str, Any]:
+    """Kept and dropped per gated perspective, by threshold and by how many of the query's words the text has,
+    and how right that is if there are grades.
+    """
     graded = grades.read(truth)
-    out: dict[str, Any] = {}
+    thresholds: dict[str, Any] = {}
+    bands: dict[str, Any] = {}
     for perspective in perspectives.names(gated=True):
         # A pair counts once, whatever the later query was.
         part = rows[rows["perspective"] == perspective].drop_duplicates(["query", "doc_id"])
         theta = part["theta"].to_numpy()
         relevant = None if graded is None else graded.relevant(part["query"], part["doc_id"])
-        out[perspective] = {
+        thresholds[perspective] = {
             f"{level:.1f}": _threshold(theta > level, relevant) for level in sorted({*THRESHOLDS, cfg.alpha})
         }
-    return {"thresholds": out}
+        shared = chance.shared(part["query"].tolist(), [texts[d] for d in part["doc_id"]])
+        of_pair = chance.bands(shared)
+        bands[perspective] = {
+            band: _threshold(theta[here] > cfg.alpha, None if relevant is None else relevant[here])
+            | {
+                "expected": round(float(theta[here].sum()), 1),
+                "expected_kept": round(float(theta[here][theta[here] > cfg.alpha].sum()), 1),
+            }
+            for band in chance.BANDS
+            if (here := of_pair == band).any()
+        }
+    return {"thresholds": thresholds, "bands": bands}
+
+
+def _silent(bands: dict[str, Any], alpha: float) -> list[str]:
+    """A note for each band of which the gate keeps next to nothing, while θ expects many of it to be
+    relevant.
+    """
+    return [
+        f"{perspective}: θ > {alpha} keeps {row['kept']} of {row['kept'] + row['dropped']} pairs that share "
+        f"{band} of their query's words, where θ expects {row['expected']:.0f} relevant ones"
+        for perspective, rows in bands.items()
+        for band, row in rows.items()
+        if row["expected"] >= SILENT_FROM and row["expected_kept"] < SILENT_SHARE * row["expected"]
+    ]
 
 
 def _threshold(kept: np.ndarray, relevant: np.ndarray | None) -> dict[str, float | int | None]:

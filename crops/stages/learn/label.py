@@ -32,13 +32,14 @@ def run(
     rows = rows.assign(label=rows["perspective"].map(cfg.labels))
     rows = rows[rows["kept"]].drop_duplicates(["query", "doc_id", "perspective"])
     estimated = _in_own_mix(rows[rows["theta"].notna()], scored)
-    by_perspective = labels.ladder(estimated["theta"].to_numpy(float), estimated["perspective"].to_numpy())
+    estimated = estimated.assign(margin=_margins(estimated["perspective"], scored))
+    by_perspective = _ladder(estimated, "perspective")
     # θ learns from clicks: what it says of texts that no log ever held tells nothing of how relevant their
     # label is.
     final = _as_trained(
         estimated[~estimated["perspective"].isin(perspectives.names(synthetic=True))], samples
     )
-    by_label = labels.ladder(final["theta"].to_numpy(float), final["label"].to_numpy())
+    by_label = _ladder(final, "label")
     people = _by_grades(rows, samples, grades.read(judged))
     trusted = {label: step for label, step in people["label"].items() if step.pairs >= cfg.judged_pairs}
     by_label |= trusted
@@ -92,6 +93,21 @@ def run(
 
 def _shares(rungs: dict[str, labels.Rung]) -> dict[str, dict[str, float]]:
     return {name: asdict(step) for name, step in rungs.items()}
+
+
+def _ladder(estimated: pd.DataFrame, column: str) -> dict[str, labels.Rung]:
+    theta, margin = estimated["theta"].to_numpy(float), estimated["margin"].to_numpy(float)
+    return labels.ladder(theta, estimated[column].to_numpy(), margin)
+
+
+def _margins(perspective: pd.Series, scored: Path) -> pd.Series:
+    """By how much θ may be off for each row beyond the chance of the sample: where the log judges pairs of
+    the perspective, by how far it disagrees with them; in any case by θ's error on held-out judged pairs.
+    """
+    path = scored / "discriminate.json"
+    facts = artifacts.read_json(path) if path.exists() else {}
+    found = {name: row["margin"] for name, row in facts.get("judged", {}).items()}
+    return perspective.map(found).fillna(0.0).clip(lower=facts.get("ece", 0.0))
 
 
 def _as_trained(rows: pd.DataFrame, samples: pd.DataFrame) -> pd.DataFrame:

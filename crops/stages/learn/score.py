@@ -1,5 +1,6 @@
 """θ of the gated pairs: the part of `discriminate` that grows with the log, as a task of its own."""
 
+from math import isnan
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,24 +17,30 @@ def run(
 ) -> StageReport:
     """Writes `scores` of the distinct pairs of `perspective` (None: of all gated ones) that have a document.
 
-    θ is not shifted. `theta`: that stage's out.
+    θ is that of the texts, not of the perspective. `theta`: that stage's out.
     """
     judge = thetas.load(theta)
     texts = artifacts.texts(candidates)
-    mined = artifacts.read(candidates, records.CANDIDATES, ["query", "video_id", "perspective"]).to_pylist()
-    scores: dict[tuple[str, str], float] = {}
+    mined = artifacts.read(candidates, records.CANDIDATES, ["query", "video_id", "perspective"]).to_pandas()
+    clicked = thetas.clicked(mined, texts)
+    scores: dict[tuple[str, str], tuple[float, float]] = {}
     for name in [perspective] if perspective else perspectives.names(gated=True):
+        own = mined[mined["perspective"] == name]
         pairs = sorted(
             {
-                (r["query"], r["video_id"])
-                for r in mined
-                if r["perspective"] == name and shard.holds(r["query"]) and r["video_id"] in texts
+                (query, video)
+                for query, video in zip(own["query"], own["video_id"], strict=True)
+                if shard.holds(query) and video in texts
             }
         )
         with tqdm(total=len(pairs), desc=f"scoring {name}", unit="pair", disable=None) as bar:
-            theta_of = judge.theta([q for q, _ in pairs], [texts[d] for _, d in pairs], progress=bar.update)
-        scores |= dict(zip(pairs, theta_of.tolist(), strict=True))
-    rows = [{"query": q, "doc_id": d, "theta": score} for (q, d), score in sorted(scores.items())]
+            queries, read = [q for q, _ in pairs], [texts[d] for _, d in pairs]
+            theta_of, nearest = judge.read(queries, read, clicked, progress=bar.update)
+        scores |= dict(zip(pairs, zip(theta_of.tolist(), nearest.tolist(), strict=True), strict=True))
+    rows = [
+        {"query": q, "doc_id": d, "theta": score, "nearest": None if isnan(nearest) else nearest}
+        for (q, d), (score, nearest) in sorted(scores.items())
+    ]
     with artifacts.replacing(out) as folder:
         artifacts.write(folder, records.SCORES, pa.Table.from_pylist(rows, schema=records.SCORES.schema))
     return StageReport(numbers={"pairs_scored": len(rows)})

@@ -1,6 +1,8 @@
 """Trains θ on judged pairs of the log and calibrates it on held-out queries."""
 
+import dataclasses
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from tqdm import tqdm
 from crops import perspectives
 from crops.config.discriminate import DiscriminateConfig
 from crops.config.train import TrainConfig
-from crops.discriminator import calibrate, joined, model, pairs, train
+from crops.discriminator import calibrate, chance, joined, model, pairs, train
 from crops.engines import session
 from crops.errors import ConfigError, InputError
 from crops.mining import queries
@@ -52,21 +54,58 @@ def load(folder: Path) -> joined.Discriminator:
         tuple(facts["weights"][name] for name in joined.FEATURES),
         facts["offset"],
         facts["prior"],
-        {name: entry["shift"] for name, entry in facts["shifts"].items()},
+        _by(facts["shifts"]),
     )
-    return _joined(model.load(folder), encoders.load(folder / "dual"), calibration)
+    known = {name: chance.Chance(**entry) for name, entry in facts["chance"].items()}
+    return _joined(model.load(folder), encoders.load(folder / "dual"), calibration, known)
+
+
+def _by(shifts: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    return {name: entry["shift"] for name, entry in shifts.items()}
+
+
+def held(
+    judge: joined.Discriminator,
+    asked: pd.DataFrame,
+    perspective: str,
+    texts: Mapping[str, str],
+    *,
+    mined: pd.DataFrame,
+) -> np.ndarray:
+    """θ [N] as it holds for pairs of this perspective: against chance, where that is known of it, else by
+    their texts and shifted.
+
+    asked  (query, doc_id, theta by the texts alone, nearest)
+    mined  (query, doc_id, support) of all pairs of the perspective, whose events count for those of `asked`;
+           a pair that is not among them is one event
+    """
+    against = judge.chance.get(perspective)
+    if against is None or mined.empty:
+        return judge.calibration.shifted(asked["theta"].to_numpy(float), perspective)
+    pairs = chance.gathered(mined)
+    support = asked[["query", "doc_id"]].merge(pairs, how="left", on=["query", "doc_id"])["support"]
+    whole = asked.assign(support=support.fillna(1).to_numpy())
+    return against(chance.evidence(whole, texts, chance.marginals(pairs)))
+
+
+def clicked(mined: pd.DataFrame, texts: Mapping[str, str]) -> dict[str, list[str]]:
+    """query -> the texts of the videos clicked for it. in: candidates (query, video_id, perspective)."""
+    own = mined[(mined["perspective"] == perspectives.CLICK.name) & mined["video_id"].isin(texts.keys())]
+    return own["video_id"].map(texts).groupby(own["query"]).agg(list).to_dict()
 
 
 def _joined(
     cross: model.CrossEncoder,
     dual: encoders.Encoder,
     calibration: calibrate.Calibration = joined.UNCALIBRATED,
+    known: Mapping[str, chance.Chance] | None = None,
 ) -> joined.Discriminator:
     return joined.Discriminator(
         cross,
         lambda texts, kind: dual.encode(texts, kind=kind),
         float(dual.log_tau.detach().exp()),
         calibration,
+        known or {},
     )
 
 
@@ -78,16 +117,20 @@ def fit(
     mix = sampled(everything, texts, cfg)
     apart = {q for q, held in zip(mix.queries, mix.held_out, strict=True) if held}
     cross, losses = _cross(mix, texts, cfg)
-    mined = artifacts.read(candidates, records.CANDIDATES, ["query", "video_id", "perspective"]).to_pandas()
-    mined = mined[
-        mined["video_id"].isin(texts.keys())
-        & (mined["query"].isin(apart) | mined["perspective"].isin(CLICKS))
-    ]
-    dual, notes = _dual(mined[~mined["query"].isin(apart)], texts, cfg)
+    columns = ["query", "video_id", "perspective", "support"]
+    mined = artifacts.read(candidates, records.CANDIDATES, columns).to_pandas()
+    mined = mined[mined["video_id"].isin(texts.keys())]
+    held_out = mined["query"].isin(apart)
+    dual, notes = _dual(mined[~held_out & mined["perspective"].isin(CLICKS)], texts, cfg)
     raw = _joined(cross, dual)
     calibration, facts = _calibrated(raw, mix, logs)
-    shifts = _shifts(raw, calibration, everything[everything["query"].isin(apart)], mined, texts)
+    judged_apart = everything[everything["query"].isin(apart)]
+    shifts = _shifts(raw, calibration, judged_apart, mined[held_out], texts)
+    known = _chances(_joined(cross, dual, calibration), mined, apart, texts, cfg)
+    whole = _joined(cross, dual, dataclasses.replace(calibration, shifts=_by(shifts)), known)
     facts |= {
+        "judged": _agreements(whole, judged_apart, mined, texts),
+        "chance": {name: dataclasses.asdict(each) for name, each in known.items()},
         "base": cfg.base,
         "pairs": len(mix.relevant),
         "losses": losses,
@@ -265,3 +308,89 @@ def _shifts(
         by = calibrate.shift_of(theta, rows["relevant"].to_numpy(float))
         shifts[perspective] = {"shift": round(by, 4), "pairs": len(rows)}
     return shifts
+
+
+def _chances(
+    judge: joined.Discriminator,
+    mined: pd.DataFrame,
+    apart: set[str],
+    texts: dict[str, str],
+    cfg: DiscriminateConfig,
+) -> dict[str, chance.Chance]:
+    """Per gated perspective what tells its pairs from chance; none for one with too few pairs.
+
+    A pair that came from results may also be a click by mistake: half of its chance pairs are what the engine
+    showed and nobody chose, of queries that θ's readers did not learn from.
+    """
+    known = {}
+    of_query = clicked(mined, texts)
+    mined = mined.rename(columns={"video_id": "doc_id"})
+    idle = mined[(mined["perspective"] == perspectives.EXPOSED.name) & mined["query"].isin(apart)]
+    for place, row in enumerate(p for p in perspectives.every() if p.gated):
+        rng = np.random.default_rng([cfg.seed, place])
+        every = chance.gathered(mined[mined["perspective"] == row.name])
+        if len(every) < chance.MIN_PAIRS or every["query"].nunique() < chance.MIN_QUERIES:
+            continue
+        pairs = _some_queries(every, cfg.chance_pairs, rng)
+        rounds = max(1, min(5, cfg.chance_pairs // len(pairs)))
+        null = pd.concat([chance.repaired(pairs, rng) for _ in range(rounds)], ignore_index=True)
+        kinds, weight = [pairs, null], np.ones(len(null))
+        if row.table == perspectives.EXPOSED.table and len(idle):
+            shown = _some_queries(idle[["query", "doc_id", "support"]], cfg.chance_pairs, rng)
+            kinds.append(shown)
+            weight = np.concatenate([weight / len(null), np.full(len(shown), 1 / len(shown))])
+        usual = chance.marginals(every)
+        found = [_evidence(judge, rows, of_query, texts, usual) for rows in kinds]
+        for shown_found in found[
+            2:
+        ]:  # how often it was shown says nothing: behind a mistake is what chance brings
+            drawn = found[1][rng.integers(0, len(found[1]), len(shown_found))]
+            for name in ("support", "lift"):
+                at = chance.EVIDENCE.index(name)
+                shown_found[:, at] = drawn[:, at]
+        known[row.name] = chance.fit(found[0], np.concatenate(found[1:]), weight)
+    return known
+
+
+def _evidence(
+    judge: joined.Discriminator,
+    pairs: pd.DataFrame,
+    of_query: dict[str, list[str]],
+    texts: dict[str, str],
+    usual: chance.Marginals,
+) -> np.ndarray:
+    queries, read = pairs["query"].tolist(), [texts[d] for d in pairs["doc_id"]]
+    theta, nearest = judge.read(queries, read, of_query)
+    return chance.evidence(pairs.assign(theta=theta, nearest=nearest), texts, usual)
+
+
+def _some_queries(pairs: pd.DataFrame, most: int, rng: np.random.Generator) -> pd.DataFrame:
+    """All pairs of random queries, about `most` in all, in the order of `pairs`."""
+    sizes = pairs.groupby("query").size()
+    drawn = sizes.iloc[rng.permutation(len(sizes))]
+    chosen = drawn.index[: max(1, int((drawn.cumsum() <= most).sum()))]
+    return pairs[pairs["query"].isin(chosen)].reset_index(drop=True)
+
+
+def _agreements(
+    judge: joined.Discriminator, judged_apart: pd.DataFrame, mined: pd.DataFrame, texts: dict[str, str]
+) -> dict[str, dict[str, float | int]]:
+    """Per gated perspective θ of its held-out pairs that were also shown for their query, against what people
+    did with them there. Who skips a video once may still have wanted it: the share is on the low side.
+    """
+    found = {}
+    of_query = clicked(mined, texts)
+    rows = mined.rename(columns={"video_id": "doc_id"})
+    for name in perspectives.names(gated=True):
+        own = rows[rows["perspective"] == name]
+        asked = judged_apart.rename(columns={"video_id": "doc_id"}).merge(
+            chance.gathered(own)[["query", "doc_id"]], on=["query", "doc_id"]
+        )
+        if asked.empty:
+            continue
+        theta, nearest = judge.read(asked["query"].tolist(), [texts[d] for d in asked["doc_id"]], of_query)
+        theta = held(judge, asked.assign(theta=theta, nearest=nearest), name, texts, mined=own)
+        found[name] = calibrate.agreement(
+            theta, asked["relevant"].to_numpy(float), asked["query"].to_numpy(object)
+        )
+    return found

@@ -150,3 +150,26 @@ def test_auc_agrees_with_counting(pairs):
         return
     counted = np.mean([(a > b) + (a == b) / 2 for a in good for b in bad])
     assert calibrate.auc(scores, relevant) == pytest.approx(counted)
+
+
+def test_an_em_that_hits_its_floor_knows_nothing():
+    """Scores of the irrelevant below any in the calibration mix: the share that fits them is 0, which is no
+    answer.
+    """
+    assert np.isnan(calibrate.to_own_mix(np.full(500, 1e-4), 0.3)).all()
+
+
+def test_a_planted_miscalibration_is_seen():
+    """θ says .9 of pairs of which .7 are relevant, in queries of ten: the margin is the distance to the
+    interval, which is wider where a query's pairs share their fate.
+    """
+    rng = np.random.default_rng(6)
+    queries = np.repeat([f"q{n}" for n in range(60)], 10)
+    alone = (rng.random(600) < 0.7).astype(float)
+    together = np.repeat((rng.random(60) < 0.7).astype(float), 10)
+    sure, fair = np.full(600, 0.9), np.full(600, 0.7)
+    one, other = (calibrate.agreement(sure, relevant, queries) for relevant in (alone, together))
+    assert one["margin"] == pytest.approx(0.9 - one["high"], abs=1e-4)
+    assert one["margin"] > 0.1
+    assert other["high"] - other["low"] > 2 * (one["high"] - one["low"])
+    assert calibrate.agreement(fair, alone, queries)["margin"] == 0

@@ -2,6 +2,8 @@
 
 import shutil
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from crops.errors import InputError
@@ -52,3 +54,49 @@ def test_where_nothing_was_touched_the_message_says_what_to_do(chain, tmp_path):
         shutil.rmtree(day)
     with pytest.raises(InputError, match=r"hand in days with clicks.*augment\.test_days"):
         theta.judged(logs, chain / "mined", long_play_s=CFG.long_play_s)
+
+
+class Reader:
+    """Reads pairs by their topic, with noise: what stands for the two encoders."""
+
+    def __init__(self, texts):
+        self.rng, self.chance, self.texts = np.random.default_rng(0), {}, texts
+
+    def read(self, queries, texts, clicked, progress=None):
+        same = np.array([q.split("-")[0] == t.split()[0] for q, t in zip(queries, texts, strict=True)])
+        theta = np.clip(0.25 + 0.15 * same + self.rng.normal(0, 0.05, len(same)), 0.01, 0.99)
+        return theta, np.where(same, 0.6, 0.2) + self.rng.normal(0, 0.1, len(same))
+
+
+def test_pairs_beyond_the_vocabulary_gap_are_told_from_chance():
+    """No text holds a word of its query, and θ by the text is below 0.6 everywhere. A third of the feed pairs
+    and half of the reformulations are of the query's own topic; the rest is random.
+    """
+    rng = np.random.default_rng(1)
+    texts = {f"v{n}": f"t{n % 40} video{n}" for n in range(400)}
+    rows = []
+    for name, share in (("feed", 1 / 3), ("reformulation", 1 / 2), ("exposed", 0.1)):
+        for n in range(120):
+            for own in rng.random(20) < share:
+                video = n % 40 + 40 * int(rng.integers(10)) if own else int(rng.integers(400))
+                rows.append((f"t{n % 40}-{n}", f"v{video}", name, 1))
+    mined = pd.DataFrame(rows, columns=["query", "video_id", "perspective", "support"])
+    mined = mined.groupby(["query", "video_id", "perspective"], as_index=False).sum()
+    judge = Reader(texts)
+    apart = set(mined["query"].unique()[:60])
+    known = theta._chances(judge, mined, apart, texts, CFG)
+    assert set(known) == {"feed", "reformulation"}
+    judge.chance = known
+    for name, share in (("feed", 1 / 3), ("reformulation", 1 / 2)):
+        own = mined[mined["perspective"] == name].rename(columns={"video_id": "doc_id"})
+        by_text, nearest = judge.read(own["query"], [texts[d] for d in own["doc_id"]], {})
+        held = theta.held(judge, own.assign(theta=by_text, nearest=nearest), name, texts, mined=own)
+        right = np.array(
+            [q.split("-")[0] == texts[d].split()[0] for q, d in zip(own["query"], own["doc_id"], strict=True)]
+        )
+        assert (by_text < 0.6).all()
+        assert (held[right] > 0.6).mean() > 0.7, name
+        assert right[held > 0.6].mean() > 0.9, name
+        assert held.mean() == pytest.approx(right.mean(), abs=0.1), (name, share)
+    few = mined[mined["query"].isin(sorted(apart)[:20])]
+    assert theta._chances(judge, few, apart, texts, CFG) == {}
