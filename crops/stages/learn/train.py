@@ -69,9 +69,9 @@ def run(
     graded = hierarchy["labels"]
     inputs = _inputs(samples, documents, chosen, graded)
     lowest = [graded[chosen.anchors_from]] if chosen.anchors_from else hierarchy["anchor_min_candidates"]
-    asked = len(inputs.samples.queries)
+    queries = len(inputs.samples.queries)
     plans = [
-        plan_of(cfg, chosen.loss or cfg.loss, labels.rank(label, graded), queries=asked) for label in lowest
+        plan_of(cfg, chosen.loss or cfg.loss, labels.rank(label, graded), queries=queries) for label in lowest
     ]
     if not chosen.trained:
         plans = [replace(plans[0], steps=0)]
@@ -108,7 +108,9 @@ def run(
             raise ConfigError(f"train {system}: {error}") from error
         plan = replace(plan, anchor_min=sorted({*graded.values()})[plan.anchor_min - 1])
         followed.log(history["best_step"], _outcome(history, plan))
-    notes = [followed.problem, _unseen(asked, plan, cfg)]
+    # A system of no step sees none, and the pairwise loss counts in passes.
+    by_steps = chosen.trained and plan.loss != systems.PAIRWISE
+    notes = [followed.problem, _unseen(queries, plan, cfg) if by_steps else ""]
     if ranks.rank > 0:
         return _report(inputs, plan, history, notes)
     with artifacts.replacing(out) as new:
