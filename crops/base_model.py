@@ -21,6 +21,7 @@ from transformers import (
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
+from transformers.tokenization_utils_base import FULL_TOKENIZER_FILE
 from transformers.utils.hub import cached_file
 
 from crops.errors import ConfigError, InputError
@@ -126,7 +127,7 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerFast:
     is none, or none in the form that serving reads.
     """
     with _readable(source):
-        whole = cached_file(source, "tokenizer.json", _raise_exceptions_for_missing_entries=False)
+        whole = cached_file(source, FULL_TOKENIZER_FILE, _raise_exceptions_for_missing_entries=False)
         auto: Any = AutoTokenizer if whole is None else PreTrainedTokenizerFast
         tokenizer: Any = auto.from_pretrained(source, trust_remote_code=False)
     if not tokenizer.is_fast:
