@@ -167,7 +167,7 @@ def _failed(
 def _seen(outcome: Outcome) -> str:
     """What was seen and what is allowed, where the values of a column are few."""
     allowed = outcome.result.expectation_config.kwargs.get("value_set")
-    found = [str(v) for v in dict.fromkeys(outcome.result.result.get("partial_unexpected_list", []))]
+    found = [*dict.fromkeys(str(v) for v in outcome.result.result.get("partial_unexpected_list", []))]
     if outcome.part != "rows" or not found or allowed in (None, [False]):
         return ""
     return f"; seen: {', '.join(found[:3])}; allowed: {', '.join(map(str, allowed))}"
