@@ -139,13 +139,14 @@ class Log:
         return _sorted(row for row in rows if row[1] in self.documents)
 
     def queries(self):
-        counts = defaultdict(lambda: [0, 0])
+        counts, users = defaultdict(lambda: [0, 0]), defaultdict(set)
         clicked = {event for _, _, event, _, _ in self.clicks()}
         for s in self.searches:
-            entry = counts[s["query"], "test" if _day(s["ts"]) in self.test else "train"]
-            entry[0] += 1
-            entry[1] += s["search_id"] in clicked
-        return _sorted((*key, *entry) for key, entry in counts.items())
+            key = s["query"], "test" if _day(s["ts"]) in self.test else "train"
+            counts[key][0] += 1
+            counts[key][1] += s["search_id"] in clicked
+            users[key].add(s["user_id"])
+        return _sorted((*key, *entry, len(users[key])) for key, entry in counts.items())
 
     def test_ct(self):
         return _sorted(
