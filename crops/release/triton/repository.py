@@ -26,6 +26,8 @@ LIBRARY = (
     "__init__.py",
     "errors.py",
     "text.py",
+    "tables/__init__.py",
+    "tables/folders.py",
     "release/__init__.py",
     "release/layout.py",
     "release/encoder.py",
