@@ -171,7 +171,7 @@ def test_an_abort_needs_the_token_and_ends_it_at_the_controllers_next_look(
         page.fill("#reason", "latency")
         page.fill("#token", token)
         page.click("#form button")
-        page.wait_for_function(f"document.getElementById('said').textContent.includes('{said}')")
+        page.wait_for_selector(f"#said:has-text('{said}')", state="attached")
         assert (tmp_path / "rollout" / ABORT).exists() == (token == "token")
     cfg = DeployConfig(
         manifest=str(tmp_path / "manifest.json"), releases=str(tmp_path / "releases"), triton=None
@@ -189,14 +189,14 @@ def test_an_abort_needs_the_token_and_ends_it_at_the_controllers_next_look(
     assert (state.phase, verdict.reason) == ("aborted", "aborted from the console: latency")
     assert set(manifest.read(cfg.manifest).arms) == {"control"}
     page.reload()
-    page.wait_for_function("document.getElementById('status').innerText.includes('aborted')")
+    page.wait_for_selector("#status:has-text('aborted')")
     assert page.is_hidden("#abort")
 
 
 def test_without_a_rollout_it_says_how_one_begins(address, page, tmp_path):
     (tmp_path / "rollout" / STATE).unlink()
     page.goto(f"{address}/experiment")
-    page.wait_for_function("document.getElementById('status').innerText.includes('crops rollout start')")
+    page.wait_for_selector("#status:has-text('crops rollout start')")
     found = httpx.get(f"{address}/v1/experiment").json()
     assert found["rollout"] is None
     assert httpx.get(f"{address}/report").status_code == 404
