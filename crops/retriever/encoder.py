@@ -132,8 +132,8 @@ class Encoder(nn.Module):
         """Vectors of tokenized texts in their order, in groups of like length with at most batch_tokens
         padded tokens. [N, H]
 
-        By default 16,384 tokens on a GPU and 1,024 on a CPU, where small groups waste less padding and stay
-        in its cache.
+        By default 16,384 tokens on a GPU or without layers, and 1,024 on a CPU, where small groups waste
+        less padding and stay in its cache.
         """
         groups = self.groups(ids, batch_tokens)
         parts = [self(*self.pad([ids[i] for i in group]), kind) for group in groups]
@@ -144,7 +144,9 @@ class Encoder(nn.Module):
         """The rows of `ids` in groups of like length, each with at most batch_tokens padded tokens (or one
         text); see `embed`.
         """
-        batch_tokens = batch_tokens or (16_384 if self.device.type == "cuda" else 1_024)
+        # Without layers padding costs nothing, while each group's gradient is as large as the whole table.
+        wide = self.device.type == "cuda" or self.query.config.get_text_config().num_hidden_layers == 0
+        batch_tokens = batch_tokens or (16_384 if wide else 1_024)
         groups, group = list[list[int]](), list[int]()
         for i in sorted(range(len(ids)), key=lambda i: len(ids[i])):
             if group and (len(group) + 1) * len(ids[i]) > batch_tokens:
