@@ -16,7 +16,7 @@ import pytest
 from crops.errors import ConfigError, CropsError, InputError
 from crops.stages.base import StageReport
 from crops.stages.logs import import_log
-from crops.tables import artifacts, records
+from crops.tables import artifacts, folders, records
 from tests.crops.adapters import releases
 
 MAKERS = {"kuaisar": releases.kuaisar, "qilin": releases.qilin, "recflow": releases.recflow}
@@ -42,7 +42,7 @@ def test_tables_keep_their_promises(tmp_path, dataset):
     """
     out, report = _import(tmp_path, dataset)
     present = [t for t in records.LOGS if artifacts.exists(out, t)]
-    assert {p.name for p in out.iterdir()} == {t.name for t in present}
+    assert {p.name for p in out.iterdir()} == {folders.MARK, *(t.name for t in present)}
     known = {
         name: set(artifacts.read(out, t)[key].to_pylist())
         for name, t, key in (("search", records.SEARCHES, "search_id"), ("video", records.VIDEOS, "video_id"))
