@@ -50,7 +50,9 @@ def _in_a_process(out: Path, seed: int, hash_seed: str) -> dict[str, str]:
 def test_same_seed_same_bytes_in_two_processes_and_another_seed_other_bytes(tmp_path):
     first, second = _in_a_process(tmp_path / "a", 3, "1"), _in_a_process(tmp_path / "b", 3, "2")
     other = _in_a_process(tmp_path / "c", 4, "1")
-    assert len(first) == 3 * SCALES["tiny"].days + 3
+    assert len(first) == 3 * SCALES["tiny"].days + 4, (
+        "three tables by day; videos, relevance, world.json, the mark"
+    )
     assert first == second
     assert set(other) == set(first)
     assert not [name for name in first if first[name] == other[name]]
