@@ -59,13 +59,18 @@ def weights(base: str) -> str:
     return str(found[0])
 
 
+def shallow(base: str) -> bool:
+    """Whether the base is no pre-trained reader of text: made here from nothing, or token vectors alone."""
+    return base == SMALL or base.startswith(STATIC)
+
+
 def learning_rate(base: str) -> float:
     """Adam's rate where the settings name none, by kind of base.
 
     3e-3 for what has at most one layer (small, static vectors), 1e-4 for encoders as narrow as MiniLM (at
     most 512; both ours), 2e-5 for larger ones (paper).
     """
-    if base == SMALL or base.startswith(STATIC):
+    if shallow(base):
         return 3e-3
     source = weights(base)
     with _readable(source):

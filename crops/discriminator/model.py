@@ -98,14 +98,9 @@ def load(folder: Path) -> CrossEncoder:
     )
 
 
-def made_here(base: str) -> bool:
-    """Whether the cross-encoder of this base starts from nothing: token vectors alone read no pair."""
-    return base == base_model.SMALL or base.startswith(base_model.STATIC)
-
-
 def learning_rate(base: str) -> float:
     """AdamW's rate where the settings name none."""
-    return 1e-3 if made_here(base) else base_model.learning_rate(base)
+    return 1e-3 if base_model.shallow(base) else base_model.learning_rate(base)
 
 
 def build(base: str, corpus: Sequence[str], *, max_tokens: int, seed: int) -> CrossEncoder:
@@ -114,7 +109,7 @@ def build(base: str, corpus: Sequence[str], *, max_tokens: int, seed: int) -> Cr
     """
     torch.manual_seed(seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    if not made_here(base):
+    if not base_model.shallow(base):  # token vectors alone read no pair
         source = base_model.weights(base)
         tokenizer = base_model.load_tokenizer(source)
         model = base_model.load(

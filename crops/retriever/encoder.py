@@ -272,7 +272,7 @@ def _parts(base: str, texts: Sequence[str], *, seed: int) -> _Parts:
         return _Parts(model=small, tokenizer=made, pooling="mean")
     if base.startswith(base_model.STATIC):
         teacher = base.removeprefix(base_model.STATIC)
-        if teacher == base_model.SMALL or teacher.startswith(base_model.STATIC):
+        if base_model.shallow(teacher):
             raise ConfigError(
                 f"base is {base!r}, but static vectors are distilled from a pre-trained encoder"
             )

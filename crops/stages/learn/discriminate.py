@@ -11,9 +11,9 @@ import pandas as pd
 import pyarrow as pa
 from tqdm import tqdm
 
-from crops import perspectives
+from crops import base_model, perspectives
 from crops.config.discriminate import DiscriminateConfig
-from crops.discriminator import chance, joined, model
+from crops.discriminator import chance, joined
 from crops.stages.base import StageReport
 from crops.stages.learn import score
 from crops.stages.learn import theta as thetas
@@ -211,7 +211,7 @@ def _embedder(champion: Path | None, cfg: DiscriminateConfig) -> tuple[Embed | N
 
         release = OnnxEncoder(champion)
         return (lambda texts: release.encode(texts, kind="query")), "query similarity: the champion's encoder"
-    if not model.made_here(cfg.base):
+    if not base_model.shallow(cfg.base):
         from crops.retriever import encoder as encoders
 
         base = encoders.from_base(cfg.base, [])

@@ -141,8 +141,8 @@ def _fitted(
         encoder = make()
         return encoder, train.untouched(encoder, valid, ranks), plan
     if plan.loss == systems.PAIRWISE:
-        flat = cfg.base == base_model.SMALL or cfg.base.startswith(base_model.STATIC)
-        rate = cfg.mnrl_learning_rate or (plan.learning_rate if flat else mnrl.LEARNING_RATE)
+        shallow = base_model.shallow(cfg.base)
+        rate = cfg.mnrl_learning_rate or (plan.learning_rate if shallow else mnrl.LEARNING_RATE)
         size = cfg.batch_queries
         paired = mnrl.plan_of(samples, plan, size=size, epochs=cfg.mnrl_epochs, learning_rate=rate)
         if cfg.mnrl == "library":
