@@ -3,7 +3,9 @@
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -95,3 +97,20 @@ def test_the_notes_of_a_release_are_its_section_of_the_changelog(tmp_path):
         check=True,
     )
     assert (tmp_path / "notes.md").read_text().strip() == "Old."
+
+
+def test_the_wheel_holds_every_file_of_its_packages(tmp_path):
+    """Pages and templates too: they are opened beside the module that reads them."""
+    tree = tmp_path / "tree"
+    packages = ("crops", "components", "pipelines", "serving")
+    listed = subprocess.check_output(["git", "ls-files", "--", *packages], cwd=ROOT, text=True).split()
+    for name in (*listed, "pyproject.toml", "README.md", "LICENSE"):
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_bytes((ROOT / name).read_bytes())
+    build = "from setuptools.build_meta import build_wheel; import sys; build_wheel(sys.argv[1])"
+    done = subprocess.run(
+        [sys.executable, "-c", build, str(tmp_path)], cwd=tree, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
+        assert not set(listed) - set(wheel.namelist())

@@ -96,8 +96,8 @@ def test_every_stage_runs_once_and_the_report_has_the_contracts_keys(tmp_path):
     assert "next:    crops serve --registry sqlite:///" in done.stdout
     # Two trainings at once would need twice the memory of a laptop.
     log = (tmp_path / "out/.cache/run.log").read_text()
-    turns = re.findall(r"(Executing task|Task) \S*'train\S*'", log)
-    assert turns == ["Executing task", "Task"] * len(SYSTEMS), turns
+    turns = re.findall(r"- (Executing) task \S*'train\S*'|Task \S*'train\S* (finished) with", log)
+    assert ["".join(turn) for turn in turns] == ["Executing", "finished"] * len(SYSTEMS)
 
 
 def test_killed_in_a_stage_the_same_command_resumes_there(tmp_path):
