@@ -6,17 +6,20 @@ folder fails at once.
 """
 
 import csv
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from crops.errors import InputError
 
 # A quoted field of the public releases can exceed Python's 128 KiB and DuckDB's 2 MB; a line above this is
 # damage.
 MAX_LINE_BYTES = 8 * 1024 * 1024
-# Epoch numbers above this are milliseconds: as seconds they would lie beyond the year 5000.
+# Epoch numbers above this are milliseconds: as seconds they would lie beyond the year 5000. A thousand times
+# that begins the microseconds, and again the nanoseconds.
 LARGEST_EPOCH_S = 100_000_000_000
+EPOCHS = {"seconds": 1e6, "milliseconds": 1e3, "microseconds": 1.0, "nanoseconds": 1e-3}  # in microseconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +35,16 @@ class Piece:
     tables: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """A SELECT that is asked when all pieces are done, and what its rows have to say to the user; an
+    InputError where they say that the data cannot be used.
+    """
+
+    sql: str
+    say: Callable[[list[tuple[Any, ...]]], list[str]]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Release:
     """A whole data set. `counts` are SELECTs of one number each, asked when all pieces are done: what was
@@ -41,6 +54,7 @@ class Release:
     pieces: tuple[Piece, ...]
     counts: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    remarks: tuple[Remark, ...] = ()
 
 
 def text(value: object) -> str:
@@ -101,9 +115,24 @@ def read_csv(path: Path) -> str:
 
 
 def epoch_us(column: str) -> str:
-    """Microseconds of an epoch in seconds or milliseconds, whichever it is; null where it is no number."""
-    number = f"try_cast({column} AS DOUBLE)"
-    return f"CAST({number} * CASE WHEN {number} > {LARGEST_EPOCH_S} THEN 1e3 ELSE 1e6 END AS BIGINT)"
+    """Microseconds of an epoch in one of EPOCHS, whichever it is; null where it is no number, or none that a
+    time can be.
+    """
+    return f"try_cast(try_cast({column} AS DOUBLE) * {_by_epoch(column, EPOCHS.values())} AS BIGINT)"
+
+
+def epoch_unit(column: str) -> str:
+    """Which of EPOCHS an epoch is in."""
+    return _by_epoch(column, map(text, EPOCHS))
+
+
+def _by_epoch(column: str, choices: Iterable[object]) -> str:
+    limits = [LARGEST_EPOCH_S * 1_000**n for n in range(len(EPOCHS))]
+    pairs = zip(limits, choices, strict=True)
+    cases = " ".join(
+        f"WHEN abs(try_cast({column} AS DOUBLE)) <= {limit} THEN {choice}" for limit, choice in pairs
+    )
+    return f"(CASE {cases} END)"
 
 
 def utc(us: str) -> str:

@@ -2,7 +2,9 @@
 
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -11,6 +13,11 @@ from crops.config.all import Config, commented
 from crops.config.base import ENGINES
 from crops.stages.base import StageReport
 from crops.tables import artifacts
+
+
+def _more_of(name: str, what: str) -> Callable[..., Any]:
+    path = click.Path(path_type=Path, exists=True)
+    return click.option(f"--{name}", type=path, default=None, help=f"table: file or folder of {what}.")
 
 
 @click.command()
@@ -84,25 +91,67 @@ def world_llm(world_dir: Path, port: int, host: str) -> None:
 
 
 @click.command("import")
-@click.argument("dataset", type=click.Choice(["trec-session", "kuaisar", "qilin", "recflow"]))
+@click.argument("dataset", type=click.Choice(["table", "trec-session", "kuaisar", "qilin", "recflow"]))
 @click.argument("src", type=click.Path(path_type=Path, exists=True))
+@click.option(
+    "--map",
+    "columns",
+    multiple=True,
+    metavar="OURS=THEIRS,...",
+    help="table: which column is which, as in query=q,user=uid,time=ts; repeat it.",
+)
+@click.option(
+    "--set",
+    "values",
+    multiple=True,
+    metavar="OURS=VALUE,...",
+    help="table: what stands where the file has nothing, as in clicked=true.",
+)
+@_more_of("results", "results, where they are not rows of SRC; they name searches by their id")
+@_more_of("videos", "what can be found (videos, products, pages), with their texts")
+@_more_of("feed", "what people looked at outside of the search")
 @out_option
-def import_(dataset: str, src: Path, out: Path) -> None:
-    """Convert a public data set to the tables.
+def import_(
+    dataset: str,
+    src: Path,
+    out: Path,
+    columns: tuple[str, ...],
+    values: tuple[str, ...],
+    **files: Path | None,
+) -> None:
+    """Convert a search log of any shape, or a public data set, to the tables.
 
     \b
+    table         a search log as CSV or Parquet (a file, or a folder of them), by --map
     trec-session  sessiontrack2013.xml of the TREC 2013 Session track: searches, reformulations, clicks; no
                   feed
     kuaisar       the folder with src_inter.csv: searches and feed of the same people, words hashed
     qilin         the folder with the Parquet files: searches and feed in plain Chinese
     recflow       the folder with all_stage/: true stages of a recommender; no queries, no feed, no texts
 
-    docs/data/ says where to get each, under which licence, and what each perspective can use.
+    A shop's log, one row per shown product:
+
+    \b
+    crops import table shown.csv --videos products.csv --out logs \\
+      --map query=q,user=uid,time=ts,video=sku,position=rank,clicked=click,caption=title
+
+    Columns that are called as ours are found without --map; videos.caption=title is of one table alone, and
+    watched:ms is a column of milliseconds. Times are told by themselves. docs/data/ has a page for each.
     """
+    from crops.adapters.columns import ColumnMap
     from crops.stages.logs import import_log
 
     started_s = time.monotonic()
-    show("import", started_s, import_log.run(src, out, dataset=dataset), out)
+    more = {name: path for name, path in files.items() if path is not None}
+    if dataset == "table":
+        report = import_log.run_table(src, out, ColumnMap.parse(columns, values), more)
+    elif columns or values or more:
+        raise click.UsageError(
+            f"--map, --set, --results, --videos and --feed are of `table`, not of {dataset}"
+        )
+    else:
+        report = import_log.run(src, out, dataset=dataset)
+    show("import", started_s, report, out)
 
 
 @click.command()

@@ -1,7 +1,8 @@
-"""A public data set to the tables: read the files, convert, write."""
+"""A public data set, or a log of another shape, to the tables: read the files, convert, write."""
 
 import shutil
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,9 @@ import duckdb
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from crops.adapters import kuaisar, qilin, recflow, trec_session
-from crops.adapters.release import Piece, text
+from crops.adapters import kuaisar, qilin, recflow, search_log, trec_session
+from crops.adapters.columns import ColumnMap
+from crops.adapters.release import Piece, Release, text
 from crops.engines import session
 from crops.errors import ConfigError, InputError
 from crops.stages.base import StageReport
@@ -31,7 +33,25 @@ def run(src: Path, out: Path, *, dataset: str = "trec-session", memory_gb: float
     """
     if dataset not in DATASETS:
         raise ConfigError(f"dataset is {dataset!r}, expected one of {', '.join(DATASETS)}")
-    return _trec_session(src, out) if dataset == "trec-session" else _large(src, out, dataset, memory_gb)
+    if dataset == "trec-session":
+        return _trec_session(src, out)
+    return _large(LARGE[dataset](src), [src], out, memory_gb)
+
+
+def run_table(
+    src: Path,
+    out: Path,
+    columns: ColumnMap,
+    more: Mapping[str, Path] | None = None,
+    *,
+    memory_gb: float = MEMORY_GB,
+) -> StageReport:
+    """Writes the tables of a search log in CSV or Parquet; `more`: files of results, feed and videos by these
+    names. The notes say how times were read and what could not be. Raises InputError that names file, column
+    and expectation.
+    """
+    inputs = [src, *(more or {}).values()]
+    return _large(search_log.read(src, columns, more), inputs, out, memory_gb)
 
 
 def _trec_session(src: Path, out: Path) -> StageReport:
@@ -56,21 +76,22 @@ def _trec_session(src: Path, out: Path) -> StageReport:
     )
 
 
-def _large(src: Path, out: Path, dataset: str, memory_gb: float) -> StageReport:
+def _large(release: Release, inputs: list[Path], out: Path, memory_gb: float) -> StageReport:
     """Piece by piece through the embedded engine: memory does not grow with the data set."""
-    release = LARGE[dataset](src)
+    src = inputs[0]
     rows: Counter[str] = Counter()
-    with artifacts.replacing(out, inputs=[src]) as folder:
+    with artifacts.replacing(out, inputs=inputs) as folder:
         scratch = folder / ".scratch"
         with session.opened("duckdb", scratch=scratch, memory_gb=memory_gb) as house:
             engine: Any = house.backend.con
             for number, piece in enumerate(release.pieces):
                 rows.update(_piece(engine, piece, number, folder, src))
             counts = {name: int(engine.execute(sql).fetchone()[0]) for name, sql in release.counts.items()}
+            said = [note for r in release.remarks for note in r.say(engine.execute(r.sql).fetchall())]
         shutil.rmtree(scratch, ignore_errors=True)
         if not rows["searches"]:
-            raise InputError(src, f"no search of {dataset} could be read; {counts}")
-    return StageReport(numbers={**rows, **counts}, notes=release.notes)
+            raise InputError(src, f"no search could be read; {counts}")
+    return StageReport(numbers={**rows, **counts}, notes=(*release.notes, *said))
 
 
 def _piece(engine: Any, piece: Piece, number: int, folder: Path, src: Path) -> Counter[str]:

@@ -1,0 +1,314 @@
+"""A search log of any shape, as CSV or Parquet, to the tables by a map of its columns.
+
+- One row per result that was shown, per click or per search: rows of one search are told by its id, or else
+  by user, time and query; rows of one result in one search become one.
+- What a cell holds that its column cannot (a time that is none) becomes null, is counted and shown, and goes
+  to quarantine in `crops validate`. A column of which no cell can be read is an error.
+- Times are numbers (seconds, milliseconds, microseconds or nanoseconds, told by their size) or ISO 8601;
+  without a zone they are UTC.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from crops.adapters import cells, release
+from crops.adapters.columns import TABLES, ColumnMap, Origin, unmapped
+from crops.adapters.release import Piece, Release, Remark
+from crops.errors import InputError
+from crops.tables import artifacts, records
+
+CSV = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
+TOUCHED = ("clicked", "liked", "play_s")
+TEXTS = ("caption", "keywords", "cover_text", "related_queries")
+# Rows per search below which each row is likely a search of its own by mistake.
+LEAST_ROWS_PER_SEARCH = 1.1
+# What a column says that nothing is said about.
+DEFAULTS = {"stage": records.STAGES[0], "clicked": "false", "liked": "false", "caption": "", "cover_text": ""}
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The files of one kind, the SQL that reads them, and the types of their columns as DuckDB names them."""
+
+    path: Path
+    sql: str
+    types: Mapping[str, str]
+
+
+def read(src: Path, columns: ColumnMap, more: Mapping[str, Path] | None = None) -> Release:
+    """The log in `src`, a file or a folder of files. more: files of results, feed and videos, by these names;
+    without them, results and the texts of videos are looked for in the log's own rows.
+
+    Raises InputError where a file is not to be read or a column that is needed is missing.
+    """
+    log = _source(src)
+    sources = {name: _source(path) for name, path in (more or {}).items()}
+    columns.check_used(
+        {s.path: s.types for s in (log, *sources.values())},
+        ("searches", *(("results",) if "results" not in sources else ()), "videos", *sources),
+    )
+    own_results = "results" in sources
+    parts = {"searches": _Part("searches", log, columns, need=("query", "user_id", "ts"))}
+    shown = sources.get("results", log)
+    key = ("search_id", "video_id") if own_results else ("video_id",)
+    parts["results"] = _Part("results", shown, columns, need=key, some=TOUCHED)
+    texts = sources.get("videos", log)
+    parts["videos"] = _Part("videos", texts, columns, need=("video_id",), some=TEXTS)
+    if "feed" in sources:
+        need = ("user_id", "video_id", "ts")
+        parts["feed"] = _Part("feed", sources["feed"], columns, need=need, some=TOUCHED)
+    by_id = parts["searches"].has("search_id")
+    if own_results and not by_id:
+        raise unmapped(log.path, ("search_id",), log.types, "the file of results names searches by it")
+    return Release(
+        pieces=(Piece(setup=_setup(parts, by_id, own_results), tables=_tables(parts, "videos" in sources)),),
+        notes=_notes(parts, by_id, sources),
+        remarks=(
+            *(r for part in parts.values() for r in part.remarks()),
+            *_rows_per_search(by_id, own_results),
+        ),
+    )
+
+
+class _Part:
+    """One of our tables in one source: every column of it as SQL."""
+
+    def __init__(
+        self,
+        table: str,
+        source: Source,
+        columns: ColumnMap,
+        *,
+        need: Iterable[str],
+        some: tuple[str, ...] = (),
+    ) -> None:
+        self.table, self.source = table, source
+        self.origins: dict[str, Origin] = {}
+        for name in TABLES[table].schema.names:
+            self.origins[name] = columns.origin(table, name, source.types, source.path)
+        if lacking := [n for n in need if not self.has(n)]:
+            raise unmapped(source.path, lacking, source.types, f"{table} need it")
+        if some and not any(self.has(n) for n in some):
+            why = f"{table} need one of {', '.join(some)}"
+            if "clicked" in some:
+                why += " (where every row is a click: --set clicked=true)"
+            elif table == "videos":
+                why += " (or give the file of videos: --videos FILE)"
+            raise unmapped(source.path, some, source.types, why, only_one=True)
+
+    def has(self, name: str) -> bool:
+        """Whether the file or a value of --set says anything of the column."""
+        origin = self.origins.get(name)
+        return origin is not None and (origin.column is not None or origin.default is not None)
+
+    def select(self) -> str:
+        """The source's rows in their order: `row` from 1, our columns, `bad_NAME` with the text of what does
+        not fit, `kind_NAME` with how a time was read.
+        """
+        columns = ["row_number() OVER () AS row"]
+        for field in TABLES[self.table].schema:
+            columns += self._column(field)
+        return f"SELECT {', '.join(columns)} FROM {self.source.sql}"
+
+    def remarks(self) -> list[Remark]:
+        """What was read how, and what could not be read."""
+        found = []
+        for name, origin in self.origins.items():
+            if origin.column is None or not self._judged(name):
+                continue
+            place = f"{self.table}.{name}: column {origin.column!r}"
+            bad = f"bad_{name}"
+            counts = (
+                f"SELECT count({bad}), count(given_{name}), min(row) FILTER (WHERE {bad} IS NOT NULL), "
+                f"arg_min({bad}, row) FILTER (WHERE {bad} IS NOT NULL) FROM in_{self.table}"
+            )
+            found.append(Remark(counts, _unreadable(self.source.path, place, cells.expected(name))))
+            if name in ("ts", "uploaded_at"):
+                kinds = (
+                    f"SELECT kind_{name}, count(*) FROM in_{self.table} WHERE kind_{name} IS NOT NULL "
+                    "GROUP BY ALL ORDER BY 2 DESC, 1"
+                )
+                found.append(Remark(kinds, _kinds(place)))
+        return found
+
+    def _judged(self, name: str) -> bool:
+        return TABLES[self.table].schema.field(name).type not in (pa.string(), records.TEXTS)
+
+    def _column(self, field: pa.Field) -> list[str]:
+        name, origin = field.name, self.origins[field.name]
+        listed = pa.types.is_list(field.type)
+        if origin.column is None and listed:
+            return [f"CAST({'[]' if name in TEXTS else 'NULL'} AS VARCHAR[]) AS {name}"]
+        default = DEFAULTS.get(name) if origin.default is None else origin.default
+        if origin.column is None:
+            text = "CAST(NULL AS VARCHAR)" if default is None else release.text(default)
+            return [f"{cells.value(field, text, None)} AS {name}"]
+        cell = '"' + origin.column.replace('"', '""') + '"'
+        if listed:
+            return [f"{cells.listed(cell, self.source.types[origin.column])} AS {name}"]
+        text = f"nullif(trim(CAST({cell} AS VARCHAR)), '')"
+        if self._judged(name):
+            text = f"CASE WHEN lower({text}) NOT IN {cells.NOTHING} THEN {text} END"
+        value = cells.value(field, text, origin.unit)
+        made = f"coalesce({value}, '')" if name in TEXTS else value
+        if origin.default is not None:
+            instead = cells.value(field, release.text(origin.default), None)
+            made = f"CASE WHEN {text} IS NULL THEN {instead} ELSE {made} END"
+        columns = [f"{made} AS {name}"]
+        if self._judged(name):
+            columns.append(f"CASE WHEN {value} IS NULL THEN {text} END AS bad_{name}")
+            columns.append(f"{text} AS given_{name}")
+            if pa.types.is_timestamp(field.type):
+                columns.append(
+                    f"CASE WHEN {value} IS NOT NULL THEN {cells.kind(text, origin.unit)} END AS kind_{name}"
+                )
+        return columns
+
+
+def _source(path: Path) -> Source:
+    files = [p for p in artifacts.walk(path) if _form(p)] if path.is_dir() else [path]
+    forms = {_form(p) for p in files}
+    if len(forms) != 1 or None in forms:
+        found = "files of both" if len(forms) > 1 else "neither"
+        raise InputError(path, f"expected CSV ({', '.join(CSV[:3])}, .gz) or Parquet files, found {found}")
+    listed = f"[{', '.join(map(release.text, files))}]"
+    if forms == {"parquet"}:
+        sql = f"read_parquet({listed}, union_by_name = true, hive_partitioning = false)"
+    else:
+        sql = (
+            f"read_csv({listed}, header = true, all_varchar = true, union_by_name = true, "
+            f"hive_partitioning = false, max_line_size = {release.MAX_LINE_BYTES})"
+        )
+    try:
+        with duckdb.connect() as engine:
+            described = engine.execute(f"DESCRIBE SELECT * FROM {sql}").fetchall()
+    except duckdb.Error as error:
+        raise InputError(path, f"cannot be read: {' '.join(str(error).split())[:300]}") from error
+    return Source(path, sql, {row[0]: row[1] for row in described})
+
+
+def _form(path: Path) -> str | None:
+    name = path.name.lower()
+    return "parquet" if name.endswith(artifacts.PARQUET) else "csv" if name.endswith(CSV) else None
+
+
+def _setup(parts: Mapping[str, _Part], by_id: bool, own_results: bool) -> tuple[str, ...]:
+    """Rows in the file's order, with the id of their search."""
+    made = [f"CREATE TEMP TABLE in_{name} AS {part.select()}" for name, part in parts.items()]
+    told = "search_id" if by_id else "left(md5(concat_ws(chr(31), user_id, ts, query)), 16)"
+    asked = (
+        f"CREATE TEMP TABLE asked AS SELECT row, {told} AS search_id, user_id, ts, query, arm "
+        "FROM in_searches"
+    )
+    found = (
+        "CREATE TEMP TABLE found AS SELECT search_id, user_id, query, min(ts) AS ts, min(arm) AS arm "
+        "FROM asked GROUP BY search_id, user_id, query"
+    )
+    days = "CREATE TEMP TABLE days AS SELECT search_id, min(ts) AS ts FROM asked GROUP BY search_id"
+    rows = (
+        "in_results"
+        if own_results
+        else "in_results JOIN (SELECT row, search_id AS id FROM asked) USING (row)"
+    )
+    told = "search_id" if own_results else "id"
+    # A search without results has a row without a video; in a file of results such a row is a fault.
+    where = "" if own_results else "WHERE video_id IS NOT NULL"
+    # Positions count from 1 where there is no 0.
+    given = "min(place - (SELECT least(1, min(position)) FROM in_results WHERE position >= 0))"
+    in_order = "row_number() OVER (PARTITION BY search_id ORDER BY stage, min(row)) - 1"
+    position = given if parts["results"].has("position") else in_order
+    listed = (
+        "CREATE TEMP TABLE listed AS SELECT search_id, video_id, stage, bool_or(clicked) AS clicked, "
+        "bool_or(liked) AS liked, max(play_s) AS play_s, arg_min(paths, row) AS paths, "
+        f"CASE WHEN stage = 'exposed' THEN CAST({position} AS INTEGER) END AS position "
+        f"FROM (SELECT row, {told} AS search_id, video_id, stage, position AS place, clicked, liked, play_s, "
+        f"paths FROM {rows} {where}) GROUP BY search_id, video_id, stage"
+    )
+    ordered = ("SET preserve_insertion_order = true", *made, "SET preserve_insertion_order = false")
+    return (*ordered, asked, found, days, listed)
+
+
+def _tables(parts: Mapping[str, _Part], own_videos: bool) -> dict[str, str]:
+    # A row whose time is unknown needs a folder too: the first day's, from where validate quarantines it.
+    first = f"(SELECT coalesce({release.date('min(ts)')}, '1970-01-01') FROM days)"
+    day = f"coalesce({release.date('ts')}, {first}) AS date"
+    tables = {
+        "searches": f"SELECT search_id, user_id, {release.utc('ts')} AS ts, query, arm, {day} FROM found",
+        "results": f"SELECT listed.*, {day} FROM listed LEFT JOIN days USING (search_id)",
+    }
+    if "feed" in parts:
+        tables["feed"] = (
+            f"SELECT user_id, video_id, {release.utc('ts')} AS ts, bool_or(clicked) AS clicked, "
+            f"bool_or(liked) AS liked, max(play_s) AS play_s, {day} FROM in_feed "
+            "GROUP BY user_id, video_id, in_feed.ts"
+        )
+    names = TABLES["videos"].schema.names
+    plain = {name: name for name in names} | {"uploaded_at": release.utc("uploaded_at")}
+    if (
+        not own_videos
+    ):  # a text in each of its rows: the first of the longest, so that none is empty by chance
+        longest = {n: f"arg_max({plain[n]}, (len({n}), -row))" for n in TEXTS}
+        plain |= {n: f"arg_min({plain[n]}, row)" for n in names if n not in ("video_id", *TEXTS)} | longest
+    chosen = ", ".join(f"{sql} AS {name}" for name, sql in plain.items())
+    grouped = "" if own_videos else " WHERE video_id IS NOT NULL GROUP BY video_id"
+    tables["videos"] = f"SELECT {chosen} FROM in_videos{grouped}"
+    return tables
+
+
+def _notes(parts: Mapping[str, _Part], by_id: bool, given: Iterable[str]) -> tuple[str, ...]:
+    results = parts["results"]
+    silent = [n for n in TOUCHED if not results.has(n)]
+    notes = {
+        "searches: no search_id; rows of one user, time and query are one search": not by_id,
+        f"results: nothing says {' or '.join(silent)}: unknown": bool(silent),
+        "results: no stage; all of them were exposed": not results.has("stage"),
+        "results: no position; the order of the file is taken": not results.has("position"),
+        "feed: no file; there is no feed perspective": "feed" not in given,
+        "videos: no file; texts are those of the log's rows": "videos" not in given,
+    }
+    return tuple(note for note, applies in notes.items() if applies)
+
+
+def _rows_per_search(by_id: bool, own_results: bool) -> tuple[Remark, ...]:
+    """Where a row has a time of its own, no two rows are of one search."""
+    if by_id or own_results:
+        return ()
+
+    def say(answers: list[tuple[Any, ...]]) -> list[str]:
+        rows, searches, users = answers[0]
+        if rows < LEAST_ROWS_PER_SEARCH * searches and searches > users:
+            return [
+                f"searches: {searches:,} from {rows:,} rows; if a row has a time of its own rather than its "
+                "search's, map the id of the search: --map search=COLUMN"
+            ]
+        return []
+
+    rows = "(SELECT count(*) FROM in_results WHERE video_id IS NOT NULL)"
+    counts = f"SELECT {rows}, count(*), count(DISTINCT user_id) FROM found"
+    return (Remark(counts, say),)
+
+
+def _unreadable(path: Path, place: str, expected: str) -> Any:
+    def say(answers: list[tuple[Any, ...]]) -> list[str]:
+        bad, given, row, value = answers[0]
+        if not bad:
+            return []
+        if bad == given:
+            problem = f"{place} holds {value!r} and no readable value in {given:,}, expected a {expected}"
+            raise InputError(path, problem, row=row)
+        return [f"{place}: {bad:,} of {given:,} values are no {expected}: unknown (row {row}: {value!r})"]
+
+    return say
+
+
+def _kinds(place: str) -> Any:
+    def say(answers: list[tuple[Any, ...]]) -> list[str]:
+        kinds = [f"{kind} ({count:,})" if len(answers) > 1 else str(kind) for kind, count in answers]
+        return [f"{place} read as {' and '.join(kinds)}"] if kinds else []
+
+    return say

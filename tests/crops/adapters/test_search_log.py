@@ -1,0 +1,233 @@
+"""Logs of other shapes through `crops import table`: what the tables hold, by hand, and what a wrong map is
+told.
+"""
+
+import csv
+import datetime
+import gzip
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from crops.adapters.columns import ColumnMap
+from crops.config.validate import ValidateConfig
+from crops.errors import ConfigError, InputError
+from crops.stages.base import StageReport
+from crops.stages.logs import import_log, validate
+from crops.tables import artifacts, records
+
+SHOP = "query=q,user=uid,time=at,video=sku,position=rank,clicked=click,liked=bought,videos.caption=title"
+START = datetime.datetime(2026, 3, 1, 9, tzinfo=datetime.UTC)
+
+
+def _csv(path: Path, header: str, *rows: str) -> Path:
+    path.write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
+    return path
+
+
+def _shop(folder: Path, *, days: int = 3, at: str = "{:.0f}") -> dict[str, Path]:
+    """One row per shown product; 20 searches a day of 4 products each, ranks from 1, times in seconds."""
+    rows = []
+    for n in range(20 * days):
+        ts = (START + datetime.timedelta(days=n // 20, minutes=n % 20)).timestamp()
+        for place in range(4):
+            sku = (n + place) % 10
+            rows.append(f"lamp {n % 7},{n % 5},{at.format(ts)},{sku},{place + 1},{int(place == n % 4)},no")
+    return {
+        "log": _csv(folder / "shown.csv", "q,uid,at,sku,rank,click,bought", *rows),
+        "videos": _csv(folder / "products.csv", "sku;title", *(f'{n};"lamp ""no"" {n}"' for n in range(10))),
+    }
+
+
+def _import(files: dict[str, Path], out: Path, *maps: str, values: tuple[str, ...] = ()) -> StageReport:
+    more = {name: path for name, path in files.items() if name != "log"}
+    return import_log.run_table(files["log"], out, ColumnMap.parse(maps, values), more)
+
+
+def _rows(folder: Path, table: records.Table) -> list[dict]:
+    return artifacts.read(folder, table).to_pylist()
+
+
+def test_a_shop_with_a_row_per_shown_product_passes_validate(tmp_path):
+    """20 searches a day, 4 products each: 60 searches and 240 results, of which none is refused."""
+    report = _import(_shop(tmp_path), tmp_path / "logs", SHOP)
+    assert {n: report.numbers[n] for n in ("searches", "results", "videos")} == {
+        "searches": 60,
+        "results": 240,
+        "videos": 10,
+    }
+    checked = validate.run(tmp_path / "logs", tmp_path / "checked", ValidateConfig())
+    assert checked.numbers["critical_failures"] == 0
+    assert not (tmp_path / "checked" / "quarantine").exists()
+    first = next(r for r in _rows(tmp_path / "logs", records.SEARCHES) if r["ts"] == START)
+    assert (first["user_id"], first["query"]) == ("0", "lamp 0")
+    shown = [r for r in _rows(tmp_path / "logs", records.RESULTS) if r["search_id"] == first["search_id"]]
+    shown.sort(key=lambda r: r["position"])
+    assert [(r["video_id"], r["position"], r["clicked"], r["liked"]) for r in shown] == [
+        ("0", 0, True, False),
+        ("1", 1, False, False),
+        ("2", 2, False, False),
+        ("3", 3, False, False),
+    ]
+    assert {r["caption"] for r in _rows(tmp_path / "logs", records.VIDEOS)} == {
+        f'lamp "no" {n}' for n in range(10)
+    }
+    assert "searches.ts: column 'at' read as seconds" in report.notes
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        (lambda t: f"{t.timestamp():.0f}", "seconds"),
+        (lambda t: f"{t.timestamp():.3f}", "seconds"),
+        (lambda t: f"{t.timestamp() * 1e3:.0f}", "milliseconds"),
+        (lambda t: f"{t.timestamp() * 1e6:.0f}", "microseconds"),
+        (lambda t: f"{t.timestamp() * 1e9:.0f}", "nanoseconds"),
+        (lambda t: f"{t:%Y-%m-%d %H:%M:%S}", "ISO 8601 text"),
+        (lambda t: f"{t:%Y-%m-%dT%H:%M:%SZ}", "ISO 8601 text"),
+        (lambda t: (t + datetime.timedelta(hours=2)).strftime("%Y-%m-%dT%H:%M:%S+02:00"), "ISO 8601 text"),
+    ],
+)
+def test_a_time_is_told_by_itself(tmp_path, written, said):
+    log = _csv(
+        tmp_path / "log.csv", "query,user,time,video,clicked,caption", f"a,1,{written(START)},v,1,text"
+    )
+    report = _import({"log": log}, tmp_path / "logs")
+    assert [r["ts"] for r in _rows(tmp_path / "logs", records.SEARCHES)] == [START]
+    assert (tmp_path / "logs/searches/date=2026-03-01").is_dir()
+    assert f"searches.ts: column 'time' read as {said}" in report.notes
+
+
+def test_parquet_of_pandas_gives_what_csv_gives(tmp_path):
+    """Ids that became floats, NaN for what is unknown, and times in pandas' own type."""
+    frame = pd.DataFrame(
+        {
+            "query": ["a", "a", "b"],
+            "user": [1.0, 1.0, 2.0],
+            "time": pd.to_datetime(["2026-03-01 09:00"] * 3),
+            "video": [10.0, 11.0, None],
+            "clicked": [1.0, 0.0, None],
+            "play_s": [2.5, float("nan"), None],
+            "caption": ["x", "y", None],
+        }
+    )
+    (tmp_path / "pq").mkdir()
+    frame.iloc[:2].to_parquet(tmp_path / "pq" / "a.parquet")
+    frame.iloc[2:].to_parquet(tmp_path / "pq" / "b.parquet")
+    with gzip.open(tmp_path / "log.csv.gz", "wt", newline="") as file:
+        csv.writer(file).writerows([frame.columns, *frame.fillna("").astype(str).to_numpy().tolist()])
+    found = []
+    for name in ("pq", "log.csv.gz"):
+        _import({"log": tmp_path / name}, tmp_path / "logs" / name)
+        found.append([_rows(tmp_path / "logs" / name, t) for t in records.REQUIRED])
+    assert found[0] == found[1]
+    videos, searches, results = found[0]
+    assert [v["video_id"] for v in videos] == ["10", "11"]
+    assert sorted(s["user_id"] for s in searches) == ["1", "2"]  # the search for b found nothing
+    assert [(r["video_id"], r["position"], r["play_s"]) for r in results] == [("10", 0, 2.5), ("11", 1, None)]
+
+
+def test_rows_of_one_result_are_one_and_positions_keep_their_holes(tmp_path):
+    """A row when it was shown and one when it was clicked; only ranks 3 and 7 are in the log, counted from
+    1.
+    """
+    log = _csv(
+        tmp_path / "log.csv",
+        "search,query,user,time,video,rank,clicked,ms,caption",
+        *("s,a,1,1772323200,v,3,0,,x", "s,a,1,1772323205,v,3,1,1500,x", "s,a,1,1772323200,w,7,0,,y"),
+    )
+    _import({"log": log}, tmp_path / "logs", "position=rank", "play_s=ms:ms")
+    assert [
+        (r["video_id"], r["position"], r["clicked"], r["play_s"])
+        for r in _rows(tmp_path / "logs", records.RESULTS)
+    ] == [("v", 2, True, 1.5), ("w", 6, False, None)]
+    assert len(_rows(tmp_path / "logs", records.SEARCHES)) == 1
+
+
+def test_clicks_alone_and_a_feed_and_results_in_files_of_their_own(tmp_path):
+    searches = _csv(tmp_path / "s.tsv", "id\tquery\tuser\ttime", "1\ta\tu\t1772323200", "2\tb\tu\t1772323260")
+    results = _csv(tmp_path / "r.csv", "id,video", "1,v", "2,w")
+    feed = _csv(tmp_path / "f.csv", "user,video,time,play_s", "u,v,1772323300,4", "u,v,1772323300,5")
+    videos = _csv(tmp_path / "v.csv", "video,tags", 'v,"red; blue"', "w,")
+    files = {"log": searches, "results": results, "feed": feed, "videos": videos}
+    _import(files, tmp_path / "logs", "search=id", "keywords=tags", values=("results.clicked=true",))
+    assert [
+        (r["search_id"], r["video_id"], r["clicked"]) for r in _rows(tmp_path / "logs", records.RESULTS)
+    ] == [("1", "v", True), ("2", "w", True)]
+    assert [(r["play_s"], r["clicked"]) for r in _rows(tmp_path / "logs", records.FEED)] == [(5.0, False)]
+    assert [v["keywords"] for v in _rows(tmp_path / "logs", records.VIDEOS)] == [["red", "blue"], []]
+
+
+def test_what_does_not_fit_is_counted_and_goes_to_quarantine(tmp_path):
+    files = _shop(tmp_path)
+    text = files["log"].read_text().splitlines()
+    text[5] = text[5].replace(text[5].split(",")[2], "soon")  # the first row of the second search
+    text[9] = ",".join([*text[9].split(",")[:5], "maybe", "no"])
+    files["log"].write_text("\n".join(text))
+    report = _import(files, tmp_path / "logs", SHOP)
+    assert any("1 of 240 values are no time" in n and "(row 5: 'soon')" in n for n in report.notes)
+    assert any("1 of 240 values are no true or false" in n and "(row 9: 'maybe')" in n for n in report.notes)
+    validate.run(tmp_path / "logs", tmp_path / "checked", ValidateConfig())
+    reasons = artifacts.read_json(tmp_path / "checked" / "validation.json")["tables"]
+    assert reasons["searches"]["reasons"] == {"ts is null": 1}
+    assert reasons["results"]["reasons"] == {"clicked is null": 1, "search is in quarantine": 1}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("qery=q", "--map 'qery=q': no column 'qery' of ours; did you mean 'query'?"),
+        ("query", "--map 'query' is no pair, expected OURS=THEIRS"),
+        ("clips.caption=title", "no table 'clips', expected one of searches, results, feed, videos"),
+        ("feed.user=uid", "no file of feed is given (--feed FILE)"),
+        ("time=at:h", "unit 'h' of ts: expected one of s, ms, us, ns, min"),
+    ],
+)
+def test_a_wrong_map_is_told_what_is_wrong(tmp_path, given, message):
+    files = _shop(tmp_path)
+    with pytest.raises(ConfigError) as error:
+        _import(files, tmp_path / "logs", SHOP, given)
+    assert message in str(error.value)
+    assert not (tmp_path / "logs").exists()
+
+
+def test_a_file_that_does_not_suit_the_map_is_told_what_was_expected(tmp_path):
+    files = _shop(tmp_path)
+
+    def refused(*maps: str, **instead: Path) -> str:
+        with pytest.raises(InputError) as error:
+            _import({**files, **instead}, tmp_path / "logs", *maps)
+        assert not (tmp_path / "logs").exists()
+        return str(error.value)
+
+    assert refused(SHOP, "clicked=clik").startswith(
+        f"{files['log']}: column 'clik' (for clicked) is missing; did you mean 'click'? Columns: q, uid"
+    )
+    assert (
+        "nothing is mapped to query, user_id, ts: searches need it; --map query=q,user=uid,time=COLUMN"
+        in (refused("video=sku"))
+    )
+    assert "--set clicked=true" in refused("query=q,user=uid,time=at,video=sku,videos.caption=title")
+    assert f"{files['log']}:1: searches.ts: column 'q' holds 'lamp 0' and no readable value in 240" in (
+        refused(SHOP, "time=q")
+    )
+    (tmp_path / "empty").mkdir()
+    assert "expected CSV" in refused(SHOP, log=tmp_path / "empty")
+    broken = tmp_path / "broken.parquet"
+    broken.write_bytes(b"PAR1 nothing")
+    assert str(broken) in refused(SHOP, log=broken)
+    ragged = _csv(
+        tmp_path / "ragged.csv",
+        "q,uid,at,sku,rank,click,bought",
+        *["a,1,1772323200,1,1,1,no"] * 30_000,
+        "a,1",
+    )
+    assert str(ragged) in refused(SHOP, log=ragged)
+
+
+def test_rows_with_a_time_of_their_own_are_noticed(tmp_path):
+    rows = [f"a,u,{1772323200 + n},{n},1,x" for n in range(50)]
+    log = _csv(tmp_path / "log.csv", "query,user,time,video,clicked,caption", *rows)
+    report = _import({"log": log}, tmp_path / "logs")
+    assert any("map the id of the search: --map search=COLUMN" in note for note in report.notes)
