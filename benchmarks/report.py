@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
+from crops import cores
+
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -32,7 +34,7 @@ def machine(packages: Sequence[str]) -> str:
     load = os.getloadavg()[0]
     return (
         f"{today}, Python {platform.python_version()}, {versions}, "
-        f"{len(os.sched_getaffinity(0))} cores, {platform.machine()}, "
+        f"{cores.count()} cores, {platform.machine()}, "
         f"load {load:.1f} at the end (other work on the machine: ratios hold better than times)."
     )
 

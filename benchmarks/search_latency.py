@@ -10,7 +10,6 @@ encoder and FAISS index in one process on the same cores. Embedding cache off: e
 """
 
 import asyncio
-import os
 import resource
 import sys
 import tempfile
@@ -24,6 +23,7 @@ import httpx
 import numpy as np
 import report
 
+from crops import cores
 from crops.arms import CONTROL
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
@@ -70,7 +70,7 @@ def bound(release: Path, seconds: float) -> float:
     """Searches per second of encoder and index in one process, one after the other in batches of 8, on all
     cores.
     """
-    encoder = OnnxEncoder(release, threads=os.cpu_count() or 1)
+    encoder = OnnxEncoder(release, threads=cores.count())
     found = index.of_release(release)
     asked, done, started_s = queries(100_000, 1), 0, time.perf_counter()
     while time.perf_counter() - started_s < seconds:
@@ -156,7 +156,7 @@ def measured(
 
 def lines(rows: Sequence[Row], most: float) -> list[list[str]]:
     """As the table prints them; the last column takes the generator's cores out of the bound."""
-    cores = len(os.sched_getaffinity(0))
+    held = cores.count()
     return [
         [
             f"{r.share:.1f}",
@@ -167,7 +167,7 @@ def lines(rows: Sequence[Row], most: float) -> list[list[str]]:
             f"{r.p99_ms:.1f}",
             f"{r.p99_ms / r.p50_ms:.1f}",
             f"{r.load:.2f}",
-            f"{r.answered / (most * (cores - r.load) / cores):.2f}",
+            f"{r.answered / (most * (held - r.load) / held):.2f}",
         ]
         for r in rows
     ]

@@ -22,6 +22,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
 
 import minilm
 
+from crops import cores
 from crops.release import index
 from crops.release.encoder import OnnxEncoder
 
@@ -137,7 +138,7 @@ def main() -> None:
     parser = report.arguments(__doc__ or "")
     parser.add_argument("--documents", type=int, default=200_000)
     given = parser.parse_args()
-    faiss.omp_set_num_threads(os.cpu_count() or 1)
+    faiss.omp_set_num_threads(cores.count())
     with tempfile.TemporaryDirectory() as place:
         kinds = indexes(given.documents, Path(place))
         encoded = encoders(Path(place))

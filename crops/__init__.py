@@ -38,6 +38,7 @@ def __getattr__(name: str) -> Any:
 
     if name not in __all__:
         raise AttributeError(f"module 'crops' has no attribute {name!r}")
+    importlib.import_module("crops.cores").hold()
     module = "crops.retriever.loss" if name in _LOSSES else "crops.api"
     return getattr(importlib.import_module(module), name)
 

@@ -2,6 +2,7 @@
 
 import click
 
+from crops import cores
 from crops.cli.support import Verbs, guarded
 
 # verb -> (module, the line in `crops --help`)
@@ -64,4 +65,5 @@ def main(ctx: click.Context) -> None:
 
 def run() -> None:
     """The console script."""
+    cores.hold()
     guarded(lambda: main(standalone_mode=False))

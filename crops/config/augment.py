@@ -40,7 +40,9 @@ class AugmentConfig(StageConfig):
     examples: int = Field(5, ge=0)
     """Example pairs per perspective in augment.json, pairs. Source: ours."""
     threads: int | None = Field(None, ge=1)
-    """Threads of the engine on this machine; null: all cores. Source: ours; changes speed only."""
+    """Threads of the engine on this machine; null: one per usable core. Source: ours;
+    changes speed only.
+    """
     memory_gb: float | None = Field(None, gt=0)
     """Memory limit of the engine on this machine, GB; above it, it spills to disk; null: the engine's own
     (DuckDB: 80 % of RAM, Spark: 1 GB). Source: ours; changes speed only.

@@ -32,7 +32,7 @@ class ExperimentConfig(StageConfig):
     """Relative effect that the planner asks for. Source: ours; the paper saw +0.87 % of CTR."""
     window_s: int = window_s()
     threads: int | None = Field(None, ge=1)
-    """Threads of DuckDB or local Spark; null: all. Source: ours."""
+    """Threads of DuckDB or local Spark; null: one per usable core. Source: ours."""
     memory_gb: float | None = Field(None, gt=0)
     """Memory of DuckDB or local Spark; null: their default. Source: ours."""
     engine: Engine = engine()

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from crops import cores
 from crops.config.base import ENGINES
 from crops.engines.warehouse import Warehouse
 from crops.errors import ConfigError
@@ -19,7 +20,7 @@ def opened(
     spark_master: str = "local[*]",
 ) -> Iterator[Warehouse]:
     """The warehouse for `engine` while the block runs; what the engine says of a full disk or a broken file
-    is one line.
+    is one line. threads: None is one per core that this process may use, and Java's own count of them.
     """
     if engine not in ENGINES:
         raise ConfigError(f"engine is {engine!r}, expected {' or '.join(ENGINES)}")
@@ -27,7 +28,9 @@ def opened(
     if engine == "duckdb":
         from crops.engines import duckdb
 
-        warehouse = duckdb.DuckDBWarehouse(scratch=scratch, threads=threads, memory_gb=memory_gb)
+        warehouse = duckdb.DuckDBWarehouse(
+            scratch=scratch, threads=threads or cores.count(), memory_gb=memory_gb
+        )
     else:
         # Only here: the extra `spark` and Java are for those who ask for them.
         from crops.engines import spark

@@ -10,6 +10,7 @@ import numpy as np
 import onnxruntime
 from tokenizers import Tokenizer
 
+from crops import cores
 from crops.errors import InputError
 from crops.release import layout
 from crops.text import normalise_query
@@ -19,7 +20,7 @@ FILES = {"query": layout.QUERY_ENCODER, "document": layout.DOCUMENT_ENCODER}
 
 class OnnxEncoder:
     """Reads the encoder's files from a folder that `crops export` wrote, or from a release, whose files are
-    checked.
+    checked. threads: of ONNX Runtime for one call; 0: one per core that this process may use.
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class OnnxEncoder:
         self.tokenizer.no_padding()
         self.tokenizer.enable_truncation(self.max_tokens)
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads = threads or cores.count()
         self.sessions = {
             kind: onnxruntime.InferenceSession(
                 folder / name,

@@ -16,6 +16,7 @@ from typing import IO
 
 import httpx
 
+from crops import cores
 from crops.errors import ConfigError, ServiceError
 
 # Started in a process of its own: the server lives in a library, and a crash must not take the stage along.
@@ -30,7 +31,7 @@ params.n_ctx, params.n_parallel = 2048 * int(sys.argv[3]), int(sys.argv[3])
 # By name it needs jinja off.
 params.chat_template, params.use_jinja = "gemma", False
 # By default it takes a thread for every core of the machine, also of those that this process may not use.
-params.cpuparams.n_threads = params.cpuparams_batch.n_threads = len(os.sched_getaffinity(0))
+params.cpuparams.n_threads = params.cpuparams_batch.n_threads = int(sys.argv[4])
 # Without a price on repetition so small a model fills its lists with one word until it is cut off:
 # 1 of 6 answers could be read, 5 of 6 with it.
 params.sampling.penalty_freq, params.sampling.penalty_last_n = 0.5, 256
@@ -58,7 +59,7 @@ def served() -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-c", SERVER, str(model), str(port), str(SLOTS)]
+    command = [sys.executable, "-c", SERVER, str(model), str(port), str(SLOTS), str(cores.count())]
     with tempfile.TemporaryFile() as log, subprocess.Popen(command, stdout=log, stderr=log) as child:
         try:
             _wait(child, f"http://127.0.0.1:{port}", log)

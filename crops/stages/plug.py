@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from crops import cores
 from crops.errors import CropsError
 from crops.stages.base import StageReport
 from crops.tables import artifacts, folders
@@ -47,6 +48,7 @@ def timed(name: str, out: str, metrics: Any, stage: Callable[[Path], StageReport
     """Runs `stage(out)`, writes stage.json (seconds, numbers, notes) into `out`, logs the numbers; prints a
     line when it begins and one when it has ended.
     """
+    cores.hold()  # a task on a cluster starts here, not at `crops`
     started_s = time.monotonic()
     _say({"stage": name, "begins": True})
     try:

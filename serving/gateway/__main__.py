@@ -1,111 +1,13 @@
 """`python -m serving.gateway SETTINGS.json`: one gateway process, until SIGTERM or Ctrl-C."""
 
-import asyncio
-import logging
-import os
-import secrets
 import sys
 from pathlib import Path
 
-import uvicorn
-
-from crops import secret
-from crops.errors import ConfigError
-from serving import reformulation, shown
-from serving.events.log import EventLog, EventLogError, SegmentLog
-from serving.gateway import app as http
-from serving.gateway.service import JsonLines, Service
-from serving.gateway.settings import Settings
-
-TOKEN_VARIABLE = "CROPS_ADMIN_TOKEN"  # noqa: S105  a name
-# What replicas must not share, and an address that may hold a password: these come from the environment.
-VARIABLES = {"replica": "CROPS_REPLICA", "redis": "CROPS_REDIS"}
-SECRET_VARIABLE = "CROPS_SEARCH_SECRET"  # noqa: S105  a name
-
-
-def main(path: Path) -> None:
-    """Serves by the settings in the JSON file `path`."""
-    settings = Settings.from_json(path.read_text(encoding="utf-8"))
-    for key, variable in VARIABLES.items():
-        if value := os.environ.get(variable):
-            settings = Settings.parse({**settings.model_dump(), key: value}, source=variable)
-    handler = logging.StreamHandler()
-    handler.setFormatter(JsonLines())
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-    try:
-        token = secret.given(settings.admin_token_file, TOKEN_VARIABLE)
-        signing = secret.given(settings.secret_file, SECRET_VARIABLE)
-        log = event_log(settings)
-    except (EventLogError, ConfigError) as error:  # a second writer, a folder nobody can write, no secret
-        sys.exit(f"gateway: {error}")
-    app = http.create(
-        settings, lambda: service(settings, log, signing), token=token.decode() if token else None
-    )
-    server = _Draining(
-        uvicorn.Config(
-            app,
-            host=settings.host,
-            port=settings.port,
-            log_config=None,
-            access_log=False,
-            lifespan="on",
-            timeout_graceful_shutdown=10,
-            backlog=2048,
-        ),
-        app,
-        settings.drain_s,
-    )
-    server.run()
-
-
-async def service(settings: Settings, log: EventLog | None = None, signing: bytes | None = None) -> Service:
-    """The service with its state, inside the running loop. signing: the secret that replicas share; None: one
-    of this process alone.
-    """
-    signing = signing or secrets.token_bytes(32)
-    window_s, within_s = settings.window_s, settings.events_within_s
-    reformulations: reformulation.Reformulations = reformulation.InProcess(window_s=window_s)
-    seen: shown.Shown = shown.InProcess(within_s=within_s)
-    if settings.redis:
-        import redis.asyncio
-
-        client = redis.asyncio.from_url(settings.redis, socket_timeout=0.2, socket_connect_timeout=0.2)
-        reformulations = reformulation.InRedis(client, window_s=window_s, secret=signing)
-        seen = shown.InRedis(client, within_s=within_s, secret=signing)
-    gateway = Service(settings, secret=signing, log=log, reformulations=reformulations, shown=seen)
-    await gateway.look()
-    return gateway
-
-
-def event_log(settings: Settings) -> EventLog | None:
-    """Where the settings say that events go; an EventLogError where that cannot be opened."""
-    if settings.kafka:
-        from serving.events.kafka import KafkaLog  # the extra `cluster`, for those who ask for it
-
-        return KafkaLog(settings.kafka, settings.kafka_topic)
-    return SegmentLog(settings.events, replica=settings.replica) if settings.events else None
-
-
-class _Draining(uvicorn.Server):
-    """On SIGTERM first says that it is not ready for `drain_s`, so that load balancers look elsewhere, then
-    closes.
-    """
-
-    def __init__(self, config: uvicorn.Config, app: object, drain_s: float) -> None:
-        super().__init__(config)
-        self._app, self._drain_s = app, drain_s
-
-    def handle_exit(self, sig: int, frame: object) -> None:
-        """Called in the event loop's thread on the first signal."""
-        state = getattr(self._app, "state", None)
-        running = getattr(state, "service", None)
-        if running is None or self._drain_s == 0 or running.draining:
-            super().handle_exit(sig, frame)  # type: ignore[arg-type]
-            return
-        running.draining = True
-        close = super().handle_exit
-        asyncio.get_running_loop().call_later(self._drain_s, lambda: close(sig, frame))  # type: ignore[arg-type]
-
+from crops import cores
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    # Its index threads are the parallelism; a team of OpenMP behind each of them would be the square of it.
+    cores.hold(1)
+    from serving.gateway import server  # brings NumPy and FAISS, which read that when they are loaded
+
+    server.main(Path(sys.argv[1]))

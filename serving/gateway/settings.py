@@ -1,10 +1,10 @@
 """Settings of one gateway process: strict, frozen, from the command line's JSON."""
 
-import os
 from pathlib import Path
 
 from pydantic import Field
 
+from crops import cores
 from crops.config.base import StageConfig
 from crops.reformulation import WINDOW_S
 
@@ -95,7 +95,7 @@ class Settings(StageConfig):
     max_in_flight: int = Field(256, ge=1, description="Searches at once; more get 429.")
     max_batch: int = Field(32, ge=1, description="Searches in one call of Triton or FAISS.")
     encode_workers: int = Field(2, ge=1, description="Calls of Triton at once.")
-    threads: int = Field(0, ge=0, description="Threads that search the index; 0: one per core.")
+    threads: int = Field(0, ge=0, description="Threads that search the index; 0: one per usable core.")
     cache_queries: int = Field(
         50_000, ge=0, description="Embeddings kept per release; 50 k of width 384 take 77 MB."
     )
@@ -126,4 +126,4 @@ class Settings(StageConfig):
     @property
     def search_threads(self) -> int:
         """Threads of the index search."""
-        return self.threads or os.cpu_count() or 1
+        return self.threads or cores.count()

@@ -56,7 +56,9 @@ class Settings(StageConfig):
     grpc_port: int = Field(8001, ge=1, le=65535, description="KServe v2 over gRPC.")
     metrics_port: int = Field(8002, ge=1, le=65535, description="Triton's metrics.")
     health_port: int = Field(8003, ge=1, le=65535, description="/readyz and /healthz of this process.")
-    instances: int = Field(0, ge=0, description="Instances of an encoder; 0: one per core, or one on a GPU.")
+    instances: int = Field(
+        0, ge=0, description="Instances of an encoder; 0: one per usable core, or one on a GPU."
+    )
     threads: int = Field(1, ge=1, description="Threads of an instance.")
     providers: tuple[str, ...] = Field(
         ("CPUExecutionProvider",), min_length=1, description="ONNX Runtime providers, best first."

@@ -18,12 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import crops
+from crops import cores
 from crops.errors import InputError
 from crops.release import layout
 
 PREFIX = "query_encoder"
 LIBRARY = (
     "__init__.py",
+    "cores.py",
     "errors.py",
     "text.py",
     "tables/__init__.py",
@@ -39,8 +41,8 @@ WARMUP = "how to make bread at home"
 class Instances:
     """How Triton runs one model.
 
-    count         instances, each with a process and session of its own; one per core where `providers` is the
-                  CPU
+    count         instances, each with a process and session of its own; one per core that this
+                  process may use where `providers` is the CPU
     threads       of ONNX Runtime in an instance
     max_batch     texts in one call of an instance
     delay_us      how long the batcher waits for more texts once an instance is free
@@ -106,7 +108,7 @@ def _width(release: Path) -> int:
 def config(name: str, width: int, instances: Instances) -> str:
     """The model's config.pbtxt. `width` is H of the output float32 [H]."""
     gpu = instances.providers[0] != "CPUExecutionProvider"
-    count = instances.count or (1 if gpu else os.cpu_count() or 1)
+    count = instances.count or (1 if gpu else cores.count())
     return f"""name: "{name}"
 backend: "python"
 max_batch_size: {instances.max_batch}

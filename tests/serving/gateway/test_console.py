@@ -20,7 +20,7 @@ from crops.release.manifest import Manifest
 from crops.services.registry import Registry
 from crops.stages.trial import rollout
 from serving.gateway import app as http
-from serving.gateway.__main__ import event_log, service
+from serving.gateway.server import event_log, service
 from serving.triton import launch
 from tests.serving.gateway.test_gateway import settings_for
 

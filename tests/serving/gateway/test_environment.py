@@ -5,7 +5,7 @@ import json
 import pytest
 from fastapi import FastAPI
 
-from serving.gateway import __main__ as program
+from serving.gateway import server as program
 
 
 @pytest.mark.parametrize("url", [None, "rediss://:secret@redis:6380/0"])
