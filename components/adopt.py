@@ -27,4 +27,5 @@ def adopt(
         out.path,
         metrics,
         lambda folder: stage.run(Path(refreshed.path), folder, cfg, uri=registry, served=served or None),
+        config,
     )

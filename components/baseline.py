@@ -41,4 +41,5 @@ def baseline(
             champion=plug.optional(champion.path),
             metrics=Path(evaluated.path),
         ),
+        config,
     )

@@ -23,4 +23,4 @@ def champion(
 
     cfg = RegisterConfig.from_json(config)
     given = {"registry": registry or None}
-    plug.timed("champion", out.path, metrics, lambda folder: stage.run(folder, cfg, **given))
+    plug.timed("champion", out.path, metrics, lambda folder: stage.run(folder, cfg, **given), config)

@@ -26,4 +26,5 @@ def deploy(
         out.path,
         metrics,
         lambda folder: stage.run(Path(register.path), folder, cfg, registry_uri=registry),
+        config,
     )

@@ -39,4 +39,5 @@ def discriminate(
             theta=Path(theta.path),
             scores=[Path(part.path) for part in scores],
         ),
+        config,
     )

@@ -43,4 +43,5 @@ def evaluate(
             truth=plug.graded(source.path),
             systems=plug.systems([encoder.path for encoder in encoders]),
         ),
+        config,
     )

@@ -22,5 +22,9 @@ def export(
 
     cfg = ExportConfig.from_json(config)
     plug.timed(
-        f"export {system}", out.path, metrics, lambda folder: stage.run(Path(encoder.path), folder, cfg)
+        f"export {system}",
+        out.path,
+        metrics,
+        lambda folder: stage.run(Path(encoder.path), folder, cfg),
+        config,
     )

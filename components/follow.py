@@ -35,4 +35,5 @@ def follow(
         out.path,
         metrics,
         lambda folder: stage.run(Path(state), folder, plan, where, model, name=name, **given),
+        config,
     )

@@ -29,4 +29,5 @@ def gate(
         lambda folder: stage.run(
             Path(evaluated.path), folder, cfg, export=Path(exported.path), index=Path(indexed.path)
         ),
+        config,
     )

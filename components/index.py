@@ -27,4 +27,5 @@ def index(
         out.path,
         metrics,
         lambda folder: stage.run(Path(exported.path), Path(documents.path), folder, cfg),
+        config,
     )

@@ -37,4 +37,5 @@ def knowledge(
             cache=plug.below(checkpoints, f"answers-{shard.replace('/', '-of-')}.sqlite"),
             shard=part,
         ),
+        config,
     )

@@ -32,4 +32,5 @@ def label(
             truth=plug.optional(Path(source.path) / "truth"),
             judged=plug.optional(Path(source.path) / "judgements"),
         ),
+        config,
     )

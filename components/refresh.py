@@ -26,4 +26,5 @@ def refresh(
         out.path,
         metrics,
         lambda folder: stage.run(Path(release.path), Path(logs.path), folder, cfg),
+        config,
     )

@@ -42,4 +42,5 @@ def register(
             verdict=Path(verdict.path),
             metrics=Path(evaluated.path),
         ),
+        config,
     )

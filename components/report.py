@@ -68,4 +68,5 @@ def report(
                 "score": [part.path for part in scores],
             },
         ),
+        config,
     )

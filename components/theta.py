@@ -26,4 +26,5 @@ def theta(
         out.path,
         metrics,
         lambda folder: stage.run(Path(logs.path), Path(candidates.path), folder, cfg),
+        config,
     )

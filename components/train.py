@@ -37,4 +37,5 @@ def train(
             checkpoints=plug.below(checkpoints, system),
             tracking=registry or None,
         ),
+        config,
     )

@@ -35,4 +35,5 @@ def train_job(
         lambda folder: stage.run(
             *inputs, folder, cfg, settings, system=system, image=image, user=user, tracking=registry or None
         ),
+        config,
     )

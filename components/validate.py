@@ -24,4 +24,4 @@ def validate(
     from crops.stages.logs import validate as stage
 
     cfg = ValidateConfig.from_json(config)
-    plug.timed("validate", out.path, metrics, lambda folder: stage.run(Path(logs.path), folder, cfg))
+    plug.timed("validate", out.path, metrics, lambda folder: stage.run(Path(logs.path), folder, cfg), config)

@@ -22,6 +22,7 @@ from crops.services import world_llm
 from crops.tables import artifacts, fingerprint
 from pipelines.screen import Screen, Voice
 
+DATA_DOCS = "data_docs"
 REPORTS = ("report.html", "report.json")
 # What a task that is asked to end may take before it is killed.
 GRACE_S = 5.0
@@ -240,5 +241,8 @@ def _collect(cache: Path, out: Path) -> dict[str, Any]:
         partial = out / f".{name}.new"
         shutil.copyfile(found[-1].with_name(name), partial)
         partial.replace(out / name)
+    docs = found[-1].with_name(DATA_DOCS)
+    if docs.is_dir():  # the report links to it
+        shutil.copytree(docs, out / DATA_DOCS, dirs_exist_ok=True)
     report: dict[str, Any] = artifacts.read_json(out / "report.json")
     return report

@@ -12,6 +12,10 @@ class ReportConfig(StageConfig):
     """Heading of the page. Source: ours."""
     examples: int = Field(3, ge=0)
     """Examples shown per perspective, pairs. Source: ours, because a phone shows three."""
+    queries: int = Field(2000, ge=0)
+    """Queries won and lost that the page holds per test set, the largest differences first. Source: ours,
+    because 2000 rows are some 100 kB.
+    """
     publish: str | None = None
     """fsspec URL that gets report.json and report.html too, for who cannot see the run's artifacts; null:
     nowhere. Source: ours.

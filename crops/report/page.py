@@ -1,28 +1,34 @@
 """The report page: values in, one self-contained HTML text out."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from crops.report import charts, headline, template
+from crops.report import charts, headline, made, queries, template
+from crops.report.names import SET_NAMES, SETS, SYSTEM_COLOURS, SYSTEM_MEANS, SYSTEMS, plain
 from crops.retriever.systems import ALTERNATIVES, SHOWN
 
 Json = dict[str, Any]
 
-# In the order in which they are read, with what each asks.
-SETS = {
-    "ct": "clicked on the held-out days; rewards imitation of the engine that wrote the log: a guardrail",
-    "qr": "consumed after a reformulation, mapped to the first query, kept by θ (circular: θ "
-    "gated training as well)",
-    "qr_raw": "the same without θ",
-    "qr_relevant": "the same, only what truth calls relevant",
-    "truth": "all held-out queries, all relevant documents",
-    "unseen": "held-out queries that the training days do not hold",
-    "no_click": "held-out queries that nobody clicked for in the training days",
-}
+# Of each kind, where the page's script may not run.
+QUERIES_UNASKED = 10
 
 
-def render(report: Json, parts: Json, *, title: str, examples: int, simulated: bool) -> str:
-    """`report` is report.json; `parts` the stages' own JSON by stage name (an absent one is {})."""
+def render(
+    report: Json,
+    parts: Json,
+    *,
+    title: str,
+    examples: int,
+    simulated: bool,
+    compared: Sequence[Json] = (),
+    data_docs: str | None = None,
+) -> str:
+    """`report` is report.json; `parts` the stages' own JSON by stage name (an absent one is {}).
+
+    compared   queries won and lost, see `queries.compared`
+    data_docs  where Data Docs lie, seen from the page
+    """
     from markupsafe import Markup
 
     systems = [s for s in SHOWN if any(s in (row or {}) for row in report["recall_at_100"].values())]
@@ -32,6 +38,8 @@ def render(report: Json, parts: Json, *, title: str, examples: int, simulated: b
         "ladder_chart": _ladder(parts["label"]),
         "curves": _curves(parts["train"]),
     }
+    sections = made.settings(parts["stages"])
+    named = [{**one, "against_name": SYSTEMS[one["against"]]} for one in compared]
     return template.render(
         "page.html.j2",
         r=report,
@@ -41,13 +49,26 @@ def render(report: Json, parts: Json, *, title: str, examples: int, simulated: b
         simulated=simulated,
         systems=systems,
         sets=SETS,
+        set_names=SET_NAMES,
+        names=SYSTEMS,
+        means=SYSTEM_MEANS,
+        colours=SYSTEM_COLOURS,
+        plain=plain,
         headline=report.get("headline"),
         points=headline.points,
         vocabulary=_vocabulary(report, parts["evaluate"]),
-        alternatives=[system for system in ALTERNATIVES if system in systems],
+        alternatives=[SYSTEMS[system] for system in ALTERNATIVES if system in systems],
         perspectives=_perspectives(parts),
         total_s=sum(report["seconds"].values()),
         slowest_s=max(report["seconds"].values(), default=0),
+        facts=made.facts(report, parts),
+        changed=made.changed(sections),
+        sections=sections,
+        data_docs=data_docs,
+        compared=named,
+        ends=queries.ends(named[0]["rows"], each=QUERIES_UNASKED) if named else [],
+        # "<" cannot close the script element that the rows stand in.
+        compared_json=Markup(json.dumps(named, ensure_ascii=False).replace("<", "\\u003c")),  # noqa: S704
         # Our own SVG; the only text in it is what the charts were given, which matplotlib escapes.
         **{name: Markup(svg) for name, svg in drawn.items()},  # noqa: S704
     )
@@ -100,9 +121,22 @@ def _recall(report: Json, systems: list[str]) -> str:
                 _interval(report, name, system),
             )
             if value is not None:
-                rows[name] = (value, *(interval or (value, value)))
-        series[system] = rows
-    return charts.intervals(series, x="recall@100, 95 % interval") if any(series.values()) else ""
+                rows[SET_NAMES[name]] = (value, *(interval or (value, value)))
+        series[SYSTEMS[system]] = rows
+    return (
+        charts.intervals(
+            series,
+            x="recall@100, 95 % interval",
+            colours=_coloured(systems),
+            title="Recall@100 of every system on every test set, with 95 % intervals, as in the table below",
+        )
+        if any(series.values())
+        else ""
+    )
+
+
+def _coloured(systems: Iterable[str]) -> dict[str, str]:
+    return {SYSTEMS[system]: SYSTEM_COLOURS[system] for system in systems}
 
 
 def _interval(report: Json, name: str, system: str) -> tuple[float, float] | None:
@@ -121,7 +155,8 @@ def _ladder(label: Json) -> str:
         for name, rungs_of in named.items()
         if rungs_of
     }
-    return charts.intervals(shown, x="share of relevant pairs") if shown else ""
+    title = "Share of relevant pairs per label, with intervals"
+    return charts.intervals(shown, x="share of relevant pairs", title=title) if shown else ""
 
 
 def _reliability(discriminate: Json) -> str:
@@ -133,7 +168,10 @@ def _reliability(discriminate: Json) -> str:
     if not points:
         return ""
     curve = ([p["predicted"] for p in points], [p["observed"] for p in points])
-    return charts.lines({"θ": curve}, x="predicted θ", y="observed share", diagonal=True)
+    title = (
+        "Share that was relevant against the predicted θ, on held-out queries; on the dotted line θ is right"
+    )
+    return charts.lines({"θ": curve}, x="predicted θ", y="observed share", diagonal=True, title=title)
 
 
 def _curves(trains: Mapping[str, Json]) -> str:
@@ -143,7 +181,8 @@ def _curves(trains: Mapping[str, Json]) -> str:
         for system, train in trains.items():
             points = [(h["step"], h[key]) for h in train.get("checks") or [] if h.get(key) is not None]
             if points:
-                series[system] = ([p[0] for p in points], [p[1] for p in points])
+                series[SYSTEMS[system]] = ([p[0] for p in points], [p[1] for p in points])
         if series:
-            drawn.append(charts.lines(series, x="step", y=label))
+            title = f"{label} of every trained system by step"
+            drawn.append(charts.lines(series, x="step", y=label, colours=_coloured(trains), title=title))
     return "".join(drawn)

@@ -2,9 +2,13 @@
 tables.
 """
 
+import contextlib
 import json
+import platform
+import sys
 import time
 from collections.abc import Callable, Iterable
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +20,19 @@ from crops.tables import artifacts, folders
 # A line of a task's output that starts so is for the progress display; the rest is the log.
 MARK = "CROPS-TASK "
 STAGE_FILE = folders.TASK
+# What a stage's result may hang on: module to package.
+USED = {
+    "crops": "crops",
+    "duckdb": "duckdb",
+    "pyspark": "pyspark",
+    "great_expectations": "great-expectations",
+    "torch": "torch",
+    "transformers": "transformers",
+    "onnxruntime": "onnxruntime",
+    "faiss": "faiss-cpu",
+    "bm25s": "bm25s",
+    "mlflow": "mlflow",
+}
 
 
 def optional(path: str | Path) -> Path | None:
@@ -44,9 +61,11 @@ def below(root: str, name: str) -> Path | None:
     return Path(root) / name if root else None
 
 
-def timed(name: str, out: str, metrics: Any, stage: Callable[[Path], StageReport]) -> None:
-    """Runs `stage(out)`, writes stage.json (seconds, numbers, notes) into `out`, logs the numbers; prints a
-    line when it begins and one when it has ended.
+def timed(
+    name: str, out: str, metrics: Any, stage: Callable[[Path], StageReport], config: str = "{}"
+) -> None:
+    """Runs `stage(out)`, writes stage.json (seconds, numbers, notes, its settings, versions of what it used)
+    into `out`, logs the numbers; prints a line when it begins and one when it has ended.
     """
     cores.hold()  # a task on a cluster starts here, not at `crops`
     started_s = time.monotonic()
@@ -58,12 +77,22 @@ def timed(name: str, out: str, metrics: Any, stage: Callable[[Path], StageReport
         raise
     seconds = time.monotonic() - started_s
     entry = {"stage": name, "seconds": seconds, "numbers": report.numbers, "notes": list(report.notes)}
-    artifacts.write_json(Path(out) / STAGE_FILE, entry)
+    kept = entry | {"config": json.loads(config), "versions": versions()}
+    artifacts.write_json(Path(out) / STAGE_FILE, kept)
     for key, value in report.numbers.items():
         metrics.log_metric(key, float(value))
     # KFP leaves no file for Metrics, and the local cache takes an output whose file is missing for a miss.
     artifacts.write_json(Path(metrics.path), report.numbers)
     _say(entry)
+
+
+def versions() -> dict[str, str]:
+    """The version of Python, of this project, and of every package of USED that this process has imported."""
+    found = {"python": platform.python_version()}
+    for module, package in USED.items():
+        with contextlib.suppress(metadata.PackageNotFoundError):  # another build of it: faiss-gpu
+            found |= {package: metadata.version(package)} if module in sys.modules else {}
+    return found
 
 
 def _say(entry: dict) -> None:

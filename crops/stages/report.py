@@ -1,18 +1,41 @@
 """What all stages wrote to report.json and report.html."""
 
+import shutil
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
+
 from crops.config.report import ReportConfig
 from crops.mining import knowledge
-from crops.report import headline, page
+from crops.report import headline, page, queries
 from crops.stages import plug
 from crops.stages.base import StageReport
 from crops.stages.plug import STAGE_FILE
 from crops.tables import artifacts
 
+DATA_DOCS = "data_docs"
+# Stages in the order in which they run, by the first word of their name.
+ORDER = [
+    "validate",
+    "augment",
+    "champion",
+    "theta",
+    "knowledge",
+    "score",
+    "discriminate",
+    "label",
+    "train",
+    "evaluate",
+    "first",
+    "export",
+    "index",
+    "baseline",
+    "gate",
+    "register",
+]
 FROM_METRICS = ("recall_at_100", "recall_at_20", "ndcg_at_4", "intervals", "counts")
 
 
@@ -26,6 +49,7 @@ def run(
     parts_of = {name: [Path(folder) for folder in found] for name, found in shards.items()}
     every = [*(p for n, p in paths.items() if n != "source"), *chain.from_iterable(parts_of.values())]
     measured = [artifacts.read_json(p / STAGE_FILE) for p in every if (p / STAGE_FILE).exists()]
+    measured.sort(key=lambda entry: [*ORDER, entry["stage"].split()[0]].index(entry["stage"].split()[0]))
     metrics = artifacts.read_json(paths["evaluated"] / "metrics.json")
     label = artifacts.read_json(paths["label"] / "label.json")
     verdict = artifacts.read_json(paths["gate"] / "verdict.json")
@@ -43,17 +67,39 @@ def run(
     parts["knowledge"] = knowledge.merged([_json(p / "knowledge.json") for p in parts_of["knowledge"]])
     parts |= {"evaluate": metrics, "label": label, "gate": verdict, "stages": measured}
     parts["train"] = {name: _json(p / "train.json") for name, p in plug.systems(parts_of["train"]).items()}
+    parts["validate"] = _json(paths["validate"] / "validation.json")
     parts["notes"] = [f"{entry['stage']}: {note}" for entry in measured for note in entry["notes"]]
-    simulated = (paths["source"] / "world.json").exists()
-    html = page.render(report, parts, title=cfg.title, examples=cfg.examples, simulated=simulated)
+    shown = {
+        "title": cfg.title,
+        "examples": cfg.examples,
+        "simulated": (paths["source"] / "world.json").exists(),
+        "compared": _compared(paths["evaluated"] / "per_query.parquet", report, most=cfg.queries),
+    }
+    docs = paths["validate"] / DATA_DOCS
     with artifacts.replacing(out) as folder:
         artifacts.write_json(folder / "report.json", report)
+        if docs.is_dir():
+            shutil.copytree(docs, folder / DATA_DOCS)
+        link = f"{DATA_DOCS}/index.html" if docs.is_dir() else None
+        html = page.render(report, parts, data_docs=link, **shown)
         (folder / "report.html").write_text(html, encoding="utf-8")
     if cfg.publish:
         artifacts.publish([out / "report.html", out / "report.json"], cfg.publish)
+        if docs.is_dir():
+            artifacts.publish(
+                sorted((out / DATA_DOCS).glob("*.html")), f"{cfg.publish.rstrip('/')}/{DATA_DOCS}"
+            )
     return StageReport(
         numbers={"stages": len(measured), "seconds": sum(entry["seconds"] for entry in measured)}
     )
+
+
+def _compared(path: Path, report: dict[str, Any], *, most: int) -> list[dict[str, Any]]:
+    """Queries won and lost; none where evaluate wrote none."""
+    if not path.exists():
+        return []
+    columns = ["set", "system", "query", "recall_at_100"]
+    return queries.compared(pq.read_table(path, columns=columns).to_pylist(), report, most=most)
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -89,6 +89,7 @@ def test_every_stage_runs_once_and_the_report_has_the_contracts_keys(tmp_path):
     assert "Simulated data" in page
     assert "&lt;t&gt;" in page, "text from the log is escaped"
     assert "a stub note" in page
+    assert "All settings are the defaults." in page
     assert "crops 50.0 %, best alternative clicks 40.0 %" in done.stdout, "the headline ends the run"
     stages = re.findall(r"^\[ ?(\d+)/(\d+)\] ", done.stdout, re.M)
     assert stages == [(str(n + 1), str(len(stages))) for n in range(len(stages))], "stage n of m, to the last"

@@ -1,10 +1,11 @@
 """The page: what it must say, what it must not break on, and how it looks on a phone in a real browser."""
 
 import re
+from pathlib import Path
 
 import pytest
 
-from crops.report import charts, headline, page
+from crops.report import charts, headline, names, page
 from crops.retriever.systems import SHOWN
 
 SYSTEMS = ("bm25", "clicks", "crops")
@@ -65,17 +66,51 @@ def parts() -> dict:
 
 
 def render(**options: object) -> str:
-    return page.render(report(**options), parts(), title="A title", examples=3, simulated=True)
+    evil = [["</script><script>alert(2)", 1.0, 0.5], ["b", 0.0, 1.0]]
+    compared = [
+        {"set": "qr_raw", "against": "clicks", "won": 1, "lost": 1, "same": 0, "left_out": 0, "rows": evil}
+    ]
+    shown = {"title": "A title", "examples": 3, "simulated": True, "compared": compared}
+    return page.render(report(**options), parts(), **shown)
+
+
+OWN_SCRIPT = "<script>" + Path(page.__file__).with_name("queries.js").read_text(encoding="utf-8").rstrip()
+
+
+def test_a_set_has_its_name_in_place_of_its_code():
+    assert names.plain("recall@100 on qr_raw: 1; qr_tail; product") == (
+        "recall@100 on “After a reformulation”: 1; “After a reformulation, rare queries”; product"
+    )
+    assert set(names.SET_NAMES) == set(names.SETS)
+    assert set(names.SYSTEMS) == set(names.SYSTEM_MEANS) == set(names.SYSTEM_COLOURS) == set(SHOWN)
+
+
+@pytest.mark.browser
+def test_queries_won_and_lost_are_found_by_their_words(tmp_path, chromium):
+    (tmp_path / "report.html").write_text(render(), encoding="utf-8")
+    tab = chromium.new_page()
+    errors: list[str] = []
+    tab.on("pageerror", lambda error: errors.append(str(error)))
+    tab.goto(f"file://{tmp_path}/report.html")
+    assert tab.locator("#queries-body tr").count() == 2
+    tab.select_option("#queries-kind", "lost")
+    assert tab.inner_text("#queries-body").split() == ["b", "0.0", "100.0", "−100.0"]
+    tab.select_option("#queries-kind", "all")
+    tab.fill("#queries-search", "ALERT")
+    assert tab.inner_text("#queries-body th") == "</script><script>alert(2)"
+    tab.fill("#queries-search", "nothing of it")
+    assert tab.inner_text("#queries-said") == "0 of 0 shown"
+    assert not errors
 
 
 def test_the_headline_compares_with_the_best_alternative_on_the_most_telling_set():
     """truth: 0.9 against 0.8, interval 8 to 12 points; without grades qr_raw: 0.7 against 0.6."""
     text = " ".join(re.sub(r"<[^>]+>", "", render()).split())
-    assert len(charts.COLOURS) >= len(SHOWN), "no two systems in one colour"
-    rivals = "the best of what you have without it (bm25, clicks)"
-    assert f"crops finds 90.0 % where clicks, {rivals}, finds 80.0 %" in text
+    assert len(set(names.SYSTEM_COLOURS.values())) == len(SHOWN), "no two systems in one colour"
+    rivals = "the best of what you have without it (BM25, Clicks)"
+    assert f"CroPS finds 90.0 % where Clicks, {rivals}, finds 80.0 %" in text
     assert "finds 80.0 %, a difference of +10.0 points (95 % interval +8.0 to +12.0)." in text
-    assert f"crops finds 70.0 % where clicks, {rivals}, finds 60.0 %" in " ".join(
+    assert f"CroPS finds 70.0 % where Clicks, {rivals}, finds 60.0 %" in " ".join(
         re.sub(r"<[^>]+>", "", render(grades=False)).split()
     )
 
@@ -83,7 +118,7 @@ def test_the_headline_compares_with_the_best_alternative_on_the_most_telling_set
 def test_it_is_self_contained_escapes_what_users_typed_and_says_that_it_is_simulated():
     html = render()
     assert not re.findall(r"(?:src|href)=\"(?!#)", html)
-    assert "<script" not in html
+    assert "<script" not in html.replace('<script type="application/json"', "").replace(OWN_SCRIPT, "")
     assert "&lt;script&gt;" in html
     assert "Simulated data." in html
 
