@@ -34,6 +34,6 @@ def follow(
         "follow",
         out.path,
         metrics,
-        lambda folder: stage.run(Path(state), folder, plan, where, model, name=name, **given),
+        lambda folder: stage.run(state, folder, plan, where, model, name=name, **given),
         config,
     )

@@ -28,8 +28,8 @@ def build(tune: Callable[[Iterable[dsl.PipelineTask]], None] = lambda _tasks: No
         register_config: str,
         readout: str = "",
     ) -> None:
-        """`state`: folder of a volume that gateways see too; `readout`: readout.json there, made anew beside
-        it.
+        """`state`: an s3:// URL, or a folder of a volume that gateways see too; `readout`: readout.json on
+        such a volume, made anew there.
         """
         last = finish.finish().set_caching_options(False)
         with dsl.ExitHandler(last, name="rollout"):

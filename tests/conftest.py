@@ -1,10 +1,13 @@
 """What several tests of the tree share."""
 
+import contextlib
 import os
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
+import uuid
 from pathlib import Path
 
 import pytest
@@ -83,6 +86,50 @@ def chromium():
 
 
 @pytest.fixture(scope="session")
+def s3():
+    """Address of an S3 server: the one that CROPS_TEST_S3 names, or moto's, as a process of its own."""
+    if address := os.environ.get("CROPS_TEST_S3"):
+        yield address
+        return
+    if shutil.which("moto_server") is None:
+        pytest.skip("not run: CROPS_TEST_S3 is not set, and no moto_server is here (moto[server])")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    server = subprocess.Popen(
+        ["moto_server", "-H", "127.0.0.1", "-p", str(port)],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    end = time.monotonic() + 60
+    while time.monotonic() < end and server.poll() is None:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            break
+        time.sleep(0.1)
+    yield f"http://127.0.0.1:{port}"
+    server.terminate()
+    server.wait(20)
+
+
+@pytest.fixture
+def bucket(s3, monkeypatch):
+    """s3:// URL of a new bucket, in an environment that has the server's address and credentials."""
+    import s3fs
+
+    told = {"ENDPOINT_URL": s3, "ACCESS_KEY_ID": "k", "SECRET_ACCESS_KEY": "k", "DEFAULT_REGION": "us-east-1"}
+    for name, value in told.items():
+        if name == "ENDPOINT_URL" or "CROPS_TEST_S3" not in os.environ:
+            monkeypatch.setenv(f"AWS_{name}", value)
+    s3fs.S3FileSystem.clear_instance_cache()  # whose clients keep the address that they were made with
+    name = f"crops-{uuid.uuid4().hex[:12]}"
+    s3fs.S3FileSystem().mkdir(name)
+    yield f"s3://{name}"
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+@pytest.fixture(scope="session")
 def engine(tmp_path_factory):
     """DOCKER_HOST of a real engine: the one that is said, or a dockerd of this session's own."""
     import docker
@@ -93,13 +140,13 @@ def engine(tmp_path_factory):
     if os.geteuid() != 0 or shutil.which("dockerd") is None:
         pytest.skip("no Docker engine: DOCKER_HOST is not set, and dockerd needs root")
     place = tmp_path_factory.mktemp("dockerd")
-    socket = f"unix://{place}/docker.sock"
+    address = f"unix://{place}/docker.sock"
     command = [
         "dockerd",
         "--default-ulimit",
         "nofile=20000:20000",
         "-H",
-        socket,
+        address,
         "--data-root",
         str(place / "data"),
         "--exec-root",
@@ -109,7 +156,7 @@ def engine(tmp_path_factory):
     ]
     with (place / "log").open("wb") as log:
         daemon = subprocess.Popen(command, stdout=log, stderr=log)
-    os.environ["DOCKER_HOST"] = socket
+    os.environ["DOCKER_HOST"] = address
     try:
         yield _answering(docker, daemon, place / "log")
     finally:

@@ -188,7 +188,10 @@ def run(
 )
 @click.option("--name", default=None, help="rollout: what metrics and audit trail call it.")
 @click.option(
-    "--state", default=None, metavar="DIR", help="rollout: folder of a volume that the gateways see too."
+    "--state",
+    default=None,
+    metavar="DIR",
+    help="rollout: an s3:// URL, or a folder of a volume that the gateways see too.",
 )
 @click.option("--prometheus", default=None, metavar="URL", help="rollout: Prometheus as the task reaches it.")
 @click.option(

@@ -14,14 +14,17 @@ from crops.config.all import Config
 from crops.errors import CropsError
 from crops.services.registry import Registry
 
-FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path, dir_okay=False)
 
 
 def _common(command: Callable[..., Any]) -> Callable[..., Any]:
     options = (
         click.option(
-            "--state", type=FOLDER, default=Path("rollout"), show_default=True, help="State and audit trail."
+            "--state",
+            default="rollout",
+            show_default=True,
+            metavar="DIR",
+            help="State and audit trail: a folder or an s3:// URL, of which each controller sees the same.",
         ),
         click.option(
             "--prometheus", default="http://127.0.0.1:9090", show_default=True, help="Address of Prometheus."
@@ -29,9 +32,9 @@ def _common(command: Callable[..., Any]) -> Callable[..., Any]:
         registry_option,
         click.option(
             "--features",
-            type=FILE,
             default=None,
-            help="Features file of the gateways. Default: STATE/features.json.",
+            metavar="FILE",
+            help="Features file of the gateways, a path or an s3:// URL. Default: STATE/features.json.",
         ),
         click.option(
             "--readout", type=FILE, default=None, help="readout.json of `crops experiment`, made anew beside."
@@ -92,14 +95,13 @@ def start(name: str, follow: bool, config: Config, **where: Any) -> None:
 )
 def step(follow: bool, config: Config, **where: Any) -> None:
     """One look: measure, decide, act."""
-    from crops.experiment import rollout as rules
     from crops.stages.trial import rollout as stage
 
     place, plan = _place(config, where)
     ended, shown = _listen() if follow else threading.Event(), ""
     while True:
         try:
-            if follow and not (place.folder / rules.STATE).exists():
+            if follow and not stage.started(place):
                 line = "no rollout was started yet"
             else:
                 state, verdict = stage.step(place, plan)
@@ -137,8 +139,7 @@ def status(config: Config, **where: Any) -> None:
         f"coverage {rules.coverage(plan, state):.0%}"
     )
     click.echo(f"{state.treatment} against {state.control}")
-    trail = place.folder / rules.AUDIT
-    for line in trail.read_text(encoding="utf-8").splitlines()[-10:] if trail.exists() else []:
+    for line in stage.trail(place)[-10:]:
         click.echo(f"  {line}")
 
 

@@ -14,6 +14,7 @@ from threading import Lock
 from growthbook import GrowthBook
 
 from crops.experiment import features
+from crops.release import document
 
 # Users remembered to log an exposure once: a million take about 200 MB.
 EXPOSURES = 1_000_000
@@ -106,19 +107,25 @@ class Assigner:
 
 
 def load(
-    path: Path,
+    place: str | Path,
     *,
     exposures: Exposures | None = None,
     clock: Callable[[], float] = time.time,
     releases: set[str] | None = None,
     before: Assigner | None = None,
+    held: document.Held | None = None,
 ) -> Assigner:
     """The assigner of a features file; where there is no file nobody is in an experiment. Raises
     ConfigError, also where it changes an experiment that runs in `before` in a way that the controller would
-    refuse.
+    refuse. held: the file as it was read already.
     """
+    source, held = str(place), held or document.read(str(place))
     read = Assigner(
-        features.load(path), exposures=exposures, clock=clock, releases=releases, source=str(path)
+        features.payload(held.content, source=source),
+        exposures=exposures,
+        clock=clock,
+        releases=releases,
+        source=source,
     )
     features.check_changes(before.experiments if before else [], read.experiments)
     return read

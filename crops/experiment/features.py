@@ -17,6 +17,7 @@ from pydantic import Field, field_validator, model_validator
 from crops.arms import ARMS, CONTROL, TREATMENT
 from crops.config.base import StageConfig
 from crops.errors import ConfigError
+from crops.release import document
 
 FEATURE = "release"
 # GrowthBook hashes namespaces by their own name, so ranges of one namespace cut the users the same way for
@@ -222,13 +223,18 @@ def _read(rule: Json, testers: list[Json], source: str) -> Experiment:
     return Experiment.parse(fields, source=source)
 
 
-def load(path: Path, *, releases: set[str] | None = None) -> Json:
-    """The payload in the file, after it was checked; a file that is absent is no experiment."""
-    try:
-        payload: Json = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+def load(place: str | Path, *, releases: set[str] | None = None) -> Json:
+    """The payload of the file at a path or an s3:// URL, after it was checked (see payload)."""
+    return payload(document.read(str(place)).content, releases=releases, source=str(place))
+
+
+def payload(content: bytes | None, *, releases: set[str] | None = None, source: str = "features") -> Json:
+    """What a features file holds, after it was checked; None, a file that is absent, is no experiment."""
+    if content is None:
         return render([])
+    try:
+        found: Json = json.loads(content.decode("utf-8"))
     except json.JSONDecodeError as error:
-        raise ConfigError(f"{path}:{error.lineno}: not JSON: {error.msg}") from error
-    parse(payload, releases=releases, source=str(path))
-    return payload
+        raise ConfigError(f"{source}:{error.lineno}: not JSON: {error.msg}") from error
+    parse(found, releases=releases, source=source)
+    return found

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from crops.release import layout, manifest
+from crops.release import document, layout
 from crops.release.manifest import Release
 
 
@@ -32,14 +32,14 @@ def fetch(release: Release, state: Path, *, wanted: Callable[[str], bool] = lamb
 
     try:
         filesystem, path = fsspec.core.url_to_fs(release.files)
-        if manifest.is_local(filesystem):
+        if document.is_local(filesystem):
             folder = Path(path)
         else:
             folder = state / release.checksum
             _copy(filesystem, path, folder, layout.CHECKSUMS, release.checksum)
         if not layout.is_release(folder) or layout.checksum(folder) != release.checksum:
             raise BadRelease("checksum", f"{layout.CHECKSUMS} is not the one that the manifest names")
-        if not manifest.is_local(filesystem):
+        if not document.is_local(filesystem):
             for name, expected in layout.listed(folder).items():
                 if wanted(name):
                     _copy(filesystem, path, folder, name, expected)

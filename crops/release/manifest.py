@@ -20,14 +20,12 @@ from typing import Any
 
 from crops.arms import ARMS, CONTROL, TREATMENT
 from crops.errors import InputError, ServiceError
+from crops.release import document
+from crops.release.document import Conflict
 
 KEPT_CLAIMS = 64
 # What names a folder on the reader's machine must not lead out of it.
 PATTERNS = {"model": re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*"), "checksum": re.compile(r"[0-9a-f]{64}")}
-
-
-class Conflict(ServiceError):
-    """Another writer changed the manifest since it was read: read it again and decide anew."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +98,7 @@ def _release(raw: dict[str, Any]) -> Release:
 
 def read(url: str) -> Manifest:
     """The newest manifest at `url`; generation 0 where there is none."""
-    filesystem, path = _open(url)
+    filesystem, path = document.opened(url)
     found = _at(filesystem, path, url) or Manifest()
     while (claimed := _at(filesystem, f"{path}.{found.generation + 1}", url)) is not None:
         found = claimed
@@ -118,31 +116,17 @@ def write(url: str, manifest: Manifest) -> None:
         raise Conflict(
             f"{url}: generation is {newest}, expected {manifest.generation - 1}: another writer changed it"
         )
-    filesystem, path = _open(url)
+    filesystem, path = document.opened(url)
     text = manifest.to_json().encode()
     try:
         _create(filesystem, f"{path}.{manifest.generation}", text)
     except FileExistsError as error:
         raise Conflict(f"{url}: generation {manifest.generation} was taken by another writer") from error
-    _replace(filesystem, path, text)
+    document.replace(filesystem, path, text)
     # A slower writer may yet put an older generation in place, from where readers follow the claims: keep
     # many of them.
     if filesystem.exists(old := f"{path}.{manifest.generation - KEPT_CLAIMS}"):
         filesystem.rm_file(old)
-
-
-def _open(url: str) -> tuple[Any, str]:
-    import fsspec
-
-    try:
-        filesystem, path = fsspec.core.url_to_fs(url)
-    except (ImportError, ValueError) as error:
-        raise ServiceError(f"{url}: {error}") from error
-    if is_local(filesystem):
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-    else:  # what other writers did meanwhile must be seen
-        filesystem.invalidate_cache()
-    return filesystem, str(path)
 
 
 def _at(filesystem: Any, path: str, url: str) -> Manifest | None:
@@ -155,37 +139,16 @@ def _at(filesystem: Any, path: str, url: str) -> Manifest | None:
     return parse(content.decode("utf-8", errors="replace"), source=path)
 
 
-def is_local(filesystem: Any) -> bool:
-    """Whether an fsspec filesystem is this machine's."""
-    return "file" in ([filesystem.protocol] if isinstance(filesystem.protocol, str) else filesystem.protocol)
-
-
 def _create(filesystem: Any, path: str, text: bytes) -> None:
     """All of `text` under a new name, or a FileExistsError: on a disk by a hard link, in a bucket by a
     conditional put.
     """
-    if not is_local(filesystem):
+    if not document.is_local(filesystem):
         filesystem.pipe_file(path, text, mode="create")
         return
     partial = Path(f"{path}.{uuid.uuid4().hex[:8]}.new")
     try:
-        _written(partial, text)
+        document.durable(partial, text)
         os.link(partial, path)
     finally:
         partial.unlink(missing_ok=True)
-
-
-def _replace(filesystem: Any, path: str, text: bytes) -> None:
-    if not is_local(filesystem):
-        filesystem.pipe_file(path, text)
-        return
-    partial = Path(f"{path}.{uuid.uuid4().hex[:8]}.new")
-    _written(partial, text)
-    partial.replace(path)
-
-
-def _written(path: Path, text: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())

@@ -23,6 +23,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from crops.errors import ServiceError
 from crops.text import normalise_query
 from serving.events.records import Interaction
 from serving.gateway import experiment as experiments
@@ -321,10 +322,9 @@ def _experiment(app: FastAPI, settings: Settings, token: str | None) -> None:
             raise Unavailable("this gateway knows no rollout (its setting `rollout`)", code="no_rollout")
         try:
             experiments.request_abort(settings.rollout, body.reason)
-        except OSError as error:
-            raise Unavailable(
-                f"{error.strerror or error}: crops rollout abort does it", code="not_writable"
-            ) from error
+        except (OSError, ServiceError) as error:
+            why = getattr(error, "strerror", None) or error
+            raise Unavailable(f"{why}: crops rollout abort does it", code="not_writable") from error
         return {"requested": body.reason}
 
     for route, path in routes.items():

@@ -11,18 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from crops.arms import ARMS
+from crops.errors import CropsError
 from crops.experiment import features
 from crops.experiment.rollout import ABORT, AUDIT, LOOK, STATE
+from crops.release import document
 
 SHOWN = (*ARMS, "lift", "low", "high", "verdict", "paper_lift", "higher_is_better", "means")
 TRAIL = 30
 
 
-def status(rollout: Path | None, features_file: Path | None, readout: Path | None) -> dict[str, Any]:
-    """`rollout`: the controller's folder; `features_file`: what gateways go by; `readout`: the folder of
-    readout.json.
+def status(rollout: str | None, features_file: str | None, readout: Path | None) -> dict[str, Any]:
+    """`rollout`: the controller's folder, `features_file`: what gateways go by, each a path or an s3:// URL;
+    `readout`: the folder of readout.json.
     """
-    state = _json(rollout / STATE) if rollout else None
+    state = _json(f"{rollout}/{STATE}") if rollout else None
     found: dict[str, Any] = {"rollout": None, "readout": None, "coverage": _coverage(features_file)}
     if rollout is not None and state:
         found["rollout"] = {
@@ -30,11 +32,11 @@ def status(rollout: Path | None, features_file: Path | None, readout: Path | Non
                 key: state.get(key)
                 for key in ("experiment", *ARMS, "phase", "step", "started_s", "entered_s")
             },
-            "next": _json(rollout / LOOK),
-            "abort_requested": _json(rollout / ABORT),
-            "trail": _trail(rollout / AUDIT),
+            "next": _json(f"{rollout}/{LOOK}"),
+            "abort_requested": _json(f"{rollout}/{ABORT}"),
+            "trail": _trail(f"{rollout}/{AUDIT}"),
         }
-    measured = _json(readout / "readout.json") if readout else None
+    measured = _json(str(readout / "readout.json")) if readout else None
     if measured:
         metrics = {
             name: {key: m.get(key) for key in SHOWN} for name, m in (measured.get("metrics") or {}).items()
@@ -49,25 +51,23 @@ def status(rollout: Path | None, features_file: Path | None, readout: Path | Non
     return found
 
 
-def request_abort(rollout: Path, reason: str) -> None:
-    """Leaves the request; an OSError where the folder cannot be written from here."""
-    partial = rollout / f".{ABORT}.new"
-    partial.write_text(json.dumps({"reason": reason}, ensure_ascii=False), encoding="utf-8")
-    partial.replace(rollout / ABORT)
+def request_abort(rollout: str, reason: str) -> None:
+    """Leaves the request; an OSError or ServiceError where it cannot be written from here."""
+    document.put(f"{rollout}/{ABORT}", json.dumps({"reason": reason}, ensure_ascii=False).encode())
 
 
-def _coverage(path: Path | None) -> float | None:
+def _coverage(url: str | None) -> float | None:
     try:
-        held = features.parse(features.load(path)) if path else []
+        held = features.parse(features.load(url)) if url else []
     except Exception:  # whatever is wrong with it is the follower's to say
         return None
     return held[0].coverage if held else 0.0
 
 
-def _trail(path: Path) -> list[dict[str, Any]]:
+def _trail(url: str) -> list[dict[str, Any]]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()[-TRAIL:]
-    except OSError:
+        lines = (document.read(url).content or b"").decode("utf-8").splitlines()[-TRAIL:]
+    except (CropsError, ValueError):
         return []
     found = []
     for line in lines:
@@ -78,9 +78,9 @@ def _trail(path: Path) -> list[dict[str, Any]]:
     return found
 
 
-def _json(path: Path) -> dict[str, Any] | None:
+def _json(url: str) -> dict[str, Any] | None:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = json.loads((document.read(url).content or b"").decode("utf-8"))
+    except (CropsError, ValueError):
         return None
     return found if isinstance(found, dict) else None

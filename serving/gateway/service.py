@@ -21,6 +21,7 @@ from crops.errors import CropsError
 from crops.experiment import assign
 from crops.long_play import LONG_PLAY_S, is_long
 from crops.reformulation import Search
+from crops.release import document
 from crops.text import normalise_query, wording
 from serving import reformulation
 from serving.events import ids
@@ -75,7 +76,7 @@ class Service:
         self.metrics.events_damaged.inc(getattr(log, "damaged_bytes", 0))
         self._exposures = assign.Exposures()
         self._assigner: assign.Assigner | None = None
-        self._features_at: float | None = None
+        self._features_version: str | None = None
         self.features_problem = ""  # why the experiments stay as they were
         self._durations = _durations(settings.videos)
         self._in_flight, self._probe_at = 0, 0.0
@@ -231,7 +232,7 @@ class Service:
             LOG.warning("the manifest cannot be read", extra={"why": str(error)})
             self.holder.problem = self.holder.problem or str(error)
         try:
-            self._read_features()
+            await self._read_features()
         except (CropsError, OSError, UnicodeDecodeError) as error:
             if self.features_problem != (said := str(error)):
                 LOG.warning("the features are refused", extra={"why": said})
@@ -351,16 +352,16 @@ class Service:
         arms = self.holder.arms
         return {NONE: arms[CONTROL], **arms} if arms else {}
 
-    def _read_features(self) -> None:
-        if (path := self.settings.features) is None:
+    async def _read_features(self) -> None:
+        if (url := self.settings.features) is None:
             return
-        written_at = path.stat().st_mtime if path.exists() else 0.0
-        if written_at != self._features_at:
+        held = await asyncio.to_thread(document.read, url)
+        if held.version != self._features_version:
             self._assigner = assign.load(
-                path, exposures=self._exposures, clock=self.clock, before=self._assigner
+                url, exposures=self._exposures, clock=self.clock, before=self._assigner, held=held
             )
-            self._features_at = written_at
-            self.features_problem = ""
+            self._features_version = held.version
+        self.features_problem = ""
 
     async def _encode(self, model: str, texts: list[str]) -> np.ndarray:
         return await self.encoder.encode(model, texts, timeout_s=self.settings.load_timeout_s)

@@ -33,9 +33,13 @@ class Settings(StageConfig):
         None, description="Bootstrap servers of Kafka: events go there instead of to a folder."
     )
     kafka_topic: str = Field("crops-events", min_length=1, description="Topic of the events.")
-    features: Path | None = Field(None, description="GrowthBook features file of the running experiments.")
-    rollout: Path | None = Field(
-        None, description="Folder of the rollout's state, for the page /experiment and its abort request."
+    features: str | None = Field(
+        None, description="GrowthBook features file of the running experiments: a path or an s3:// URL."
+    )
+    rollout: str | None = Field(
+        None,
+        description="Folder of the rollout's state, or its s3:// URL, for the page /experiment and its abort "
+        "request.",
     )
     readout: Path | None = Field(
         None, description="Folder that `crops experiment` writes, for the page /experiment."

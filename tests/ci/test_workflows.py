@@ -3,6 +3,7 @@ registry.
 """
 
 import json
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -11,7 +12,8 @@ import pytest
 import yaml
 
 from crops.config.all import Config
-from crops.release import manifest
+from crops.experiment import features
+from crops.release import document, manifest
 from crops.services.registry import Registry
 from crops.stages.release import deploy
 from tests import shared
@@ -195,17 +197,26 @@ def test_a_submission_is_left_alone_and_is_no_verdict(tmp_path, code):
     assert job.step(CANARY) is None
 
 
-@pytest.mark.parametrize("here", [True, False])
+STATE = "vars.CROPS_ROLLOUT_STATE"
+
+
+@pytest.mark.parametrize(
+    ("state", "starts"),
+    [
+        ("rollout", "rollout start"),
+        ("s3://search/rollout", "rollout start"),
+        ("/shared/of/the/cluster", "submit --pipeline rollout --no-wait"),
+    ],
+)
 @pytest.mark.parametrize("code", [0, 2, 3, 4])
-def test_a_canary_that_does_not_start_fails_the_job(tmp_path, code, here):
-    job = stubbed(tmp_path, code)
+def test_a_canary_that_does_not_start_fails_the_job(tmp_path, code, state, starts):
+    job = stubbed(tmp_path, code, **{STATE: state})
     job.outputs["verdict"] = "promote"
-    if here:
-        (tmp_path / "rollout").mkdir()
+    (tmp_path / "rollout").mkdir()
     assert job.step(CANARY) == code
     said = (tmp_path / "calls").read_text()
-    assert said.startswith("rollout start" if here else "submit --pipeline rollout --no-wait")
-    assert f"--state {tmp_path}/rollout" in said
+    assert said.startswith(starts)
+    assert f"--state {state} " in said
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda p: p.stem)
@@ -215,12 +226,12 @@ def test_a_workflow_declares_its_shell_and_stays_below_the_limit_of_hosted_runne
     assert all(job["timeout-minutes"] < 360 for job in workflow["jobs"].values())
 
 
-def runner(place, uri, server, action) -> Runner:
+def runner(place, uri, server, action, **known: str) -> Runner:
     """The job of retrain.yaml in a checkout that is a link to this one."""
     for name in (".venv", "crops", "components", "pipelines", "serving"):
         if not (place / name).exists():
             (place / name).symlink_to(ROOT / name)
-    return Runner("retrain", place, {**expressions(place, uri, server.url), ACTION: action})
+    return Runner("retrain", place, {**expressions(place, uri, server.url), ACTION: action, **known})
 
 
 def submitted(place, uri, server) -> None:
@@ -255,6 +266,22 @@ def test_a_promoted_challenger_starts_its_canary_once(place):
     assert again.step(SUBMIT) == 0, again.ran
     assert again.outputs == {"verdict": "none"}
     assert again.step(CANARY) is None
+
+
+def test_a_canary_in_a_bucket_is_the_one_that_everybody_sees(place, s3, bucket):
+    """The job on a runner without any volume starts it; a controller elsewhere reads the same state."""
+    folder, uri = place
+    server = KfpServer(publish=publishes("promote"), token="secret")
+    submitted(folder, uri, server)
+    keys = {f"secrets.AWS_{key}": os.environ[f"AWS_{key}"] for key in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY")}
+    known = {STATE: f"{bucket}/rollout", "vars.AWS_ENDPOINT_URL": s3, **keys}
+    job = runner(folder, uri, server, "look", **known)
+    assert job.step(SUBMIT) == 0, job.ran
+    assert job.step(CANARY) == 0, job.ran
+    state = json.loads(document.read(f"{bucket}/rollout/rollout.json").content)
+    assert (state["phase"], state["experiment"]) == ("canary", "retrain-17")
+    (one,) = features.parse(features.load(f"{bucket}/rollout/features.json"))
+    assert one.treatment == "models:/crops/2"
 
 
 @pytest.mark.parametrize("verdict", ["reject", "unknown"])

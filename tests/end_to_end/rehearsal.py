@@ -97,7 +97,7 @@ def walk(stage: Stage, name: str, settings: RolloutConfig) -> dict[str, Any]:
         if state.phase not in rules.RUNNING:
             break
     read(stage, began.started_s)
-    trail = [json.loads(line) for line in (stage.place.folder / rules.AUDIT).read_text().splitlines()]
+    trail = [json.loads(line) for line in rollout.trail(stage.place)]
     return {
         "name": name,
         "control": began.control,
@@ -372,10 +372,10 @@ def main() -> int:
         gateways=(url,),
     )
     place = rollout.Place(
-        folder=out / "rollout",
+        folder=str(out / "rollout"),
         prometheus=asked,
         registry=registry,
-        features=out / "features.json",
+        features=str(out / "features.json"),
         readout=out / "readout/readout.json",
         deploy=deploy,
     )

@@ -12,8 +12,9 @@ import httpx
 from crops.arms import ALIASES, CONTROL
 from crops.config.deploy import DeployConfig
 from crops.errors import ServiceError
-from crops.release import index, layout, manifest, milvus
-from crops.release.manifest import Conflict, Release
+from crops.release import document, index, layout, manifest, milvus
+from crops.release.document import Conflict
+from crops.release.manifest import Release
 from crops.release.triton import control, repository
 from crops.services.registry import Registry
 from crops.stages.base import StageReport
@@ -101,7 +102,7 @@ def _placed(registry: Registry, version: str, releases: str) -> tuple[Path, str]
 
     name = f"{registry.name}-{version}"
     filesystem, url = fsspec.core.url_to_fs(f"{releases.rstrip('/')}/{name}")
-    local = manifest.is_local(filesystem)
+    local = document.is_local(filesystem)
     folder = Path(url) if local else Path(tempfile.gettempdir()) / "crops-releases" / name
     registry.place(version, folder)
     if local:

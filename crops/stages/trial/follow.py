@@ -8,7 +8,7 @@ from crops.config.deploy import DeployConfig
 from crops.config.register import RegisterConfig
 from crops.config.rollout import RolloutConfig
 from crops.errors import CropsError
-from crops.experiment.rollout import RUNNING, STATE, State, Verdict
+from crops.experiment.rollout import RUNNING, State, Verdict
 from crops.services.registry import Registry
 from crops.stages.base import StageReport
 from crops.stages.trial import rollout
@@ -24,7 +24,7 @@ def until_over(
     """Starts the rollout `name`, or takes it up, and looks every plan.poll_s until it has ended; `seen` hears
     of every look.
     """
-    started = (place.folder / STATE).exists() and rollout.load(place).experiment == name
+    started = rollout.started(place) and rollout.load(place).experiment == name
     state = rollout.load(place) if started else rollout.start(place, plan, name=name)
     seen(state, None)
     while True:
@@ -36,7 +36,7 @@ def until_over(
 
 
 def run(
-    state: Path,
+    state: str | Path,
     out: Path,
     plan: RolloutConfig,
     deploy: DeployConfig,
@@ -50,8 +50,8 @@ def run(
     """Writes rollout.json, the end's state. A CropsError with the reason where the challenger was not
     promoted.
 
-    state: folder of the state, the audit trail and features.json, on a volume that gateways and a task
-    started again see too.
+    state: folder of the state, the audit trail and features.json: an s3:// URL, or a volume that gateways and
+    a task started again see too.
     """
     place = rollout.place(
         state, deploy, prometheus=prometheus, registry=Registry(registry, model.name), readout=readout

@@ -3,13 +3,11 @@ is written down.
 
 The state is written before anything is done about it, and what it asks for is put in place anew at every
 look: doing it twice changes nothing. So there is no moment at which a kill could lose a step or leave two
-champions.
+champions. Of several controllers (the chart's, a CI's, a person's) that decide on the same state one writes;
+the others are told so and go on from what it wrote.
 """
 
-import fcntl
-import functools
 import json
-import os
 import time
 import uuid
 from collections import defaultdict
@@ -17,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any
 
 from crops.arms import ALIASES, ARMS, CHAMPION, CONTROL, TREATMENT
 from crops.config.deploy import DeployConfig
@@ -25,7 +23,8 @@ from crops.config.rollout import ARM, Guardrail, RolloutConfig
 from crops.errors import ConfigError, CropsError, InputError, ServiceError
 from crops.experiment import features, rollout
 from crops.experiment.rollout import ABORT, AUDIT, LOOK, STATE, Measurements, Readout, State, Verdict
-from crops.release import manifest
+from crops.release import document, manifest
+from crops.release.document import Conflict
 from crops.services import prometheus
 from crops.services.registry import Registry
 from crops.stages.release import deploy
@@ -33,71 +32,75 @@ from crops.tables import artifacts
 
 Clock = Callable[[], float]
 UNREADABLE = (ValueError, KeyError, TypeError, AttributeError)  # of a file that says something else
-Arguments = ParamSpec("Arguments")
-Result = TypeVar("Result")
+TRIES = 5  # of a change that must be made, while others write
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """Where a rollout lives and what it speaks to. `readout`: readout.json of `crops experiment`, None where
-    nobody makes one.
+    """Where a rollout lives and what it speaks to. `folder`, `features`: paths or s3:// URLs. `readout`:
+    readout.json of `crops experiment`, None where nobody makes one.
     """
 
-    folder: Path
+    folder: str
     prometheus: str
     registry: Registry
-    features: Path
+    features: str
     readout: Path | None
     deploy: DeployConfig
 
+    def of(self, name: str) -> str:
+        """Path or URL of one of the files in the folder."""
+        return f"{self.folder.rstrip('/')}/{name}"
+
 
 def place(
-    folder: Path,
+    folder: str | Path,
     deploy: DeployConfig,
     *,
     prometheus: str,
     registry: Registry,
     readout: Path | None,
-    features: Path | None = None,
+    features: str | None = None,
 ) -> Place:
-    """The Place of a rollout whose state is in `folder`; a ConfigError where `deploy` names no manifest."""
+    """The Place of a rollout whose state is in `folder`, a path or an s3:// URL; a ConfigError where it is
+    another URL, or where `deploy` names no manifest.
+    """
     deploy.served()
-    return Place(
-        folder=folder,
+    made = Place(
+        folder=str(folder),
         prometheus=prometheus.rstrip("/"),
         registry=registry,
-        features=features or folder / "features.json",
+        features=features or f"{str(folder).rstrip('/')}/features.json",
         readout=readout,
         deploy=deploy,
     )
+    for url in (made.folder, made.features):
+        document.conditional(url)
+    return made
 
 
-def _alone(
-    work: Callable[Concatenate[Place, Arguments], Result],
-) -> Callable[Concatenate[Place, Arguments], Result]:
-    """One controller per folder: a second one is told so instead of deciding on the same state."""
+@dataclass(slots=True, kw_only=True)
+class _Held:
+    """What is written down, as it was read before anything was decided. The features are read first: with an
+    old state come old features, so what it asks for is refused too.
 
-    @functools.wraps(work)
-    def locked(place: Place, /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
-        place.folder.mkdir(parents=True, exist_ok=True)
-        with (place.folder / ".lock").open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise ServiceError(f"{place.folder}: another controller is at work here") from error
-            return work(place, *args, **kwargs)
+    facts: salt, control_version, treatment_version. state_at, features_at: what a write is compared with.
+    """
 
-    return locked
+    state: State
+    facts: dict[str, Any]
+    state_at: document.Held
+    features_at: document.Held
 
 
-@_alone
 def start(
     place: Place, plan: RolloutConfig, *, name: str, salt: str | None = None, clock: Clock = time.time
 ) -> State:
     """Begins the canary of the registry's challenger; a ConfigError if a rollout is running or there is no
     challenger.
     """
-    if (place.folder / STATE).exists() and (held := load(place)).phase in rollout.RUNNING:
+    features_at, state_at = document.read(place.features), document.read(place.of(STATE))
+    if state_at.content is not None and (held := load(place)).phase in rollout.RUNNING:
         raise ConfigError(f"{place.folder}: {held.experiment} is running ({held.phase}); abort it first")
     models = place.registry
     control, treatment = (models.holder(alias) for alias in ALIASES.values())
@@ -121,100 +124,140 @@ def start(
         started_s=now_s,
         entered_s=now_s,
     )
-    extra = {"salt": salt or uuid.uuid4().hex, "control_version": control, "treatment_version": treatment}
-    artifacts.write_json(place.folder / "experiment.json", extra)
+    facts = {"salt": salt or uuid.uuid4().hex, "control_version": control, "treatment_version": treatment}
     for old in (LOOK, ABORT):  # of the rollout before this one
-        (place.folder / old).unlink(missing_ok=True)
-    _save(place, state, Verdict(rollout.WAIT, f"started: {state.treatment} against {state.control}"), now_s)
-    reconcile(place, plan, state)
+        document.remove(place.of(old))
+    begun = _Held(state=state, facts=facts, state_at=state_at, features_at=features_at)
+    _save(place, begun, Verdict(rollout.WAIT, f"started: {state.treatment} against {state.control}"), now_s)
+    reconcile(place, plan, begun)
     return state
 
 
-@_alone
 def step(place: Place, plan: RolloutConfig, *, clock: Clock = time.time) -> tuple[State, Verdict]:
     """One look: puts in place what the state asks for, measures, decides, writes the decision down, acts on
     it. An abort that the console asks for comes first; its file goes last, so that a kill does not lose it.
+
+    Where another controller wrote first, nothing is decided: its state, and a verdict to wait that says so.
     """
-    state, now_s = load(place, repair=True), clock()
-    if (request := place.folder / ABORT).exists():
-        reason = _asked(request)
-        state = _abort(place, plan, reason=f"console: {reason}", clock=clock)
-        request.unlink()
-        return state, Verdict(rollout.ROLL_BACK, f"aborted from the console: {reason}")
     try:
-        if found := reconcile(place, plan, state):
-            _save(place, state, Verdict(rollout.WAIT, found), now_s)
-        measured = measure(place, plan, state, now_s=now_s)
+        return _look(place, plan, clock)
+    except Conflict as error:
+        return load(place), Verdict(rollout.WAIT, f"another controller was first, its state goes on: {error}")
+
+
+def _look(place: Place, plan: RolloutConfig, clock: Clock) -> tuple[State, Verdict]:
+    held, now_s = _held(place), clock()
+    if (request := document.read(place.of(ABORT)).content) is not None:
+        reason = _asked(request)
+        _abort(place, plan, held, reason=f"console: {reason}", clock=clock)
+        document.remove(place.of(ABORT))
+        return held.state, Verdict(rollout.ROLL_BACK, f"aborted from the console: {reason}")
+    try:
+        if found := reconcile(place, plan, held):
+            _save(place, held, Verdict(rollout.WAIT, found), now_s)
+        measured = measure(place, plan, held.state, now_s=now_s)
+    except Conflict:
+        raise
     except (CropsError, OSError, *UNREADABLE) as error:
-        if state.phase not in rollout.RUNNING:
+        if held.state.phase not in rollout.RUNNING:
             raise
         # What it cannot read or put in place leaves it blind, which has a limit: a trial goes on under eyes.
         measured = Measurements(problem=str(error) or type(error).__name__)
-    verdict = rollout.decide(plan, state, measured, now_s=now_s)
-    changed = rollout.after(state, verdict, measured, steps=len(plan.steps), now_s=now_s)
-    if changed != state or verdict.kind != rollout.WAIT:
-        _save(place, changed, verdict, now_s)
+    verdict = rollout.decide(plan, held.state, measured, now_s=now_s)
+    changed = rollout.after(held.state, verdict, measured, steps=len(plan.steps), now_s=now_s)
+    if changed != held.state or verdict.kind != rollout.WAIT:
+        held.state = changed
+        _save(place, held, verdict, now_s)
     if verdict.kind != rollout.WAIT:
-        reconcile(place, plan, changed)
-    _write(place.folder / LOOK, json.dumps(_line(verdict, now_s), ensure_ascii=False) + "\n")
+        reconcile(place, plan, held)
+    look = json.dumps(_line(verdict, now_s), ensure_ascii=False) + "\n"
+    document.put(place.of(LOOK), look.encode())
     return changed, verdict
 
 
-def _asked(request: Path) -> str:
+def _asked(request: bytes) -> str:
     """The reason in an abort request; whoever leaves one that says nothing wants an end all the same."""
     try:
-        return str(artifacts.read_json(request).get("reason") or "no reason given")
-    except (CropsError, *UNREADABLE):
+        return str(json.loads(request).get("reason") or "no reason given")
+    except UNREADABLE:
         return "no reason that can be read"
 
 
-@_alone
 def abort(place: Place, plan: RolloutConfig, *, reason: str, clock: Clock = time.time) -> State:
-    """Ends a rollout by hand: the challenger leaves, everybody gets the champion."""
-    return _abort(place, plan, reason=reason, clock=clock)
-
-
-def _abort(place: Place, plan: RolloutConfig, *, reason: str, clock: Clock) -> State:
-    state = load(place, repair=True)
-    if state.phase in rollout.RUNNING:
-        state = replace(state, phase="aborted")
-        _save(place, state, Verdict(rollout.ROLL_BACK, f"aborted by hand: {reason}"), clock())
-    reconcile(place, plan, state)
-    return state
-
-
-def load(place: Place, *, repair: bool = False) -> State:
-    """The state that was written last; an InputError if there is none. repair: adds its line to the trail if
-    that is missing.
+    """Ends a rollout by hand: the challenger leaves, everybody gets the champion. Whoever else writes
+    meanwhile, it ends.
     """
-    raw = artifacts.read_json(place.folder / STATE)
-    last = raw.pop("last", None) if isinstance(raw, dict) else None
-    if last is not None and repair:
-        _audit(place, last)
+    for _ in range(TRIES - 1):
+        try:
+            return _abort(place, plan, _held(place), reason=reason, clock=clock)
+        except Conflict:
+            continue
+    return _abort(place, plan, _held(place), reason=reason, clock=clock)
+
+
+def _abort(place: Place, plan: RolloutConfig, held: _Held, *, reason: str, clock: Clock) -> State:
+    if held.state.phase in rollout.RUNNING:
+        held.state = replace(held.state, phase="aborted")
+        _save(place, held, Verdict(rollout.ROLL_BACK, f"aborted by hand: {reason}"), clock())
+    reconcile(place, plan, held)
+    return held.state
+
+
+def started(place: Place) -> bool:
+    """Whether a rollout was ever started here."""
+    return document.read(place.of(STATE)).content is not None
+
+
+def load(place: Place) -> State:
+    """The state that was written last; an InputError if there is none."""
+    return _parsed(place, document.read(place.of(STATE)))[0]
+
+
+def trail(place: Place) -> list[str]:
+    """Every move with its reason, a line of JSON each, oldest first."""
+    return (document.read(place.of(AUDIT)).content or b"").decode("utf-8", errors="replace").splitlines()
+
+
+def _held(place: Place) -> _Held:
+    """What is written down; a line that is missing from the trail is added."""
+    features_at, state_at = document.read(place.features), document.read(place.of(STATE))
+    state, raw = _parsed(place, state_at)
+    if raw.get("last") is not None:
+        _audit(place, raw["last"])
+    return _Held(state=state, facts=raw["facts"], state_at=state_at, features_at=features_at)
+
+
+def _parsed(place: Place, found: document.Held) -> tuple[State, dict[str, Any]]:
+    """The state, and all that the file says."""
+    url = place.of(STATE)
+    if found.content is None:
+        raise InputError(url, "not there: no rollout was started")
     try:
-        return State(**raw)
-    except TypeError as error:
-        raise InputError(place.folder / STATE, f"not a rollout's state: {error}") from error
+        raw = json.loads(found.content)
+        beside = {"facts": raw["facts"], "last": raw["last"]}
+        return State(**{key: value for key, value in raw.items() if key not in beside}), beside
+    except UNREADABLE as error:
+        raise InputError(url, f"not a rollout's state: {type(error).__name__} {error}") from error
 
 
-def reconcile(place: Place, plan: RolloutConfig, state: State) -> str:
-    """Manifest, features file and aliases as `state` wants them. Again and again it changes nothing more.
+def reconcile(place: Place, plan: RolloutConfig, held: _Held) -> str:
+    """Manifest, features file and aliases as the state wants them. Again and again it changes nothing more.
 
     Returns what somebody else had changed in the features file, for the trail; empty: nothing.
     """
-    facts = artifacts.read_json(place.folder / "experiment.json")
+    state, facts = held.state, held.facts
     if state.phase in rollout.RUNNING:
         # The release first: the features file must name only what can be served.
-        if _held(place, TREATMENT) != state.treatment:
+        if _served(place, TREATMENT) != state.treatment:
             _release(place, facts["treatment_version"], TREATMENT)
         wanted = _experiment(plan, state, facts)
-        found = _edited(place, wanted)
-        _write_features(place, [wanted])
+        found = _edited(place, held, wanted)
+        _write_features(place, held, [wanted])
         return found
-    _write_features(place, [])
+    _write_features(place, held, [])
     if state.phase == "promoted":
         _promote(place, state, facts)
-    if _held(place, TREATMENT) is not None:
+    if _served(place, TREATMENT) is not None:
         deploy.withdraw(TREATMENT, place.deploy)
     return ""
 
@@ -290,14 +333,15 @@ def _experiment(plan: RolloutConfig, state: State, facts: dict[str, Any]) -> fea
     )
 
 
-def _edited(place: Place, wanted: features.Experiment) -> str:
+def _edited(place: Place, held: _Held, wanted: features.Experiment) -> str:
     """What another hand changed in the features file, which is written anew; a ConfigError where the plan
     itself narrows what runs.
     """
+    source = place.features
     try:
-        held = features.parse(features.load(place.features), source=str(place.features))
-        running = [one for one in held if one.name == wanted.name]
-    except (CropsError, OSError, *UNREADABLE) as error:
+        found = features.parse(features.payload(held.features_at.content, source=source), source=source)
+        running = [one for one in found if one.name == wanted.name]
+    except (CropsError, *UNREADABLE) as error:
         return f"the features file was restored: {error}"
     for one in running:
         try:
@@ -308,14 +352,10 @@ def _edited(place: Place, wanted: features.Experiment) -> str:
     return ""
 
 
-def _write_features(place: Place, experiments: list[features.Experiment]) -> None:
-    text = json.dumps(features.render(experiments), indent=2, sort_keys=True) + "\n"
-    try:
-        same = place.features.read_text(encoding="utf-8") == text
-    except (OSError, UnicodeDecodeError):  # absent, or what nobody can read
-        same = False
-    if not same:
-        _write(place.features, text)
+def _write_features(place: Place, held: _Held, experiments: list[features.Experiment]) -> None:
+    text = (json.dumps(features.render(experiments), indent=2, sort_keys=True) + "\n").encode()
+    if held.features_at.content != text:
+        held.features_at = document.write(place.features, text, held.features_at)
 
 
 def _promote(place: Place, state: State, facts: dict[str, Any]) -> None:
@@ -324,11 +364,11 @@ def _promote(place: Place, state: State, facts: dict[str, Any]) -> None:
     # The alias may be taken from the champion of the start only; it may be the challenger's already.
     expected = version if place.registry.holder(CHAMPION) == version else before
     place.registry.move(CHAMPION, version, expected=expected, reason=f"rollout {state.experiment}")
-    if _held(place, CONTROL) != state.treatment:
+    if _served(place, CONTROL) != state.treatment:
         _release(place, version, CONTROL)
 
 
-def _held(place: Place, arm: str) -> str | None:
+def _served(place: Place, arm: str) -> str | None:
     assert place.deploy.manifest is not None
     held = manifest.read(place.deploy.manifest).arms.get(arm)
     return held.uri if held else None
@@ -338,14 +378,14 @@ def _release(place: Place, version: str, arm: str) -> None:
     deploy.release(place.registry, version, arm, place.deploy)
 
 
-def _save(place: Place, state: State, verdict: Verdict, now_s: float) -> None:
+def _save(place: Place, held: _Held, verdict: Verdict, now_s: float) -> None:
     """The state with the line of the audit trail that belongs to it, then the trail: a kill between them
-    loses neither.
+    loses neither. A Conflict, and nothing done, where the state is no longer the one that was read.
     """
-    line = _line(verdict, now_s) | {"phase": state.phase, "step": state.step}
-    _write(
-        place.folder / STATE, json.dumps({**asdict(state), "last": line}, indent=2, ensure_ascii=False) + "\n"
-    )
+    line = _line(verdict, now_s) | {"phase": held.state.phase, "step": held.state.step}
+    whole = {**asdict(held.state), "facts": held.facts, "last": line}
+    text = json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
+    held.state_at = document.write(place.of(STATE), text.encode(), held.state_at)
     _audit(place, line)
 
 
@@ -355,26 +395,16 @@ def _line(verdict: Verdict, now_s: float) -> dict[str, Any]:
 
 
 def _audit(place: Place, line: dict[str, Any]) -> None:
-    """Appends the state's line to the trail unless it is its last one; a torn last line is cut off."""
-    path = place.folder / AUDIT
-    trail = path.read_bytes() if path.exists() else b""
-    whole = trail[: trail.rfind(b"\n") + 1]
+    """Adds the state's line to the trail unless it is there; a torn last line is cut off."""
     text = (json.dumps(line, ensure_ascii=False) + "\n").encode()
-    if trail.endswith(text):
-        return
-    with path.open("r+b" if path.exists() else "wb") as file:
-        file.truncate(len(whole))
-        file.seek(len(whole))
-        if not whole.endswith(text):
-            file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    for left in reversed(range(TRIES)):
+        held = document.read(place.of(AUDIT))
+        whole = (held.content or b"")[: (held.content or b"").rfind(b"\n") + 1]
+        if text in whole.splitlines(keepends=True):
+            return
+        try:
+            document.write(place.of(AUDIT), whole + text, held)
+            return
+        except Conflict:
+            if not left:
+                raise

@@ -174,6 +174,10 @@ emptyDir: {}
 {{- define "crops.releases" -}}
 {{ default "/shared/releases" .Values.storage.releases }}
 {{- end }}
+{{/* The rollout's folder: state, audit trail, and the features that gateways follow. */}}
+{{- define "crops.rollout" -}}
+{{ default "/shared/rollout" .Values.storage.rollout }}
+{{- end }}
 {{- define "crops.registry" -}}
 {{- if .Values.registry }}{{ .Values.registry }}
 {{- else if .Values.trial.mlflow.enabled }}http://{{ include "crops.fullname" . }}-mlflow:5000

@@ -74,7 +74,7 @@ def test_a_writer_killed_after_its_claim_has_written(url, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(manifest, "_replace", killed)
+        patch.setattr(manifest.document, "replace", killed)
         manifest.write(url, manifest.read(url).with_arm(CONTROL, release(2)))
     assert manifest.read(url).arms[CONTROL] == release(2)
     manifest.write(url, manifest.read(url).with_arm(CONTROL, release(3)))

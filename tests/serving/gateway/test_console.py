@@ -61,13 +61,12 @@ def experiment(folder, releases):
         "phase": "canary",
         "step": 1,
     }
-    (folder / "rollout" / STATE).write_text(json.dumps({**state, "last": line}))
+    facts = {"salt": "s", "control_version": "1", "treatment_version": "2"}
+    (folder / "rollout" / STATE).write_text(json.dumps({**state, "facts": facts, "last": line}))
     (folder / "rollout" / AUDIT).write_text(json.dumps(line) + "\n" + '{"torn')
     (folder / "rollout" / LOOK).write_text(
         json.dumps({"at": line["at"], "verdict": "wait", "reason": "300 of 500 users seen"})
     )
-    kept = {"salt": "s", "control_version": "1", "treatment_version": "2"}
-    (folder / "rollout/experiment.json").write_text(json.dumps(kept))
     one = features.Experiment.parse(
         {
             "name": "autumn",
@@ -177,12 +176,12 @@ def test_an_abort_needs_the_token_and_ends_it_at_the_controllers_next_look(
         manifest=str(tmp_path / "manifest.json"), releases=str(tmp_path / "releases"), triton=None
     )
     place = rollout.Place(
-        folder=tmp_path / "rollout",
+        folder=str(tmp_path / "rollout"),
         prometheus="http://127.0.0.1:1",
         registry=Registry("", "crops"),
         readout=None,
         deploy=cfg,
-        features=tmp_path / "features.json",
+        features=str(tmp_path / "features.json"),
     )
     monkeypatch.setattr(rollout, "measure", lambda *_a, **_k: Measurements())
     state, verdict = rollout.step(place, RolloutConfig())

@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from crops.experiment import features
-from crops.release import manifest, milvus
+from crops.experiment.rollout import ABORT, AUDIT, STATE
+from crops.release import document, manifest, milvus
 from crops.release.layout import sha256
 from crops.release.manifest import Manifest
 from serving import reformulation, shown
@@ -195,7 +196,7 @@ def test_a_change_that_the_controller_would_refuse_the_gateway_refuses_too(tmp_p
 
     async def work():
         async with in_an_experiment(tmp_path, triton, releases) as gateway:
-            path = gateway.settings.features
+            path = Path(gateway.settings.features)
             (one,) = features.parse(features.load(path))
 
             async def arms():
@@ -203,9 +204,7 @@ def test_a_change_that_the_controller_would_refuse_the_gateway_refuses_too(tmp_p
                 return [assigner.assign(f"u{n}").arm for n in range(500)]
 
             async def changed(**to):
-                held = path.stat().st_mtime
                 path.write_text(json.dumps(features.render([features.Experiment(**one.model_dump() | to)])))
-                os.utime(path, (held + 1, held + 1))
                 await gateway.service.look()
                 return (await gateway.client.get("/v1/release")).json()["problem"]
 
@@ -214,6 +213,37 @@ def test_a_change_that_the_controller_would_refuse_the_gateway_refuses_too(tmp_p
                 assert next(iter(change)) in await changed(**change)
                 assert await arms() == before
             assert await changed() is None, "put right, the problem is gone"
+
+    run(work())
+
+
+def test_features_state_and_abort_request_are_where_their_urls_say(tmp_path, triton, releases, bucket):
+    """The same experiment from a bucket: assigned by, shown, and asked to end."""
+    held = in_an_experiment(tmp_path, triton, releases)
+    features_file = Path(held.settings.features).read_bytes()
+    url = f"{bucket}/rollout"
+    document.put(f"{url}/features.json", features_file)
+    line = json.dumps({"verdict": "wait", "reason": "started"})
+    document.put(f"{url}/{STATE}", json.dumps({"experiment": "e", "phase": "canary", "step": 0}).encode())
+    document.put(f"{url}/{AUDIT}", f"{line}\n".encode())
+    settings = settings_for(tmp_path, triton, features=f"{url}/features.json", rollout=url)
+
+    async def work():
+        async with Gateway(settings) as gateway:
+            assert {gateway.service._assigner.assign(f"u{n}").arm for n in range(50)} == {
+                "control",
+                "treatment",
+            }
+            shown = (await gateway.client.get("/v1/experiment")).json()
+            assert (shown["rollout"]["phase"], shown["coverage"]) == ("canary", 1.0)
+            assert [move["reason"] for move in shown["rollout"]["trail"]] == ["started"]
+            asked = {"authorization": "Bearer token"}
+            told = await gateway.client.post("/v1/admin/abort", json={"reason": "slow"}, headers=asked)
+            assert told.status_code == 200, told.text
+            assert json.loads(document.read(f"{url}/{ABORT}").content) == {"reason": "slow"}
+            document.put(f"{url}/features.json", json.dumps(features.render([])).encode())
+            await gateway.service.look()
+            assert gateway.service._assigner.assign("u1").arm is None
 
     run(work())
 

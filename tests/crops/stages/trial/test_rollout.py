@@ -16,11 +16,11 @@ import pytest
 from crops.config.deploy import DeployConfig
 from crops.config.register import RegisterConfig
 from crops.config.rollout import AB, RolloutConfig, Step
-from crops.errors import ConfigError, CropsError, ServiceError
+from crops.errors import ConfigError, CropsError
 from crops.experiment import features
 from crops.experiment import rollout as rules
 from crops.experiment.rollout import Measurements, Readout
-from crops.release import manifest
+from crops.release import document, manifest
 from crops.release.layout import sha256
 from crops.services.registry import Registry
 from crops.stages.release import deploy
@@ -53,10 +53,10 @@ def place(tmp_path, monkeypatch):
     cfg = DeployConfig(manifest=str(tmp_path / "manifest.json"), releases=str(tmp_path / "releases"))
     deploy.release(Registry(uri, "crops"), "1", "control", cfg)
     return Place(
-        folder=tmp_path / "rollout",
+        folder=str(tmp_path / "rollout"),
         prometheus="http://127.0.0.1:1",
         registry=Registry(uri, "crops"),
-        features=tmp_path / "features.json",
+        features=str(tmp_path / "features.json"),
         readout=None,
         deploy=cfg,
     )
@@ -105,7 +105,7 @@ def test_canary_ab_promotion(place, monkeypatch):
         ("ab", both, [1.0], "1"),
         ("promoted", alone, [], "2"),
     ]
-    trail = [json.loads(line)["verdict"] for line in (place.folder / rules.AUDIT).read_text().splitlines()]
+    trail = [json.loads(line)["verdict"] for line in rollout.trail(place)]
     assert trail == ["wait", "advance", "advance", "promote"]
 
 
@@ -142,7 +142,7 @@ def edited(place, **changes):
     """The features file as another hand would change it."""
     (one,) = features.parse(features.load(place.features))
     other = features.Experiment.parse(one.model_dump() | changes)
-    place.features.write_text(json.dumps(features.render([other])))
+    Path(place.features).write_text(json.dumps(features.render([other])))
 
 
 @pytest.mark.parametrize(
@@ -150,9 +150,9 @@ def edited(place, **changes):
     [
         (lambda p: edited(p, weights=(0.9, 0.1)), "weights is (0.5, 0.5) and was (0.9, 0.1)"),
         (lambda p: edited(p, salt="another"), "salt is"),
-        (lambda p: p.features.write_text("{"), "not JSON"),
-        (lambda p: p.features.write_bytes(b"\xff\xfe"), "can't decode"),
-        (lambda p: p.features.write_text("[]"), "expected a GrowthBook payload"),
+        (lambda p: Path(p.features).write_text("{"), "not JSON"),
+        (lambda p: Path(p.features).write_bytes(b"\xff\xfe"), "can't decode"),
+        (lambda p: Path(p.features).write_text("[]"), "expected a GrowthBook payload"),
     ],
 )
 def test_a_features_file_that_another_hand_changed_is_restored_and_the_trail_says_so(
@@ -160,13 +160,13 @@ def test_a_features_file_that_another_hand_changed_is_restored_and_the_trail_say
 ):
     rollout.start(place, PLAN, name="e", clock=lambda: 1000.0)
     monkeypatch.setattr(rollout, "measure", lambda *_a, **_k: seen())
-    whole = place.features.read_text()
+    whole = Path(place.features).read_text()
     change(place)
     for at_s in (1001.0, 1002.0):
         state, verdict = rollout.step(place, PLAN, clock=lambda at_s=at_s: at_s)
         assert (state.phase, verdict.kind) == ("canary", "wait")
-        assert place.features.read_text() == whole
-    trail = (place.folder / rules.AUDIT).read_text()
+        assert Path(place.features).read_text() == whole
+    trail = "".join(rollout.trail(place))
     assert trail.count("the features file was restored") == 1
     assert says in trail
 
@@ -174,22 +174,21 @@ def test_a_features_file_that_another_hand_changed_is_restored_and_the_trail_say
 @pytest.mark.parametrize(
     "broken",
     [
-        lambda p: (p.folder.parent / "readout.json").write_text("{"),
-        lambda p: (p.folder.parent / "readout.json").write_text('{"users": {}}'),
+        lambda p: (Path(p.folder).parent / "readout.json").write_text("{"),
+        lambda p: (Path(p.folder).parent / "readout.json").write_text('{"users": {}}'),
         lambda p: Path(p.deploy.manifest).write_text("rubbish"),
-        lambda p: (p.folder / "experiment.json").write_text("[]"),
         lambda p: edited(p, coverage=1.0),
     ],
 )
 def test_what_it_cannot_read_leaves_it_blind_with_the_limit_and_a_line_in_the_trail(place, broken):
-    place = replace(place, readout=place.folder.parent / "readout.json")
+    place = replace(place, readout=Path(place.folder).parent / "readout.json")
     rollout.start(place, PLAN, name="e", clock=lambda: 1000.0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rollout.prometheus, "ask", lambda *_a, **_k: [])
         broken(place)
         state, verdict = rollout.step(place, PLAN, clock=lambda: 1020.0)
         assert (verdict.kind, state.blind_since_s) == ("wait", 1020.0), verdict
-        assert "no measurements" in (place.folder / rules.AUDIT).read_text()
+        assert "no measurements" in "".join(rollout.trail(place))
         late = 1020.0 + PLAN.blind_limit_s
         measured = Measurements(problem="still")
         assert rules.decide(PLAN, state, measured, now_s=late).kind == rules.ROLL_BACK
@@ -197,7 +196,7 @@ def test_what_it_cannot_read_leaves_it_blind_with_the_limit_and_a_line_in_the_tr
 
 def test_an_abort_request_that_says_nothing_ends_it_all_the_same(place):
     rollout.start(place, PLAN, name="e", clock=lambda: 1000.0)
-    (place.folder / rules.ABORT).write_text("{")
+    Path(place.of(rules.ABORT)).write_text("{")
     assert rollout.step(place, PLAN, clock=lambda: 1001.0)[0].phase == "aborted"
 
 
@@ -206,10 +205,10 @@ def test_killed_between_any_two_writes_it_ends_the_same_with_one_champion(place,
     same end.
     """
     real = {
-        "state": rollout._write,
+        "state": document.write,
+        "remove": document.remove,
         "manifest": deploy.manifest.write,
         "alias": Registry.move,
-        "new": artifacts.write_json,
     }
     calls, at = [0], [0]
 
@@ -226,7 +225,8 @@ def test_killed_between_any_two_writes_it_ends_the_same_with_one_champion(place,
 
         return write
 
-    monkeypatch.setattr(rollout, "_write", guarded("state"))
+    monkeypatch.setattr(document, "write", guarded("state"))
+    monkeypatch.setattr(document, "remove", guarded("remove"))
     monkeypatch.setattr(deploy.manifest, "write", guarded("manifest"))
     monkeypatch.setattr(Registry, "move", guarded("alias"))
     monkeypatch.setattr(rollout, "measure", lambda *_a, **_k: seen("better"))
@@ -236,7 +236,7 @@ def test_killed_between_any_two_writes_it_ends_the_same_with_one_champion(place,
         killed = False
         for _ in range(12):
             try:
-                if not (place.folder / rules.STATE).exists():
+                if not rollout.started(place):
                     rollout.start(place, PLAN, name="e", salt="s", clock=lambda: now[0])  # noqa: B023
                 now[0] += 20
                 state, _ = rollout.step(place, PLAN, clock=lambda: now[0])  # noqa: B023
@@ -253,7 +253,7 @@ def test_killed_between_any_two_writes_it_ends_the_same_with_one_champion(place,
         if not killed:
             break
         shutil.rmtree(place.folder)
-        place.features.unlink()
+        Path(place.features).unlink()
         real["alias"](place.registry, "champion", "1", expected="2", reason="again")
         now_held = manifest.read(place.deploy.manifest)
         real["manifest"](place.deploy.manifest, replace(now_held.with_arm("control", before)))
@@ -354,7 +354,7 @@ def test_a_real_prometheus_answers_every_guardrail_and_lost_clicks_roll_back(pla
 def test_a_kill_between_state_and_trail_loses_no_line(place, monkeypatch, left):
     """The state is there, its line is not or is torn: the next look writes it, once."""
     rollout.start(place, PLAN, name="one")
-    trail = place.folder / rules.AUDIT
+    trail = Path(place.of(rules.AUDIT))
     whole = trail.read_text()
     trail.write_text(left)
     monkeypatch.setattr(rollout, "measure", lambda *_a, **_k: seen())
@@ -363,25 +363,89 @@ def test_a_kill_between_state_and_trail_loses_no_line(place, monkeypatch, left):
     assert trail.read_text() == whole
 
 
-def test_a_second_controller_is_told_so(place, monkeypatch):
-    rollout.start(place, PLAN, name="one")
-    refused = []
+@pytest.fixture(params=["path", "s3"])
+def anywhere(request, place):
+    """The rollout's place, with its state and its features on this disk or in a bucket."""
+    if request.param == "path":
+        return place
+    url = request.getfixturevalue("bucket")
+    return replace(place, folder=f"{url}/rollout", features=f"{url}/rollout/features.json")
+
+
+def test_of_two_controllers_one_writes_and_the_other_goes_on_from_there(anywhere, monkeypatch):
+    """The second one decides between the first one's measurements and its decision."""
+    now, inner = [1000.0], []
+    rollout.start(anywhere, PLAN, name="one", clock=lambda: now[0])
 
     def meanwhile(*_a, **_k):
-        try:
-            rollout.step(place, PLAN)
-        except ServiceError as error:
-            refused.append(str(error))
+        if not inner:
+            inner.append(None)
+            inner[0] = rollout.step(anywhere, PLAN, clock=lambda: now[0] - 1)
         return seen()
 
     monkeypatch.setattr(rollout, "measure", meanwhile)
-    rollout.step(place, PLAN)
-    assert "another controller" in refused[0]
+    now[0] += 20
+    state, verdict = rollout.step(anywhere, PLAN, clock=lambda: now[0])
+    assert inner[0][1].kind == rules.ADVANCE
+    assert verdict.kind == rules.WAIT
+    assert verdict.reason.startswith("another controller was first")
+    assert state == inner[0][0] == rollout.load(anywhere)
+    assert state.step == 1, "the step was taken once"
+    assert [json.loads(line)["verdict"] for line in rollout.trail(anywhere)] == ["wait", "advance"]
+    now[0] += 20
+    assert rollout.step(anywhere, PLAN, clock=lambda: now[0])[0].phase == "ab", "it goes on from there"
+
+
+def test_of_two_that_start_one_does_and_its_salt_is_the_one_that_counts(anywhere, monkeypatch):
+    real, inner = document.remove, []
+
+    def meanwhile(url):
+        if not inner:
+            inner.append(None)
+            inner[0] = rollout.start(anywhere, PLAN, name="first", salt="a")
+        real(url)
+
+    monkeypatch.setattr(document, "remove", meanwhile)
+    with pytest.raises(document.Conflict, match="another writer changed it"):
+        rollout.start(anywhere, PLAN, name="second", salt="b")
+    assert rollout.load(anywhere) == inner[0]
+    (one,) = features.parse(features.load(anywhere.features))
+    assert (one.name, one.salt) == ("first", "a")
+
+
+def test_an_abort_by_hand_ends_what_a_controller_moves_meanwhile(anywhere, monkeypatch):
+    now = [1000.0]
+    rollout.start(anywhere, PLAN, name="e", clock=lambda: now[0])
+    monkeypatch.setattr(rollout, "measure", lambda *_a, **_k: seen())
+    real, moved = document.write, []
+
+    def meanwhile(url, content, held):
+        if url.endswith(rules.STATE) and not moved:
+            moved.append(True)
+            now[0] += 20
+            moved[0] = rollout.step(anywhere, PLAN, clock=lambda: now[0])[0]
+        return real(url, content, held)
+
+    monkeypatch.setattr(document, "write", meanwhile)
+    assert rollout.abort(anywhere, PLAN, reason="no", clock=lambda: now[0]).phase == "aborted"
+    assert moved[0].step == 1
+    assert in_service(anywhere) == ({"control": "1"}, [], "1")
+    assert [json.loads(line)["verdict"] for line in rollout.trail(anywhere)] == [
+        "wait",
+        "advance",
+        "roll back",
+    ]
+
+
+def test_a_url_without_compare_and_set_is_refused(place):
+    with pytest.raises(ConfigError, match="expected a path or s3://"):
+        rollout.place("memory://x/state", place.deploy, prometheus="", registry=place.registry, readout=None)
 
 
 def test_a_rollout_without_a_champion_in_service_is_refused(place):
     empty = replace(
-        place, deploy=place.deploy.model_copy(update={"manifest": str(place.folder.parent / "other.json")})
+        place,
+        deploy=place.deploy.model_copy(update={"manifest": str(Path(place.folder).parent / "other.json")}),
     )
     with pytest.raises(ConfigError, match="crops deploy --arm control"):
         rollout.start(empty, PLAN, name="one")
@@ -432,7 +496,7 @@ def test_one_task_follows_it_to_the_end_and_a_second_one_goes_on_where_the_first
     report = followed(place, tmp_path / "out")
     assert report.numbers["promoted"] == 1
     assert artifacts.read_json(tmp_path / "out/rollout.json")["phase"] == "promoted"
-    trail = [json.loads(line)["verdict"] for line in (place.folder / rules.AUDIT).read_text().splitlines()]
+    trail = [json.loads(line)["verdict"] for line in rollout.trail(place)]
     assert [v for v in trail if v != "wait"] == ["advance", "advance", "promote"]
 
 
