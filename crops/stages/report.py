@@ -69,7 +69,7 @@ def run(
     parts["train"] = {name: _json(p / "train.json") for name, p in plug.systems(parts_of["train"]).items()}
     parts["validate"] = _json(paths["validate"] / "validation.json")
     parts["notes"] = [f"{entry['stage']}: {note}" for entry in measured for note in entry["notes"]]
-    shown = {
+    shown: dict[str, Any] = {
         "title": cfg.title,
         "examples": cfg.examples,
         "simulated": (paths["source"] / "world.json").exists(),

@@ -22,12 +22,16 @@ TEMPLATES = ("crops.validation", ".")
 def build(
     splits: Mapping[str, Split],
     outcomes: Mapping[str, Sequence[Outcome]],
+    shapes: Mapping[str, Mapping[str, Any]],
     folder: Path,
     *,
     cfg: ValidateConfig,
     at: datetime,
 ) -> None:
-    """Writes index.html and TABLE.html under `folder`; `at` is when the run was."""
+    """Writes index.html and TABLE.html under `folder`.
+
+    shapes: see crops.validation.shape; at: when the run was
+    """
     folder.mkdir(parents=True)
     view = _view()
     common = {
@@ -36,14 +40,16 @@ def build(
         "per_day": cfg.rows_per_day_looked_at,
         "critical": _failed(outcomes, "critical"),
         "warnings": _failed(outcomes, "warning"),
-        "outcomes": outcomes,
+        "checks": {name: len(_once(listed)) for name, listed in outcomes.items()},
         "splits": splits,
     }
     page = view.env.get_template("docs.html.j2")
     (folder / "index.html").write_text(page.render(common, name=None), encoding="utf-8")
     for name, listed in outcomes.items():
         blocks = {part: _block([o for o in listed if o.part == part]) for part in ("rows", "days", "files")}
-        (folder / f"{name}.html").write_text(page.render(common, name=name, blocks=blocks), encoding="utf-8")
+        (folder / f"{name}.html").write_text(
+            page.render(common, name=name, blocks=blocks, shape=shapes[name]), encoding="utf-8"
+        )
 
 
 def _failed(outcomes: Mapping[str, Sequence[Outcome]], severity: str) -> dict[str, list[Outcome]]:
@@ -60,18 +66,37 @@ def _view() -> Any:
     return view
 
 
+def _once(outcomes: Sequence[Outcome]) -> list[tuple[Outcome, str]]:
+    """Every check once, with what of it is tolerated: a check of rows is two expectations, without a bad row
+    (warning) and up to a share (critical). The worst that failed stands for both, else the stricter one.
+    """
+    by_check: dict[tuple[str, str, str], list[Outcome]] = {}
+    for outcome in outcomes:
+        by_check.setdefault((outcome.part, outcome.column, outcome.reason), []).append(outcome)
+    found = []
+    for both in by_check.values():
+        failed = [o for o in both if not o.success]
+        shown = max(failed, key=lambda o: o.severity == "critical") if failed else both[0]
+        found.append((shown, "; ".join(f"{o.expected}, else {o.severity}" for o in both)))
+    return found
+
+
 def _block(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """The table of these expectations, failed ones first, as Great Expectations renders it."""
+    """The table of these checks, failed ones first; what was asked as Great Expectations renders it."""
     from great_expectations.render.renderer.content_block import ValidationResultsTableContentBlockRenderer
 
-    first = sorted(outcomes, key=lambda o: (o.success, o.severity != "critical" and not o.success))
+    first = sorted(
+        _once(outcomes),
+        key=lambda one: (one[0].success, one[0].severity != "critical" and not one[0].success),
+    )
     block = ValidationResultsTableContentBlockRenderer.render(
-        [_shown(o.result) for o in first], include_column_name=True
+        [_shown(o.result) for o, _ in first], include_column_name=True
     )
     table: dict[str, Any] = block.to_json_dict()
-    table["header_row"] = ["", "Expectation", "Observed", "Severity", "Reason"]
+    table["header_row"] = ["Holds", "What is refused", "Found", "Tolerated", "As Great Expectations asks it"]
     table["table"] = [
-        [*row[:2], o.observed, o.severity, o.reason] for row, o in zip(table["table"], first, strict=True)
+        [row[0], o.reason, o.observed, tolerated, row[1]]
+        for row, (o, tolerated) in zip(table["table"], first, strict=True)
     ]
     return table
 

@@ -19,7 +19,7 @@ from crops.engines.warehouse import Warehouse
 from crops.errors import ConfigError, InputError
 from crops.stages.base import StageReport
 from crops.tables import artifacts, records
-from crops.validation import clocks, damage, docs, rules, source, split, suite
+from crops.validation import clocks, damage, docs, rules, shape, source, split, suite
 from crops.validation.engine import DuckDBEngine, Engine
 from crops.validation.source import Source
 from crops.validation.suite import Outcome
@@ -33,9 +33,10 @@ SHOWN = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checked:
-    """One table: its counts, and every expectation with its outcome."""
+    """One table: its counts, how it is distributed, and every expectation with its outcome."""
 
     split: split.Split
+    shape: dict[str, Any]
     outcomes: list[Outcome]
 
 
@@ -66,7 +67,8 @@ def run(logs: Path, out: Path, cfg: ValidateConfig, *, engine: str | None = None
         shutil.rmtree(scratch, ignore_errors=True)
         splits = {name: table.split for name, table in checked.items()}
         outcomes = {name: table.outcomes for name, table in checked.items()}
-        docs.build(splits, outcomes, folder / "data_docs", cfg=cfg, at=datetime.now(UTC))
+        shapes = {name: table.shape for name, table in checked.items()}
+        docs.build(splits, outcomes, shapes, folder / "data_docs", cfg=cfg, at=datetime.now(UTC))
         notes = [note for s in sources.values() for note in s.notes] + source.beside(logs, records.logs())
         notes += [f"feed against searches: {apart.words}"] if apart else []
         artifacts.write_json(folder / "validation.json", _summary(checked, cfg, notes, apart))
@@ -125,7 +127,7 @@ def _table(
         *suite.day_outcomes(project(), table, counts.days, cfg),
         *suite.file_outcomes(project(), source),
     ]
-    return Checked(split=counts, outcomes=outcomes)
+    return Checked(split=counts, shape=shape.of(engine, table), outcomes=outcomes)
 
 
 def _summary(
@@ -142,6 +144,7 @@ def _summary(
         "tables": {
             name: {
                 **{part: getattr(c.split, part) for part in PARTS},
+                "shape": c.shape,
                 "expectations": [o.as_json() for o in c.outcomes],
             }
             for name, c in checked.items()

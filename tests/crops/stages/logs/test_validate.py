@@ -47,7 +47,7 @@ def test_both_engines_write_the_same_tables_and_say_the_same(tmp_path):
         assert repr(bad[0].to_pylist()) == repr(bad[1].to_pylist()), table.name  # by repr, NaN equals itself
     told = [artifacts.read_json(tmp_path / name / "validation.json")["tables"] for name in reports]
     for name in told[0]:
-        for part in ("read", "accepted", "quarantined", "reasons", "days"):
+        for part in ("read", "accepted", "quarantined", "reasons", "days", "shape"):
             assert told[0][name][part] == told[1][name][part], (name, part)
 
 
@@ -102,7 +102,39 @@ def test_the_docs_need_no_network_show_every_expectation_and_run_nothing_from_th
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in pages["searches.html"]
     icons = re.compile("fas fa-(?:check-circle|times|exclamation-triangle)")
     shown = sum(len(icons.findall(page)) for page in pages.values())
-    assert shown == report.numbers["expectations"]
+    told = artifacts.read_json(folder / "out" / "validation.json")["tables"]
+    asked = [
+        (name, *(e[key] for key in ("part", "column", "reason")))
+        for name in told
+        for e in told[name]["expectations"]
+    ]
+    assert len(asked) == report.numbers["expectations"]
+    assert shown == len(set(asked)), "each fact once, though its warning and its critical share are two"
+
+
+def test_distributions_are_those_of_the_accepted_rows(faulty):
+    """Counted once more with pandas."""
+    folder, _ = faulty
+    told = artifacts.read_json(folder / "out" / "validation.json")["tables"]
+    searches, results, feed = (
+        artifacts.read(folder / "out", table).to_pandas()
+        for table in (records.SEARCHES, records.RESULTS, records.FEED)
+    )
+    shape = told["searches"]["shape"]
+    assert (shape["users"], shape["queries"]) == (searches.user_id.nunique(), searches["query"].nunique())
+    assert sum(shape["query_length"].values()) == len(searches)
+    assert shape["query_length"]["6–10"] == searches["query"].str.len().between(6, 10).sum()
+    whole = searches.sort_values(["user_id", "ts", "search_id"])
+    gaps = whole.ts.dt.floor("s").groupby(whole.user_id).diff().dt.total_seconds().dropna()
+    assert shape["gaps"]["≤ 90 s"] == ((gaps > 60) & (gaps <= 90)).sum()
+    assert sum(shape["gaps"].values()) == len(gaps)
+    exposed = results[results.stage == "exposed"]
+    first = next(row for row in told["results"]["shape"]["positions"] if row["position"] == 0)
+    at_0 = exposed[exposed.position == 0]
+    assert (first["shown"], first["clicks"]) == (len(at_0), at_0.clicked.sum())
+    assert sum(told["feed"]["shape"]["plays"].values()) == feed.play_s.notna().sum()
+    page = (folder / "out/data_docs/results.html").read_text()
+    assert "Clicks by position" in page
 
 
 def test_the_days_are_compared_with_the_day_before(tmp_path):
