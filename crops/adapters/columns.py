@@ -121,6 +121,34 @@ def unmapped(
     )
 
 
+def proposal(found: Iterable[str]) -> str:
+    """A map of a search log with these columns, guessed by the usual names; COLUMN where none fits.
+
+    >>> proposal(["search_term", "customer_id", "ts", "sku", "click"])
+    'query=search_term,user=customer_id,time=ts,video=sku,clicked=click'
+    """
+    have, short = list(found), {ours: word for word, ours in SHORT.items()}
+    wanted = (
+        "query",
+        "user_id",
+        "ts",
+        "video_id",
+        "clicked",
+        "search_id",
+        "position",
+        "play_s",
+        "liked",
+        "caption",
+    )
+    pairs = {}
+    for name in wanted:
+        own = next((c for c in have if c.lower() in (name, short.get(name))), None)
+        guess = own or _usual(name, have) or ("COLUMN" if name in wanted[:4] else None)
+        if guess and (guess == "COLUMN" or guess not in pairs.values()):
+            pairs[name] = guess
+    return ",".join(f"{short.get(name, name)}={column}" for name, column in pairs.items())
+
+
 def _usual(name: str, have: list[str]) -> str | None:
     usual = USUAL.get(name, "").split()
     return next((c for word in usual for c in have if c.lower() == word), None)

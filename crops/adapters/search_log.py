@@ -46,8 +46,8 @@ def read(src: Path, columns: ColumnMap, more: Mapping[str, Path] | None = None) 
 
     Raises InputError where a file is not to be read or a column that is needed is missing.
     """
-    log = _source(src)
-    sources = {name: _source(path) for name, path in (more or {}).items()}
+    log = source(src)
+    sources = {name: source(path) for name, path in (more or {}).items()}
     columns.check_used(
         {s.path: s.types for s in (log, *sources.values())},
         ("searches", *(("results",) if "results" not in sources else ()), "videos", *sources),
@@ -170,9 +170,10 @@ class _Part:
         return columns
 
 
-def _source(path: Path) -> Source:
-    files = [p for p in artifacts.walk(path) if _form(p)] if path.is_dir() else [path]
-    forms = {_form(p) for p in files}
+def source(path: Path) -> Source:
+    """A file, or all CSV or all Parquet files of a folder; an InputError where they cannot be read."""
+    files = [p for p in artifacts.walk(path) if form(p)] if path.is_dir() else [path]
+    forms = {form(p) for p in files}
     if len(forms) != 1 or None in forms:
         found = "files of both" if len(forms) > 1 else "neither"
         raise InputError(path, f"expected CSV ({', '.join(CSV[:3])}, .gz) or Parquet files, found {found}")
@@ -192,7 +193,8 @@ def _source(path: Path) -> Source:
     return Source(path, sql, {row[0]: row[1] for row in described})
 
 
-def _form(path: Path) -> str | None:
+def form(path: Path) -> str | None:
+    """`csv`, `parquet`, or None: not to be read; by the name."""
     name = path.name.lower()
     return "parquet" if name.endswith(artifacts.PARQUET) else "csv" if name.endswith(CSV) else None
 

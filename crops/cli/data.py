@@ -1,5 +1,6 @@
-"""Verbs that bring data in: world, world-llm, import, validate; and config, which prints the settings."""
+"""Verbs that bring data in: world, world-llm, import, look, validate; and config, the settings."""
 
+import json
 import sys
 import time
 from collections.abc import Callable
@@ -152,6 +153,28 @@ def import_(
     else:
         report = import_log.run(src, out, dataset=dataset)
     show("import", started_s, report, out)
+
+
+@click.command()
+@click.argument("logs", type=click.Path(path_type=Path, exists=True))
+@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of lines.")
+@config_option
+def look(logs: Path, as_json: bool, config: Config) -> None:
+    """A first look at LOGS: tables and columns that are there and missing, days, searches, clicks, scripts;
+    which perspectives can be mined and what each would need; whether the log is enough; the next command.
+
+    Nothing is written, and nothing that `crops validate` would put into quarantine is an error. LOGS may be a
+    CSV or Parquet file, or a folder of them, for `crops import table`.
+    """
+    from crops.report import first_look
+    from crops.stages.logs import look as stage
+
+    found = stage.run(logs, config.section("augment"), min_queries=config.section("gate").min_queries)
+    if as_json:
+        click.echo(json.dumps(found, ensure_ascii=False, indent=2))
+        return
+    for line in first_look.lines(found):
+        click.echo(line)
 
 
 @click.command()

@@ -10,6 +10,7 @@ VERBS = {
     "world": ("crops.cli.data", "write the input tables of a simulated short-video platform"),
     "world-llm": ("crops.cli.data", "serve the simulated world's OpenAI-compatible LLM"),
     "import": ("crops.cli.data", "convert your search log, or a public data set, to the tables"),
+    "look": ("crops.cli.data", "a first look at a log: what is there, what it can be used for, is it enough"),
     "validate": ("crops.cli.data", "check the logs: Data Docs, accepted rows, quarantine"),
     "augment": ("crops.cli.mine", "mine positives from clicks, reformulations and the feed; test sets"),
     "knowledge": ("crops.cli.mine", "ask an LLM for descriptions of videos that would answer the query"),

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from crops.evaluation import power
 from crops.report import page
 from crops.world import simulate
 
@@ -102,3 +103,14 @@ def test_the_picture_is_the_top_of_a_report(chromium, tmp_path):
     assert made.width == committed.width
     assert len(set(made.convert("L").getdata())) > 20
     assert (ROOT / "docs/images/report.png").stat().st_size < 200_000
+
+
+def test_the_page_on_how_much_log_has_the_numbers_of_the_formula():
+    text = (ROOT / "docs/how-much-log.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([\d,]+) \| ([\d.]+) \|$", text, re.MULTILINE)
+    assert len(rows) == 8
+    for queries, points in rows:
+        smallest = power.smallest_difference(int(queries.replace(",", "")))
+        assert round(100 * smallest, 1) == float(points)
+    assert f"({power.needed_queries(0.03)} independent queries)" in text
+    assert power.SPREAD == 0.3
