@@ -12,6 +12,7 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import asdict
 from datetime import datetime
+from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,6 +24,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from crops.arms import CONTROL
 from crops.errors import ServiceError
 from crops.text import normalise_query
 from serving.events.records import Interaction
@@ -35,6 +37,9 @@ from serving.gateway.settings import Settings
 
 LOG = logging.getLogger("crops.gateway")
 CONSOLE, EXPERIMENT = (Path(__file__).with_name(f"{name}.html") for name in ("console", "experiment"))
+# The one script that a training report may run; read as a file, because the gateway loads no module of it.
+REPORT_SCRIPT = resources.files("crops") / "report" / "queries.js"
+EXAMPLES = 8
 LARGEST_PLAY_S = 86_400.0
 SCRIPT = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
 POLICY = (
@@ -197,20 +202,34 @@ def _search(app: FastAPI, settings: Settings, token: str | None) -> None:
             _administrative(request, token)
         limits(body.query, body.k)
         arms = await _service(request).compare(body.query, body.k)
-        return {
-            "arms": {
-                arm: {
-                    "release": served.release.uri,
-                    "encode_ms": _ms(hits.encode_s),
-                    "retrieve_ms": _ms(hits.retrieve_s),
-                    "results": [
-                        result | {"learnt": [asdict(p) for p in served.pairs.get(result["video_id"], ())[:3]]}
-                        for result in _results(served, hits, k=body.k)
-                    ],
-                }
-                for arm, (served, hits) in arms.items()
+        return {"arms": {arm: await asyncio.to_thread(_shown, *of, body.k) for arm, of in arms.items()}}
+
+    @app.get("/v1/examples", responses=ERRORS | {401: {"model": ErrorAnswer}})
+    async def examples(request: Request) -> dict[str, list[str]]:
+        """Queries to begin with, of those that the champion was trained on; for whom `compare` is for."""
+        if not settings.private:
+            _administrative(request, token)
+        champion = _service(request).holder.arms.get(CONTROL)
+        return {"queries": champion.examples(EXAMPLES) if champion else []}
+
+
+def _shown(served: Served, hits: Hits, k: int) -> dict[str, Any]:
+    """What the console says of one arm."""
+    results = _results(served, hits, k)
+    texts = served.texts([result["video_id"] for result in results])
+    return {
+        "release": served.release.uri,
+        "encode_ms": _ms(hits.encode_s),
+        "retrieve_ms": _ms(hits.retrieve_s),
+        "results": [
+            result
+            | {
+                "text": texts.get(result["video_id"], result["caption"]),
+                "learnt": [asdict(p) for p in served.pairs.get(result["video_id"], ())[:3]],
             }
-        }
+            for result in results
+        ],
+    }
 
 
 def _results(served: Served, hits: Hits, k: int) -> list[dict[str, Any]]:
@@ -249,6 +268,7 @@ def _state(app: FastAPI, settings: Settings, token: str | None) -> None:
             "refused_generation": holder.refused or None,
             "problem": holder.problem or _service(request).features_problem or None,
             "reformulation_window_s": settings.window_s,
+            "console_is_private": settings.private,
             "arms": {
                 arm: {
                     "release": s.release.uri,
@@ -330,10 +350,17 @@ def _experiment(app: FastAPI, settings: Settings, token: str | None) -> None:
     for route, path in routes.items():
         app.add_api_route(route, _page(path), include_in_schema=False)
 
+    @app.get("/data_docs/{name}.html", include_in_schema=False)
+    async def data_docs(name: str) -> FileResponse:
+        """The log's Data Docs, which lie beside the report that links to them."""
+        beside = settings.report.parent / "data_docs" if settings.report and name.isidentifier() else None
+        return await _page(beside / f"{name}.html" if beside else None)()
+
 
 def _page(path: Path | None) -> Callable[[], Awaitable[FileResponse]]:
-    # The scripts of our own two pages alone may run; a report or readout has none.
-    ours = SCRIPT.findall(path.read_bytes()) if path in (CONSOLE, EXPERIMENT) else []
+    # Our own scripts alone may run: those of the two pages, and the report's, whatever else stands in it.
+    own = path in (CONSOLE, EXPERIMENT) and path is not None
+    ours = SCRIPT.findall(path.read_bytes()) if own else [REPORT_SCRIPT.read_bytes().removesuffix(b"\n")]
     hashes = [f"'sha256-{base64.b64encode(hashlib.sha256(one).digest()).decode()}'" for one in ours]
     policy = f"{POLICY}; script-src {' '.join(hashes)}" if hashes else POLICY
 

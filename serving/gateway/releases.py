@@ -5,8 +5,8 @@ whole.
 import asyncio
 import hashlib
 import json
-from collections import defaultdict
-from collections.abc import Awaitable, Callable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from crops.errors import CropsError, InputError, ServiceError
+from crops.perspectives import KNOWLEDGE
 from crops.release import index as indexes
 from crops.release import layout, manifest, milvus
 from crops.release.fetch import BadRelease as Rejected
@@ -53,6 +54,23 @@ class Served:
     cache: EmbeddingCache
     drift: Drift
     pairs: Mapping[str, tuple[Pair, ...]] = field(default_factory=dict)  # doc_id -> pairs
+    folder: Path | None = None  # where its files lie on this machine
+
+    def texts(self, doc_ids: Sequence[str]) -> dict[str, str]:
+        """doc_id -> its whole text, read from disk: only the console asks. Those that are not there are left
+        out.
+        """
+        if self.folder is None:
+            return {}
+        rows = pq.read_table(
+            self.folder / layout.DOCUMENTS, columns=["doc_id", "text"], filters=[("doc_id", "in", [*doc_ids])]
+        )
+        return dict(zip(rows["doc_id"].to_pylist(), rows["text"].to_pylist(), strict=True))
+
+    def examples(self, count: int) -> list[str]:
+        """Queries that brought most of its training pairs, of those that people typed."""
+        told = (p.query for of_one in self.pairs.values() for p in of_one if p.perspective != KNOWLEDGE.name)
+        return [query for query, _ in Counter(sorted(told)).most_common(count)]
 
     @property
     def width(self) -> int:
@@ -194,6 +212,7 @@ def _opened(release: Release, folder: Path, settings: Settings) -> Served:
         cache=EmbeddingCache(settings.cache_queries),
         drift=drift,
         pairs=pairs,
+        folder=folder,
     )
 
 

@@ -2,10 +2,13 @@
 and its abort.
 """
 
+import base64
+import hashlib
 import json
 import threading
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 
 import httpx
 import pytest
@@ -17,6 +20,7 @@ from crops.experiment import features
 from crops.experiment.rollout import ABORT, AUDIT, LOOK, STATE, Measurements
 from crops.release import manifest
 from crops.release.manifest import Manifest
+from crops.report import page as report_page
 from crops.services.registry import Registry
 from crops.stages.trial import rollout
 from serving.gateway import app as http
@@ -100,6 +104,7 @@ def address(tmp_path, triton, releases):
     manifest.write(str(tmp_path / "manifest.json"), Manifest(generation=1, arms=arms))
     experiment(tmp_path, releases)
     places = {name: str(tmp_path / name) for name in ("rollout", "readout")}
+    places["report"] = str(tmp_path / "report.html")
     settings = settings_for(tmp_path, triton, features=str(tmp_path / "features.json"), **places)
     (port,) = launch.free_ports(1)
     app = http.create(settings, lambda: service(settings, event_log(settings)), token="token")
@@ -142,6 +147,66 @@ def test_champion_and_challenger_stand_side_by_side(address, page):
     assert page.get_attribute("a[href='/experiment']", "href")
     page.fill("#query", "x" * 1024)
     page.press("#query", "Enter")
+
+
+def test_a_query_has_an_address_examples_are_offered_and_a_result_shows_its_text(address, page):
+    """By keyboard alone: an example, a result's text, back to the query by its key."""
+    page.goto(address)
+    page.wait_for_selector("#examples button")
+    example = page.locator("#examples button").first
+    assert example.inner_text().startswith("subject")
+    example.focus()
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#arms li")
+    assert page.url.endswith(f"?q={example.inner_text()}")
+    whole = page.locator("#arms details").first
+    whole.locator("summary").focus()
+    page.keyboard.press("Enter")
+    assert whole.get_attribute("open") is not None
+    assert (
+        whole.locator("div")
+        .inner_text()
+        .startswith(page.locator("#arms li div span").first.inner_text().strip())
+    )
+    page.keyboard.press("/")
+    assert page.evaluate("document.activeElement.id") == "query"
+    page.goto(f"{address}/?q=subject2")
+    page.wait_for_selector("#arms li")
+    assert page.input_value("#query") == "subject2"
+    page.go_back()
+    page.wait_for_selector("#arms li")
+    assert page.input_value("#query") == example.inner_text()
+
+
+def test_a_list_of_queries_is_compared_the_most_different_first(address, page):
+    page.goto(address)
+    page.wait_for_selector("#many:not([hidden])")
+    page.click("#many summary")
+    page.fill("#queries", "subject1\n\nsubject2\nsubject1\n")
+    page.click("#list button")
+    page.wait_for_selector("#diff tr:nth-child(3)")
+    rows = [row.inner_text() for row in page.query_selector_all("#diff tr")[1:]]
+    assert len(rows) == 2, "each query once"
+    both = [int(cell.inner_text()) for cell in page.query_selector_all("#diff td.n")]
+    assert both == sorted(both)
+    page.click("#diff button")
+    page.wait_for_selector("#arms li")
+    assert page.input_value("#query") in rows[0]
+
+
+def test_the_report_runs_its_own_script_alone_and_its_data_docs_lie_beside_it(address, page, tmp_path):
+    """A script that came in from elsewhere does not run, though the report's does."""
+    script = (Path(report_page.__file__).parent / "queries.js").read_text().removesuffix("\n")
+    for name in ("report.html", "data_docs/index.html"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(f"<h1>{name}</h1><script>document.title = 'foreign'</script>")
+    assert httpx.get(f"{address}/data_docs/index.html").status_code == 200
+    assert httpx.get(f"{address}/data_docs/..%2freport.html").status_code == 404
+    policy = httpx.get(f"{address}/report").headers["content-security-policy"]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert policy.endswith(f"script-src 'sha256-{digest}'")
+    page.goto(f"{address}/report")
+    assert page.title() != "foreign"
 
 
 def test_the_experiment_says_where_it_stands_and_what_comes_next(address, page, tmp_path):
