@@ -200,7 +200,7 @@ class Trained:
         self.encoder.save(Path(folder), system="crops")
 
 
-System: TypeAlias = Trained | str | Callable[[list[str]], Sequence[Sequence[str]]]
+System: TypeAlias = Trained | str | Path | Callable[[list[str]], Sequence[Sequence[str]]]
 
 
 def mine(logs: Logs, *, out: str | Path | None = None, **settings: Settings) -> Mined:
@@ -208,8 +208,9 @@ def mine(logs: Logs, *, out: str | Path | None = None, **settings: Settings) -> 
 
     logs      a folder of Parquet tables, or tables by name: `searches`, `results`, `videos` and, if there is
               one, `feed` (and those of registered perspectives), with the columns that
-              `crops/tables/records.py` names. In tables by name, ids may be numbers, times without a zone are
-              UTC, and columns that may be null or empty may be missing.
+              `crops/tables/records.py` names. Ids may be numbers, times without a zone are UTC, and columns
+              that may be null may be missing; in tables by name those that may be empty, too. A folder that
+              is not in these very types goes through `crops validate` first.
     out       where to keep what is written; by default a temporary folder
     settings  of section `augment`, e.g. `window_s=60`
 
@@ -218,10 +219,10 @@ def mine(logs: Logs, *, out: str | Path | None = None, **settings: Settings) -> 
     from crops.config.augment import AugmentConfig
     from crops.stages.logs import augment
 
-    tables = _logs(logs) if isinstance(logs, Mapping) else _Folder(path=Path(logs))
+    tables = _logs(logs) if isinstance(logs, Mapping) else _checked(Path(logs))
     made = _folder(out, "augment")
     report = augment.run(tables.path, made.path, AugmentConfig.parse(settings))
-    return Mined(logs=tables, folder=replace(made, notes=report.notes))
+    return Mined(logs=tables, folder=replace(made, notes=(*tables.notes, *report.notes)))
 
 
 def knowledge(mined: Mined, llm: str, *, out: str | Path | None = None, **settings: Settings) -> Path:
@@ -366,6 +367,21 @@ def _logs(tables: Mapping[str, Tabular]) -> _Folder:
     return folder
 
 
+def _checked(logs: Path) -> _Folder:
+    """The folder itself where its tables are in our types; else what validation accepts of it."""
+    try:
+        for table in records.logs():
+            if artifacts.exists(logs, table):
+                artifacts.table_files(logs, table)
+        return _Folder(path=logs)
+    except InputError:
+        from crops.config.validate import ValidateConfig
+        from crops.stages.logs import validate
+
+        made = _folder(None, "validate")
+        return replace(made, notes=tuple(validate.run(logs, made.path, ValidateConfig()).notes))
+
+
 def _dates(times: pa.ChunkedArray) -> pa.ChunkedArray:
     return times.cast(pa.date32()).cast(pa.string())
 
@@ -467,8 +483,8 @@ def evaluate(
 ) -> pa.Table:
     """recall@k of every system on every test set, with a 95 % bootstrap interval over queries.
 
-    systems    by name: what `train` returned, `"bm25"`, or a function of one's own from a list of queries to
-               a list of ranked doc_ids for each
+    systems    by name: what `train` returned, the folder of an encoder (saved, or written by `crops train`),
+               `"bm25"`, or a function of one's own from a list of queries to a list of ranked doc_ids for each
     documents  what `mine` returned, or a table (doc_id, text): all of them are ranked
     tests      by name, tables (query, doc_id or video_id) of relevant pairs; or one such table
 
@@ -509,6 +525,12 @@ def _ranked(system: System, queries: list[str], catalogue: dict[str, str], k: in
     from crops.release import index
 
     ids, texts = list(catalogue), list(catalogue.values())
+    if isinstance(system, Path) or (isinstance(system, str) and system != "bm25"):
+        from crops.retriever import encoder
+
+        if not Path(system).is_dir():
+            raise ConfigError(f"system is {str(system)!r}, expected 'bm25' or the folder of an encoder")
+        system = Trained(encoder=encoder.load(Path(system)), history={}, anchor_min=0)
     if isinstance(system, Trained):
         vectors = system.encode(texts, kind="document"), system.encode(queries)
         return index.exact(*vectors, k)[1]
@@ -516,7 +538,7 @@ def _ranked(system: System, queries: list[str], catalogue: dict[str, str], k: in
     if system == "bm25":
         return rank.bm25(queries, texts, k)
     if not callable(system):
-        raise ConfigError(f"system is {system!r}, expected a trained encoder, 'bm25' or a function")
+        raise ConfigError(f"system is {system!r}, expected an encoder, its folder, 'bm25' or a function")
     ranked = np.full((len(queries), k), -1)
     for n, found in enumerate(system(queries)):
         ranked[n, : len(found[:k])] = [row[doc_id] for doc_id in found[:k]]

@@ -100,7 +100,8 @@ def test_tables_in_memory_are_mined_as_the_verb_mines_the_folder(logs, mined, fo
     assert given.summary == artifacts.read_json(tmp_path / "verb" / "augment.json")
 
 
-def test_a_shop_without_feed_and_related_queries_and_with_numbers_as_ids_is_mined():
+@pytest.mark.parametrize("lies", ["in memory", "in a folder"])
+def test_a_shop_without_feed_and_related_queries_and_with_numbers_as_ids_is_mined(lies, tmp_path):
     day = pd.Timestamp("2026-01-01 10:00")
     searches = pd.DataFrame(
         {
@@ -113,7 +114,13 @@ def test_a_shop_without_feed_and_related_queries_and_with_numbers_as_ids_is_mine
     results = pd.DataFrame({"search_id": [2, 3, 4], "video_id": [5, 5, 5], "stage": "exposed"})
     results = results.assign(position=0, clicked=True, liked=False)
     videos = pd.DataFrame({"video_id": [5], "caption": ["Corner sofa"]})
-    mined = crops.mine({"searches": searches, "results": results, "videos": videos})
+    tables = {"searches": searches, "results": results, "videos": videos}
+    if lies == "in a folder":  # where what is empty is said
+        tables["videos"] = videos.assign(cover_text="", keywords=[[]], related_queries=[[]])
+        for name, rows in tables.items():
+            (tmp_path / name).mkdir()
+            rows.to_parquet(tmp_path / name / "part-0.parquet")
+    mined = crops.mine(tmp_path if lies == "in a folder" else tables)
     pairs = {(r["query"], r["video_id"], r["perspective"]) for r in mined.candidates.to_pylist()}
     assert pairs == {("couch", "5", "click"), ("sofa", "5", "click"), ("sofa", "5", "reformulation")}
     assert mined.tests["ct"].to_pylist() == [{"query": "couch", "video_id": "5"}]
@@ -190,7 +197,7 @@ def test_a_loss_of_ones_own_is_a_matrix_or_a_function():
         crops.loss_of(np.ones((6, 6), bool))
 
 
-def test_pairs_of_ones_own_are_graded_trained_on_and_evaluated():
+def test_pairs_of_ones_own_are_graded_trained_on_and_evaluated(tmp_path):
     """Two topics of six words: an encoder that has learnt them finds every document of the topic.
 
     Without θ the ladder knows nothing, so anchors are the positives (label >= 4).
@@ -208,8 +215,11 @@ def test_pairs_of_ones_own_are_graded_trained_on_and_evaluated():
     def by_topic(queries):
         return [[f"{query.split()[0]}{n}" for n in range(6)] for query in queries]
 
-    table = crops.evaluate({"trained": trained, "own": by_topic}, documents, pa.Table.from_pylist(pairs), k=6)
+    trained.save(tmp_path / "encoder")
+    systems = {"trained": trained, "saved": str(tmp_path / "encoder"), "own": by_topic}
+    table = crops.evaluate(systems, documents, pa.Table.from_pylist(pairs), k=6)
     recall = dict(zip(table["system"].to_pylist(), table["recall"].to_pylist(), strict=True))
+    assert recall["saved"] == recall["trained"]
     assert recall["own"] == 1.0
     assert recall["trained"] > 0.5
 

@@ -216,7 +216,7 @@ def _embedder(champion: Path | None, cfg: DiscriminateConfig) -> tuple[Embed | N
 
         base = encoders.from_base(cfg.base, [])
         return (lambda texts: base.encode(texts, kind="query")), f"query similarity: {cfg.base}"
-    return None, "query similarity: off (no champion and no pre-trained base)"
+    return None, "query similarity: off (no champion, and token vectors alone are no judge of queries)"
 
 
 def _decide(rows: pd.DataFrame, similarity: np.ndarray | None, cfg: DiscriminateConfig) -> None:
