@@ -484,7 +484,7 @@ def evaluate(
     """recall@k of every system on every test set, with a 95 % bootstrap interval over queries.
 
     systems    by name: what `train` returned, the folder of an encoder (saved, or written by `crops train`),
-               `"bm25"`, or a function of one's own from a list of queries to a list of ranked doc_ids for each
+               `"bm25"`, or a function of one's own from a list of queries to lists of ranked doc_ids
     documents  what `mine` returned, or a table (doc_id, text): all of them are ranked
     tests      by name, tables (query, doc_id or video_id) of relevant pairs; or one such table
 

@@ -1,8 +1,10 @@
 """Whether the two logs' clocks agree.
 
 People search and watch in the same visits: the time from where a user begins to search to where they begin
-to watch the feed crowds, as often before as after, around nought. Around another value, one log is in another
-time zone or its clock is off. Where the logs share too few visits, only the hours of the day can be compared.
+to watch the feed crowds, as often before as after, around nought. Where people watch only after they have
+searched (or only before), the crowd begins (ends) at nought with an edge. Around another value, one log is in
+another time zone or its clock is off. Where the logs share too few visits, only the hours of the day can be
+compared.
 """
 
 from dataclasses import dataclass
@@ -22,6 +24,9 @@ REACH_S, VISIT_S = 14 * 3_600.0, 3_600.0
 BIN_S, SMOOTH_BINS, NEAR_S = 30.0, 5, 1_200.0
 # A lag is told from this size and certainty on; 20 simulated logs stay below 61 s. Fewer visits tell nothing.
 LEAST_S, ERRORS, LEAST_PAIRS = 90.0, 3.0, 200
+# An edge: so many times as many pairs on its one side as on the other within EDGE_S, and so much steeper than
+# the other end of the crowd.
+EDGE, EDGE_S, STEEPER = 3.0, 120.0, 2.0
 # How much a crowd must stand out from the lags beside it: daily rhythms alone make slopes, not crowds.
 CROWD = 1.5
 # Hours of the day: alike when one is turned, and not as they are.
@@ -77,8 +82,8 @@ def compared(engine: Engine) -> Lag | None:
 
 
 def by_visits(searches: Times, feed: Times) -> Lag | None:
-    """From users who have both; None where too few of their visits are near one another, or the middle is
-    near nought.
+    """From users who have both; None where too few of their visits are near one another, or the middle (the
+    edge of a crowd with one) is near nought.
     """
     codes = np.unique(np.concatenate([searches[0], feed[0]]), return_inverse=True)[1]
     cut = len(searches[0])
@@ -86,9 +91,10 @@ def by_visits(searches: Times, feed: Times) -> Lag | None:
     crowd = _crowd(lags)
     if crowd is None:
         return None
-    middle = _middle(lags, crowd)
+    measure = _middle if _edge(lags, crowd) is None else _edge
+    middle = measure(lags, crowd)
     # The standard error: the middle with each tenth of the users left out (jackknife by groups).
-    without = np.array([_middle(lags[users % 10 != g], crowd) for g in range(10)])
+    without = np.array([measure(lags[users % 10 != g], crowd) for g in range(10)], dtype=float)
     error_s = max(BIN_S / 2, float(np.sqrt(0.9 * ((without - without.mean()) ** 2).sum())))
     told = abs(middle) >= max(LEAST_S, ERRORS * error_s)
     return Lag(middle, error_s, "by when the same users search and watch") if told else None
@@ -151,6 +157,19 @@ def _middle(lags: np.ndarray, crowd: float) -> float:
     zero, near = len(counts) - 1, int(NEAR_S / BIN_S)
     best = int(np.argmax(mirrored[zero - near : zero + near + 1])) - near
     return crowd + best * BIN_S / 2
+
+
+def _edge(lags: np.ndarray, crowd: float) -> float | None:
+    """Where the crowd begins or ends all at once on one side only; None where it does not."""
+    reach, side = 2 * VISIT_S, int(EDGE_S / BIN_S)
+    bins = np.arange(-reach, reach + BIN_S, BIN_S)
+    sums = np.convolve(np.histogram(lags - crowd, bins)[0], np.ones(side, dtype=int), "valid")
+    before, after = sums[:-side], sums[side:]  # the two sides of bins[side], bins[side + 1], …
+    rise = np.where(np.maximum(before, after) >= EDGE * (np.minimum(before, after) + 1), after - before, 0)
+    ends = np.array([rise.max(initial=0), -rise.min(initial=0)])
+    if ends.max() < LEAST_PAIRS / 10 or ends.max() < STEEPER * ends.min():
+        return None
+    return crowd + float(bins[side + np.argmax(np.abs(rise))])
 
 
 def _times(engine: Engine, name: str) -> Times:

@@ -47,6 +47,21 @@ def test_every_shift_is_found_with_its_size(worlds, shift_s):
         assert ("later" if shift_s > 0 else "earlier") in lag.words
 
 
+@pytest.mark.parametrize("side", [1, -1])
+@pytest.mark.parametrize("shift_s", [0, 180, -180, -8.5 * 3_600])
+def test_people_who_only_watch_after_or_before_their_search_have_sound_clocks(side, shift_s):
+    """A shop: to the home page after a search, half an hour on the average; only a shift is one."""
+    chance = np.random.default_rng(0)
+    users = np.array([f"u{n}" for n in range(1_000)])[chance.integers(0, 1_000, 8_000)]
+    at_s = chance.uniform(0, 14 * 86_400, 8_000)
+    views = at_s + side * (20 + chance.exponential(1_500, 8_000)) + shift_s
+    lag = clocks.by_visits((users, at_s), (users[::2], views[::2]))
+    if shift_s:
+        assert abs(lag.seconds - shift_s) < 75
+    else:
+        assert lag is None
+
+
 def test_users_that_never_meet_and_few_rows_tell_nothing():
     """Chance alone, whatever the hours; and two users are too few."""
     chance = np.random.default_rng(0)

@@ -38,7 +38,10 @@ def test_thresholds_count_pairs_against_truth(chain):
         assert kept == sorted(kept, reverse=True)
     assert report["thresholds"]["feed"]["0.6"]["raw"] == 0.5
     assert report["thresholds"]["reformulation"]["0.6"]["raw"] == 1.0
-    assert report["similarity"] == "query similarity: off (no champion, and token vectors alone are no judge of queries)"
+    assert (
+        report["similarity"]
+        == "query similarity: off (no champion, and token vectors alone are no judge of queries)"
+    )
 
 
 def test_gated_knowledge_by_setting(chain, tmp_path):
