@@ -250,6 +250,13 @@ def _named(release: str, uri: str) -> tuple[Registry, str]:
     metavar="SERVERS",
     help="First copy into --events what Kafka holds and was not copied yet.",
 )
+@click.option(
+    "--kafka-file",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    default=None,
+    metavar="FILE",
+    help="Lines name=value that say how Kafka lets us in: security.protocol, sasl.*, ssl.* of librdkafka.",
+)
 @click.option("--topic", default="crops-events", show_default=True, help="Topic of the events, with --kafka.")
 @click.option("--retire", is_flag=True, help="Remove segments all of whose records are in the tables.")
 @click.option(
@@ -263,6 +270,7 @@ def compact(
     videos: Path | None,
     feed: Path | None,
     kafka: str | None,
+    kafka_file: Path | None,
     topic: str,
     retire: bool,
     accept_damage: bool,
@@ -281,7 +289,7 @@ def compact(
 
     started_s = time.monotonic()
     if kafka is not None:
-        _from_kafka(kafka, topic, events[0])
+        _from_kafka(kafka, topic, events[0], kafka_file)
     for folder in events:
         if not folder.is_dir():
             raise InputError(folder, "no such folder: expected the event log of a gateway")
@@ -323,14 +331,16 @@ def compact(
     artifacts.write_json(out.with_name(f"{out.name}.compacted.json"), {"at_s": time.time(), **numbers})
 
 
-def _from_kafka(servers: str, topic: str, folder: Path) -> None:
+def _from_kafka(servers: str, topic: str, folder: Path, file: Path | None) -> None:
     from serving.events import kafka
     from serving.events.log import EventLogError, SegmentLog
 
+    known = kafka.settings_in(file)
     try:
         log = SegmentLog(folder, replica="kafka")
         try:
-            click.echo(f"{kafka.drain(servers, topic, 'crops-compact', log):,} records from Kafka")
+            count = kafka.drain(servers, topic, "crops-compact", log, settings=known)
+            click.echo(f"{count:,} records from Kafka")
         finally:
             log.stop()
     except EventLogError as error:

@@ -7,15 +7,47 @@ import contextlib
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
+from crops.errors import ConfigError
 from serving.events.log import EventLogError, EventLogFull, SegmentLog
 from serving.events.records import Record, encode
 
 # acks=all and idempotence: a record is on every in-sync replica, once, in order, however often it was sent.
 SAFE = {"enable.idempotence": True, "acks": "all"}
+# What a file of settings may say: how to get in, never what acknowledged means.
+ALLOWED = ("security.", "sasl.", "ssl.", "enable.ssl.")
+NOT_LET_IN = (KafkaError._AUTHENTICATION, KafkaError._SSL, KafkaError._RESOLVE)
+
+
+def settings_in(path: Path | None) -> dict[str, str]:
+    """How to get in, from a file of lines `name=value` in librdkafka's words (security.protocol, sasl.*,
+    ssl.*); None: nothing is asked. A ConfigError names the line that says anything else; never a value, which
+    may be a password.
+    """
+    if path is None:
+        return {}
+    found = {}
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+    for number, line in enumerate(lines, 1):
+        name, equals, value = (part.strip() for part in line.partition("="))
+        if not line.strip() or name.startswith("#"):
+            continue
+        if not equals or not name.startswith(ALLOWED):
+            expected = "expected name=value with a name of security.*, sasl.*, ssl.* or enable.ssl.*"
+            raise ConfigError(f"{path}:{number}: {name if equals else 'no ='}: {expected}")
+        found[name] = value
+    try:
+        Producer({**found, "bootstrap.servers": "127.0.0.1:1", "log_level": 0})
+    except KafkaException as error:
+        raise ConfigError(f"{path}: Kafka's client refuses it: {error.args[0].str()}") from error
+    return found
 
 
 class KafkaLog:
@@ -31,6 +63,7 @@ class KafkaLog:
         own = {"bootstrap.servers": servers, "delivery.timeout.ms": int(timeout_s * 1000), "linger.ms": 2}
         self._settings = {**own, **SAFE, "error_cb": self._failed, **(settings or {})}
         self._producer, self._fatal = Producer(self._settings), False
+        self._shut = ""  # why the brokers let nobody in
         self._pending: dict[int, float] = {}
         self._number, self._closing = 0, False
         self._lock = threading.Lock()
@@ -46,7 +79,7 @@ class KafkaLog:
             async with asyncio.timeout(self._timeout_s):
                 await asyncio.gather(*[self._one(loop, record) for record in records])
         except TimeoutError as error:
-            raise EventLogError(f"Kafka did not take it within {self._timeout_s:g} s") from error
+            raise EventLogError(f"Kafka did not take it within {self._timeout_s:g} s{self._shut}") from error
 
     def _one(self, loop: asyncio.AbstractEventLoop, record: Record) -> "asyncio.Future[None]":
         future: asyncio.Future[None] = loop.create_future()
@@ -63,7 +96,7 @@ class KafkaLog:
             if error is not None:
                 self._failed(error)
             with contextlib.suppress(RuntimeError):  # the loop, and who waited, may be gone
-                loop.call_soon_threadsafe(_settle, future, error)
+                loop.call_soon_threadsafe(_settle, future, error, self._shut)
 
         future.add_done_callback(answered)  # taken, refused, or given up by who waited
         try:
@@ -74,7 +107,7 @@ class KafkaLog:
             future.set_exception(EventLogFull("the producer's queue is full: brokers take less than arrives"))
         except KafkaException as refusal:
             self._failed(refusal.args[0])
-            _settle(future, refusal.args[0])
+            _settle(future, refusal.args[0], self._shut)
         return future
 
     async def close(self) -> None:
@@ -95,6 +128,8 @@ class KafkaLog:
     def _failed(self, error: KafkaError) -> None:
         """A producer with a fatal error (idempotence can no longer be kept) takes nothing any more."""
         self._fatal |= error.fatal()
+        if error.code() in NOT_LET_IN:
+            self._shut = f": {error.str()}"
 
     def _poll(self) -> None:
         while not self._closing:
@@ -107,13 +142,14 @@ class KafkaLog:
                     self._fatal = False  # those answers speak of the old producer
 
 
-def _settle(future: "asyncio.Future[None]", error: KafkaError | None) -> None:
+def _settle(future: "asyncio.Future[None]", error: KafkaError | None, shut: str) -> None:
     if future.done():
         return
     if error is None:
         future.set_result(None)
     else:
-        future.set_exception(EventLogError(f"Kafka did not take it: {error.str()}"))
+        why = shut if error.code() == KafkaError._MSG_TIMED_OUT else ""
+        future.set_exception(EventLogError(f"Kafka did not take it: {error.str()}{why}"))
 
 
 JOIN_S = 60.0  # a group takes seconds to hand its partitions out
@@ -143,7 +179,13 @@ def drain(
         "enable.auto.commit": False,
         "auto.offset.reset": "earliest",
     }
-    consumer = Consumer({**own, **(settings or {})})
+    shut: list[str] = []
+
+    def failed(error: KafkaError) -> None:
+        if error.code() in NOT_LET_IN:
+            shut[:] = [f": {error.str()}"]
+
+    consumer = Consumer({**own, "error_cb": failed, **(settings or {})})
     consumer.subscribe([topic])
     count, began_s = 0, time.monotonic()
     last_s = began_s
@@ -157,7 +199,8 @@ def drain(
                 count, last_s = count + len(messages), time.monotonic()
             elif not consumer.assignment():
                 if time.monotonic() - began_s > join_s:
-                    raise EventLogError(f"{servers}: no broker gave out {topic} within {join_s:g} s")
+                    why = "".join(shut)
+                    raise EventLogError(f"{servers}: no broker gave out {topic} within {join_s:g} s{why}")
                 last_s = time.monotonic()
     except KafkaException as error:
         raise EventLogError(f"{servers}: {error.args[0].str()}") from error

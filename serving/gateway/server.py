@@ -80,9 +80,10 @@ async def service(settings: Settings, log: EventLog | None = None, signing: byte
 def event_log(settings: Settings) -> EventLog | None:
     """Where the settings say that events go; an EventLogError where that cannot be opened."""
     if settings.kafka:
-        from serving.events.kafka import KafkaLog  # the extra `cluster`, for those who ask for it
+        from serving.events import kafka  # the extra `cluster`, for those who ask for it
 
-        return KafkaLog(settings.kafka, settings.kafka_topic)
+        known = kafka.settings_in(settings.kafka_file)
+        return kafka.KafkaLog(settings.kafka, settings.kafka_topic, settings=known)
     return SegmentLog(settings.events, replica=settings.replica) if settings.events else None
 
 

@@ -32,6 +32,11 @@ class Settings(StageConfig):
     kafka: str | None = Field(
         None, description="Bootstrap servers of Kafka: events go there instead of to a folder."
     )
+    kafka_file: Path | None = Field(
+        None,
+        description="File of lines name=value that say how Kafka lets us in (security.protocol, sasl.*, "
+        "ssl.*), in librdkafka's words.",
+    )
     kafka_topic: str = Field("crops-events", min_length=1, description="Topic of the events.")
     features: str | None = Field(
         None, description="GrowthBook features file of the running experiments: a path or an s3:// URL."

@@ -25,7 +25,7 @@ def arguments(values: dict, container: str, shared: Path) -> list[str]:
     return [argument.replace("/shared", str(shared)) for argument in args]
 
 
-def drained(servers, topic, group, log):
+def drained(servers, topic, group, log, settings):
     """What a topic with one search gives."""
     assert (servers, topic) == ("kafka.example:9092", "crops-events")
     search = Search(

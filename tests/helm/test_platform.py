@@ -1,5 +1,6 @@
 """What a platform team sets: it reaches every pod it is meant for, or is refused with a sentence."""
 
+import json
 import re
 import shutil
 
@@ -171,6 +172,26 @@ def test_passwords_come_from_secrets_alone():
     assert redis["valueFrom"]["secretKeyRef"] == {"name": "redis", "key": "redis-url"}
     assert {"secretRef": {"name": "mlflow"}} in gateway["envFrom"]
     refused({"redis": {"url": "redis://a", "existingSecret": {"name": "b"}}}, "choose one")
+
+
+def test_kafka_is_let_in_by_a_secret_that_gateway_and_compactor_alone_see():
+    kafka = {"servers": "a.example:9093", "existingSecret": {"name": "search-kafka", "key": "login"}}
+    documents = rendered({**OUTSIDE, "events": {"kind": "kafka", "kafka": kafka}, "storage": {}})
+    seen = {}
+    for _, pod in pods(documents):
+        held = [v for v in pod.get("volumes", []) if v.get("secret", {}).get("secretName") == "search-kafka"]
+        for one in (*pod.get("initContainers", ()), *pod["containers"]):
+            mounts = [m for m in one.get("volumeMounts", []) if m["name"] == "kafka"]
+            assert mounts in ([], [{"name": "kafka", "mountPath": "/etc/kafka", "readOnly": True}])
+            assert bool(mounts) <= bool(held)
+            seen[one["name"]] = bool(mounts)
+    assert {name for name, has in seen.items() if has} == {"gateway", "compact"}
+    settings = json.loads(named(documents, "ConfigMap", "-gateway")["data"]["gateway.json"])
+    assert settings["kafka_file"] == "/etc/kafka/login"
+    (compact,) = [
+        one for _, pod in pods(documents) for one in pod.get("initContainers", ()) if one["name"] == "compact"
+    ]
+    assert "--kafka-file=/etc/kafka/login" in compact["args"]
 
 
 def test_no_claim_where_an_object_store_and_kafka_hold_all():

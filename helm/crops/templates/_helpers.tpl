@@ -194,6 +194,20 @@ emptyDir: {}
 {{- end }}
 {{- end }}
 
+{{/* The file that says how Kafka lets us in, and the volume of its Secret. */}}
+{{- define "crops.kafkaFile" -}}
+{{- with .Values.events.kafka.existingSecret }}{{ if and .name (eq $.Values.events.kind "kafka") }}/etc/kafka/{{ .key }}{{ end }}{{ end }}
+{{- end }}
+{{- define "crops.kafkaMount" -}}
+{{- if include "crops.kafkaFile" . }}- {name: kafka, mountPath: /etc/kafka, readOnly: true}{{ end }}
+{{- end }}
+{{- define "crops.kafkaVolume" -}}
+{{- if include "crops.kafkaFile" . }}
+- name: kafka
+  secret: {secretName: {{ .Values.events.kafka.existingSecret.name }}}
+{{- end }}
+{{- end }}
+
 {{/* What the schema cannot say: values that contradict each other. */}}
 {{- define "crops.check" -}}
 {{- $v := .Values }}
