@@ -22,7 +22,7 @@ from crops.services import world_llm
 from crops.tables import artifacts, fingerprint
 from pipelines.screen import Screen, Voice
 
-DATA_DOCS = "data_docs"
+DATA_DOCS, BEIR = "data_docs", "beir"
 REPORTS = ("report.html", "report.json")
 # What a task that is asked to end may take before it is killed.
 GRACE_S = 5.0
@@ -244,5 +244,10 @@ def _collect(cache: Path, out: Path) -> dict[str, Any]:
     docs = found[-1].with_name(DATA_DOCS)
     if docs.is_dir():  # the report links to it
         shutil.copytree(docs, out / DATA_DOCS, dirs_exist_ok=True)
+    measured = sorted(
+        (cache / "artifacts").glob("*/evaluate/out/metrics.json"), key=lambda p: p.stat().st_mtime_ns
+    )
+    if measured and (sets := measured[-1].with_name(BEIR)).is_dir():  # evaluate.write_beir asked for it
+        shutil.copytree(sets, out / BEIR, dirs_exist_ok=True)
     report: dict[str, Any] = artifacts.read_json(out / "report.json")
     return report

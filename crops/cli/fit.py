@@ -95,6 +95,11 @@ def _systems(_ctx: click.Context, _param: click.Parameter, pairs: tuple[str, ...
     metavar="NAME=DIR",
     help="A trained system; repeat it.",
 )
+@click.option(
+    "--write-beir",
+    is_flag=True,
+    help="Also write test sets and rankings as a BEIR folder with TREC's qrels and runs, into OUT/beir.",
+)
 @unread("--logs")
 @folder("--champion", "Folder of the champion release.", default=None)
 @TRUTH
@@ -104,6 +109,7 @@ def evaluate(
     beir: Path | None,
     release: Path | None,
     split: str,
+    write_beir: bool,
     out: Path,
     config: Config,
     **given: Any,
@@ -119,6 +125,8 @@ def evaluate(
         raise click.UsageError("give --documents and --tests, or --beir")
     from crops.stages.learn import evaluate as stage
 
+    if write_beir:
+        config = config.with_value("evaluate", "write_beir", True)
     return stage.run(documents, tests, out, config.section("evaluate"), **given)
 
 

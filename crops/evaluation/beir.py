@@ -3,6 +3,7 @@ qrels/SPLIT.tsv), and rankings as TREC run files, which trec_eval and its kin re
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +12,13 @@ from typing import Any
 import numpy as np
 
 from crops.errors import InputError
-from crops.text import document_text
+from crops.tables.records import RELEVANT_GRADE
+from crops.text import normalise_query
 
 CORPUS, QUERIES, QRELS = "corpus.jsonl", "queries.jsonl", "qrels"
+TREC = "trec"  # a folder: qrels.SPLIT.trec, run.SYSTEM.trec
+# TREC's columns end at white space; where an id has any, it and the sign itself are written as in URLs.
+_UNSAFE = re.compile(r"[\s%]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +50,7 @@ def read(folder: Path, split: str = "test") -> Collection:
         raise InputError(folder / QRELS / f"{split}.tsv", "no query with a relevant document of the corpus")
     return Collection(
         doc_ids=tuple(documents),
-        texts=tuple(document_text(f"{d.get('title') or ''} {d['text']}") for d in documents.values()),
+        texts=tuple(normalise_query(f"{d.get('title') or ''} {d['text']}") for d in documents.values()),
         query_ids=tuple(judged),
         queries=tuple(asked[name] for name in judged),
         grades=tuple(grades[name] for name in judged),
@@ -71,6 +76,68 @@ def write(
         rows = (f"{q}\t{d}\t{g}\n" for q, docs in graded.items() for d, g in docs.items())
         text = "query-id\tcorpus-id\tscore\n" + "".join(rows)
         (folder / QRELS / f"{split}.tsv").write_text(text, encoding="utf-8")
+
+
+def names_of(ids: Sequence[str]) -> list[str]:
+    """Ids without white space, as different from one another as before.
+
+    >>> names_of(["a", "b c"]), names_of(["a%20"])
+    (['a', 'b%20c'], ['a%20'])
+    """
+    if not any(re.search(r"\s", each) for each in ids):
+        return list(ids)
+    return [_UNSAFE.sub(lambda m: "".join(f"%{b:02X}" for b in m[0].encode()), each) for each in ids]
+
+
+def judgements(
+    sets: Mapping[str, Mapping[str, set[int]] | None], grades: Mapping[str, Mapping[int, int]] | None
+) -> dict[str, dict[str, dict[int, int]]]:
+    """Set -> query -> row of the catalogue -> score above 0 of what is relevant in this set, as every reader
+    takes it: 1, and one more for each grade above the least that is relevant. What was graded lower is 0.
+    Sets without a query are left out.
+    """
+    known = grades or {}
+    found: dict[str, dict[str, dict[int, int]]] = {}
+    for name, relevant in sets.items():
+        if relevant:
+            found[name] = {
+                query: {
+                    **{d: 0 for d, grade in known.get(query, {}).items() if grade < RELEVANT_GRADE},
+                    **{d: max(1, known.get(query, {}).get(d, 0) - RELEVANT_GRADE + 1) for d in sorted(rows)},
+                }
+                for query, rows in relevant.items()
+            }
+    return found
+
+
+def write_trial(
+    folder: Path,
+    documents: Mapping[str, str],
+    queries: Sequence[str],
+    judged: Mapping[str, Mapping[str, Mapping[int, int]]],
+    rankings: Mapping[str, np.ndarray],
+) -> None:
+    """An evaluation of ours for other programs: a folder in BEIR's form with a split per test set, and
+    trec/ with the same judgements and a run per system.
+
+    judged as of `judgements`; rankings int [Q, K] rows of the documents for each of `queries`, best first, -1
+    is padding.
+    """
+    doc_ids = names_of(list(documents))
+    ids = {query: f"q{n}" for n, query in enumerate(queries)}
+    qrels = {
+        name: {ids[q]: {doc_ids[d]: score for d, score in rows.items()} for q, rows in of.items()}
+        for name, of in judged.items()
+    }
+    texts = dict(zip(doc_ids, documents.values(), strict=True))
+    write(folder, texts, {name: query for query, name in ids.items()}, qrels)
+    (folder / TREC).mkdir()
+    for split, graded in qrels.items():
+        lines = (f"{q} 0 {d} {score}\n" for q, rows in graded.items() for d, score in rows.items())
+        (folder / TREC / f"qrels.{split}.trec").write_text("".join(lines), encoding="utf-8")
+    for system, ranked in rankings.items():
+        with (folder / TREC / f"run.{system}.trec").open("w", encoding="utf-8") as file:
+            file.writelines(run_lines(list(ids.values()), doc_ids, ranked, system))
 
 
 def run_lines(

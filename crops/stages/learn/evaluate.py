@@ -15,7 +15,7 @@ from tqdm import tqdm
 from crops import perspectives
 from crops.config.evaluate import EvaluateConfig
 from crops.errors import InputError
-from crops.evaluation import rank, sets, trial
+from crops.evaluation import beir, rank, sets, trial
 from crops.release import index
 from crops.release.encoder import OnnxEncoder
 from crops.retriever import encoder as encoders
@@ -24,6 +24,8 @@ from crops.stages.base import StageReport
 from crops.tables import artifacts, records
 from crops.tables import grades as grading
 from crops.text import words
+
+BEIR = "beir"  # the folder for other programs
 
 
 def run(
@@ -36,8 +38,8 @@ def run(
     truth: Path | None = None,
     champion: Path | None = None,
 ) -> StageReport:
-    """Writes metrics.json, per_query.parquet and the pool that people are asked about. `documents`: augment's
-    out; `tests`: discriminate's out (gated test_qr).
+    """Writes metrics.json, per_query.parquet, the pool that people are asked about and, where the setting
+    says so, beir/. `documents`: augment's out; `tests`: discriminate's out (gated test_qr).
 
     truth: the complete truth, or the folder that `crops judge read` wrote, of which only the pool measures.
     """
@@ -62,8 +64,11 @@ def run(
     rankings = _rankings(measures.queries, texts, loaders, cfg.depth)
     bar = tqdm(rankings, total=len(loaders) + 1, desc="evaluating", unit="system", disable=None)
     scores, pool = {}, _consumed(documents, set(measures.queries), set(ids))
+    kept: dict[str, np.ndarray] = {}
     for name, ranked in bar:
         scores[name] = measures.scores(ranked)
+        if cfg.write_beir:
+            kept[name] = ranked.astype(np.int32)
         for query, row in zip(measures.queries, ranked[:, : cfg.pool_depth].tolist(), strict=True):
             for place, document in enumerate(row, start=1):
                 if document >= 0:
@@ -83,6 +88,10 @@ def run(
         rows = [(query, doc_id, rank) for (query, doc_id), rank in sorted(pool.items())]
         columns = dict(zip(records.POOL.schema.names, zip(*rows, strict=True), strict=True))
         artifacts.write(folder, records.POOL, pa.table(columns, schema=records.POOL.schema))
+        if cfg.write_beir:
+            judged = beir.judgements(measures.sets, measures.grades)
+            documents_by_id = dict(zip(ids, texts, strict=True))
+            beir.write_trial(folder / BEIR, documents_by_id, measures.queries, judged, kept)
     shown = metrics["recall_at_100"]["truth"] or metrics["recall_at_100"]["qr_raw"] or {}
     return StageReport(
         numbers={"queries": len(measures.queries), **{f"recall_at_100_{s}": x for s, x in shown.items()}}

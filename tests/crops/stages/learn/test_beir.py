@@ -5,6 +5,7 @@ from the files.
 import json
 
 import click
+import numpy as np
 import pytest
 import pytrec_eval
 
@@ -84,3 +85,19 @@ def test_the_verb_takes_a_collection_or_what_the_pipeline_wrote(tmp_path):
     assert json.loads((tmp_path / "out" / "beir.json").read_text())["systems"].keys() == {"bm25"}
     with pytest.raises(click.UsageError, match="--documents and --tests, or --beir"):
         fit.evaluate.main(["--out", str(tmp_path / "none")], standalone_mode=False)
+
+
+def test_ids_with_white_space_are_written_so_that_trec_reads_them(tmp_path):
+    """Percent signs are escaped as well, so that two ids never become one."""
+    ids = ["a b", "a%20b", "c"]
+    documents = dict.fromkeys(ids, "text")
+    judged = collections.judgements({"ct": {"q": {0}, "p": {2}}, "qr": None}, {"q": {0: 3, 1: 1}})
+    assert judged == {"ct": {"q": {1: 0, 0: 2}, "p": {2: 1}}}
+    ranked = np.array([[2, -1], [1, 0]])
+    collections.write_trial(tmp_path / "beir", documents, ["p", "q"], judged, {"bm25": ranked})
+    run = (tmp_path / "beir" / "trec" / "run.bm25.trec").read_text().splitlines()
+    assert run == ["q0 Q0 c 1 2 bm25", "q1 Q0 a%2520b 1 2 bm25", "q1 Q0 a%20b 2 1 bm25"]
+    found = collections.read(tmp_path / "beir", "ct")
+    assert found.doc_ids == ("a%20b", "a%2520b", "c")
+    assert found.queries == ("p", "q")
+    assert [sorted(of.items()) for of in found.grades] == [[(2, 1)], [(0, 2), (1, 0)]]

@@ -2,24 +2,28 @@
 grades.
 """
 
+import json
 import shutil
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import pytrec_eval
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.evaluation import InformationRetrievalEvaluator
 
 from crops.config.evaluate import EvaluateConfig
 from crops.config.export import ExportConfig
 from crops.errors import InputError
 from crops.evaluation import sets, trial
+from crops.release import layout
 from crops.retriever import encoder as encoders
-from crops.stages.learn import evaluate
+from crops.stages.learn import beir, evaluate
 from crops.stages.release import export
 from crops.tables import artifacts, records
 from tests.crops.stages import toy_release as toy
 
-CFG = EvaluateConfig(bootstrap=100)
+CFG = EvaluateConfig(bootstrap=100, write_beir=True)
 SYSTEMS = ("base", "clicks", "clicks_mnrl", "crops", "crops_paper", "crops_no_knowledge")
 
 
@@ -258,3 +262,61 @@ def test_queries_in_words_that_the_base_hardly_knows_stand_apart(chain, tmp_path
         "qr_raw": {},
         "truth": {},
     }
+
+
+def _lines(path):
+    return [line.split() for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_trec_eval_finds_our_recall_in_the_files_of_every_set_and_system(chain):
+    root, _systems, metrics = chain
+    trec = root / "out" / "beir" / "trec"
+    for name in sets.SETS:
+        qrels = {}
+        for query, _, doc, score in _lines(trec / f"qrels.{name}.trec"):
+            qrels.setdefault(query, {})[doc] = int(score)
+        judge = pytrec_eval.RelevanceEvaluator(qrels, {"recall.20,100"})
+        for system, at_100 in metrics["recall_at_100"][name].items():
+            run = {query: {} for query in qrels}
+            for query, _, doc, _, score, _ in _lines(trec / f"run.{system}.trec"):
+                if query in run:
+                    run[query][doc] = float(score)
+            found = judge.evaluate(run)
+            for k, ours in ((20, metrics["recall_at_20"][name][system]), (100, at_100)):
+                # A query for which BM25 finds nothing is in no line of its run.
+                total = sum(of[f"recall_{k}"] for of in found.values())
+                assert ours == pytest.approx(total / len(qrels), abs=6e-5), (name, system, k)
+
+
+def test_our_own_door_reads_the_folder_to_the_same_recall(chain):
+    root, _systems, metrics = chain
+    for name in sets.SETS:
+        beir.run(root / "out" / "beir", root / "read" / name, release=root / "champion", split=name)
+        read = artifacts.read_json(root / "read" / name / "beir.json")
+        assert read["queries"] == metrics["counts"][name]
+        assert read["systems"]["release"]["recall_at_100"] == metrics["recall_at_100"][name]["champion"]
+        assert read["systems"]["bm25"]["recall_at_100"] == metrics["recall_at_100"][name]["bm25"]
+
+
+def test_sentence_transformers_measures_the_same_recall_from_the_folder(chain):
+    """A reader, an encoder and a measure that are none of ours."""
+    root, _systems, metrics = chain
+    folder = root / "out" / "beir"
+    texts = {}
+    for kind in ("corpus", "queries"):
+        rows = map(json.loads, (folder / f"{kind}.jsonl").read_text(encoding="utf-8").splitlines())
+        texts[kind] = {row["_id"]: row["text"] for row in rows}
+    relevant = {}
+    for query, doc, score in _lines(folder / "qrels" / "truth.tsv")[1:]:
+        if int(score):
+            relevant.setdefault(query, set()).add(doc)
+    queries = {query: texts["queries"][query] for query in relevant}
+    judge = InformationRetrievalEvaluator(
+        queries, texts["corpus"], relevant, precision_recall_at_k=[20, 100], name="truth"
+    )
+    found = judge(SentenceTransformer(str(root / "champion" / layout.HUB), device="cpu"))
+    for k in (20, 100):
+        ours = metrics[f"recall_at_{k}"]["truth"]["champion"]
+        assert found[f"truth_cosine_recall@{k}"] == pytest.approx(
+            ours, abs=2e-3
+        )  # ties, and other arithmetic
