@@ -140,7 +140,7 @@ def proposal(found: Iterable[str]) -> str:
         "liked",
         "caption",
     )
-    pairs = {}
+    pairs: dict[str, str] = {}
     for name in wanted:
         own = next((c for c in have if c.lower() in (name, short.get(name))), None)
         guess = own or _usual(name, have) or ("COLUMN" if name in wanted[:4] else None)

@@ -91,10 +91,10 @@ def by_visits(searches: Times, feed: Times) -> Lag | None:
     crowd = _crowd(lags)
     if crowd is None:
         return None
-    measure = _middle if _edge(lags, crowd) is None else _edge
-    middle = measure(lags, crowd)
+    edged = _edge(lags, crowd) is not None
+    middle = _nought(lags, crowd, edged=edged)
     # The standard error: the middle with each tenth of the users left out (jackknife by groups).
-    without = np.array([measure(lags[users % 10 != g], crowd) for g in range(10)], dtype=float)
+    without = np.array([_nought(lags[users % 10 != g], crowd, edged=edged) for g in range(10)])
     error_s = max(BIN_S / 2, float(np.sqrt(0.9 * ((without - without.mean()) ** 2).sum())))
     told = abs(middle) >= max(LEAST_S, ERRORS * error_s)
     return Lag(middle, error_s, "by when the same users search and watch") if told else None
@@ -145,6 +145,12 @@ def _crowd(lags: np.ndarray) -> float | None:
         at += float((lags[np.abs(lags - at) <= VISIT_S] - at).mean())
     beside = max(near(at - 2 * VISIT_S), near(at + 2 * VISIT_S))
     return at if near(at) >= max(LEAST_PAIRS, CROWD * beside) else None
+
+
+def _nought(lags: np.ndarray, crowd: float, *, edged: bool) -> float:
+    """The lag of a search and a view at one moment: the crowd's edge, or the middle of one without."""
+    edge = _edge(lags, crowd) if edged else None
+    return _middle(lags, crowd) if edge is None else edge
 
 
 def _middle(lags: np.ndarray, crowd: float) -> float:

@@ -359,10 +359,12 @@ def _experiment(app: FastAPI, settings: Settings, token: str | None) -> None:
 
 def _page(path: Path | None) -> Callable[[], Awaitable[FileResponse]]:
     # Our own scripts alone may run: those of the two pages, and the report's, whatever else stands in it.
-    own = path in (CONSOLE, EXPERIMENT) and path is not None
-    ours = SCRIPT.findall(path.read_bytes()) if own else [REPORT_SCRIPT.read_bytes().removesuffix(b"\n")]
+    if path in (CONSOLE, EXPERIMENT) and path is not None:
+        ours = SCRIPT.findall(path.read_bytes())
+    else:
+        ours = [REPORT_SCRIPT.read_bytes().removesuffix(b"\n")]
     hashes = [f"'sha256-{base64.b64encode(hashlib.sha256(one).digest()).decode()}'" for one in ours]
-    policy = f"{POLICY}; script-src {' '.join(hashes)}" if hashes else POLICY
+    policy = f"{POLICY}; script-src {' '.join(hashes)}"
 
     async def given() -> FileResponse:
         if path is None or not path.is_file():
