@@ -20,7 +20,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -29,7 +29,7 @@ from crops.errors import ServiceError
 from crops.text import normalise_query
 from serving.events.records import Interaction
 from serving.gateway import experiment as experiments
-from serving.gateway.errors import ApiError, Malformed, TooLarge, Unauthorised, Unavailable
+from serving.gateway.errors import ApiError, Malformed, Overloaded, TooLarge, Unauthorised, Unavailable
 from serving.gateway.releases import Served
 from serving.gateway.search import Hits
 from serving.gateway.service import Service
@@ -41,6 +41,7 @@ CONSOLE, EXPERIMENT = (Path(__file__).with_name(f"{name}.html") for name in ("co
 REPORT_SCRIPT = resources.files("crops") / "report" / "queries.js"
 EXAMPLES = 8
 LARGEST_PLAY_S = 86_400.0
+VALUES = 20  # of JSON in an event, its five keys and what may stand in an id or a number among them
 SCRIPT = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
 POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; connect-src 'self'; base-uri 'none'; "
@@ -64,6 +65,15 @@ class Body(BaseModel):
     """A request body: unknown keys are refused."""
 
     model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _few_keys(cls, given: Any) -> Any:
+        """A hundred thousand unknown keys would be as many faults, each put into words."""
+        if isinstance(given, dict) and len(given) > len(cls.model_fields):
+            unknown = next(key for key in given if key not in cls.model_fields)
+            raise Malformed(f"{unknown[:64]}: Extra inputs are not permitted")
+        return given
 
 
 class SearchBody(Body):
@@ -240,11 +250,16 @@ def _results(served: Served, hits: Hits, k: int) -> list[dict[str, Any]]:
 
 
 def _events(app: FastAPI, settings: Settings) -> None:
-    @app.post("/v1/events", status_code=202, responses=ERRORS)
-    async def events(body: list[EventBody], request: Request) -> dict[str, int]:
-        """202 once all of them are durable; on anything else none of them was taken."""
-        if len(body) > settings.max_events:
+    def few(body: Any) -> Any:  # before each of them is looked at
+        if isinstance(body, list) and len(body) > settings.max_events:
             raise TooLarge(f"{len(body)} events, at most {settings.max_events} are taken at once")
+        return body
+
+    @app.post("/v1/events", status_code=202, responses=ERRORS)
+    async def events(
+        body: Annotated[list[EventBody], BeforeValidator(few)], request: Request
+    ) -> dict[str, int]:
+        """202 once all of them are durable; on anything else none of them was taken."""
         records = [
             Interaction(
                 **e.model_dump(include={"search_id", "video_id", "type"}),
@@ -387,7 +402,8 @@ def _errors(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def http(_request: Request, error: HTTPException) -> JSONResponse:
-        codes = {404: "not_found", 405: "method_not_allowed", TooLarge.status: TooLarge.code}
+        codes = {404: "not_found", 405: "method_not_allowed"}
+        codes |= {kind.status: kind.code for kind in (TooLarge, Overloaded)}
         code = codes.get(error.status_code, Malformed.code)
         answer = _error(error.status_code, code, str(error.detail))
         answer.headers.update(error.headers or {})
@@ -410,12 +426,15 @@ def _ms(seconds: float) -> float:
 
 
 class Limits:
-    """Bodies up to max_body_bytes, whatever their header says; an id for every request, taken over or made;
-    one log line each.
+    """Bodies up to max_body_bytes, whatever their header says, up to max_bodies_bytes in all, and of as many
+    JSON values as that many events can have; an id for every request, taken over or made; one log line each.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self.app, self.most, self.called = app, settings.max_body_bytes, settings.called
+        self.most_in_all, self._held = settings.max_bodies_bytes, 0
+        # An event has five; reading 1 MiB of nothing but empty lists would hold up everybody for 0.2 s.
+        self.most_values = VALUES * settings.max_events
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
@@ -426,14 +445,25 @@ class Limits:
         request_id = headers.get(b"x-request-id", b"").decode("latin-1")[:64]
         if not (request_id and request_id.isascii() and request_id.isprintable()):
             request_id = uuid.uuid4().hex
-        started_s, status, read = time.perf_counter(), 0, 0
+        started_s, status, read, values = time.perf_counter(), 0, 0, 0
 
         async def limited() -> Message:
-            nonlocal read
+            nonlocal read, values
             message = await receive()
-            read += len(message.get("body", b""))
-            if read > self.most:  # FastAPI turns anything but its own exception into a 400
+            part = message.get("body", b"")
+            read, self._held = read + len(part), self._held + len(part)
+            values += sum(map(part.count, (b",", b"[", b"{")))
+            # FastAPI turns anything but its own exception into a 400.
+            if read > self.most:
                 raise HTTPException(TooLarge.status, f"the body has more than {self.most} bytes")
+            if values > self.most_values:
+                raise HTTPException(TooLarge.status, f"the body holds more than {self.most_values} values")
+            if self._held > self.most_in_all:
+                raise HTTPException(
+                    Overloaded.status,
+                    "too much of other requests is being read",
+                    {"Retry-After": str(Overloaded.retry_after_s)},
+                )
             return message
 
         async def named(message: Message) -> None:
@@ -460,6 +490,7 @@ class Limits:
                     ApiError.status, ApiError.code, "a fault of this service; its log has the trace"
                 )(scope, receive, named)
         finally:
+            self._held -= read
             _service(Request(scope)).metrics.answers.labels(
                 getattr(scope.get("route"), "path", "other"), str(status)
             ).inc()

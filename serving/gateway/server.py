@@ -6,6 +6,7 @@ import os
 import secrets
 import sys
 from pathlib import Path
+from typing import cast
 
 import uvicorn
 
@@ -14,6 +15,7 @@ from crops.errors import ConfigError
 from serving import reformulation, shown
 from serving.events.log import EventLog, EventLogError, SegmentLog
 from serving.gateway import app as http
+from serving.gateway.connections import Connections
 from serving.gateway.service import JsonLines, Service
 from serving.gateway.settings import Settings
 
@@ -51,6 +53,8 @@ def main(path: Path) -> None:
             lifespan="on",
             timeout_graceful_shutdown=10,
             backlog=2048,
+            http=cast(type[asyncio.Protocol], Connections(settings)),  # uvicorn only calls it
+            ws="none",
         ),
         app,
         settings.drain_s,

@@ -109,6 +109,22 @@ class Settings(StageConfig):
         50_000, ge=0, description="Embeddings kept per release; 50 k of width 384 take 77 MB."
     )
     max_body_bytes: int = Field(1 << 20, ge=1024, description="Bytes of a request's body.")
+    max_bodies_bytes: int = Field(
+        64 << 20, ge=1024, description="Bytes of the bodies of all requests together; more get 429."
+    )
+    max_head_bytes: int = Field(
+        32 << 10, ge=1024, description="Bytes of a request's first line and headers; more get 431."
+    )
+    max_connections: int = Field(
+        2000,
+        ge=1,
+        description="Open connections, no more than files may be open; for a new one the one that has owed "
+        "its request for longest is closed.",
+    )
+    head_timeout_s: float = Field(
+        10.0, gt=0, description="Seconds for a request's head, and for reading its answer."
+    )
+    body_timeout_s: float = Field(10.0, gt=0, description="Seconds for a request's body.")
     max_query_chars: int = Field(1024, ge=1, description="Characters of a query.")
     max_k: int = Field(100, ge=1, description="Results that one search may ask for.")
     max_events: int = Field(1000, ge=1, description="Events in one list.")

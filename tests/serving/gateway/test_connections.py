@@ -1,0 +1,245 @@
+"""A gateway's limits on what comes in, against raw sockets of a real process: bounded in size, time and
+number.
+"""
+
+import asyncio
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from serving.triton import launch
+from tests.serving import attacks
+
+ROOT = Path(__file__).resolve().parents[3]
+LIMITS = {
+    "max_head_bytes": 8192,
+    "max_body_bytes": 65536,
+    "max_bodies_bytes": 262_144,
+    "max_connections": 40,
+    "head_timeout_s": 1.0,
+    "body_timeout_s": 1.0,
+}
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory):
+    """A gateway's address and process, with small limits; it has no release, and says so at once."""
+    folder = tmp_path_factory.mktemp("gateway")
+    (port,) = launch.free_ports(1)
+    settings = {"manifest": str(folder / "none.json"), "state": str(folder / "state"), "port": port, **LIMITS}
+    (folder / "gateway.json").write_text(json.dumps(settings))
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "serving.gateway", str(folder / "gateway.json")],
+            stderr=log,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+    address = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(200):
+            try:
+                httpx.get(f"{address}/healthz", timeout=2)
+                break
+            except httpx.TransportError:
+                time.sleep(0.1)
+        yield address, process.pid
+        log = (folder / "log").read_text()
+        assert "Traceback" not in log, log[-2000:]
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def opened(address):
+    return socket.create_connection(("127.0.0.1", httpx.URL(address).port), timeout=10)
+
+
+def answered(one):
+    """All that comes until the other side closes; what it resets is empty."""
+    parts = []
+    try:
+        while part := one.recv(65536):
+            parts.append(part)
+    except ConnectionResetError:
+        pass
+    return b"".join(parts)
+
+
+def ended(address, *pieces):
+    """What a connection is told that sends these pieces and then waits, and after how many seconds."""
+    began_s = time.monotonic()
+    with opened(address) as one:
+        try:
+            for piece in pieces:
+                one.sendall(piece)
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+        return answered(one), time.monotonic() - began_s
+
+
+def says(answer, status, code):
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 %d " % status), answer[:300]
+    assert json.loads(body)["error"]["code"] == code
+
+
+ASK = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n"
+SEARCH = attacks.HEAD
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        (ASK, b"x-a: " + b"y" * 9000),
+        (ASK, b"x-a: b\r\n" * 101 + b"\r\n"),
+        (ASK, b"x-a: " + b"y" * 8200 + b"\r\n\r\n"),
+        (b"GET /" + b"a" * 9000,),
+    ],
+    ids=["a value without end", "many", "one large", "a path without end"],
+)
+def test_a_head_over_the_limit_is_431_at_once(gateway, pieces):
+    answer, took_s = ended(gateway[0], *pieces)
+    says(answer, 431, "too_large")
+    assert took_s < 0.9
+
+
+def test_a_head_at_the_limit_is_taken(gateway):
+    answer, _ = ended(gateway[0], ASK + b"x-a: " + b"y" * 8000 + b"\r\nconnection: close\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize(
+    "pieces", [(SEARCH[:-2],), (SEARCH + b"content-length: 10\r\n\r\n{",)], ids=["head", "body"]
+)
+def test_what_does_not_come_in_time_is_408(gateway, pieces):
+    answer, took_s = ended(gateway[0], *pieces)
+    says(answer, 408, "timeout")
+    assert 0.9 < took_s < 4.0
+
+
+@pytest.mark.parametrize("first", [b"", b"\r\n", ASK + b"\r\n"], ids=["nothing", "a line", "a request"])
+def test_a_connection_that_only_trickles_is_closed(gateway, first):
+    """Blank lines between requests are allowed, and would keep it open for ever."""
+    with opened(gateway[0]) as one:
+        one.sendall(first)
+        began_s = time.monotonic()
+        try:
+            while time.monotonic() - began_s < 8:
+                one.sendall(b"\r\n")
+                time.sleep(0.1)
+            pytest.fail("still open")
+        except (BrokenPipeError, ConnectionResetError):
+            assert time.monotonic() - began_s < 5
+
+
+def test_trailers_are_of_the_head(gateway):
+    chunked = SEARCH + b"transfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n"
+    answer, took_s = ended(gateway[0], chunked, b"x-a: b\r\n" * 200)
+    assert took_s < 4
+    assert answer.startswith((b"HTTP/1.1 4", b"")), "refused or cut"
+
+
+def test_a_body_of_nothing_but_frame_or_values_is_cut(gateway):
+    small = b"".join(b"1;" + b"e" * 60 + b"\r\n \r\n" for _ in range(12_000))
+    answer, _ = ended(gateway[0], SEARCH + b"transfer-encoding: chunked\r\n\r\n", small)
+    assert not answer or answer.startswith((b"HTTP/1.1 413", b"HTTP/1.1 408")), answer[:100]
+    values = b"[" + b",".join([b"{}"] * 20_000) + b"]"
+    answer = httpx.post(
+        f"{gateway[0]}/v1/events", content=values, headers={"content-type": "application/json"}
+    )
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "too_large")
+    keys = {f"k{n}": n for n in range(3000)}
+    answer = httpx.post(f"{gateway[0]}/v1/search", json=keys)
+    assert answer.status_code == 400
+    assert "k0: Extra inputs" in answer.json()["error"]["message"]
+
+
+def test_bodies_together_have_a_limit_and_leave_it_again(gateway):
+    address = gateway[0]
+    held = [opened(address) for _ in range(8)]
+    for one in held:
+        one.sendall(SEARCH + b"content-length: 60000\r\n\r\n{" + b" " * 50_000)
+    answers = [answered(one) for one in held]
+    refused = [a for a in answers if a.startswith(b"HTTP/1.1 429")]
+    assert 1 <= len(refused) < 8, "262,144 bytes hold five of 50,000"
+    assert b"retry-after: 1" in refused[0].lower()
+    for _ in range(10):  # the budget is free again
+        assert httpx.post(f"{address}/v1/search", content=b" " * 60_000).status_code == 400
+
+
+def test_a_new_connection_gets_the_place_of_the_one_that_owes_for_longest(gateway):
+    address = gateway[0]
+    idle = [opened(address) for _ in range(60)]
+    assert httpx.get(f"{address}/healthz", timeout=5).status_code == 200
+    gone = [not answered(one) for one in idle[:10]]
+    assert all(gone), "the first were closed"
+    for one in idle:
+        one.close()
+
+
+def test_more_than_a_hundred_requests_behind_one_are_refused(gateway):
+    ask = ASK + b"\r\n"
+    answer, _ = ended(gateway[0], ask * 100)
+    assert answer.count(b"HTTP/1.1 200") == 100
+    answer, _ = ended(gateway[0], ask * 4000)
+    assert answer.count(b"HTTP/1.1 200") < 4000
+
+
+def test_who_reads_no_answer_is_cut(gateway):
+    address, pid = gateway
+    ask = b"GET /openapi.json HTTP/1.1\r\nhost: localhost\r\n\r\n"
+    held = []
+    for _ in range(30):
+        one = socket.socket()
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        one.connect(("127.0.0.1", httpx.URL(address).port))
+        one.sendall(ask * 99)
+        held.append(one)
+    deadline = time.monotonic() + 10
+    while len(psutil.Process(pid).net_connections()) > 10 and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert len(psutil.Process(pid).net_connections()) <= 10
+    for one in held:
+        one.close()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        n
+        if n in {"header bomb: endless headers", "idle sockets"}
+        else pytest.param(n, marks=pytest.mark.slow)
+        for n in attacks.ATTACKS
+    ],
+)
+def test_under_attack_memory_and_files_are_bounded_and_others_are_answered(gateway, name):
+    address, pid = gateway
+    process = psutil.Process(pid)
+    before_mb = process.memory_info().rss / 1e6
+    most_files = 0
+
+    async def work():
+        nonlocal most_files
+        attack = asyncio.create_task(attacks.under(address, name, 4))
+        await asyncio.sleep(1)
+        took, _ = await attacks.searching(address, 2.5, 10)
+        most_files = process.num_fds()
+        await attack
+        return took
+
+    took = asyncio.run(work())
+    after_mb = process.memory_info().rss / 1e6
+    assert took[-1] < 1.5, "every search is answered, here by a 503 for want of a release"
+    assert after_mb - before_mb < 60
+    assert most_files < LIMITS["max_connections"] + 60
+    print(
+        f"{name}: slowest {1000 * took[-1]:.0f} ms, {before_mb:.0f} -> {after_mb:.0f} MB, {most_files} files"
+    )
