@@ -20,6 +20,7 @@ from crops.tables import artifacts, grades, records
 
 SHEET = ("pair_id", "query", "text", "grade")
 KEY = "key.json"  # what the raters must not see
+CANNOT_TELL = "?"  # of the page: not judged, and said so
 POOL = "pool"  # stands where the others have their perspective
 
 
@@ -109,8 +110,8 @@ def read(asked: Path, sheets: Sequence[Path], out: Path) -> StageReport:
     threshold, agreement) of the candidates, and the same table under pool/ of the pooled results: the ladder
     reads the one, `crops evaluate` the other.
 
-    `asked`: the folder that `export` wrote. Grades may be missing; an InputError names sheet and row of one
-    that is wrong.
+    `asked`: the folder that `export` wrote. Grades may be missing, or `?`: cannot tell; an InputError names
+    sheet and row of one that is wrong.
     """
     key = artifacts.read_json(asked / KEY)
     raters = [_sheet(path, key) for path in sheets]
@@ -165,11 +166,11 @@ def _sheet(path: Path, key: dict[str, dict]) -> dict[str, int]:
                     path, f"column {sorted(missing)[0]!r} is missing, expected {', '.join(SHEET)}"
                 )
             for row in reader:
-                if not (grade := (row["grade"] or "").strip()):
+                if (grade := (row["grade"] or "").strip()) in ("", CANNOT_TELL):
                     continue
                 where = f"row {reader.line_num}"
                 if grade not in map(str, judgement.GRADES):
-                    raise InputError(path, f"{where}: grade is {grade!r}, expected 0, 1, 2 or 3")
+                    raise InputError(path, f"{where}: grade is {grade!r}, expected 0, 1, 2, 3 or ?")
                 if (pair := row["pair_id"]) not in key:
                     raise InputError(path, f"{where}: pair_id {pair!r} is not one of those that were asked")
                 if sheet.get(pair, int(grade)) != int(grade):

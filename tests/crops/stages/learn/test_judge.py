@@ -166,12 +166,16 @@ def test_a_wrong_sheet_is_named_with_its_row(asked, text, words):
 def test_the_page_grades_by_keys_and_saves_a_sheet(asked, chromium):
     page = chromium.new_page()
     page.goto((asked / "ask" / "judge.html").as_uri())
-    for key in ("3", "0", "ArrowLeft", "1"):
+    for key in ("3", "0", "ArrowLeft", "1", "?"):
         page.keyboard.press(key)
-    assert page.inner_text("#place") == f"pair 3 of {6 * toy.TOPICS}, 2 judged"
+    assert page.inner_text("#place") == f"pair 4 of {6 * toy.TOPICS}, 3 judged"
+    assert page.get_attribute("div[aria-live]", "aria-live") == "polite", "a new pair is read out"
+    page.click("summary")
+    assert "cannot tell" in page.inner_text("details")
     with page.expect_download() as saved:
         page.click("#save")
     saved.value.save_as(asked / "grades.csv")
     with (asked / "grades.csv").open(newline="") as file:
-        assert [row["grade"] for row in csv.DictReader(file)][:3] == ["3", "1", ""]
-    judge.read(asked / "ask", [asked / "grades.csv"], asked / "judged")
+        assert [row["grade"] for row in csv.DictReader(file)][:4] == ["3", "1", "?", ""]
+    read = judge.read(asked / "ask", [asked / "grades.csv"], asked / "judged")
+    assert read.numbers["judged"] == 2, "who cannot tell has not judged"
