@@ -20,12 +20,13 @@ def evaluate(
     crops_no_knowledge: dsl.Input[dsl.Model],
     out: dsl.Output[dsl.Artifact],
     metrics: dsl.Output[dsl.Metrics],
+    table: dsl.Output[dsl.Markdown],
 ):
     """All systems on all test sets; see crops.stages.learn.evaluate.run."""
     from pathlib import Path
 
     from crops.config.evaluate import EvaluateConfig
-    from crops.stages import plug
+    from crops.stages import plug, show
     from crops.stages.learn import evaluate as stage
 
     cfg = EvaluateConfig.from_json(config)
@@ -45,3 +46,4 @@ def evaluate(
         ),
         config,
     )
+    show.recall(out.path, table.path)

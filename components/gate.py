@@ -13,12 +13,13 @@ def gate(
     config: str,
     out: dsl.Output[dsl.Artifact],
     metrics: dsl.Output[dsl.Metrics],
+    reasons: dsl.Output[dsl.Markdown],
 ):
     """Challenger against champion; see crops.stages.release.gate.run."""
     from pathlib import Path
 
     from crops.config.gate import GateConfig
-    from crops.stages import plug
+    from crops.stages import plug, show
     from crops.stages.release import gate as stage
 
     cfg = GateConfig.from_json(config)
@@ -31,3 +32,4 @@ def gate(
         ),
         config,
     )
+    show.verdict(out.path, reasons.path)

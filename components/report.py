@@ -31,11 +31,12 @@ def report(
     config: str,
     out: dsl.Output[dsl.Artifact],
     metrics: dsl.Output[dsl.Metrics],
+    page: dsl.Output[dsl.HTML],
 ):
     """Everything to report.json and report.html; see crops.stages.report.run."""
 
     from crops.config.report import ReportConfig
-    from crops.stages import plug
+    from crops.stages import plug, show
     from crops.stages import report as stage
 
     cfg = ReportConfig.from_json(config)
@@ -70,3 +71,4 @@ def report(
         ),
         config,
     )
+    show.page(out.path, page.path)

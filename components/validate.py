@@ -12,6 +12,7 @@ def validate(
     config: str,
     out: dsl.Output[dsl.Dataset],
     metrics: dsl.Output[dsl.Metrics],
+    docs: dsl.Output[dsl.HTML],
 ):
     """Logs to accepted rows and quarantine; see crops.stages.logs.validate.run.
 
@@ -20,8 +21,9 @@ def validate(
     from pathlib import Path
 
     from crops.config.validate import ValidateConfig
-    from crops.stages import plug
+    from crops.stages import plug, show
     from crops.stages.logs import validate as stage
 
     cfg = ValidateConfig.from_json(config)
     plug.timed("validate", out.path, metrics, lambda folder: stage.run(Path(logs.path), folder, cfg), config)
+    show.docs(out.path, docs.path)

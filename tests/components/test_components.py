@@ -15,6 +15,7 @@ import pytest
 import components
 from crops import stages
 from crops.config.kubeflow import COMPONENTS
+from crops.stages import show
 from crops.stages.base import StageReport
 
 FILES = sorted(
@@ -94,6 +95,9 @@ def test_each_component_calls_its_stage_with_what_it_was_given(name, tmp_path, m
         return StageReport(numbers={"rows": 3})
 
     monkeypatch.setattr(stage, "run", recorded)
+    pages = {}
+    for page in ("recall", "verdict", "docs", "page"):
+        monkeypatch.setattr(show, page, lambda out, to: pages.__setitem__(to, out))
     given = {}
     for parameter, kind in inspect.get_annotations(function).items():
         place = tmp_path / parameter
@@ -113,14 +117,11 @@ def test_each_component_calls_its_stage_with_what_it_was_given(name, tmp_path, m
     assert kept["numbers"] == {"rows": 3}
     assert kept["stage"].startswith(name.removesuffix("_job"))
     values = [kept["stage"], *(str(v) for v in (*seen["args"], *seen["kwargs"].values()))]
-    for parameter in given.keys() - {
-        "out",
-        "metrics",
-        "config",
-        "deploy_config",
-        "register_config",
-        "fingerprint",
-    }:
+    shown = {"table", "reasons", "docs", "page"} & {p for p in given if str(tmp_path / p) in pages}
+    assert set(pages.values()) <= {str(tmp_path / "out")}, "of what the stage wrote"
+    for parameter in (
+        given.keys() - shown - {"out", "metrics", "config", "deploy_config", "register_config", "fingerprint"}
+    ):
         passed = (str(tmp_path / parameter), f"a-{parameter}", SEEN_AS.get(parameter, "\0"))
         assert any(each in value for value in values for each in passed), f"{name} drops {parameter}"
     assert str(tmp_path / "out") in values

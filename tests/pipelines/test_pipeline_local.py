@@ -46,6 +46,8 @@ def runs(folder: Path) -> list[list[str]]:
     return [json.loads(line) for line in (folder / "runs.jsonl").read_text().splitlines()]
 
 
+# What KFP's own pages show.
+PAGES = ("evaluate/table", "gate/reasons", "validate/docs", "report/page")
 SYSTEMS = ("base", "clicks", "clicks_mnrl", "crops", "crops_paper", "crops_no_knowledge")
 EACH_ONCE = sorted(
     [
@@ -90,6 +92,14 @@ def test_every_stage_runs_once_and_the_report_has_the_contracts_keys(tmp_path):
     assert "&lt;t&gt;" in page, "text from the log is escaped"
     assert "a stub note" in page
     assert "All settings are the defaults." in page
+    assert 'href="data_docs/index.html"' in page
+    assert "of the log" in (tmp_path / "out/data_docs/index.html").read_text(), "where the link leads"
+    (run,) = (tmp_path / "out/.cache/artifacts").iterdir()
+    pages = {name: (run / name).read_text() for name in PAGES}
+    assert "| Clicks (`ct`) | – | 40.0 | 50.0 |" in pages["evaluate/table"]
+    assert pages["gate/reasons"] == "# Promote\n\n- a stub\n"
+    assert "of the log" in pages["validate/docs"]
+    assert "data_docs/" not in pages["report/page"], "a link that would lead nowhere"
     assert "crops 50.0 %, best alternative clicks 40.0 %" in done.stdout, "the headline ends the run"
     stages = re.findall(r"^\[ ?(\d+)/(\d+)\] ", done.stdout, re.M)
     assert stages == [(str(n + 1), str(len(stages))) for n in range(len(stages))], "stage n of m, to the last"

@@ -32,6 +32,7 @@ STAGES = (
 )
 TABLE = {s: {"clicks": 0.4, "crops": 0.5} for s in ("ct", "qr", "qr_raw")}
 FILES = {
+    "validate": {"data_docs/index.html": "<main>of the log</main>"},
     "augment": {
         "augment.json": {
             "perspectives": {"click": {"candidates": 7, "examples": [{"query": "q", "text": "<t>"}]}}
@@ -76,6 +77,10 @@ def _run(name):
         out = next(a for a in reversed(args) if isinstance(a, Path))  # a config may stand behind it
         with artifacts.replacing(out) as folder:
             for file_name, value in FILES.get(name, {"some.json": {}}).items():
+                if isinstance(value, str):
+                    (folder / file_name).parent.mkdir()
+                    (folder / file_name).write_text(value)
+                    continue
                 artifacts.write_json(folder / file_name, {"system": kwargs.get("system"), **value})
         return StageReport(numbers={"rows": 3}, notes=("a stub note",) if name == "augment" else ())
 
