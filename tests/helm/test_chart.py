@@ -264,6 +264,7 @@ BAD = [
     ({"events": {"kind": "files"}}, "must be one of"),
     ({"argoRollouts": {"enabled": True}}, "needs events.kind kafka"),
     ({"rolloutController": {"enabled": True}}, "needs registry"),
+    ({"retrainHook": {"enabled": True}}, "needs retrainHook.url"),
     ({"gateway": {"minAvailable": 2}}, "drained"),
     ({"triton": {"autoscaling": {"min": 9}}}, "min is 9, max is 8"),
     ({"gateway": {"settings": {"manifest": "x"}}}, "additional properties"),

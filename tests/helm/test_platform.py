@@ -9,8 +9,10 @@ import pytest
 import yaml
 from helm_python import Chart
 
+from crops.cli.serve import retrain_hook
 from tests.helm.test_chart import CHART, WORKLOADS, containers, named, pods, rendered, values_of
 
+HOOK = {"enabled": True, "url": "https://ci.example:8443/run", "existingSecret": {"name": "retrain"}}
 RELEASE = {"existing": False, "uri": "models:/crops/2", "sha256": "a" * 64}
 OUTSIDE = {
     "release": RELEASE,
@@ -109,10 +111,11 @@ def test_what_is_added_to_a_component_is_on_its_pods_and_on_no_other():
         "triton": "triton",
         "rolloutController": "rollout",
         "compactor": "compactor",
+        "retrainHook": "retrain",
     }
     base = {"registry": "https://mlflow.example", "release": RELEASE}
     for component, ending in components.items():
-        values = {**base, "rolloutController": {"enabled": True}}
+        values = {**base, "rolloutController": {"enabled": True}, "retrainHook": HOOK}
         values[component] = {**values.get(component, {}), **EXTRAS}
         documents = rendered(values)
         for name, pod in pods(documents):
@@ -192,6 +195,32 @@ def test_kafka_is_let_in_by_a_secret_that_gateway_and_compactor_alone_see():
         one for _, pod in pods(documents) for one in pod.get("initContainers", ()) if one["name"] == "compact"
     ]
     assert "--kafka-file=/etc/kafka/login" in compact["args"]
+
+
+def test_a_drift_alert_reaches_the_ci_through_the_hook_and_nobody_else_does(tmp_path):
+    """The hook's arguments are options of its verb; its port is open to Alertmanager's namespace alone."""
+    hook = HOOK
+    for gone in ("url", "existingSecret"):
+        refused({"retrainHook": {key: hook[key] for key in hook if key != gone}}, "retrainHook.enabled needs")
+    for storage, state in ((None, "/shared"), (OUTSIDE, "/var/lib/crops")):
+        documents = rendered({**(storage or {}), "retrainHook": hook})
+        (container,) = named(documents, "Deployment", "-retrain")["spec"]["template"]["spec"]["containers"]
+        args = container["args"]
+        assert args[0] == "retrain-hook"
+        assert f"--state={state}/retrain.json" in args
+        assert {"name": "state", "mountPath": state} in container["volumeMounts"]
+        for name in ("ci-token", "hook-token"):
+            (tmp_path / name).write_text("x")
+        local = [arg.replace("/etc/retrain", str(tmp_path)).replace(state, str(tmp_path)) for arg in args]
+        read = retrain_hook.make_context("retrain-hook", local[1:]).params
+        assert (read["every_s"], read["host"], read["port"]) == (86_400.0, "0.0.0.0", 8090)
+        assert json.loads(read["body"])["ref"] == "main"
+        assert named(documents, "Service", "-retrain")["spec"]["ports"][0]["port"] == 8090
+        policy = named(documents, "NetworkPolicy", "-retrain")["spec"]
+        (door,) = policy["ingress"]
+        assert door["ports"] == [{"port": 8090}]
+        assert "namespaceSelector" in door["from"][0]
+        assert {"port": 8443} in [port for rule in policy["egress"] for port in rule.get("ports", [])]
 
 
 def test_no_claim_where_an_object_store_and_kafka_hold_all():

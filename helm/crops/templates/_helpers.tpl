@@ -235,6 +235,9 @@ emptyDir: {}
 {{- if and $v.rolloutController.enabled (eq (include "crops.registry" .) "") }}
 {{- fail "rolloutController.enabled needs registry: it moves MLflow's aliases" }}
 {{- end }}
+{{- if and $v.retrainHook.enabled (not (and $v.retrainHook.url $v.retrainHook.existingSecret.name)) }}
+{{- fail "retrainHook.enabled needs retrainHook.url, which starts the CI's workflow, and retrainHook.existingSecret.name, which opens both doors" }}
+{{- end }}
 {{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" (include "crops.fullname" .)) }}
 {{- fail (printf "%q is no name of a Service (a letter first, then letters, digits and hyphens): set fullnameOverride" (include "crops.fullname" .)) }}
 {{- end }}
