@@ -33,6 +33,10 @@ VERBS = {
     ),
     "pull": ("crops.cli.serve", "a pinned release as the first champion of a new installation"),
     "serve": ("crops.cli.serve", "Triton and the gateway on this machine: searches answered, events logged"),
+    "embed": (
+        "crops.cli.serve",
+        "vectors of documents for any vector store, as the release's index has them",
+    ),
     "compact": ("crops.cli.serve", "event logs to the tables that the next training reads"),
     "retrain-hook": ("crops.cli.serve", "a drift alert of Alertmanager starts a training in your CI"),
     "rollout": ("crops.cli.rollout", "canary and A/B of a challenger: start, status, step, abort"),

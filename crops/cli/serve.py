@@ -1,4 +1,4 @@
-"""Verbs of serving: deploy, serve, compact."""
+"""Verbs of serving: deploy, serve, embed, compact."""
 
 import time
 from pathlib import Path
@@ -227,6 +227,51 @@ def _named(release: str, uri: str) -> tuple[Registry, str]:
         raise InputError("--release", f"{release!r} is neither a folder nor models:/NAME/VERSION")
     name, version = release.removeprefix("models:/").split("/")
     return Registry(uri, name), version
+
+
+@click.command()
+@click.option(
+    "--release",
+    default=None,
+    help="models:/NAME/VERSION, a release's folder, or what `crops export` wrote. Default: the champion.",
+)
+@click.option(
+    "--documents",
+    type=EXISTING,
+    required=True,
+    help="What `crops augment` wrote, or a release: a folder with the table documents.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    required=True,
+    metavar="FILE",
+    help="Parquet file to write: doc_id, and vector as a list of float32.",
+)
+@click.option(
+    "--shard",
+    default="0/1",
+    show_default=True,
+    metavar="I/N",
+    help="Only this part of the documents, for several machines, each with a file of its own.",
+)
+@registry_option
+@config_option
+def embed(release: str | None, documents: Path, out: Path, shard: str, registry: str, config: Config) -> None:
+    """Write the vectors of documents for any vector store: those that the release's index holds.
+
+    Interrupted or killed, the same command encodes only what is missing. The queries' side is the release's
+    query encoder: what it gives is compared by the inner product.
+    """
+    from crops.stages.base import Shard
+    from crops.stages.release import embed as stage
+
+    started_s = time.monotonic()
+    stage.refuse(out)  # before a release is fetched
+    models = Registry(registry, config.section("register").name)
+    place, _ = _folder(release, models, stage.parts_of(out))
+    report = stage.run(place, documents, out, config.section("index"), shard=Shard.parse(shard))
+    show("embed", started_s, report, out)
 
 
 @click.command()
