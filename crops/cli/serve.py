@@ -13,6 +13,7 @@ from crops.errors import ConfigError, InputError, ServiceError
 from crops.services.registry import Registry
 from crops.stages.base import StageReport
 from crops.tables import artifacts
+from crops.tables.records import LOGS
 
 COMPACTED = ("compact.json", ".compaction")  # the marks of a folder that `crops compact` writes
 
@@ -303,6 +304,12 @@ def embed(release: str | None, documents: Path, out: Path, shard: str, registry:
     help="Lines name=value that say how Kafka lets us in: security.protocol, sasl.*, ssl.* of librdkafka.",
 )
 @click.option("--topic", default="crops-events", show_default=True, help="Topic of the events, with --kafka.")
+@click.option(
+    "--publish",
+    default=None,
+    metavar="URL",
+    help="Then copy what changed of the tables to this fsspec URL, where `crops submit --logs` reads them.",
+)
 @click.option("--retire", is_flag=True, help="Remove segments all of whose records are in the tables.")
 @click.option(
     "--accept-damage",
@@ -317,6 +324,7 @@ def compact(
     kafka: str | None,
     kafka_file: Path | None,
     topic: str,
+    publish: str | None,
     retire: bool,
     accept_damage: bool,
     out: Path,
@@ -367,6 +375,9 @@ def compact(
         if tally.newer:
             notes.append(f"{tally.newer} records of a newer version are kept in {out / compaction.NEWER}")
         show("compact", started_s, StageReport(numbers=numbers, notes=tuple(notes)), out)
+    if publish is not None:
+        tables = [table.name for table in LOGS if (out / table.name).is_dir()]
+        click.echo(f"{_published(out, tables, publish)} files to {publish}")
     if tally.damage:
         (place, size), others = next(iter(tally.damage.items())), len(tally.damage) - 1
         more = f" (and {others} more places)" if others else ""
@@ -374,6 +385,13 @@ def compact(
         click.echo(f"crops: {place}: {size} bytes are no record{more}; {kept}", err=True)
         raise click.exceptions.Exit(1)
     artifacts.write_json(out.with_name(f"{out.name}.compacted.json"), {"at_s": time.time(), **numbers})
+
+
+def _published(out: Path, tables: list[str], url: str) -> int:
+    try:
+        return artifacts.mirror(out, tables, url, out.with_name(f"{out.name}.published.json"))
+    except Exception as error:  # whatever a store answers with
+        raise ServiceError(f"{url}: the tables cannot be copied there: {error}") from error
 
 
 def _from_kafka(servers: str, topic: str, folder: Path, file: Path | None) -> None:

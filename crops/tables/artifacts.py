@@ -257,6 +257,34 @@ def read_json(path: Path) -> Any:
         raise InputError(path, f"not JSON: {error}") from error
 
 
+def mirror(folder: Path, tables: Sequence[str], url: str, sent: Path) -> int:
+    """Makes the folders `tables` at the fsspec URL what they are under `folder`; returns how many files were
+    copied. sent: file that keeps size and time of what was copied, so that only what changed is copied again.
+
+    What is gone here is removed there last: a reader in between may see rows twice, never too few.
+    """
+    import fsspec
+
+    filesystem, root = fsspec.core.url_to_fs(url)
+    filesystem.invalidate_cache()
+    root, count = root.rstrip("/"), 0
+    known: dict[str, Any] = read_json(sent).get(url, {}) if sent.exists() else {}
+    held: dict[str, Any] = {}
+    for table in tables:
+        there = {name.removeprefix(f"{root}/") for name in filesystem.find(f"{root}/{table}")}
+        for path in sorted(p for p in (folder / table).rglob("*") if p.is_file()):
+            name, about = str(path.relative_to(folder)), path.stat()
+            held[name] = [about.st_size, about.st_mtime_ns]
+            if name not in there or known.get(name) != held[name]:
+                filesystem.makedirs(f"{root}/{name}".rpartition("/")[0], exist_ok=True)
+                filesystem.put_file(str(path), f"{root}/{name}")
+                count += 1
+        for name in sorted(there - held.keys()):
+            filesystem.rm_file(f"{root}/{name}")
+    write_json(sent, {url: held})
+    return count
+
+
 def publish(files: Sequence[Path], url: str) -> None:
     """Copies `files` to the folder at the fsspec URL, in that order: whoever finds the last one finds all."""
     import fsspec

@@ -57,6 +57,36 @@ def test_the_compactor_lays_videos_and_feed_beside_what_it_makes(tmp_path, monke
     assert {"searches", "results", "videos", "feed"} <= {p.name for p in (tmp_path / "tables").iterdir()}
 
 
+def test_the_tables_lie_where_the_next_submission_reads_them(tmp_path, monkeypatch, bucket):
+    """With videos and feed; what did not change is not copied again, what is gone here goes there."""
+    import s3fs
+
+    monkeypatch.setattr(kafka, "drain", drained)
+    for name in ("catalogue/videos", "lake/feed/date=2025-10-09"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "part-0.parquet").write_bytes(name.encode())
+    values = {**KAFKA, **TABLES, "registry": "http://mlflow:5000", "rolloutController": {"enabled": True}}
+    values["compactor"] = {**TABLES["compactor"], "publish": f"{bucket}/logs"}
+    asked = arguments(values, "compact", tmp_path)
+    done = CliRunner().invoke(main, asked)
+    assert done.exit_code == 0, done.output
+    store = s3fs.S3FileSystem()
+    held = {name.partition("/logs/")[2] for name in store.find(f"{bucket}/logs")}
+    assert {name.partition("/")[0] for name in held} == {"searches", "results", "videos", "feed"}
+    here = {str(p.relative_to(tmp_path / "tables")) for p in (tmp_path / "tables").rglob("*.parquet")}
+    assert held == {name for name in here if not name.startswith(("orphans", "."))}
+    (tmp_path / "lake/feed/date=2025-10-09/part-0.parquet").rename(
+        tmp_path / "lake/feed/date=2025-10-09/part-1.parquet"
+    )
+    monkeypatch.setattr(kafka, "drain", lambda *_a, **_k: 0)
+    again = CliRunner().invoke(main, asked)
+    assert again.exit_code == 0, again.output
+    assert "1 files to" in again.output, again.output
+    store.invalidate_cache()
+    feed = [name.rpartition("/")[2] for name in store.find(f"{bucket}/logs/feed")]
+    assert feed == ["part-1.parquet"]
+
+
 def test_without_kafka_a_folder_that_is_not_there_is_said(tmp_path):
     done = CliRunner().invoke(main, arguments({}, "compact", tmp_path))
     assert done.exit_code != 0
