@@ -6,11 +6,13 @@ from typing import Any
 import numpy as np
 
 from crops.tables import records
+from crops.text import script
 
 SETS = ("ct", "qr", "qr_raw", "qr_relevant", "truth", "unseen", "no_click")
 SLICES = ("head", "torso", "tail")
 VOCABULARY = ("foreign", "familiar")  # to the base: words that its own training hardly held, and the rest
-SLICED = ("qr_raw", "truth")  # by vocabulary
+SLICED = ("qr_raw", "truth")  # by vocabulary and by script
+LEAST_OF_SCRIPT = 30  # queries: fewer give no answer, as at the gate
 Relevant = dict[str, set[int]]  # query -> rows of the catalogue
 Grades = dict[str, dict[int, int]]  # query -> row of the catalogue -> grade
 
@@ -64,7 +66,26 @@ def build(
                 sets[f"{name}_{side}"] = (
                     None if of is None else {q: r for q, r in of.items() if strange[q] is wanted}
                 )
+    for name in SLICED:
+        sets |= {f"{name}_{written}": of for written, of in by_script(sets[name] or {}).items()}
     return sets
+
+
+def by_script(relevant: Relevant) -> dict[str, Relevant]:
+    """Script (crops.text) -> its queries, most first, of those that have at least LEAST_OF_SCRIPT; nothing
+    where fewer than two have: there is nothing to compare.
+    """
+    found: dict[str, Relevant] = {}
+    for query, rows in relevant.items():
+        found.setdefault(script([query]), {})[query] = rows
+    large = {name: of for name, of in found.items() if name and len(of) >= LEAST_OF_SCRIPT}
+    return dict(sorted(large.items(), key=lambda item: (-len(item[1]), item[0]))) if len(large) > 1 else {}
+
+
+def scripts_of(names: Iterable[str], of: str) -> list[str]:
+    """The scripts by which the set `of` was cut, from the names of all sets."""
+    ends = [name.removeprefix(f"{of}_") for name in names if name.startswith(f"{of}_")]
+    return [end for end in ends if end not in VOCABULARY]
 
 
 def chains(rows: Iterable[Mapping[str, Any]]) -> dict[str, int]:

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from crops.evaluation import metrics
-from crops.evaluation.sets import SETS, SLICED, SLICES, VOCABULARY, Grades, Relevant
+from crops.evaluation.sets import SETS, SLICED, SLICES, VOCABULARY, Grades, Relevant, scripts_of
 from crops.tables import records
 
 DIVERSITY_QUERIES = 500  # a mean over them is known to about 0.01
@@ -134,6 +134,7 @@ def summary(
             for system, s in scores.items()
         }
 
+    sides = {name: (*VOCABULARY, *scripts_of(sets, name)) for name in SLICED}
     kinds = [kind for kind in ("relevant", "not relevant") if any(kind in s.clicked for s in scores.values())]
     return {
         "recall_at_100": {name: mean(name, 1) for name in SETS},
@@ -153,13 +154,16 @@ def summary(
             name: _intervals(
                 {system: s.recalls[name] for system, s in scores.items()}, ours, draws, seed, chains or {}
             )
-            for name in (*SETS, *(f"{name}_{side}" for name in SLICED for side in VOCABULARY))
+            for name in (*SETS, *(f"{name}_{side}" for name in SLICED for side in sides[name]))
             if sets.get(name)
         },
         "slices": {name: mean(f"qr_{name}", 1) for name in SLICES},
         "vocabulary": {
             name: {side: found for side in VOCABULARY if (found := mean(f"{name}_{side}", 1))}
             for name in SLICED
+        },
+        "scripts": {
+            name: {side: mean(f"{name}_{side}", 1) for side in scripts_of(sets, name)} for name in SLICED
         },
         "counts": {name: None if relevant is None else len(relevant) for name, relevant in sets.items()},
         "never_exposed_found": {system: s.never_exposed for system, s in scores.items()},

@@ -56,7 +56,8 @@ def render(
         plain=plain,
         headline=report.get("headline"),
         points=headline.points,
-        vocabulary=_vocabulary(report, parts["evaluate"]),
+        vocabulary=_sides(report, parts["evaluate"], "vocabulary"),
+        scripts=_sides(report, parts["evaluate"], "scripts"),
         alternatives=[SYSTEMS[system] for system in ALTERNATIVES if system in systems],
         perspectives=_perspectives(parts),
         total_s=sum(report["seconds"].values()),
@@ -74,12 +75,12 @@ def render(
     )
 
 
-def _vocabulary(report: Json, metrics: Json) -> list[Json]:
-    """Queries in words that the base hardly knows against the rest: per set and side its recall, the number
-    of its queries, and the challenger against the best alternative there.
+def _sides(report: Json, metrics: Json, kind: str) -> list[Json]:
+    """Queries by `vocabulary` (in words that the base hardly knows, or not) or by `scripts`: per set and side
+    its recall, the number of its queries, and the challenger against the best alternative there.
     """
     rows = []
-    for name, sides in (metrics.get("vocabulary") or {}).items():
+    for name, sides in (metrics.get(kind) or {}).items():
         for side, row in sides.items():
             own = f"{name}_{side}"
             found = headline.on(own, row, (report["intervals"] or {}).get(own) or {})

@@ -31,3 +31,16 @@ def test_order_of_the_rows_changes_no_chain():
     one, other = sets.chains(rows), sets.chains(rows[::-1])
     together = [{frozenset(q for q in of if of[q] == of[name]) for name in of} for of in (one, other)]
     assert together[0] == together[1]
+
+
+def test_queries_are_told_by_script_only_where_two_scripts_have_enough():
+    """30 Latin, 30 Han, 29 Thai queries: Thai is too few, and Latin alone is compared with nothing."""
+    latin, han, thai = ([f"{word} {n}" for n in range(30)] for word in ("bread", "红烧肉", "ขนมปัง"))
+    raw = {query: {0} for query in (*latin, *han, *thai[:29], "2026")}
+    built = sets.build(raw, None, [], slice_of=lambda _: "tail")
+    assert set(built["qr_raw_latin"]) == set(latin)
+    assert set(built["qr_raw_han"]) == set(han)
+    assert sets.scripts_of(built, "qr_raw") == ["han", "latin"]
+    assert sets.scripts_of(built, "truth") == []
+    fewer = {query: {0} for query in (*latin, *han[:29])}
+    assert sets.scripts_of(sets.build(fewer, None, [], slice_of=lambda _: "tail"), "qr_raw") == []

@@ -147,3 +147,18 @@ def test_in_a_browser_it_fits_a_phone_and_a_desk(tmp_path, chromium, width):
     assert tab.locator("svg").count() >= 3
     tab.screenshot(path=str(tmp_path / "page.png"), full_page=True)
     assert not errors
+
+
+def test_queries_of_each_script_and_vocabulary_stand_in_a_table_of_their_own():
+    """Two scripts on one set: recall, number of queries, and the difference with its interval."""
+    told, made = parts(), report()
+    told["evaluate"] = {"scripts": {"qr_raw": {s: dict.fromkeys(SYSTEMS, 0.5) for s in ("han", "latin")}}}
+    made["counts"] |= {"qr_raw_han": 41, "qr_raw_latin": 35}
+    made["intervals"]["qr_raw_han"] = {"crops_minus": {"bm25": {"difference": 0.1, "low": 0.0, "high": 0.2}}}
+    html = page.render(made, told, title="A title", examples=3, simulated=False)
+    text = " ".join(re.sub(r"<[^>]+>", " ", html).split())
+    assert "Recall@100 by the script of the query, %" in text
+    assert "After a reformulation han 41 50.0 50.0 50.0 +10.0 (BM25) +0.0 to +20.0" in text
+    assert "After a reformulation latin 35 50.0 50.0 50.0" in text
+    assert "vocabulary, %" not in text
+    assert "script of the query" not in render()

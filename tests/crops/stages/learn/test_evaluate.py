@@ -264,6 +264,20 @@ def test_queries_in_words_that_the_base_hardly_knows_stand_apart(chain, tmp_path
     }
 
 
+def test_scripts_stand_apart_where_there_are_several(chain, tmp_path):
+    """30 Latin queries that name a document by its own words, and 30 Han ones that no word of it answers."""
+    root, _systems, _metrics = chain
+    mined = shutil.copytree(root / "mined", tmp_path / "mined")
+    asked = [(f"subject3 part{n}", toy.doc(3, n % 15)) for n in range(30)]
+    asked += [(f"红烧肉 {n}", toy.doc(3, 0)) for n in range(30)]
+    toy.write(mined, TEST_QR=toy.pairs(*asked))
+    evaluate.run(mined, root / "gated", tmp_path / "out", CFG, systems={})
+    metrics = artifacts.read_json(tmp_path / "out" / "metrics.json")
+    assert metrics["scripts"]["qr_raw"] == {"han": {"bm25": 0.0}, "latin": {"bm25": 1.0}}
+    assert (metrics["counts"]["qr_raw_han"], metrics["counts"]["qr_raw_latin"]) == (30, 30)
+    assert set(metrics["intervals"]["qr_raw_han"]) == {"bm25"}
+
+
 def _lines(path):
     return [line.split() for line in path.read_text(encoding="utf-8").splitlines()]
 
