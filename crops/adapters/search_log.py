@@ -25,6 +25,8 @@ from crops.tables import artifacts, records
 CSV = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
 TOUCHED = ("clicked", "liked", "play_s")
 TEXTS = ("caption", "keywords", "cover_text", "related_queries")
+# Outside of these a time is in another unit, not early or late: the years that validate accepts.
+FIRST_DAY, LAST_DAY = "2000-01-01", "2100-01-01"
 # Rows per search below which each row is likely a search of its own by mistake.
 LEAST_ROWS_PER_SEARCH = 1.1
 # What a column says that nothing is said about.
@@ -130,10 +132,11 @@ class _Part:
             found.append(Remark(counts, _unreadable(self.source.path, place, cells.expected(name))))
             if name in ("ts", "uploaded_at"):
                 kinds = (
-                    f"SELECT kind_{name}, count(*) FROM in_{self.table} WHERE kind_{name} IS NOT NULL "
-                    "GROUP BY ALL ORDER BY 2 DESC, 1"
+                    f"SELECT kind_{name}, count(*), {release.date(f'min({name})')}, "
+                    f"{release.date(f'max({name})')} FROM in_{self.table} WHERE kind_{name} IS NOT NULL "
+                    "GROUP BY 1 ORDER BY 2 DESC, 1"
                 )
-                found.append(Remark(kinds, _kinds(place)))
+                found.append(Remark(kinds, _kinds(self.source.path, place)))
         return found
 
     def _judged(self, name: str) -> bool:
@@ -189,7 +192,8 @@ def source(path: Path) -> Source:
         with duckdb.connect() as engine:
             described = engine.execute(f"DESCRIBE SELECT * FROM {sql}").fetchall()
     except duckdb.Error as error:
-        raise InputError(path, f"cannot be read: {' '.join(str(error).split())[:300]}") from error
+        hint = "; it is not UTF-8: iconv -f latin1 -t utf-8 FILE" if "utf-8" in str(error) else ""
+        raise InputError(path, f"cannot be read: {' '.join(str(error).split())[:200]}{hint}") from error
     return Source(path, sql, {row[0]: row[1] for row in described})
 
 
@@ -308,9 +312,16 @@ def _unreadable(path: Path, place: str, expected: str) -> Any:
     return say
 
 
-def _kinds(place: str) -> Any:
+def _kinds(path: Path, place: str) -> Any:
     def say(answers: list[tuple[Any, ...]]) -> list[str]:
-        kinds = [f"{kind} ({count:,})" if len(answers) > 1 else str(kind) for kind, count in answers]
-        return [f"{place} read as {' and '.join(kinds)}"] if kinds else []
+        kinds = [f"{kind} ({count:,})" if len(answers) > 1 else str(kind) for kind, count, *_ in answers]
+        if not kinds:
+            return []
+        first, last = min(row[2] for row in answers), max(row[3] for row in answers)
+        words = f"{place} read as {' and '.join(kinds)}: {first} to {last}"
+        if last < FIRST_DAY or first > LAST_DAY:  # one of them in there would be a fault of some rows alone
+            expected = "expected days since 2000; is it another unit (time=COLUMN:ms), or no time since 1970?"
+            raise InputError(path, f"{words}, {expected}")
+        return [words]
 
     return say

@@ -90,7 +90,7 @@ def _large(release: Release, inputs: list[Path], out: Path, memory_gb: float) ->
             said = [note for r in release.remarks for note in r.say(engine.execute(r.sql).fetchall())]
         shutil.rmtree(scratch, ignore_errors=True)
         if not rows["searches"]:
-            raise InputError(src, f"no search could be read; {counts}")
+            raise InputError(src, f"no search could be read{f'; {counts}' if counts else ''}")
     return StageReport(numbers={**rows, **counts}, notes=(*release.notes, *said))
 
 

@@ -73,7 +73,7 @@ def test_a_shop_with_a_row_per_shown_product_passes_validate(tmp_path):
     assert {r["caption"] for r in _rows(tmp_path / "logs", records.VIDEOS)} == {
         f'lamp "no" {n}' for n in range(10)
     }
-    assert "searches.ts: column 'at' read as seconds" in report.notes
+    assert "searches.ts: column 'at' read as seconds: 2026-03-01 to 2026-03-03" in report.notes
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_a_time_is_told_by_itself(tmp_path, written, said):
     report = _import({"log": log}, tmp_path / "logs")
     assert [r["ts"] for r in _rows(tmp_path / "logs", records.SEARCHES)] == [START]
     assert (tmp_path / "logs/searches/date=2026-03-01").is_dir()
-    assert f"searches.ts: column 'time' read as {said}" in report.notes
+    assert f"searches.ts: column 'time' read as {said}: 2026-03-01 to 2026-03-01" in report.notes
 
 
 def test_parquet_of_pandas_gives_what_csv_gives(tmp_path):
@@ -231,3 +231,21 @@ def test_rows_with_a_time_of_their_own_are_noticed(tmp_path):
     log = _csv(tmp_path / "log.csv", "query,user,time,video,clicked,caption", *rows)
     report = _import({"log": log}, tmp_path / "logs")
     assert any("map the id of the search: --map search=COLUMN" in note for note in report.notes)
+
+
+def test_days_written_as_numbers_and_other_encodings_are_refused(tmp_path):
+    """20260301 as seconds is a day in 1970."""
+    header = "query,user,time,video,clicked,caption"
+    days = _csv(tmp_path / "days.csv", header, "a,u,20260301,v,1,x", "a,u,20260302,v,1,x")
+    with pytest.raises(
+        InputError, match="read as seconds: 1970-08-23 to 1970-08-23, expected days since 2000"
+    ):
+        _import({"log": days}, tmp_path / "logs")
+    latin = tmp_path / "latin.csv"
+    latin.write_bytes(f"{header}\nsüß,u,1772323200,v,1,x\n".encode("latin-1"))
+    with pytest.raises(InputError, match="it is not UTF-8: iconv"):
+        _import({"log": latin}, tmp_path / "logs")
+    empty = _csv(tmp_path / "header.csv", header)
+    with pytest.raises(InputError, match=r"no search could be read$"):
+        _import({"log": empty}, tmp_path / "logs")
+    assert not (tmp_path / "logs").exists()
