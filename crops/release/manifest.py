@@ -4,11 +4,14 @@ alone.
     {"generation": 7, "arms": {"control": {"uri", "model", "files", "checksum"}, "treatment": {...}}}
 
 `control` is the champion, which also serves everybody outside an experiment; `treatment` is the challenger,
-absent without one. Generation n + 1 is claimed by creating `URL.n+1`, which only one writer can do; then URL
-itself is replaced. A reader follows the claims, so a writer that was killed between the two steps loses
-nothing and blocks nobody.
+absent without one. Generation n + 1 is claimed by creating `URL.n+1.HASH`, HASH being that of generation n,
+which only one writer can do; then URL itself is replaced. A reader follows the claims, so a writer that was
+killed between the two steps loses nothing and blocks nobody; a claim of an earlier life of the manifest
+follows another predecessor, and is nobody's successor.
 """
 
+import glob
+import hashlib
 import json
 import os
 import re
@@ -97,10 +100,16 @@ def _release(raw: dict[str, Any]) -> Release:
 
 
 def read(url: str) -> Manifest:
-    """The newest manifest at `url`; generation 0 where there is none."""
+    """The newest manifest at `url`; generation 0 where there is none.
+
+    One that is put back from a backup counts once the claims beside it are gone: until then it may as well
+    come from a writer that was slower than its successors.
+    """
     filesystem, path = document.opened(url)
     found = _at(filesystem, path, url) or Manifest()
-    while (claimed := _at(filesystem, f"{path}.{found.generation + 1}", url)) is not None:
+    while (claimed := _at(filesystem, _claim(path, found), url)) is not None:
+        if claimed.generation != found.generation + 1:
+            raise InputError(_claim(path, found), f"generation is {claimed.generation}, not as it is named")
         found = claimed
     return found
 
@@ -111,22 +120,29 @@ def write(url: str, manifest: Manifest) -> None:
     What no reader could read is an InputError, and nothing is written.
     """
     parse(manifest.to_json(), source=url)
-    newest = read(url).generation
-    if manifest.generation != newest + 1:
+    newest = read(url)
+    if manifest.generation != newest.generation + 1:
         raise Conflict(
-            f"{url}: generation is {newest}, expected {manifest.generation - 1}: another writer changed it"
+            f"{url}: generation is {newest.generation}, expected {manifest.generation - 1}: another writer "
+            "changed it"
         )
     filesystem, path = document.opened(url)
     text = manifest.to_json().encode()
     try:
-        _create(filesystem, f"{path}.{manifest.generation}", text)
+        _create(filesystem, _claim(path, newest), text)
     except FileExistsError as error:
         raise Conflict(f"{url}: generation {manifest.generation} was taken by another writer") from error
     document.replace(filesystem, path, text)
     # A slower writer may yet put an older generation in place, from where readers follow the claims: keep
     # many of them.
-    if filesystem.exists(old := f"{path}.{manifest.generation - KEPT_CLAIMS}"):
+    for old in filesystem.glob(f"{glob.escape(path)}.{manifest.generation - KEPT_CLAIMS}.*"):
         filesystem.rm_file(old)
+
+
+def _claim(path: str, before: Manifest) -> str:
+    """Where the successor of `before` is claimed."""
+    digest = hashlib.sha256(before.to_json().encode()).hexdigest()
+    return f"{path}.{before.generation + 1}.{digest[:16]}"
 
 
 def _at(filesystem: Any, path: str, url: str) -> Manifest | None:

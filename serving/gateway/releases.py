@@ -86,7 +86,7 @@ class Holder:
     def __init__(self, settings: Settings, encode: Encode, ensure: Callable[[str], Awaitable[None]]) -> None:
         self.settings, self._encode, self._ensure = settings, encode, ensure
         self.arms: dict[str, Served] = {}
-        self.generation = 0
+        self.served = Manifest()  # what `arms` were taken from
         self.refused = 0  # the newest generation that was refused
         self.problem = "no manifest has been read yet"
 
@@ -95,7 +95,7 @@ class Holder:
         fit to be.
         """
         wanted = await asyncio.to_thread(manifest.read, self.settings.manifest)
-        if wanted.generation == self.generation and self.arms:
+        if wanted == self.served and self.arms:  # not the number alone: a backup may have been put back
             return None
         return await self.take(wanted)
 
@@ -112,8 +112,13 @@ class Holder:
         except Rejected as refused:
             self.problem, self.refused = f"{arm}: {release.uri}: {refused}", wanted.generation
             return refused.reason
-        self.arms, self.generation, self.problem = arms, wanted.generation, ""
+        self.arms, self.served, self.problem = arms, wanted, ""
         return None
+
+    @property
+    def generation(self) -> int:
+        """The manifest's that is served; 0: none."""
+        return self.served.generation
 
     async def _load(self, release: Release) -> Served:
         folder = await asyncio.to_thread(fetch, release, self.settings.state / "releases")

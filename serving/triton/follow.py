@@ -87,7 +87,7 @@ class Follower:
         self._instances = instances or repository.Instances(
             count=settings.instances, threads=settings.threads, providers=settings.providers
         )
-        self.generation = 0
+        self._followed = Manifest()
         self.problem = "no manifest has been read yet"
         self.lost = ""  # why this server is beyond mending
         self._serving: dict[
@@ -98,6 +98,11 @@ class Follower:
         self._silent: dict[str, int] = {}  # model -> watches in a row without a vector
         self._encoded: dict[str, int | None] = {}  # model -> texts, when it was silent last
         self._ended = threading.Event()
+
+    @property
+    def generation(self) -> int:
+        """The manifest's that is followed; 0: none."""
+        return self._followed.generation
 
     @property
     def ready(self) -> bool:
@@ -183,7 +188,7 @@ class Follower:
             return
         if not found.arms:
             self.problem = f"{self.settings.manifest} names no release"
-        elif found.generation != self.generation:
+        elif found != self._followed:  # not the number alone: a backup may have been put back
             self._take(found)
         self._let_go()
 
@@ -199,7 +204,7 @@ class Follower:
         wanted = {release.model: release.checksum for release in found.arms.values()}
         now_s = self._clock()
         self._left = {m: self._left.get(m, now_s) for m in (self._left | self._serving) if m not in wanted}
-        self._serving, self.generation, self.problem = wanted, found.generation, ""
+        self._serving, self._followed, self.problem = wanted, found, ""
         LOG.info("generation %d: %s", found.generation, ", ".join(wanted))
 
     def _load(self, release: Release) -> None:

@@ -81,6 +81,53 @@ def test_a_writer_killed_after_its_claim_has_written(url, monkeypatch):
     assert manifest.read(url).generation == 3
 
 
+def lived(url: str, generations: int, first: int) -> Manifest:
+    """Releases first, first + 1, ... in control, a generation each."""
+    for n in range(generations):
+        manifest.write(url, manifest.read(url).with_arm(CONTROL, release(first + n)))
+    return manifest.read(url)
+
+
+def files(url: str) -> tuple[object, list[str]]:
+    filesystem, path = manifest.document.opened(url)
+    return filesystem, sorted(filesystem.glob(f"{path}*"))
+
+
+def test_claims_of_an_earlier_life_are_nobodys_successors(url):
+    """70 generations leave claims 7 to 70; a manifest begun anew passes them one by one."""
+    lived(url, 70, first=1)
+    filesystem, _ = files(url)
+    filesystem.rm_file(manifest.document.opened(url)[1])
+    for n in range(1, 136):
+        found = lived(url, 1, first=1000 + n)
+        assert (found.generation, found.arms[CONTROL]) == (n, release(1000 + n))
+    assert len(files(url)[1]) <= 1 + manifest.KEPT_CLAIMS, "what is past is removed, of every life"
+
+
+def test_a_backup_counts_where_its_claims_are_gone(url):
+    fifth = lived(url, 5, first=1)
+    filesystem, _ = files(url)
+    path = manifest.document.opened(url)[1]
+    backup = filesystem.cat_file(path)
+    newest = lived(url, 5, first=6)
+    filesystem.pipe_file(path, backup)
+    assert manifest.read(url) == newest, "as after a slow writer: nothing newer is lost"
+    for claim in files(url)[1]:
+        if not claim.endswith("manifest.json"):
+            filesystem.rm_file(claim)
+    assert manifest.read(url) == fifth
+    assert lived(url, 1, first=77).generation == 6
+
+
+def test_one_that_is_written_by_hand_starts_a_chain_of_its_own(url):
+    lived(url, 10, first=1)
+    filesystem, _ = files(url)
+    mine = Manifest(generation=5, arms={CONTROL: release(99)})
+    filesystem.pipe_file(manifest.document.opened(url)[1], mine.to_json().encode())
+    assert manifest.read(url) == mine
+    assert lived(url, 1, first=100).arms[CONTROL] == release(100)
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [

@@ -158,6 +158,28 @@ def test_events_are_durable_counted_once_and_become_the_tables(gateway, tmp_path
     run(work())
 
 
+def test_a_manifest_that_is_put_back_is_followed_whatever_its_number(gateway, releases):
+    """From a backup: another release under the same generation, then a lower one; their claims are gone."""
+    path = Path(gateway.settings.manifest)
+
+    def put(generation, release):
+        for claim in path.parent.glob("manifest.json.*"):
+            claim.unlink()
+        path.write_text(Manifest(generation=generation, arms={"control": release}).to_json())
+
+    async def work():
+        async with gateway:
+            for generation, release in ((7, releases[0]), (7, releases[1]), (3, releases[0])):
+                put(generation, release)
+                await gateway.service.look()
+                told = (await gateway.client.get("/v1/release")).json()
+                assert (told["generation"], told["problem"]) == (generation, None)
+                assert told["arms"]["control"]["release"] == release.uri
+                assert (await gateway.search()).json()["release"] == release.uri
+
+    run(work())
+
+
 def test_events_that_are_repeated_invented_or_late_move_no_counter(gateway):
     now = [1_800_000_000.0]
     gateway.clock = lambda: now[0]

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import httpx
 import pytest
@@ -80,6 +81,13 @@ def test_it_loads_what_the_manifest_names_and_lets_go_of_what_left_it(following,
     manifest.write(url, Manifest(generation=2, arms={"control": one}))
     until(lambda: control.model_ready(server.http, two.model), False)
     assert httpx.get(f"{health}/readyz").json() == {"ready": True, "generation": 2, "problem": None}
+
+
+def test_it_follows_a_manifest_that_is_put_back_under_the_same_generation(following, releases):
+    server, url, _health = following
+    for release in releases:
+        Path(url).write_text(Manifest(generation=4, arms={"control": release}).to_json())
+        until(lambda wanted=release.model: control.model_ready(server.http, wanted), True)
 
 
 def test_a_release_that_is_not_what_was_registered_leaves_it_with_the_one_before(following, releases):
