@@ -50,10 +50,10 @@ def docs(out: str, to: str) -> None:
     parts = [f'<div id="index">{_body(index)}</div>']
     # What hides the checks that hold works on the whole page: one switch would do for all tables or for none.
     switch = re.compile(r"<p[^>]*><label><input type=\"checkbox\" id=\"failed\">.*?</p>", re.DOTALL)
-    parts += [
-        f'<div id="{path.stem}"><hr>{switch.sub("", _body(path.read_text(encoding="utf-8")))}</div>'
-        for path in tables
-    ]
+    for path in tables:
+        body = switch.sub("", _body(path.read_text(encoding="utf-8")))
+        body = re.sub(r"\bid=\"", f'id="{path.stem}-', body).replace("<h1>", "<h2>").replace("</h1>", "</h2>")
+        parts.append(f'<div id="{path.stem}"><hr>{body}</div>')
     whole = BODY.sub(lambda _: f"<main>{''.join(parts)}</main>", index)
     for path in (folder / "index.html", *tables):
         whole = whole.replace(f'href="{path.name}"', f'href="#{path.stem}"')
