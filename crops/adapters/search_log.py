@@ -11,12 +11,11 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import pyarrow as pa
 
-from crops.adapters import cells, release
+from crops.adapters import cells, release, remarks
 from crops.adapters.columns import TABLES, ColumnMap, Origin, unmapped
 from crops.adapters.release import Piece, Release, Remark
 from crops.errors import InputError
@@ -25,10 +24,6 @@ from crops.tables import artifacts, records
 CSV = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
 TOUCHED = ("clicked", "liked", "play_s")
 TEXTS = ("caption", "keywords", "cover_text", "related_queries")
-# Outside of these a time is in another unit, not early or late: the years that validate accepts.
-FIRST_DAY, LAST_DAY = "2000-01-01", "2100-01-01"
-# Rows per search below which each row is likely a search of its own by mistake.
-LEAST_ROWS_PER_SEARCH = 1.1
 # What a column says that nothing is said about.
 DEFAULTS = {"stage": records.STAGES[0], "clicked": "false", "liked": "false", "caption": "", "cover_text": ""}
 
@@ -72,7 +67,7 @@ def read(src: Path, columns: ColumnMap, more: Mapping[str, Path] | None = None) 
         notes=_notes(parts, by_id, sources),
         remarks=(
             *(r for part in parts.values() for r in part.remarks()),
-            *_rows_per_search(by_id, own_results),
+            *remarks.rows_per_search(by_id, own_results),
         ),
     )
 
@@ -129,14 +124,14 @@ class _Part:
                 f"SELECT count({bad}), count(given_{name}), min(row) FILTER (WHERE {bad} IS NOT NULL), "
                 f"arg_min({bad}, row) FILTER (WHERE {bad} IS NOT NULL) FROM in_{self.table}"
             )
-            found.append(Remark(counts, _unreadable(self.source.path, place, cells.expected(name))))
+            found.append(Remark(counts, remarks.unreadable(self.source.path, place, cells.expected(name))))
             if name in ("ts", "uploaded_at"):
                 kinds = (
                     f"SELECT kind_{name}, count(*), {release.date(f'min({name})')}, "
                     f"{release.date(f'max({name})')} FROM in_{self.table} WHERE kind_{name} IS NOT NULL "
                     "GROUP BY 1 ORDER BY 2 DESC, 1"
                 )
-                found.append(Remark(kinds, _kinds(self.source.path, place)))
+                found.append(Remark(kinds, remarks.kinds(self.source.path, place)))
         return found
 
     def _judged(self, name: str) -> bool:
@@ -278,50 +273,3 @@ def _notes(parts: Mapping[str, _Part], by_id: bool, given: Iterable[str]) -> tup
         "videos: no file; texts are those of the log's rows": "videos" not in given,
     }
     return tuple(note for note, applies in notes.items() if applies)
-
-
-def _rows_per_search(by_id: bool, own_results: bool) -> tuple[Remark, ...]:
-    """Where a row has a time of its own, no two rows are of one search."""
-    if by_id or own_results:
-        return ()
-
-    def say(answers: list[tuple[Any, ...]]) -> list[str]:
-        rows, searches, users = answers[0]
-        if rows < LEAST_ROWS_PER_SEARCH * searches and searches > users:
-            return [
-                f"searches: {searches:,} from {rows:,} rows; if a row has a time of its own rather than its "
-                "search's, map the id of the search: --map search=COLUMN"
-            ]
-        return []
-
-    rows = "(SELECT count(*) FROM in_results WHERE video_id IS NOT NULL)"
-    counts = f"SELECT {rows}, count(*), count(DISTINCT user_id) FROM found"
-    return (Remark(counts, say),)
-
-
-def _unreadable(path: Path, place: str, expected: str) -> Any:
-    def say(answers: list[tuple[Any, ...]]) -> list[str]:
-        bad, given, row, value = answers[0]
-        if not bad:
-            return []
-        if bad == given:
-            problem = f"{place} holds {value!r} and no readable value in {given:,}, expected a {expected}"
-            raise InputError(path, problem, row=row)
-        return [f"{place}: {bad:,} of {given:,} values are no {expected}: unknown (row {row}: {value!r})"]
-
-    return say
-
-
-def _kinds(path: Path, place: str) -> Any:
-    def say(answers: list[tuple[Any, ...]]) -> list[str]:
-        kinds = [f"{kind} ({count:,})" if len(answers) > 1 else str(kind) for kind, count, *_ in answers]
-        if not kinds:
-            return []
-        first, last = min(row[2] for row in answers), max(row[3] for row in answers)
-        words = f"{place} read as {' and '.join(kinds)}: {first} to {last}"
-        if last < FIRST_DAY or first > LAST_DAY:  # one of them in there would be a fault of some rows alone
-            expected = "expected days since 2000; is it another unit (time=COLUMN:ms), or no time since 1970?"
-            raise InputError(path, f"{words}, {expected}")
-        return [words]
-
-    return say

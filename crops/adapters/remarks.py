@@ -1,0 +1,67 @@
+"""What an import of a search log has to say of what it read, once all of it is read."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from crops.adapters.release import Remark
+from crops.errors import InputError
+
+Say = Callable[[list[tuple[Any, ...]]], list[str]]
+# Outside of these a time is in another unit, not early or late: the years that validate accepts.
+FIRST_DAY, LAST_DAY = "2000-01-01", "2100-01-01"
+# Rows per search below which each row is likely a search of its own by mistake.
+LEAST_ROWS_PER_SEARCH = 1.1
+
+
+def rows_per_search(by_id: bool, own_results: bool) -> tuple[Remark, ...]:
+    """Where a row has a time of its own, no two rows are of one search."""
+    if by_id or own_results:
+        return ()
+
+    def say(answers: list[tuple[Any, ...]]) -> list[str]:
+        rows, searches, users = answers[0]
+        if rows < LEAST_ROWS_PER_SEARCH * searches and searches > users:
+            return [
+                f"searches: {searches:,} from {rows:,} rows; if a row has a time of its own rather than its "
+                "search's, map the id of the search: --map search=COLUMN"
+            ]
+        return []
+
+    rows = "(SELECT count(*) FROM in_results WHERE video_id IS NOT NULL)"
+    counts = f"SELECT {rows}, count(*), count(DISTINCT user_id) FROM found"
+    return (Remark(counts, say),)
+
+
+def unreadable(path: Path, place: str, expected: str) -> Say:
+    """Of (unreadable, given, first row, its value): how many; an InputError where it is all of them."""
+
+    def say(answers: list[tuple[Any, ...]]) -> list[str]:
+        bad, given, row, value = answers[0]
+        if not bad:
+            return []
+        if bad == given:
+            problem = f"{place} holds {value!r} and no readable value in {given:,}, expected a {expected}"
+            raise InputError(path, problem, row=row)
+        return [f"{place}: {bad:,} of {given:,} values are no {expected}: unknown (row {row}: {value!r})"]
+
+    return say
+
+
+def kinds(path: Path, place: str) -> Say:
+    """Of a row per form of a time (form, values, first day, last day): how it was read; an InputError where
+    no day can be one of a log.
+    """
+
+    def say(answers: list[tuple[Any, ...]]) -> list[str]:
+        forms = [f"{kind} ({count:,})" if len(answers) > 1 else str(kind) for kind, count, *_ in answers]
+        if not forms:
+            return []
+        first, last = min(row[2] for row in answers), max(row[3] for row in answers)
+        words = f"{place} read as {' and '.join(forms)}: {first} to {last}"
+        if last < FIRST_DAY or first > LAST_DAY:  # one of them in there would be a fault of some rows alone
+            expected = "expected days since 2000; is it another unit (time=COLUMN:ms), or no time since 1970?"
+            raise InputError(path, f"{words}, {expected}")
+        return [words]
+
+    return say
