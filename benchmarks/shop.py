@@ -248,7 +248,15 @@ def minilm(mined: Mined, epochs: int) -> dict[str, System]:
         ]
         tuned = SentenceTransformer(path)
         loader: Any = DataLoader(examples, batch_size=64, shuffle=True)
-        tuned.old_fit([(loader, MultipleNegativesRankingLoss(tuned))], epochs=epochs, show_progress_bar=False)
+        loss = MultipleNegativesRankingLoss(tuned)
+        # The rate of its training arguments; without it the default warm-up is longer than this training.
+        tuned.old_fit(
+            [(loader, loss)],
+            epochs=epochs,
+            warmup_steps=0,
+            optimizer_params={"lr": 5e-5},
+            show_progress_bar=False,
+        )
         found["MiniLM, clicks"] = ranking(tuned)
     return found
 
