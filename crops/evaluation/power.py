@@ -9,7 +9,7 @@ from statistics import NormalDist
 
 # Standard deviation over queries of the difference between two systems' recall (the mean of @20 and @100, as
 # the gate compares): 0.14 to 0.30 between an encoder and the base or the click model that it is compared
-# with, on held-out reformulations of `crops world` [ours]; a simulated shop, where a log teaches much, had 0.38.
+# with, on held-out reformulations of `crops world` [ours]; a simulated shop had 0.38.
 SPREAD = 0.3
 ALPHA, POWER = 0.05, 0.8
 REACH = NormalDist().inv_cdf(1 - ALPHA / 2) + NormalDist().inv_cdf(POWER)  # standard errors: 2.80
