@@ -1,6 +1,6 @@
 """How do the systems do on a log of another make than `crops world`'s: a shop with BM25, no plays and no LLM?
 
-    python benchmarks/shop.py [--seeds 3] [--epochs 1]
+    python benchmarks/shop.py [--seeds 3] [--epochs 3]
 
 3,000 products with a brand, a model and two properties; 2,000 people, 20,000 searches, a million results.
 People say what the catalogue says, or everyday words for it (sneakers, couch), or the nickname of a product
@@ -281,7 +281,7 @@ def measured(seed: int, work: Path, epochs: int) -> pd.DataFrame:
 def main() -> None:
     parser = report.arguments(__doc__)
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--epochs", type=int, default=1, help="of MiniLM on the clicks; 0: left out")
+    parser.add_argument("--epochs", type=int, default=3, help="of MiniLM on the clicks; 0: left out")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as work:
         rows = pd.concat([measured(seed, Path(work), given.epochs) for seed in range(given.seeds)])
