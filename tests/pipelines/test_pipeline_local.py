@@ -94,6 +94,7 @@ def test_every_stage_runs_once_and_the_report_has_the_contracts_keys(tmp_path):
     assert "All settings are the defaults." in page
     assert 'href="data_docs/index.html"' in page
     assert "of the log" in (tmp_path / "out/data_docs/index.html").read_text(), "where the link leads"
+    assert (tmp_path / "out/beir/queries.jsonl").is_file()
     (run,) = (tmp_path / "out/.cache/artifacts").iterdir()
     pages = {name: (run / name).read_text() for name in PAGES}
     assert "| Clicks (`ct`) | – | 40.0 | 50.0 |" in pages["evaluate/table"]

@@ -48,7 +48,8 @@ FILES = {
             "ndcg_at_4": {"crops": 0.1},
             "intervals": {},
             "counts": {},
-        }
+        },
+        "beir/queries.jsonl": "{}",
     },
     "gate": {
         "verdict.json": {

@@ -50,7 +50,7 @@ group.initial.rebalance.delay.ms=0
 """
 MODULES = {
     "plain": "org.apache.kafka.common.security.plain.PlainLoginModule required "
-    'username="search" password="secret" user_search="secret";',
+    'username="search" password="secret" user_search="secret";',  # pragma: allowlist secret
     "scram": "org.apache.kafka.common.security.scram.ScramLoginModule",
 }
 
@@ -150,7 +150,10 @@ def test_who_has_the_password_gets_events_in_and_out(broker, tmp_path, mechanism
 
 @pytest.mark.parametrize(
     ("changes", "says"),
-    [({"sasl_password": "wrong"}, "invalid credentials"), ({"ca": "other.crt"}, "certificate verify failed")],
+    [
+        ({"sasl_password": "wrong"}, "invalid credentials"),
+        ({"ca": "other.crt"}, "certificate verify failed"),
+    ],  # pragma: allowlist secret
 )
 def test_who_is_not_let_in_is_told_why(broker, tmp_path, changes, says):
     servers, place = broker
