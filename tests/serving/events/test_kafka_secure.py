@@ -118,7 +118,7 @@ def login(folder: Path, **changes: str) -> Path:
         "security.protocol": "SASL_SSL",
         "sasl.mechanism": "SCRAM-SHA-512",
         "sasl.username": "search",
-        "sasl.password": "secret",
+        "sasl.password": "secret",  # pragma: allowlist secret
         **{name.replace("_", "."): value for name, value in changes.items()},
     }
     path = folder / f"{uuid.uuid4().hex[:6]}.properties"
@@ -151,9 +151,9 @@ def test_who_has_the_password_gets_events_in_and_out(broker, tmp_path, mechanism
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"sasl_password": "wrong"}, "invalid credentials"),
+        ({"sasl_password": "wrong"}, "invalid credentials"),  # pragma: allowlist secret
         ({"ca": "other.crt"}, "certificate verify failed"),
-    ],  # pragma: allowlist secret
+    ],
 )
 def test_who_is_not_let_in_is_told_why(broker, tmp_path, changes, says):
     servers, place = broker
