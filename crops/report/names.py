@@ -2,6 +2,8 @@
 
 import re
 
+from crops.retriever import systems
+
 # In the order in which they are read, with what each asks.
 SETS = {
     "ct": "clicked on the held-out days; rewards imitation of the engine that wrote the log: a guardrail",
@@ -28,35 +30,35 @@ SLICE_NAMES = {
     "qr_tail": "After a reformulation, rare queries",
 }
 SYSTEMS = {
-    "bm25": "BM25",
-    "champion": "Champion",
-    "base": "Base",
-    "clicks": "Clicks",
-    "clicks_mnrl": "Clicks, MNRL",
-    "crops_no_knowledge": "CroPS without LLM",
-    "crops_paper": "CroPS, the paper's anchors",
-    "crops": "CroPS",
+    systems.BM25: "BM25",
+    systems.CHAMPION: "Champion",
+    systems.BASE: "Base",
+    systems.BASELINE: "Clicks",
+    systems.MNRL: "Clicks, MNRL",
+    systems.LOG_ONLY: "CroPS without LLM",
+    systems.PAPER: "CroPS, the paper's anchors",
+    systems.CHALLENGER: "CroPS",
 }
 SYSTEM_MEANS = {
-    "bm25": "words, no training",
-    "champion": "what the registry called champion when this run began",
-    "base": "the encoder that training started from, untouched",
-    "clicks": "the same base trained on clicks alone, by InfoNCE",
-    "clicks_mnrl": "the same as sentence-transformers would: MultipleNegativesRankingLoss",
-    "crops_no_knowledge": "every perspective that the log has",
-    "crops_paper": "all perspectives, every label from 1 on an anchor, as in the paper",
-    "crops": "all perspectives, with the hierarchy that this log chose",
+    systems.BM25: "words, no training",
+    systems.CHAMPION: "what the registry called champion when this run began",
+    systems.BASE: "the encoder that training started from, untouched",
+    systems.BASELINE: "the same base trained on clicks alone, by InfoNCE",
+    systems.MNRL: "the same as sentence-transformers would: MultipleNegativesRankingLoss",
+    systems.LOG_ONLY: "every perspective that the log has",
+    systems.PAPER: "all perspectives, every label from 1 on an anchor, as in the paper",
+    systems.CHALLENGER: "all perspectives, with the hierarchy that this log chose",
 }
 # A system has the same colour in every chart and table, whichever others stand beside it.
 SYSTEM_COLOURS = {
-    "bm25": "#8c6d5a",
-    "champion": "#3f8f50",
-    "base": "#858a35",
-    "clicks": "#d0692a",
-    "clicks_mnrl": "#c94f6d",
-    "crops_no_knowledge": "#a86bc2",
-    "crops_paper": "#1f938b",
-    "crops": "#3b82c4",
+    systems.BM25: "#8c6d5a",
+    systems.CHAMPION: "#3f8f50",
+    systems.BASE: "#858a35",
+    systems.BASELINE: "#d0692a",
+    systems.MNRL: "#c94f6d",
+    systems.LOG_ONLY: "#a86bc2",
+    systems.PAPER: "#1f938b",
+    systems.CHALLENGER: "#3b82c4",
 }
 
 

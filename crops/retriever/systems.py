@@ -31,13 +31,13 @@ BM25, CHAMPION, BASE, BASELINE, MNRL, CHALLENGER = (
     "crops",
 )
 PAIRWISE = "mnrl"  # a loss with a training of its own: crops.retriever.mnrl
-LOG_ONLY = "crops_no_knowledge"
+LOG_ONLY, PAPER = "crops_no_knowledge", "crops_paper"
 SYSTEMS = {
     BASE: System(trained=False),
     BASELINE: System("info_nce", anchors_from=CLICK.name, only=(CLICK.name, *STAGES)),
     MNRL: System(PAIRWISE, anchors_from=CLICK.name, only=(CLICK.name,)),
     CHALLENGER: System(),
-    "crops_paper": System("h_infonce", anchors_from=FILTERED.name),
+    PAPER: System("h_infonce", anchors_from=FILTERED.name),
     LOG_ONLY: System(hides=(KNOWLEDGE.name,)),
 }
 # What a search team has without CroPS: the headline is against the best of these.
