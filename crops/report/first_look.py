@@ -76,12 +76,12 @@ def _knowledge(_found: Found, _p: perspectives.Perspective) -> tuple[None, str]:
 
 def _stage(found: Found, p: perspectives.Perspective) -> tuple[int, str]:
     words = {
-        "exposed": "what was shown and not clicked: without it θ learns from random videos alone",
-        "ranked": "results with stage ranked: what the engine ranked and did not show",
-        "filtered": "results with stage filtered: what the engine dropped before ranking",
+        perspectives.EXPOSED.name: "what was shown and not clicked: without, θ learns from random videos alone",
+        perspectives.RANKED.name: "results with stage ranked: what the engine ranked and did not show",
+        perspectives.FILTERED.name: "results with stage filtered: what the engine dropped before ranking",
     }
     search = found["search"]
-    return search[p.name] - (search["clicked"] if p.name == "exposed" else 0), words[p.name]
+    return search[p.name] - (search["clicked"] if p is perspectives.EXPOSED else 0), words[p.name]
 
 
 def _registered(found: Found, p: perspectives.Perspective) -> tuple[int, str]:

@@ -5,12 +5,13 @@ what is odd.
 from collections.abc import Sequence
 from typing import Any
 
+from crops.long_play import LONG_PLAY_S
 from crops.tables.records import Table
 from crops.validation.engine import Engine
 
 # Upper ends of the bins, seconds; what is longer has a bin of its own.
 GAPS_S = (10, 30, 60, 90, 180, 600, 1_800, 86_400)
-PLAYS_S = (3, 7, 18, 30, 60, 120, 300, 600)
+PLAYS_S = (3, 7, int(LONG_PLAY_S), 30, 60, 120, 300, 600)
 # Characters of a query by this many, the last bin open; positions that are listed.
 WIDTH, LONGEST, POSITIONS = 5, 60, 20
 ACCEPTED = "FROM judged WHERE reason IS NULL"
