@@ -76,7 +76,7 @@ def _knowledge(_found: Found, _p: perspectives.Perspective) -> tuple[None, str]:
 
 def _stage(found: Found, p: perspectives.Perspective) -> tuple[int, str]:
     words = {
-        perspectives.EXPOSED.name: "what was shown and not clicked: without, θ learns from random videos alone",
+        perspectives.EXPOSED.name: "shown and not clicked: without it θ learns from random videos alone",
         perspectives.RANKED.name: "results with stage ranked: what the engine ranked and did not show",
         perspectives.FILTERED.name: "results with stage filtered: what the engine dropped before ranking",
     }
