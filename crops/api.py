@@ -525,7 +525,9 @@ def _ranked(system: System, queries: list[str], catalogue: dict[str, str], k: in
     from crops.release import index
 
     ids, texts = list(catalogue), list(catalogue.values())
-    if isinstance(system, Path) or (isinstance(system, str) and system != "bm25"):
+    if system == "bm25":
+        return rank.bm25(queries, texts, k)
+    if isinstance(system, str | Path):
         from crops.retriever import encoder
 
         if not Path(system).is_dir():
@@ -535,8 +537,6 @@ def _ranked(system: System, queries: list[str], catalogue: dict[str, str], k: in
         vectors = system.encode(texts, kind="document"), system.encode(queries)
         return index.exact(*vectors, k)[1]
     row = {doc_id: n for n, doc_id in enumerate(ids)}
-    if system == "bm25":
-        return rank.bm25(queries, texts, k)
     if not callable(system):
         raise ConfigError(f"system is {system!r}, expected an encoder, its folder, 'bm25' or a function")
     ranked = np.full((len(queries), k), -1)

@@ -234,20 +234,24 @@ def _interpreter_first() -> Iterator[None]:
 
 
 def _collect(cache: Path, out: Path) -> dict[str, Any]:
-    found = sorted((cache / "artifacts").glob("*/report/out/report.json"), key=lambda p: p.stat().st_mtime_ns)
-    if not found:
+    written = _newest(cache, "report/out/report.json")
+    if written is None:
         raise RuntimeError(f"the pipeline ended without a report; the log is {cache / 'run.log'}")
     for name in REPORTS:
         partial = out / f".{name}.new"
-        shutil.copyfile(found[-1].with_name(name), partial)
+        shutil.copyfile(written.with_name(name), partial)
         partial.replace(out / name)
-    docs = found[-1].with_name(DATA_DOCS)
+    docs = written.with_name(DATA_DOCS)
     if docs.is_dir():  # the report links to it
         shutil.copytree(docs, out / DATA_DOCS, dirs_exist_ok=True)
-    measured = sorted(
-        (cache / "artifacts").glob("*/evaluate/out/metrics.json"), key=lambda p: p.stat().st_mtime_ns
-    )
-    if measured and (sets := measured[-1].with_name(BEIR)).is_dir():  # evaluate.write_beir asked for it
+    measured = _newest(cache, "evaluate/out/metrics.json")
+    if measured and (sets := measured.with_name(BEIR)).is_dir():  # evaluate.write_beir asked for it
         shutil.copytree(sets, out / BEIR, dirs_exist_ok=True)
     report: dict[str, Any] = artifacts.read_json(out / "report.json")
     return report
+
+
+def _newest(cache: Path, name: str) -> Path | None:
+    """The file of the last run that wrote it; None where none has."""
+    found = (cache / "artifacts").glob(f"*/{name}")
+    return max(found, key=lambda path: path.stat().st_mtime_ns, default=None)
