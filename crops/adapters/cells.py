@@ -5,11 +5,14 @@ none.
 import pyarrow as pa
 
 from crops.adapters import release
-from crops.adapters.columns import UNITS
+from crops.adapters.columns import DOTTED, FORMS, UNITS
 
 # How exports write that there is no number, flag or time.
 NOTHING = "('nan', 'nat', 'null', 'none', 'na', 'n/a', '\\n')"
-YES, NO = ("true", "t", "yes", "y"), ("false", "f", "no", "n")
+YES = ("true", "t", "yes", "y", "ja", "j", "oui", "sí", "si", "да", "是", "はい", "예")
+NO = ("false", "f", "no", "n", "nein", "non", "нет", "否", "いいえ", "아니요")
+# How a time of the day may follow a date.
+CLOCKS = ("", " %H:%M", " %H:%M:%S", " %H:%M:%S.%f", " %I:%M %p", " %I:%M:%S %p")
 
 
 def value(field: pa.Field, text: str, unit: str | None) -> str:
@@ -34,15 +37,42 @@ def value(field: pa.Field, text: str, unit: str | None) -> str:
 def time_us(text: str, unit: str | None) -> str:
     """Microseconds since 1970."""
     number = f"try_cast({text} AS DOUBLE)"
-    us = release.epoch_us(text) if unit is None else f"try_cast({number} * {UNITS[unit] * 1e6} AS BIGINT)"
-    return f"CASE WHEN {number} IS NULL THEN epoch_us(try_cast({text} AS TIMESTAMPTZ)) ELSE {us} END"
+    us = (
+        release.epoch_us(text)
+        if unit is None
+        else f"try_cast({number} * {UNITS.get(unit, 1)} * 1e6 AS BIGINT)"
+    )
+    written = f"coalesce({_iso_us(text)}, {_calendar_us(text, unit)})"
+    return f"CASE WHEN {number} IS NULL THEN {written} ELSE {us} END"
 
 
 def kind(text: str, unit: str | None) -> str:
     """In which form a time stands there."""
     number = f"try_cast({text} AS DOUBLE)"
     named = release.epoch_unit(text) if unit is None else release.text(unit)
-    return f"CASE WHEN {number} IS NULL THEN 'ISO 8601 text' ELSE {named} END"
+    written = (
+        f"CASE WHEN {_iso_us(text)} IS NULL THEN {release.text(FORMS[_form(unit)])} ELSE 'ISO 8601 text' END"
+    )
+    return f"CASE WHEN {number} IS NULL THEN {written} ELSE {named} END"
+
+
+def _iso_us(text: str) -> str:
+    return f"epoch_us(try_cast({text} AS TIMESTAMPTZ))"
+
+
+def _form(unit: str | None) -> str:
+    return unit if unit in FORMS else DOTTED
+
+
+def _calendar_us(text: str, unit: str | None) -> str:
+    """Of 01.03.2026 16:10, and with a form that was said of 03/01/2026 4:10 PM; slashes alone say nothing."""
+    form = _form(unit)
+    between = r"\." if form == DOTTED else "[./-]"
+    day = "%m/%d/%Y" if form == "mdy" else "%d/%m/%Y"
+    formats = ", ".join(release.text(f"{day}{clock}") for clock in CLOCKS)
+    same = rf"regexp_replace({text}, '^(\d{{1,2}}){between}(\d{{1,2}}){between}(\d{{4}})\b', '\1/\2/\3')"
+    given = f"CASE WHEN regexp_matches({text}, '^\\d{{1,2}}{between}') THEN {same} END"
+    return f"epoch_us(try_strptime({given}, [{formats}]))"
 
 
 def listed(cell: str, kind: str) -> str:
@@ -55,10 +85,11 @@ def listed(cell: str, kind: str) -> str:
 
 def expected(name: str) -> str:
     """What the column `name` can hold, in words."""
-    return {
-        "ts": "time (ISO 8601, or seconds, ms, us or ns since 1970)",
-        "uploaded_at": "time (ISO 8601, or seconds, ms, us or ns since 1970)",
-        "clicked": "true or false, 1 or 0, yes or no, or a count",
-        "liked": "true or false, 1 or 0, yes or no, or a count",
-        "position": "whole number",
-    }.get(name, "number")
+    time = (
+        "time (ISO 8601, day.month.year, or seconds, ms, us or ns since 1970; of 03/01/2026 say which it is: "
+        "COLUMN:mdy or COLUMN:dmy)"
+    )
+    flag = "true or false, 1 or 0, yes or no, or a count"
+    return {"ts": time, "uploaded_at": time, "clicked": flag, "liked": flag, "position": "whole number"}.get(
+        name, "number"
+    )

@@ -12,6 +12,10 @@ TABLES = {table.name: table for table in records.LOGS}
 FIELDS = tuple(dict.fromkeys(name for table in records.LOGS for name in table.schema.names))
 SHORT = {"search": "search_id", "user": "user_id", "video": "video_id", "time": "ts"}
 UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9, "min": 60.0}
+# How the day stands in a date that is not ISO's; with dots it is the first by itself.
+DOTTED = "dotted"
+FORMS = {DOTTED: "day.month.year text", "dmy": "day/month/year text", "mdy": "month/day/year text"}
+CALENDAR = ("ts", "uploaded_at")
 TIMED = ("ts", "uploaded_at", "play_s", "duration_s")
 # How others call it. Only ever proposed: a guess that is wrong would teach the wrong thing in silence.
 USUAL = {
@@ -182,8 +186,9 @@ def _split(text: str, have: list[str]) -> tuple[str, str | None]:
 
 
 def _unit(unit: str | None, name: str) -> str | None:
-    if unit is not None and (unit not in UNITS or name not in TIMED):
-        raise ConfigError(
-            f"unit {unit!r} of {name}: expected one of {', '.join(UNITS)}, of {', '.join(TIMED)} alone"
-        )
-    return unit
+    if unit is None or (unit in UNITS and name in TIMED) or (unit in ("dmy", "mdy") and name in CALENDAR):
+        return unit
+    raise ConfigError(
+        f"unit {unit!r} of {name}: expected one of {', '.join(UNITS)}, of {', '.join(TIMED)} alone, or of "
+        f"{' and '.join(CALENDAR)} also dmy or mdy"
+    )

@@ -1,10 +1,11 @@
 """What an import of a search log has to say of what it read, once all of it is read."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from crops.adapters.release import Remark
+from crops.adapters import delimited
+from crops.adapters.release import Remark, text
 from crops.errors import InputError
 
 Say = Callable[[list[tuple[Any, ...]]], list[str]]
@@ -12,6 +13,8 @@ Say = Callable[[list[tuple[Any, ...]]], list[str]]
 FIRST_DAY, LAST_DAY = "2000-01-01", "2100-01-01"
 # Rows per search below which each row is likely a search of its own by mistake.
 LEAST_ROWS_PER_SEARCH = 1.1
+# More lines that do not fit than this share: it is not the lines that are wrong but how they are cut.
+MOST_BROKEN = 0.05
 
 
 def rows_per_search(by_id: bool, own_results: bool) -> tuple[Remark, ...]:
@@ -31,6 +34,38 @@ def rows_per_search(by_id: bool, own_results: bool) -> tuple[Remark, ...]:
     rows = "(SELECT count(*) FROM in_results WHERE video_id IS NOT NULL)"
     counts = f"SELECT {rows}, count(*), count(DISTINCT user_id) FROM found"
     return (Remark(counts, say),)
+
+
+def broken_lines(path: Path, files: Iterable[Path], table: str) -> Remark:
+    """Lines of `files` that were left out, beside those that `table` has; an InputError where they are many,
+    or where the text is in another encoding.
+    """
+
+    def say(answers: list[tuple[Any, ...]]) -> list[str]:
+        broken, read, foreign, file, line, content, why = answers[0]
+        if foreign is not None:
+            raise InputError(path, f"cannot be read{delimited.hint(path, 'not utf-8')}", row=foreign)
+        if not broken:
+            return []
+        first = f"line {line} of {Path(file).name}: {why.lower()}, {content.strip()[:80]!r}"
+        if broken > MOST_BROKEN * (broken + read):
+            problem = f"{broken:,} of {broken + read:,} lines do not have the fields of the header, {first}"
+            raise InputError(path, f"{problem}; is a text with the separator in it not quoted?")
+        return [f"{path.name}: {broken:,} of {broken + read:,} lines left out ({first})"]
+
+    listed = ", ".join(text(file) for file in files)
+    lines = (
+        f"(SELECT DISTINCT ON (file_path, line) * FROM {delimited.BROKEN} JOIN {delimited.SCANS} "
+        f"USING (scan_id, file_id) WHERE file_path IN ({listed}))"
+    )
+    counts = (
+        f"SELECT count(*), (SELECT count(*) FROM {table}), "
+        "min(line) FILTER (WHERE error_type LIKE '%ENCODING'), "
+        "arg_min(file_path, (file_path, line)), arg_min(line, (file_path, line)), "
+        "arg_min(csv_line, (file_path, line)), "
+        f"arg_min(CAST(error_type AS VARCHAR), (file_path, line)) FROM {lines}"
+    )
+    return Remark(counts, say)
 
 
 def unreadable(path: Path, place: str, expected: str) -> Say:

@@ -4,8 +4,9 @@
   by user, time and query; rows of one result in one search become one.
 - What a cell holds that its column cannot (a time that is none) becomes null, is counted and shown, and goes
   to quarantine in `crops validate`. A column of which no cell can be read is an error.
-- Times are numbers (seconds, milliseconds, microseconds or nanoseconds, told by their size) or ISO 8601;
-  without a zone they are UTC.
+- A line of a CSV file that has too few or too many fields is left out, counted and shown.
+- Times are numbers (seconds, milliseconds, microseconds or nanoseconds, told by their size), ISO 8601 or
+  day.month.year; without a zone they are UTC.
 """
 
 from collections.abc import Iterable, Mapping
@@ -15,7 +16,7 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from crops.adapters import cells, release, remarks
+from crops.adapters import cells, delimited, release, remarks
 from crops.adapters.columns import TABLES, ColumnMap, Origin, unmapped
 from crops.adapters.release import Piece, Release, Remark
 from crops.errors import InputError
@@ -33,8 +34,14 @@ class Source:
     """The files of one kind, the SQL that reads them, and the types of their columns as DuckDB names them."""
 
     path: Path
+    files: tuple[Path, ...]
     sql: str
     types: Mapping[str, str]
+
+    @property
+    def delimited(self) -> bool:
+        """Whether these are CSV files, whose lines may be broken."""
+        return form(self.files[0]) == "csv"
 
 
 def read(src: Path, columns: ColumnMap, more: Mapping[str, Path] | None = None) -> Release:
@@ -67,6 +74,7 @@ def read(src: Path, columns: ColumnMap, more: Mapping[str, Path] | None = None) 
         notes=_notes(parts, by_id, sources),
         remarks=(
             *(r for part in parts.values() for r in part.remarks()),
+            *_broken(parts),
             *remarks.rows_per_search(by_id, own_results),
         ),
     )
@@ -168,6 +176,14 @@ class _Part:
         return columns
 
 
+def _broken(parts: Mapping[str, _Part]) -> list[Remark]:
+    """One remark per CSV source, however many tables are read from it."""
+    of_source = {part.source.path: part for part in parts.values() if part.source.delimited}
+    return [
+        remarks.broken_lines(path, part.source.files, f"in_{part.table}") for path, part in of_source.items()
+    ]
+
+
 def source(path: Path) -> Source:
     """A file, or all CSV or all Parquet files of a folder; an InputError where they cannot be read."""
     files = [p for p in artifacts.walk(path) if form(p)] if path.is_dir() else [path]
@@ -175,21 +191,23 @@ def source(path: Path) -> Source:
     if len(forms) != 1 or None in forms:
         found = "files of both" if len(forms) > 1 else "neither"
         raise InputError(path, f"expected CSV ({', '.join(CSV[:3])}, .gz) or Parquet files, found {found}")
-    listed = f"[{', '.join(map(release.text, files))}]"
-    if forms == {"parquet"}:
-        sql = f"read_parquet({listed}, union_by_name = true, hive_partitioning = false)"
-    else:
-        sql = (
-            f"read_csv({listed}, header = true, all_varchar = true, union_by_name = true, "
-            f"hive_partitioning = false, max_line_size = {release.MAX_LINE_BYTES})"
-        )
-    try:
-        with duckdb.connect() as engine:
+    with duckdb.connect() as engine:
+        try:
+            if forms == {"parquet"}:
+                listed = f"[{', '.join(map(release.text, files))}]"
+                sql = f"read_parquet({listed}, union_by_name = true, hive_partitioning = false)"
+            else:
+                sql = delimited.sql(engine, files)
             described = engine.execute(f"DESCRIBE SELECT * FROM {sql}").fetchall()
-    except duckdb.Error as error:
-        hint = "; it is not UTF-8: iconv -f latin1 -t utf-8 FILE" if "utf-8" in str(error) else ""
-        raise InputError(path, f"cannot be read: {' '.join(str(error).split())[:200]}{hint}") from error
-    return Source(path, sql, {row[0]: row[1] for row in described})
+        except duckdb.Error as error:
+            raise unread(path, error) from error
+    return Source(path, tuple(files), sql, {row[0]: row[1] for row in described})
+
+
+def unread(path: Path, error: duckdb.Error) -> InputError:
+    """The engine's error in one line, with what to do where that is known."""
+    told = " ".join(str(error).split())
+    return InputError(path, f"cannot be read: {told[:200]}{delimited.hint(path, told)}")
 
 
 def form(path: Path) -> str | None:

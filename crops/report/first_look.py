@@ -92,9 +92,7 @@ def commands(found: Found) -> list[str]:
     """What to type next."""
     logs = found["logs"]
     if "files" in found:
-        maps = {file["file"]: proposal(file["columns"]) for file in found["files"]}
-        best = min(maps, key=lambda file: maps[file].count("COLUMN"))
-        return [f"crops import table {best} --out logs --map {maps[best]}"]
+        return [_import(found)]
     if any(table["faults"] for table in found["tables"].values()) or {"searches", "results", "videos"} & {
         *found["missing"]
     }:
@@ -104,6 +102,20 @@ def commands(found: Found) -> list[str]:
     if enough["answer"] == "no" and days and enough["test_days"] < days < found["days"]["count"]:
         return ["crops config > my.yaml", f"{first} --config my.yaml  # with augment.test_days: {days}"]
     return [first]
+
+
+def _import(found: Found) -> str:
+    """Which of the files is the log: the one whose columns are known, of several the largest. Files like it
+    are taken together; another one that shares a column with it is what can be found.
+    """
+    maps = {file["file"]: proposal(file["columns"]) for file in found["files"]}
+    log = min(found["files"], key=lambda file: (maps[file["file"]].count("COLUMN"), -file["bytes"]))
+    others = [file for file in found["files"] if file["columns"] != log["columns"]]
+    several = len(found["files"]) > 1 and not others
+    shared = [file["file"] for file in others if {*file["columns"]} & {*log["columns"]}]
+    videos = f" --videos {shared[0]}" if len(shared) == 1 else ""
+    source = found["logs"] if several else log["file"]
+    return f"crops import table {source}{videos} --out logs --map {maps[log['file']]}"
 
 
 def lines(found: Found) -> Iterator[str]:

@@ -104,7 +104,7 @@ def _piece(engine: Any, piece: Piece, number: int, folder: Path, src: Path) -> C
             {name: _write(engine, sql, TABLES[name], number, folder) for name, sql in piece.tables.items()}
         )
     except (duckdb.InvalidInputException, duckdb.ConversionException) as error:
-        raise InputError(src, f"cannot be read: {' '.join(str(error).split())[:300]}") from error
+        raise search_log.unread(src, error) from error
 
 
 def _write(engine: Any, sql: str, table: records.Table, number: int, folder: Path) -> int:

@@ -84,7 +84,10 @@ def _files(logs: Path) -> list[dict[str, Any]]:
         found = here
     if not found:
         raise InputError(logs, "holds no table of ours and no CSV or Parquet file")
-    return [{"file": str(path), "columns": list(search_log.source(path).types)} for path in found[:20]]
+    return [
+        {"file": str(path), "bytes": path.stat().st_size, "columns": list(search_log.source(path).types)}
+        for path in found[:20]
+    ]
 
 
 def _look(house: DuckDBWarehouse, logs: Path, cfg: AugmentConfig, min_queries: int) -> dict[str, Any]:

@@ -217,13 +217,68 @@ def test_a_file_that_does_not_suit_the_map_is_told_what_was_expected(tmp_path):
     broken = tmp_path / "broken.parquet"
     broken.write_bytes(b"PAR1 nothing")
     assert str(broken) in refused(SHOP, log=broken)
-    ragged = _csv(
-        tmp_path / "ragged.csv",
-        "q,uid,at,sku,rank,click,bought",
-        *["a,1,1772323200,1,1,1,no"] * 30_000,
-        "a,1",
-    )
-    assert str(ragged) in refused(SHOP, log=ragged)
+
+
+def test_lines_that_do_not_fit_are_left_out_and_named(tmp_path):
+    """One with too few fields and one with too many among 60, in the second of two files, whose separators
+    and columns differ; the first file has none.
+    """
+    (tmp_path / "days").mkdir()
+    header, row = "query,user,time,video,clicked,caption", "lamp,1,1772323200,{},1,text"
+    _csv(tmp_path / "days/a.csv", header, *(row.format(n) for n in range(20)))
+    lines = [row.format(n).replace(",", ";") + ";x" for n in range(20, 60)]
+    broken = [*lines[:30], "broken;line", *lines[30:], "lamp;no, two;1;1772323200;1;1;text;x"]
+    _csv(tmp_path / "days/b.csv", header.replace(",", ";") + ";keywords", *broken)
+    report = _import({"log": tmp_path / "days"}, tmp_path / "logs")
+    assert "days: 2 of 62 lines left out (line 32 of b.csv: missing columns, 'broken;line')" in report.notes
+    results = _rows(tmp_path / "logs", records.RESULTS)
+    assert sorted(int(r["video_id"]) for r in results) == list(range(60))
+    videos = {v["video_id"]: v["keywords"] for v in _rows(tmp_path / "logs", records.VIDEOS)}
+    assert (videos["0"], videos["59"]) == ([], ["x"])
+
+
+def test_a_file_most_of_whose_lines_do_not_fit_is_refused(tmp_path):
+    """Queries with commas that nobody quoted: of 40 lines, 4 are cut into one field too many."""
+    header = "query,user,time,video,clicked,caption"
+    rows = [f"{'a lamp, red' if n % 10 == 3 else 'lamp'},1,1772323200,{n},1,text" for n in range(40)]
+    log = _csv(tmp_path / "log.csv", header, *rows)
+    with pytest.raises(InputError, match=r"4 of 40 lines do not have the fields .* line 5 of log.csv"):
+        _import({"log": log}, tmp_path / "logs")
+    two_ways = tmp_path / "mixed.csv"
+    two_ways.write_bytes("\r\n".join([header, *rows[:3]]).encode() + b"\n" + "\r\n".join(rows[4:9]).encode())
+    with pytest.raises(InputError, match=r"ended in two ways\? tr -d"):
+        _import({"log": two_ways}, tmp_path / "logs")
+    (tmp_path / "nothing.csv").touch()
+    with pytest.raises(InputError, match=r"an empty file, expected a header and rows"):
+        _import({"log": tmp_path / "nothing.csv"}, tmp_path / "logs")
+    assert not (tmp_path / "logs").exists()
+
+
+@pytest.mark.parametrize(
+    ("written", "form", "said"),
+    [
+        ("01.03.2026 16:10:06", "", "day.month.year"),
+        ("1.3.2026 16:10:06", "", "day.month.year"),
+        ("01/03/2026 16:10:06", ":dmy", "day/month/year"),
+        ("03/01/2026 4:10:06 PM", ":mdy", "month/day/year"),
+    ],
+)
+def test_a_date_as_a_spreadsheet_writes_it(tmp_path, written, form, said):
+    """The same second each time; yes and no in the words of the country."""
+    rows = [f"lampe;1;{written};{n};{word};text" for n, word in enumerate(("ja", "nein", "是", "否"))]
+    log = _csv(tmp_path / "log.csv", "query;user;wann;video;clicked;caption", *rows)
+    report = _import({"log": log}, tmp_path / "logs", f"time=wann{form}")
+    wanted = datetime.datetime(2026, 3, 1, 16, 10, 6, tzinfo=datetime.UTC)
+    assert [r["ts"] for r in _rows(tmp_path / "logs", records.SEARCHES)] == [wanted]
+    assert f"searches.ts: column 'wann' read as {said} text: 2026-03-01 to 2026-03-01" in report.notes
+    clicked = {r["video_id"]: r["clicked"] for r in _rows(tmp_path / "logs", records.RESULTS)}
+    assert clicked == {"0": True, "1": False, "2": True, "3": False}
+
+
+def test_which_of_two_numbers_is_the_day_is_not_guessed(tmp_path):
+    log = _csv(tmp_path / "log.csv", "query,user,time,video,clicked,caption", "a,1,03/01/2026 16:10,v,1,x")
+    with pytest.raises(InputError, match="COLUMN:mdy or COLUMN:dmy"):
+        _import({"log": log}, tmp_path / "logs")
 
 
 def test_rows_with_a_time_of_their_own_are_noticed(tmp_path):

@@ -150,15 +150,29 @@ def test_files_of_another_shape_lead_to_import(tmp_path):
     (tmp_path / "shop" / "a_products.csv").write_text("sku,title\n1,lamp\n")
     shown = tmp_path / "shop" / "shown.csv"
     shown.write_text("search_term,customer_id,event_time,sku,click\nlamp,7,1772323200,1,1\n")
-    command = (
-        f"crops import table {shown} --out logs --map "
-        "query=search_term,user=customer_id,time=event_time,video=sku,clicked=click"
-    )
-    assert _look(tmp_path / "shop")["next"] == [command]
-    assert _look(shown)["next"] == [command]
+    products = tmp_path / "shop" / "a_products.csv"
+    columns = "query=search_term,user=customer_id,time=event_time,video=sku,clicked=click"
+    assert _look(tmp_path / "shop")["next"] == [
+        f"crops import table {shown} --videos {products} --out logs --map {columns}"
+    ]
+    assert _look(shown)["next"] == [f"crops import table {shown} --out logs --map {columns}"]
+    shown.rename(tmp_path / "shop" / "day-1.csv")
+    products.write_text((tmp_path / "shop" / "day-1.csv").read_text())
+    assert _look(tmp_path / "shop")["next"] == [
+        f"crops import table {tmp_path / 'shop'} --out logs --map {columns}"
+    ]
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="holds no table of ours and no CSV or Parquet file"):
         _look(tmp_path / "empty")
+
+
+def test_of_files_with_unknown_columns_the_largest_is_the_log(tmp_path):
+    (tmp_path / "artikel.csv").write_text("artikelnr;bezeichnung\n1;Lampe\n")
+    log = tmp_path / "suchlog.csv"
+    log.write_text("kunde;wann;begriff;artikelnr\n" + "7;01.03.2026;lampe;1\n" * 9)
+    assert _look(tmp_path)["next"][0].startswith(
+        f"crops import table {log} --videos {tmp_path / 'artikel.csv'} --out logs --map query=COLUMN"
+    )
 
 
 def test_the_verb_prints_lines_or_one_json_object(tmp_path):
