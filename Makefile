@@ -19,6 +19,7 @@ setup: $(VENV)/.ready ## .venv with the locked versions (the only thing it needs
 # write bytecode. uv reads UV_FIND_LINKS only; whoever keeps wheels on disk for pip (PIP_FIND_LINKS) gets them here too.
 $(VENV)/.ready: locks/dev.txt pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "make setup: $(PYTHON) not found; install Python 3.11 or 3.12, or say PYTHON=..."; exit 2; }
+	@echo "make setup: installing locks/dev.txt into $(VENV): minutes, and gigabytes where torch comes with CUDA"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$$(sed -n 's/^uv==//p' locks/dev.txt)
 	UV_FIND_LINKS="$${UV_FIND_LINKS:-$$PIP_FIND_LINKS}" $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -r locks/dev.txt

@@ -22,8 +22,11 @@ SIGN_OF_LIFE_S = 60.0
 USUAL_S = {"validate": 12.0, "augment": 8.0, "theta": 50.0, "score": 20.0, "knowledge": 15.0, "train": 45.0}
 USUAL_OTHER_S = 8.0
 KFP = re.compile(r"Executing task .*?'(?P<name>[\w-]+)'")
-# Lines that say nothing about the stage: KFP's own, and what is no sentence.
-OF_KFP = re.compile(r"^\W*$|KFP Executor|^\d\d:\d\d:\d\d\.\d+ - ")
+# Lines that say nothing about the stage: KFP's own and what it dumps as JSON, loggers' of libraries, and what
+# is no sentence.
+OF_LIBRARIES = re.compile(
+    r"""^\W*$|KFP Executor|^\d\d:\d\d:\d\d\.\d+ - |^["{}\[]|^\d{4}[-/]\d\d[-/]\d\d \d\d:\d\d"""
+)
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 Voice = Literal["quiet", "normal", "verbose"]
@@ -92,7 +95,7 @@ class Screen:
             self._task(json.loads(line.split(MARK, 1)[1]))
         elif found := KFP.search(line):
             self._begin(found["name"])
-        elif not OF_KFP.search(line):
+        elif not OF_LIBRARIES.search(line):
             self._last = line
 
     def _task(self, entry: dict[str, Any]) -> None:
