@@ -88,11 +88,11 @@ MINE_EXTRAS := mine,registry,experiment,pipeline,kubeflow,cluster,store
 lock: ## write locks/*.txt anew from pyproject.toml (exact versions, no addresses)
 	$(COMPILE) --all-extras --upgrade-package torch pyproject.toml -o locks/dev.txt
 	sed -i 's/+cpu$$//' locks/dev.txt
-	set -e; for role in mine:$(MINE_EXTRAS) mine-spark:$(MINE_EXTRAS),spark train:$(MINE_EXTRAS),train gateway:serve,cluster,store; do \
+	set -e; for role in mine:$(MINE_EXTRAS) mine-spark:$(MINE_EXTRAS),spark train:$(MINE_EXTRAS),train,lora gateway:serve,cluster,store; do \
 	  $(COMPILE) --generate-hashes --upgrade-package torch -c locks/dev.txt $$(tr ',' '\n' <<< "$${role#*:}" | sed 's/^/--extra /') pyproject.toml -o locks/$${role%%:*}.txt; done
 	$(COMPILE) --generate-hashes -c locks/dev.txt --group follow -o locks/follow.txt
 	UV_FIND_LINKS= $(BIN)/uv pip compile $(CUDA) --generate-hashes --python $(BIN)/python -c <(grep -v -e ^faiss -e ^triton locks/dev.txt) \
-	  --override <(echo "faiss-cpu; python_version < '3'") $$(tr ',' '\n' <<< "$(MINE_EXTRAS),train" | sed 's/^/--extra /') \
+	  --override <(echo "faiss-cpu; python_version < '3'") $$(tr ',' '\n' <<< "$(MINE_EXTRAS),train,lora" | sed 's/^/--extra /') \
 	  --group gpu pyproject.toml -o locks/train-cuda.txt
 	UV_FIND_LINKS= $(BIN)/uv pip compile $(CUDA) --generate-hashes --python-version 3.12 --group triton-cuda -o locks/triton-cuda.txt
 	$(BIN)/python -c "import re; p = 'locks/train.txt'; t = open(p).read(); \

@@ -44,8 +44,8 @@ class TrainConfig(StageConfig):
     mnrl_epochs: int = Field(3, ge=1)
     """Passes of clicks_mnrl over the clicks. Source: the default of sentence-transformers."""
     mnrl_learning_rate: float | None = Field(None, gt=0)
-    """AdamW's rate of clicks_mnrl; null: 5e-5, for small and static that of clicks: 5e-5 would not move them.
-    Source: the default of sentence-transformers.
+    """AdamW's rate of clicks_mnrl; null: 5e-5, for small, static and adapters that of clicks: 5e-5 would not
+    move them. Source: the default of sentence-transformers.
     """
     positives: int = Field(8, ge=1)
     """Positives per query and step, samples. Source: ours: nearly all there are; 4 cost clicks 2 points of
@@ -57,8 +57,20 @@ class TrainConfig(StageConfig):
     """
     learning_rate: float | None = Field(None, gt=0)
     """Adam's rate; null: by kind of base, 3e-3 for small and static, 1e-4 for encoders of at most 512 wide,
-    2e-5 for larger ones. Source: paper: 2e-5 for Qwen2.5-0.5B; the others: ours.
+    2e-5 for larger ones; ten times that of adapters. Source: paper: 2e-5 for Qwen2.5-0.5B; the others: ours.
     """
+    layer_decay: float = Field(1.0, gt=0, le=1)
+    """Rate of a layer as a share of the next one's, from the top down to the tables of tokens. Source: ours."""
+    frozen_layers: int | None = Field(None, ge=0)
+    """Lowest layers that stay as they are, with the tables of tokens, layers; 0: those tables; null: all
+    train. Source: ours.
+    """
+    lora_rank: int | None = Field(None, ge=1)
+    """Rank of adapters (LoRA, extra lora) that train in place of the weights and are merged into them at the
+    end; null: none. Source: ours.
+    """
+    lora_alpha: float | None = Field(None, gt=0)
+    """The adapters' product counts lora_alpha / lora_rank times; null: twice. Source: ours."""
     temperature: float = Field(0.05, gt=0)
     """Temperature at the start. Source: paper."""
     temperature_rate: float = Field(5e-3, gt=0)

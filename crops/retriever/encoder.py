@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -52,6 +52,7 @@ class Encoder(nn.Module):
         self.pooling, self.max_tokens = pooling, max_tokens
         self.prompts = {"query": "", "document": ""} | dict(prompts or {})
         self.log_tau = nn.Parameter(torch.tensor(temperature, dtype=torch.float32).log())
+        self.adapters: list[Any] = []  # of peft, one per tower; see crops.retriever.finetuning
 
     @property
     def width(self) -> int:
@@ -71,7 +72,8 @@ class Encoder(nn.Module):
     def save_memory(self) -> None:
         """Gradient checkpointing in every tower: less memory for more time."""
         for tower in self.towers:
-            tower.gradient_checkpointing_enable()
+            # The other kind has no gradient behind frozen tables.
+            tower.gradient_checkpointing_enable({"use_reentrant": False})
 
     def attend_by(self, attention: str) -> None:
         """Another attention kernel in every tower, by its Hugging Face name. ConfigError where this machine
@@ -165,8 +167,14 @@ class Encoder(nn.Module):
         self.train(training)
         return np.asarray(vectors, dtype=np.float32)
 
+    def merge(self) -> None:
+        """Adds adapters to the weights that they stand beside: what is left is the base's architecture."""
+        while self.adapters:
+            self.adapters.pop().merge_and_unload()
+
     def save(self, folder: Path, *, system: str) -> None:
-        """Hugging Face weights (safetensors), tokenizer files and encoder.json."""
+        """Hugging Face weights (safetensors), tokenizer files and encoder.json; adapters are merged first."""
+        self.merge()
         self.query.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
         if self.document is not None:

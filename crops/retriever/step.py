@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from crops.retriever import finetuning
 from crops.retriever import loss as losses
 from crops.retriever.encoder import Encoder, Kind
 from crops.retriever.loss import AnyLoss, Loss
@@ -25,8 +26,8 @@ class Plan:
 
     The rates rise over the first `warmup` share of `horizon` steps and fall in a line to zero at its end;
     `steps` may end a run before, as a probe does. `cache_tokens`: most padded tokens that are encoded at once
-    with a graph; None: all. `clip`: most length of the gradient of all
-    weights, the temperature's apart; None: any.
+    with a graph; None: all. `clip`: most length of the gradient of all weights, the temperature's apart;
+    None: any. `layer_decay`: a layer's rate is this share of the next one's.
     """
 
     loss: AnyLoss
@@ -42,31 +43,26 @@ class Plan:
     seed: int
     cache_tokens: int | None = None
     clip: float | None = None
+    layer_decay: float = 1.0
 
 
 def optimizer_of(encoder: Encoder, plan: Plan) -> torch.optim.Optimizer:
-    """AdamW in three groups: matrices and tables; norms and biases, which decay does not pull to zero; the
-    temperature, without decay and at a rate of its own.
+    """AdamW on the weights' groups (`finetuning.groups`) and last the temperature, without decay and at a
+    rate of its own. Every group keeps its full rate as `full`.
     """
-    weights = _weights(encoder)
-    groups = [
-        {"params": [p for p in weights if p.ndim > 1], "weight_decay": plan.weight_decay},
-        {"params": [p for p in weights if p.ndim <= 1], "weight_decay": 0.0},
-        {"params": [encoder.log_tau], "weight_decay": 0.0},
-    ]
-    for group, full in zip(groups, _rates(plan), strict=True):
-        group["lr"] = full
-    return torch.optim.AdamW(groups, fused=True)
+    groups = finetuning.groups(
+        encoder,
+        learning_rate=plan.learning_rate,
+        layer_decay=plan.layer_decay,
+        weight_decay=plan.weight_decay,
+    )
+    groups.append({"params": [encoder.log_tau], "weight_decay": 0.0, "lr": plan.temperature_rate})
+    return torch.optim.AdamW([group | {"full": group["lr"]} for group in groups], fused=True)
 
 
 def _weights(encoder: Encoder) -> list[torch.nn.Parameter]:
     """All but the temperature."""
     return [p for name, p in encoder.named_parameters() if name != "log_tau"]
-
-
-def _rates(plan: Plan) -> tuple[float, float, float]:
-    """Full rates of the optimizer's groups."""
-    return plan.learning_rate, plan.learning_rate, plan.temperature_rate
 
 
 def rate(step: int, plan: Plan) -> float:
@@ -86,8 +82,8 @@ def take(
     ranks: Ranks = ALONE,
 ) -> float:
     """Step number `step` (0-based) on the joint batch of all ranks; returns its loss. See `gradients`."""
-    for group, full in zip(optimizer.param_groups, _rates(plan), strict=True):
-        group["lr"] = full * rate(step, plan)
+    for group in optimizer.param_groups:
+        group["lr"] = group["full"] * rate(step, plan)
     loss = gradients(encoder, ids, labels, plan, step=step, ranks=ranks)
     if plan.clip is not None:
         torch.nn.utils.clip_grad_norm_(_weights(encoder), plan.clip)

@@ -11,7 +11,7 @@ import torch
 from crops import base_model, labels, perspectives
 from crops.config.train import TrainConfig
 from crops.errors import ConfigError, InputError
-from crops.retriever import batch, mnrl, systems, train
+from crops.retriever import batch, finetuning, mnrl, systems, train
 from crops.retriever import encoder as encoders
 from crops.retriever.errors import NothingToTrainOn, TrainingError
 from crops.retriever.ranks import ALONE, Ranks, joined
@@ -141,8 +141,8 @@ def _fitted(
         encoder = make()
         return encoder, train.untouched(encoder, valid, ranks), plan
     if plan.loss == systems.PAIRWISE:
-        shallow = base_model.shallow(cfg.base)
-        rate = cfg.mnrl_learning_rate or (plan.learning_rate if shallow else mnrl.LEARNING_RATE)
+        other = base_model.shallow(cfg.base) or cfg.lora_rank is not None  # than the library's is meant for
+        rate = cfg.mnrl_learning_rate or (plan.learning_rate if other else mnrl.LEARNING_RATE)
         size = cfg.batch_queries
         paired = mnrl.plan_of(samples, plan, size=size, epochs=cfg.mnrl_epochs, learning_rate=rate)
         if cfg.mnrl == "library":
@@ -205,10 +205,11 @@ def plan_of(cfg: TrainConfig, loss: train.AnyLoss, anchor_min: int, *, queries: 
     """
     passes = round(cfg.epochs * queries / cfg.batch_queries)
     steps = cfg.steps or min(max(passes, LEAST_STEPS), MOST_STEPS)
+    usual = base_model.learning_rate(cfg.base) * (1 if cfg.lora_rank is None else finetuning.ADAPTERS_RATE)
     settings = cfg.model_dump() | {
         "steps": steps,
         "check_every": cfg.check_every or max(50, steps // 20),
-        "learning_rate": cfg.learning_rate or base_model.learning_rate(cfg.base),
+        "learning_rate": cfg.learning_rate or usual,
     }
     shared = {name: settings[name] for name in train.Plan.__dataclass_fields__ if name in settings}
     return train.Plan(**{**shared, "loss": loss, "anchor_min": int(anchor_min), "horizon": steps})
@@ -230,6 +231,12 @@ def encoder_of(cfg: TrainConfig, corpus: list[str]) -> encoders.Encoder:
     ).to("cuda" if torch.cuda.is_available() else "cpu")
     if cfg.gradient_checkpointing:
         encoder.save_memory()
+    if cfg.lora_rank is not None:
+        finetuning.adapt(
+            encoder, rank=cfg.lora_rank, alpha=cfg.lora_alpha or 2.0 * cfg.lora_rank, seed=cfg.seed
+        )
+    if cfg.frozen_layers is not None:
+        finetuning.freeze(encoder, layers=cfg.frozen_layers)
     return encoder
 
 
