@@ -22,5 +22,5 @@ def champion(
     from crops.stages.release import champion as stage
 
     cfg = RegisterConfig.from_json(config)
-    given = {"registry": registry or None}
-    plug.timed("champion", out.path, metrics, lambda folder: stage.run(folder, cfg, **given), config)
+    arguments = {"registry": registry or None}
+    plug.timed("champion", out.path, metrics, lambda folder: stage.run(folder, cfg, **arguments), config)

@@ -27,13 +27,13 @@ def follow(
     from crops.stages import plug
     from crops.stages.trial import follow as stage
 
-    plan, where = RolloutConfig.from_json(config), DeployConfig.from_json(deploy_config)
+    plan, target = RolloutConfig.from_json(config), DeployConfig.from_json(deploy_config)
     model = RegisterConfig.from_json(register_config)
-    given = {"prometheus": prometheus, "registry": registry, "readout": Path(readout) if readout else None}
+    options = {"prometheus": prometheus, "registry": registry, "readout": Path(readout) if readout else None}
     plug.timed(
         "follow",
         out.path,
         metrics,
-        lambda folder: stage.run(state, folder, plan, where, model, name=name, **given),
+        lambda folder: stage.run(state, folder, plan, target, model, name=name, **options),
         config,
     )

@@ -53,9 +53,9 @@ def held(engine: Any, image: str) -> dict[str, list[list[str]]]:
     )
 
 
-def components(found: dict[str, list[list[str]]]) -> Iterable[Component]:
+def components(packages: dict[str, list[list[str]]]) -> Iterable[Component]:
     """One per package, with its package URL."""
-    for name, version, licence in found["python"]:
+    for name, version, licence in packages["python"]:
         url = PackageURL("pypi", None, re.sub(r"[-_.]+", "-", name).lower(), version)
         yield Component(
             type=ComponentType.LIBRARY,
@@ -65,14 +65,14 @@ def components(found: dict[str, list[list[str]]]) -> Iterable[Component]:
             bom_ref=str(url),
             licenses=[DisjunctiveLicense(name=licence)] if licence != "unknown" else [],
         )
-    for name, version in found["debian"]:
+    for name, version in packages["debian"]:
         url = PackageURL("deb", "debian", name, version)
         yield Component(type=ComponentType.LIBRARY, name=name, version=version, purl=url, bom_ref=str(url))
 
 
-def bill(image: str, found: dict[str, list[list[str]]]) -> str:
+def bill(image: str, packages: dict[str, list[list[str]]]) -> str:
     """CycloneDX 1.6 as JSON, valid against the standard's schema."""
-    bom = Bom(components=components(found))
+    bom = Bom(components=components(packages))
     name, version = image.rsplit(":", 1)
     bom.metadata.component = Component(
         type=ComponentType.CONTAINER, name=name, version=version, bom_ref=image
@@ -84,11 +84,11 @@ def bill(image: str, found: dict[str, list[list[str]]]) -> str:
     return text
 
 
-def forbidden(found: dict[str, list[list[str]]]) -> list[str]:
+def forbidden(packages: dict[str, list[list[str]]]) -> list[str]:
     """Python packages that may only be had under a strong copyleft licence."""
     return [
         f"{n} {v}: {licence}"
-        for n, v, licence in found["python"]
+        for n, v, licence in packages["python"]
         if FORBIDDEN.search(licence) and not ALLOWED.search(licence)
     ]
 
@@ -96,8 +96,8 @@ def forbidden(found: dict[str, list[list[str]]]) -> list[str]:
 def table(held_by: dict[str, dict[str, list[list[str]]]]) -> str:
     """Package, version, licence, images: one row a Python package, as Markdown."""
     rows: dict[tuple[str, ...], list[str]] = {}
-    for name, found in held_by.items():
-        for package in found["python"]:
+    for name, packages in held_by.items():
+        for package in packages["python"]:
             rows.setdefault(tuple(package), []).append(name)
     lines = ["| package | version | licence | images |", "|---|---|---|---|"]
     for (package, version, licence), names in sorted(rows.items(), key=lambda row: row[0][0].lower()):
@@ -115,19 +115,19 @@ def main() -> None:
         "--tag", default=re.search(r'^version = "(.*)"', (ROOT / "pyproject.toml").read_text(), re.M)[1]
     )  # type: ignore[index]
     parser.add_argument("--out", type=Path, default=ROOT / "dist/sbom")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     engine, held_by, bad = docker.from_env(), {}, []
-    given.out.mkdir(parents=True, exist_ok=True)
-    for name in given.names:
-        image = f"crops/{name}:{given.tag}"
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    for name in arguments.names:
+        image = f"crops/{name}:{arguments.tag}"
         held_by[name] = held(engine, image)
-        (given.out / f"{name}.cdx.json").write_text(bill(image, held_by[name]) + "\n", encoding="utf-8")
+        (arguments.out / f"{name}.cdx.json").write_text(bill(image, held_by[name]) + "\n", encoding="utf-8")
         bad += [f"{image}: {line}" for line in forbidden(held_by[name])]
         print(
             f"{image}: {len(held_by[name]['python'])} Python, {len(held_by[name]['debian'])} Debian packages"
         )
-    (given.out / "licences.md").write_text(table(held_by), encoding="utf-8")
-    print(f"written to {given.out}")
+    (arguments.out / "licences.md").write_text(table(held_by), encoding="utf-8")
+    print(f"written to {arguments.out}")
     if bad:
         sys.exit("\n".join(["licences that cannot be shipped:", *bad]))
 

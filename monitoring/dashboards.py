@@ -374,9 +374,9 @@ def _chosen(query: str) -> str:
 
 
 def _panel(panel: Panel) -> Any:
-    made: Any = stat.Panel() if panel.single else timeseries.Panel().line_width(2).fill_opacity(5)
-    made = (
-        made.title(panel.title)
+    drawn: Any = stat.Panel() if panel.single else timeseries.Panel().line_width(2).fill_opacity(5)
+    drawn = (
+        drawn.title(panel.title)
         .description(panel.about)
         .unit(panel.unit)
         .height(HEIGHT)
@@ -389,11 +389,13 @@ def _panel(panel: Panel) -> Any:
             models.Threshold(value=None, color=colours[0]),
             models.Threshold(value=panel.limit, color=colours[1]),
         ]
-        made = made.thresholds(dashboard.ThresholdsConfig().mode(models.ThresholdsMode.ABSOLUTE).steps(steps))
+        drawn = drawn.thresholds(
+            dashboard.ThresholdsConfig().mode(models.ThresholdsMode.ABSOLUTE).steps(steps)
+        )
         if not panel.single:
-            made = made.thresholds_style(common.GraphThresholdsStyleConfig().mode("dashed"))
+            drawn = drawn.thresholds_style(common.GraphThresholdsStyleConfig().mode("dashed"))
     for legend, query in panel.queries.items():
-        made = made.with_target(
+        drawn = drawn.with_target(
             prometheus.Dataquery().expr(_chosen(query)).legend_format(legend or panel.title)
         )
-    return made
+    return drawn

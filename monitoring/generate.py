@@ -63,7 +63,7 @@ def _burn(name: str, severity: str, budget: float, labels: Json, description: st
         for short, long, burn, kind in BURNS
         if kind == severity
     ]
-    said = {
+    texts = {
         "summary": f"{name}: the error budget is spent too fast. {description}",
         "runbook_url": f"{RUNBOOKS}/{name}.md",
     }
@@ -71,7 +71,7 @@ def _burn(name: str, severity: str, budget: float, labels: Json, description: st
         "alert": name,
         "expr": " or ".join(parts),
         "labels": {"severity": severity, **labels},
-        "annotations": said,
+        "annotations": texts,
     }
 
 
@@ -102,8 +102,8 @@ def made() -> dict[Path, str]:
                 width=130,
             )
             header = f"# Made by `make monitoring` from {folder}/{source.name}.\n"
-            for place in (HERE / "rules", CHART / "rules"):  # Helm reads nothing outside a chart
-                files[place / f"{folder}-{source.name}"] = header + text
+            for target in (HERE / "rules", CHART / "rules"):  # Helm reads nothing outside a chart
+                files[target / f"{folder}-{source.name}"] = header + text
     for name, text in dashboards.made().items():
         files[HERE / "dashboards" / name] = files[CHART / "dashboards" / name] = text
     templates = yaml.safe_dump_all(argo.templates(), sort_keys=False, width=130)

@@ -102,11 +102,11 @@ def _descendants() -> set[int]:
             state, parent = stat.read_text().rpartition(")")[2].split()[:2]
             if state not in "ZX":
                 parents[int(stat.parent.name)] = int(parent)
-    found, new = set[int](), {os.getpid()}
+    descendants, new = set[int](), {os.getpid()}
     while new:
-        new = {pid for pid, parent in parents.items() if parent in new} - found
-        found |= new
-    return found
+        new = {pid for pid, parent in parents.items() if parent in new} - descendants
+        descendants |= new
+    return descendants
 
 
 def _end(pids: set[int]) -> None:
@@ -131,7 +131,7 @@ def _runner(name: str, folders: list[Path]) -> Any:
         return local.SubprocessRunner(use_venv=False)
     from docker.types import Mount
 
-    kept = [
+    outermost = [
         folder
         for folder in folders
         if not any(folder.is_relative_to(other) for other in folders if other != folder)
@@ -140,7 +140,7 @@ def _runner(name: str, folders: list[Path]) -> Any:
         entrypoint="",
         user=f"{os.getuid()}:{os.getgid()}",
         network_mode="host",
-        mounts=[Mount(str(folder), str(folder), type="bind") for folder in kept],
+        mounts=[Mount(str(folder), str(folder), type="bind") for folder in outermost],
     )
 
 
@@ -157,8 +157,8 @@ def _execute(cache: Path, arguments: dict[str, Any], runner: Any, *, voice: Voic
         cache_root=str(cache / "tasks"),
     )
     pipeline = build(resumes=True)
-    known = cache / "seconds.json"
-    usual = artifacts.read_json(known) if known.exists() else {}
+    record = cache / "seconds.json"
+    usual = artifacts.read_json(record) if record.exists() else {}
     total = _stages(pipeline, shards=len(arguments["shards"]))
     with (cache / "run.log").open("a", encoding="utf-8") as log, _interpreter_first():
         screen = Screen(log, sys.stdout, total=total, usual=usual, voice=voice)
@@ -175,7 +175,7 @@ def _execute(cache: Path, arguments: dict[str, Any], runner: Any, *, voice: Voic
                 raise CropsError(f"{screen.reported}: {screen.error}") from error
             raise RuntimeError(f"{error} The log is {cache / 'run.log'}") from error
         finally:
-            artifacts.write_json(known, usual | screen.seconds)
+            artifacts.write_json(record, usual | screen.seconds)
 
 
 @contextlib.contextmanager
@@ -184,8 +184,8 @@ def _cache_hits(screen: Screen) -> Iterator[None]:
 
     class Hits(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            if found := re.match(r"Task (\S+) cache hit", record.getMessage()):
-                screen.cached(found[1].strip("'"))
+            if hit := re.match(r"Task (\S+) cache hit", record.getMessage()):
+                screen.cached(hit[1].strip("'"))
 
     root, hits = logging.getLogger(), Hits(logging.INFO)
     level = root.level
@@ -253,5 +253,5 @@ def _collect(cache: Path, out: Path) -> dict[str, Any]:
 
 def _newest(cache: Path, name: str) -> Path | None:
     """The file of the last run that wrote it; None where none has."""
-    found = (cache / "artifacts").glob(f"*/{name}")
-    return max(found, key=lambda path: path.stat().st_mtime_ns, default=None)
+    files = (cache / "artifacts").glob(f"*/{name}")
+    return max(files, key=lambda path: path.stat().st_mtime_ns, default=None)

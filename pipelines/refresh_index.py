@@ -33,10 +33,10 @@ def build(tune: Callable[[Iterable[dsl.PipelineTask]], None] = lambda _tasks: No
         last = finish.finish().set_caching_options(False)
         with dsl.ExitHandler(last, name="refresh-index"):
             raw = dsl.importer(artifact_uri=logs, artifact_class=dsl.Dataset, reimport=True).output
-            held = champion.champion(
+            serving_now = champion.champion(
                 registry=registry, fingerprint=fingerprint, config=register_config
             ).outputs["out"]
-            made = refresh.refresh(release=held, logs=raw, config=index_config).outputs["out"]
+            made = refresh.refresh(release=serving_now, logs=raw, config=index_config).outputs["out"]
             kept = adopt.adopt(
                 refreshed=made, registry=registry, served=served, config=register_config
             ).outputs["out"]

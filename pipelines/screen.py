@@ -93,8 +93,8 @@ class Screen:
     def _read(self, line: str) -> None:
         if MARK in line:
             self._task(json.loads(line.split(MARK, 1)[1]))
-        elif found := KFP.search(line):
-            self._begin(found["name"])
+        elif match := KFP.search(line):
+            self._begin(match["name"])
         elif not OF_LIBRARIES.search(line):
             self._last = line
 
@@ -139,8 +139,8 @@ class Screen:
             return
         now = f"[{min(self.done + 1, self.total):>2}/{self.total}] {self._name} {clock(runs_s)}"
         if self.live:
-            left = f", about {clock(self._left(runs_s))} left" if self.done < self.total else ""
-            whole = f"{now}  (in all {clock(time.monotonic() - self._started)}{left})  {self._last}"
+            remaining = f", about {clock(self._left(runs_s))} left" if self.done < self.total else ""
+            whole = f"{now}  (in all {clock(time.monotonic() - self._started)}{remaining})  {self._last}"
             self.screen.write(f"\r\x1b[K{whole[: width() - 1]}")
             self.screen.flush()
         elif self.voice == "normal" and runs_s >= self._sign:
@@ -152,19 +152,19 @@ class Screen:
         took = sum(self.seconds.values())
         guess = sum(usual_s(name, self.usual) for name in self.seconds)
         pace = took / guess if guess >= 1 else 1.0
-        rest = (
+        numbers = (
             sum(self.usual.values()) - guess if self.usual else USUAL_OTHER_S * (self.total - self.done) + 120
         )
-        return max(5.0, rest * pace - runs_s)
+        return max(5.0, numbers * pace - runs_s)
 
     def _wipe(self) -> None:
         if self.live:
             self.screen.write("\r\x1b[K")
 
 
-def usual_s(name: str, known: Mapping[str, float]) -> float:
+def usual_s(name: str, earlier: Mapping[str, float]) -> float:
     """How long the stage took the last time, or takes in the quick start."""
-    return known.get(name, USUAL_S.get(name.split()[0], USUAL_OTHER_S))
+    return earlier.get(name, USUAL_S.get(name.split()[0], USUAL_OTHER_S))
 
 
 def width() -> int:

@@ -104,8 +104,8 @@ def arguments(
     """The run's parameters."""
     if results is not None:
         config = config.with_value("report", "publish", results)
-    found: dict[str, Any] = {f"{name}_config": config.section_json(name) for name in PIPELINE}
-    return found | {
+    configs: dict[str, Any] = {f"{name}_config": config.section_json(name) for name in PIPELINE}
+    return configs | {
         "logs": logs,
         "fingerprint": fingerprint,
         "llm": llm,
@@ -140,25 +140,25 @@ def content(logs: str, say: Say = print) -> str:
         say(f"{logs} cannot be listed here ({_short(error)}): nothing comes from the cache")
         return uuid.uuid4().hex
     digest = hashlib.blake2b(digest_size=16)
-    for name, about in sorted(listed.items()):
-        state = next((about[key] for key in STATES if about.get(key)), "")
-        digest.update(f"{name.removeprefix(root)}\0{about['size']}\0{state}\n".encode())
+    for name, entry in sorted(listed.items()):
+        state = next((entry[key] for key in STATES if entry.get(key)), "")
+        digest.update(f"{name.removeprefix(root)}\0{entry['size']}\0{state}\n".encode())
     return digest.hexdigest()
 
 
 def revision() -> str:
     """The commit of the code here, with -dirty where it was changed: a version's name must say what it is."""
-    here = Path(__file__).resolve().parent
+    folder = Path(__file__).resolve().parent
     try:
-        done = subprocess.run(
+        described = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
-            cwd=here,
+            cwd=folder,
             capture_output=True,
             text=True,
         )
     except FileNotFoundError:
         return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
+    return described.stdout.strip() if described.returncode == 0 else ""
 
 
 class Server:
@@ -179,16 +179,16 @@ class Server:
         """
         pipeline = self._call(lambda: self._client.get_pipeline_id(name))
         if pipeline is None:
-            made = self._call(
+            created = self._call(
                 lambda: self._client.upload_pipeline(
                     str(package), pipeline_name=name, namespace=self.cfg.namespace
                 )
             )
-            pipeline = made.pipeline_id
+            pipeline = created.pipeline_id
             self.say(f"pipeline {name} is new here")
-        if (held := self._version(pipeline, version)) is not None:
+        if (present := self._version(pipeline, version)) is not None:
             self.say(f"version {version} is there already")
-            return pipeline, held
+            return pipeline, present
         uploaded = self._call(
             lambda: self._client.upload_pipeline_version(
                 str(package), pipeline_version_name=version, pipeline_id=pipeline
@@ -219,7 +219,7 @@ class Server:
         old = [r.recurring_run_id for r in listed.recurring_runs or [] if r.display_name == name]
         fields = cron.split()
         # KFP's cron begins with seconds.
-        made = self._call(
+        created = self._call(
             lambda: self._client.create_recurring_run(
                 experiment,
                 name,
@@ -232,30 +232,30 @@ class Server:
                 service_account=self.cfg.service_account,
             )
         )
-        for one in old:
-            self._call(partial(self._client.delete_recurring_run, one))
+        for run in old:
+            self._call(partial(self._client.delete_recurring_run, run))
         self.say(f"recurring run {name}: {cron}" + (f" (in place of {len(old)})" if old else ""))
-        return str(made.recurring_run_id)
+        return str(created.recurring_run_id)
 
     def ended(self, pipeline: str) -> Any:
         """The newest run of `pipeline` that has ended; None where there is none among the last hundred."""
-        held = self._call(lambda: self._client.get_pipeline_id(pipeline))
+        pipeline_id = self._call(lambda: self._client.get_pipeline_id(pipeline))
         listed = self._call(
             lambda: self._client.list_runs(
                 experiment_id=self._experiment(), sort_by="created_at desc", page_size=100
             )
         )
-        ours = (r for r in listed.runs or [] if r.pipeline_version_reference.pipeline_id == held)
+        ours = (r for r in listed.runs or [] if r.pipeline_version_reference.pipeline_id == pipeline_id)
         return next((r for r in ours if r.state in (SUCCEEDED, *ENDED_BADLY)), None)
 
     def wait(self, run: str, stopped: threading.Event) -> None:
         """Returns when the run has succeeded; a ServiceError that names the failed task. `stopped` ends the
         run.
         """
-        said, silent = "", 0
+        last, silent = "", 0
         while not stopped.is_set():
             try:
-                found = self._client.get_run(run)
+                state = self._client.get_run(run)
                 silent = 0
             except (
                 Exception
@@ -267,13 +267,13 @@ class Server:
                     ) from error
                 stopped.wait(self.cfg.poll_s)
                 continue
-            if (line := _progress(found)) != said:
+            if (line := _progress(state)) != last:
                 self.say(line)
-                said = line
-            if found.state == SUCCEEDED:
+                last = line
+            if state.state == SUCCEEDED:
                 return
-            if found.state in ENDED_BADLY:
-                raise ServiceError(f"run {run} {str(found.state).lower()}: {_why(found)}")
+            if state.state in ENDED_BADLY:
+                raise ServiceError(f"run {run} {str(state.state).lower()}: {_why(state)}")
             stopped.wait(self.cfg.poll_s)
         self._call(lambda: self._client.terminate_run(run))
         raise ServiceError(f"run {run} was ended, because its submission was stopped")
@@ -292,10 +292,10 @@ class Server:
                 return None
 
     def _experiment(self) -> str:
-        made = self._call(
+        experiment = self._call(
             lambda: self._client.create_experiment(self.cfg.experiment, namespace=self.cfg.namespace)
         )
-        return str(made.experiment_id)
+        return str(experiment.experiment_id)
 
     def _call(self, ask: Callable[[], Any]) -> Any:
         from kfp_server_api.exceptions import ApiException
@@ -393,9 +393,9 @@ def look(host: str, config: Config, *, token: str | None = None, say: Say = prin
 
 def refresh(config: Config, *, logs: str, registry: str) -> dict[str, Any]:
     """Parameters of a run of `refresh_index`."""
-    found = {f"{name}_config": config.section_json(name) for name in ("index", "register", "deploy")}
+    configs = {f"{name}_config": config.section_json(name) for name in ("index", "register", "deploy")}
     served = config.section("deploy").manifest or ""
-    return found | {"logs": logs, "fingerprint": "", "registry": registry, "served": served}
+    return configs | {"logs": logs, "fingerprint": "", "registry": registry, "served": served}
 
 
 def rollout(
@@ -403,8 +403,8 @@ def rollout(
 ) -> dict[str, Any]:
     """Parameters of a run of `rollout`."""
     sections = ("rollout", "deploy", "register")
-    found = {f"{section}_config": config.section_json(section) for section in sections}
-    return found | {
+    configs = {f"{section}_config": config.section_json(section) for section in sections}
+    return configs | {
         "name": name,
         "state": state,
         "prometheus": prometheus,
@@ -434,8 +434,8 @@ def send(
     """
     named = _named(version) + ("-shards" if shards > 1 else "") + ("-every" if cron else "")
     title = cfg.pipeline if pipeline == "training" else f"crops-{pipeline.replace('_', '-')}"
-    with tempfile.TemporaryDirectory(prefix="crops-submit-") as place:
-        package = Path(place) / f"{pipeline}.yaml"
+    with tempfile.TemporaryDirectory(prefix="crops-submit-") as scratch:
+        package = Path(scratch) / f"{pipeline}.yaml"
         compiled(package, cfg, pipeline, shards=shards, caching=cron is None)
         server = Server(host, cfg, token=token, say=say)
         ids = server.upload(package, title, named)
@@ -450,10 +450,10 @@ def send(
 
 
 def _named(version: str | None) -> str:
-    found = version or revision()
-    if not found:
+    name = version or revision()
+    if not name:
         raise ConfigError("no git here to name the version by; say --version")
-    return found
+    return name
 
 
 def verdict(results: str, *, say: Say = print) -> str:
@@ -474,10 +474,10 @@ def verdict(results: str, *, say: Say = print) -> str:
 
 
 def _stopped() -> threading.Event:
-    found = threading.Event()
+    stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: found.set())
-    return found
+        signal.signal(number, lambda *_: stopped.set())
+    return stopped
 
 
 def _progress(run: Any) -> str:
@@ -491,10 +491,10 @@ def _progress(run: Any) -> str:
 
 def _why(run: Any) -> str:
     failed = [t for t in _tasks(run) if t.state == "FAILED"]
-    said = "; ".join(
+    messages = "; ".join(
         f"{t.display_name}: {t.error.message}" if t.error else str(t.display_name) for t in failed
     )
-    return said or (run.error.message if run.error else "no task says why")
+    return messages or (run.error.message if run.error else "no task says why")
 
 
 def _tasks(run: Any) -> list[Any]:

@@ -66,14 +66,14 @@ class ColumnMap:
         """
         return cls(columns=_pairs("--map", columns), values=_pairs("--set", values))
 
-    def origin(self, table: str, name: str, found: Iterable[str], path: Path) -> Origin:
+    def origin(self, table: str, name: str, columns: Iterable[str], path: Path) -> Origin:
         """Of column `name` of `table` in a file with the columns `found`: what the map says for this table,
         what it says for all, or the column of the same name.
         """
-        have = list(found)
+        have = list(columns)
         default = self.values.get((table, name), self.values.get((None, name)))
-        if (own := self.columns.get((table, name))) is not None:
-            column, unit = _split(own, have)
+        if (mapped := self.columns.get((table, name))) is not None:
+            column, unit = _split(mapped, have)
             if column not in have:
                 raise missing(path, column, f"{table}.{name}", have)
             return Origin(column=column, unit=_unit(unit, name), default=default)
@@ -93,45 +93,45 @@ class ColumnMap:
                 raise ConfigError(
                     f"--map {table}.{name}={text}: no file of {table} is given (--{table} FILE)"
                 )
-            have = [c for found in columns_of.values() for c in found]
+            have = [c for columns in columns_of.values() for c in columns]
             column, _ = _split(text, have)
             if column not in have:
                 raise missing(next(iter(columns_of)), column, name, have)
 
 
-def missing(path: Path, column: str, ours: str, found: Iterable[str]) -> InputError:
+def missing(path: Path, column: str, ours: str, columns: Iterable[str]) -> InputError:
     """A column of the map that the file lacks, with the nearest that it has."""
-    have = list(dict.fromkeys(found))
+    have = list(dict.fromkeys(columns))
     near = difflib.get_close_matches(column, have, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else "."
     return InputError(path, f"column {column!r} (for {ours}) is missing{hint} Columns: {', '.join(have)}")
 
 
 def unmapped(
-    path: Path, names: Iterable[str], found: Iterable[str], why: str, *, only_one: bool = False
+    path: Path, names: Iterable[str], columns: Iterable[str], reason: str, *, only_one: bool = False
 ) -> InputError:
     """Columns that are needed (`only_one`: one of them) and that nothing was said about, with a proposal from
     the usual names.
     """
-    wanted, have = list(names), list(found)
-    guesses = {name: guess for name in wanted if (guess := _usual(name, have))}
+    needed, have = list(names), list(columns)
+    guesses = {name: guess for name in needed if (guess := _usual(name, have))}
     if only_one:
-        wanted = [*guesses, *wanted][:1]
+        needed = [*guesses, *needed][:1]
     short = {ours: word for word, ours in SHORT.items()}
-    words = [f"{short.get(n, n)}={guesses.get(n, 'COLUMN')}" for n in wanted]
+    words = [f"{short.get(n, n)}={guesses.get(n, 'COLUMN')}" for n in needed]
     hint = f"--map {','.join(words)}" + (" (a guess by the names)" if guesses else "")
     return InputError(
-        path, f"nothing is mapped to {', '.join(wanted)}: {why}; {hint}. Columns: {', '.join(have)}"
+        path, f"nothing is mapped to {', '.join(needed)}: {reason}; {hint}. Columns: {', '.join(have)}"
     )
 
 
-def proposal(found: Iterable[str]) -> str:
+def proposal(columns: Iterable[str]) -> str:
     """A map of a search log with these columns, guessed by the usual names; COLUMN where none fits.
 
     >>> proposal(["search_term", "customer_id", "ts", "sku", "click"])
     'query=search_term,user=customer_id,time=ts,video=sku,clicked=click'
     """
-    have, short = list(found), {ours: word for word, ours in SHORT.items()}
+    have, short = list(columns), {ours: word for word, ours in SHORT.items()}
     wanted = (
         "query",
         "user_id",
@@ -146,8 +146,8 @@ def proposal(found: Iterable[str]) -> str:
     )
     pairs: dict[str, str] = {}
     for name in wanted:
-        own = next((c for c in have if c.lower() in (name, short.get(name))), None)
-        guess = own or _usual(name, have) or ("COLUMN" if name in wanted[:4] else None)
+        same = next((c for c in have if c.lower() in (name, short.get(name))), None)
+        guess = same or _usual(name, have) or ("COLUMN" if name in wanted[:4] else None)
         if guess and (guess == "COLUMN" or guess not in pairs.values()):
             pairs[name] = guess
     return ",".join(f"{short.get(name, name)}={column}" for name, column in pairs.items())
@@ -159,7 +159,7 @@ def _usual(name: str, have: list[str]) -> str | None:
 
 
 def _pairs(option: str, texts: Iterable[str]) -> dict[tuple[str | None, str], str]:
-    found: dict[tuple[str | None, str], str] = {}
+    pairs: dict[tuple[str | None, str], str] = {}
     for pair in (p.strip() for text in texts for p in text.split(",") if p.strip()):
         key, equals, value = pair.partition("=")
         if not equals or not value.strip():
@@ -168,15 +168,15 @@ def _pairs(option: str, texts: Iterable[str]) -> dict[tuple[str | None, str], st
         name = SHORT.get(name, name)
         if dot and table not in TABLES:
             raise ConfigError(f"{option} {pair!r}: no table {table!r}, expected one of {', '.join(TABLES)}")
-        known = TABLES[table].schema.names if dot else FIELDS
-        if name not in known:
-            near = difflib.get_close_matches(name, [*known, *SHORT], n=1)
+        allowed = TABLES[table].schema.names if dot else FIELDS
+        if name not in allowed:
+            near = difflib.get_close_matches(name, [*allowed, *SHORT], n=1)
             hint = f"; did you mean {near[0]!r}?" if near else "."
             raise ConfigError(
-                f"{option} {pair!r}: no column {name!r} of ours{hint} Known: {', '.join(known)}"
+                f"{option} {pair!r}: no column {name!r} of ours{hint} Known: {', '.join(allowed)}"
             )
-        found[table or None, name] = value.strip()
-    return found
+        pairs[table or None, name] = value.strip()
+    return pairs
 
 
 def _split(text: str, have: list[str]) -> tuple[str, str | None]:

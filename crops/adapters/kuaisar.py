@@ -47,10 +47,10 @@ def read(src: Path) -> Release:
     """
     root = release.folder_with(src, "src_inter.csv", ADVICE)
     headers = {}
-    for name, wanted in (("src_inter", SEARCH), ("rec_inter", FEED), ("item_features", ITEMS)):
+    for name, columns in (("src_inter", SEARCH), ("rec_inter", FEED), ("item_features", ITEMS)):
         path = release.folder_with(root, f"{name}.csv", ADVICE) / f"{name}.csv"
         headers[name] = release.csv_columns(path)
-        release.require(headers[name], wanted, path, ADVICE)
+        release.require(headers[name], columns, path, ADVICE)
     categories = [c for c in CATEGORIES if c in headers["item_features"]]
     setup = (
         _shown(root),

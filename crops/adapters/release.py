@@ -72,18 +72,18 @@ def folder_with(src: Path, name: str, advice: str) -> Path:
     """
     if src.is_file():
         raise InputError(src, f"a file, expected the unpacked folder; {advice}")
-    found = [
+    folders = [
         folder
         for folder in (src, *sorted(p for p in src.iterdir() if p.is_dir()))
         if (folder / name).exists()
     ]
-    if not found:
+    if not folders:
         raise InputError(src, f"holds no {name}; {advice}")
-    if len(found) > 1:
+    if len(folders) > 1:
         raise InputError(
-            src, f"holds {name} in several folders ({', '.join(p.name for p in found)}): name one of them"
+            src, f"holds {name} in several folders ({', '.join(p.name for p in folders)}): name one of them"
         )
-    return found[0]
+    return folders[0]
 
 
 def csv_columns(path: Path) -> list[str]:
@@ -95,10 +95,10 @@ def csv_columns(path: Path) -> list[str]:
         raise InputError(path, f"not a readable CSV file: {error}") from error
 
 
-def require(found: Iterable[str], wanted: Iterable[str], path: Path, advice: str) -> None:
+def require(columns: Iterable[str], needed: Iterable[str], path: Path, advice: str) -> None:
     """An InputError that names the first missing column, what is there instead, and what to do."""
-    have = list(found)
-    for column in wanted:
+    have = list(columns)
+    for column in needed:
         if column not in have:
             raise InputError(
                 path, f"column {column!r} is missing, found {', '.join(have) or 'none'}; {advice}"

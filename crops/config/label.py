@@ -46,10 +46,10 @@ class LabelConfig(StageConfig):
     @field_validator("labels")
     @classmethod
     def _complete(cls, labels: dict[str, int]) -> dict[str, int]:
-        every = perspectives.labels()
-        if labels.keys() - every:
-            raise ValueError(f"expected a label for each of {', '.join(every)}")
-        whole = every | labels
+        defaults = perspectives.labels()
+        if labels.keys() - defaults:
+            raise ValueError(f"expected a label for each of {', '.join(defaults)}")
+        whole = defaults | labels
         if wrong := {name: label for name, label in whole.items() if not 1 <= label <= 127}:
             raise ValueError(f"labels are 1..127 (0 is kept for in-batch documents), found {wrong}")
         if len(set(whole.values())) > LEVELS:

@@ -41,9 +41,9 @@ def opened(
     try:
         yield warehouse
     except Exception as error:
-        meant = warehouse.explain(error)
-        if meant is None:
+        explained = warehouse.explain(error)
+        if explained is None:
             raise
-        raise meant from error
+        raise explained from error
     finally:
         warehouse.close()

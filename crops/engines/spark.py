@@ -163,7 +163,7 @@ def _session(master: str, scratch: Path, threads: int | None, memory_gb: float |
     except Exception as error:
         if "JAVA_GATEWAY_EXITED" not in str(error):
             raise
-        where = shutil.which("java") or "not found"
+        java = shutil.which("java") or "not found"
         raise ConfigError(
-            f"engine is 'spark', but Java does not start (java: {where}); install Java 17"
+            f"engine is 'spark', but Java does not start (java: {java}); install Java 17"
         ) from error

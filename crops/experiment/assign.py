@@ -107,7 +107,7 @@ class Assigner:
 
 
 def load(
-    place: str | Path,
+    location: str | Path,
     *,
     exposures: Exposures | None = None,
     clock: Callable[[], float] = time.time,
@@ -119,7 +119,7 @@ def load(
     ConfigError, also where it changes an experiment that runs in `before` in a way that the controller would
     refuse. held: the file as it was read already.
     """
-    source, held = str(place), held or document.read(str(place))
+    source, held = str(location), held or document.read(str(location))
     read = Assigner(
         features.payload(held.content, source=source),
         exposures=exposures,

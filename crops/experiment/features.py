@@ -223,9 +223,9 @@ def _read(rule: Json, testers: list[Json], source: str) -> Experiment:
     return Experiment.parse(fields, source=source)
 
 
-def load(place: str | Path, *, releases: set[str] | None = None) -> Json:
+def load(source: str | Path, *, releases: set[str] | None = None) -> Json:
     """The payload of the file at a path or an s3:// URL, after it was checked (see payload)."""
-    return payload(document.read(str(place)).content, releases=releases, source=str(place))
+    return payload(document.read(str(source)).content, releases=releases, source=str(source))
 
 
 def payload(content: bytes | None, *, releases: set[str] | None = None, source: str = "features") -> Json:
@@ -233,8 +233,8 @@ def payload(content: bytes | None, *, releases: set[str] | None = None, source: 
     if content is None:
         return render([])
     try:
-        found: Json = json.loads(content.decode("utf-8"))
+        listed: Json = json.loads(content.decode("utf-8"))
     except json.JSONDecodeError as error:
         raise ConfigError(f"{source}:{error.lineno}: not JSON: {error.msg}") from error
-    parse(found, releases=releases, source=source)
-    return found
+    parse(listed, releases=releases, source=source)
+    return listed

@@ -34,7 +34,7 @@ class Moments:
         """totals float [users, 4]: one row per user, columns as COLUMNS."""
         sums = totals.sum(axis=0)
         gram = totals.T @ totals
-        at = {name: place for place, name in enumerate(COLUMNS)}
+        at = {name: index for index, name in enumerate(COLUMNS)}
         products = {(a, b): float(gram[at[a], at[b]]) for a, b in PAIRS}
         return cls(
             users=len(totals), sums=dict(zip(COLUMNS, map(float, sums), strict=True)), products=products

@@ -120,24 +120,24 @@ def estimate(
         ("x_pre", "y_pre") if all(arm.sums["y_pre"] > 0 for arm in arms.both.values()) else (None, None)
     )
     level = 1 - alpha
-    found = RatioOfMeans("x", "y", *covariate, confidence_level=level).analyze_aggregates(*aggregates)
+    analysis = RatioOfMeans("x", "y", *covariate, confidence_level=level).analyze_aggregates(*aggregates)
     normal = RatioOfMeans("x", "y", *covariate, confidence_level=level, use_t=False).analyze_aggregates(
         *aggregates
     )
     spread = math.log1p(normal.rel_effect_size_ci_upper) - math.log1p(normal.rel_effect_size_ci_lower)
     se = spread / (2 * float(scipy_stats.norm.isf(alpha / 2)))
-    if not (found.control > 0 and found.treatment > 0 and math.isfinite(se) and se > 0):
+    if not (analysis.control > 0 and analysis.treatment > 0 and math.isfinite(se) and se > 0):
         return None
-    log_lift = math.log1p(found.rel_effect_size)
+    log_lift = math.log1p(analysis.rel_effect_size)
     half = se * sequential.critical(arms.users, alpha=alpha, planned_users=planned_users)
     return Estimate(
-        control=found.control,
-        treatment=found.treatment,
-        lift=found.rel_effect_size,
+        control=analysis.control,
+        treatment=analysis.treatment,
+        lift=analysis.rel_effect_size,
         se=se,
-        p=found.pvalue,
-        fixed_low=found.rel_effect_size_ci_lower,
-        fixed_high=found.rel_effect_size_ci_upper,
+        p=analysis.pvalue,
+        fixed_low=analysis.rel_effect_size_ci_lower,
+        fixed_high=analysis.rel_effect_size_ci_upper,
         low=math.expm1(log_lift - half),
         high=math.expm1(log_lift + half),
         p_always=sequential.p_value(log_lift / se, arms.users, alpha=alpha, planned_users=planned_users),
@@ -145,16 +145,16 @@ def estimate(
 
 
 def _verdict(
-    arms: Arms, metric: Metric, found: Estimate | None, *, share: float, alpha: float
+    arms: Arms, metric: Metric, estimate: Estimate | None, *, share: float, alpha: float
 ) -> tuple[str, str]:
     if arms.users == 0:
         return UNKNOWN, "no users in either arm"
     if (p := srm(arms, share=share)) < SRM_ALPHA:
-        seen = f"{arms.control.users} users in control, {arms.treatment.users} in treatment"
+        users = f"{arms.control.users} users in control, {arms.treatment.users} in treatment"
         planned = f"planned {1 - share:.0%} : {share:.0%}"
         return (
             BLOCKED,
-            f"sample ratio mismatch: {seen}, {planned} (p = {p:.1e}); assignment or logging is broken",
+            f"sample ratio mismatch: {users}, {planned} (p = {p:.1e}); assignment or logging is broken",
         )
     for name, arm in arms.both.items():
         if arm.users < MIN_USERS:
@@ -165,18 +165,16 @@ def _verdict(
                 f"{metric.name.upper()} of {name} is {'0' if arm.ratio == 0 else 'not known'}: there "
                 "is no relative lift",
             )
-    if found is None:
+    if estimate is None:
         return UNKNOWN, f"{metric.name.upper()} does not vary between users: no interval"
-    interval = (
-        f"lift {found.lift:+.2%}, always-valid {1 - alpha:.0%} interval {found.low:+.2%} to {found.high:+.2%}"
-    )
-    counted = f"{interval}, {arms.users} users"
-    if found.low <= 0 <= found.high:
+    interval = f"interval {estimate.low:+.2%} to {estimate.high:+.2%}"
+    counted = f"lift {estimate.lift:+.2%}, always-valid {1 - alpha:.0%} {interval}, {arms.users} users"
+    if estimate.low <= 0 <= estimate.high:
         return NO_DIFFERENCE, f"{counted}: no difference can be told from chance"
-    good = (found.lift > 0) == metric.higher_is_better
+    good = (estimate.lift > 0) == metric.higher_is_better
     return (
         BETTER if good else WORSE
-    ), f"{counted}: {metric.name.upper()} is {'higher' if found.lift > 0 else 'lower'} in treatment"
+    ), f"{counted}: {metric.name.upper()} is {'higher' if estimate.lift > 0 else 'lower'} in treatment"
 
 
 def srm(arms: Arms, *, share: float) -> float:

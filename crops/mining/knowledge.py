@@ -115,10 +115,10 @@ def messages(
         "fields": ", ".join(FIELDS),
     }
     # One pass, so that a query that reads {exemplar} stays what it is.
-    place = re.compile("{(" + "|".join(fills) + ")}")
+    slot = re.compile("{(" + "|".join(fills) + ")}")
 
     def block(heading: str, text: str) -> str:
-        return f"### {heading}\n{place.sub(lambda found: fills[found[1]], text)}"
+        return f"### {heading}\n{slot.sub(lambda found: fills[found[1]], text)}"
 
     role, form, rules, example, asked = prompt.headings
     blocks = [block(form, prompt.format), block(rules, prompt.rules)]

@@ -77,10 +77,10 @@ class Cache:
 
     def get(self, key: str) -> tuple[str, int] | None:
         """Text and tokens, or None."""
-        found: tuple[str, int] | None = self.base.execute(
+        answer: tuple[str, int] | None = self.base.execute(
             "SELECT text, tokens FROM answers WHERE key = ?", (key,)
         ).fetchone()
-        return found
+        return answer
 
     def put(self, key: str, text: str, tokens: int) -> None:
         """Kept once this returns."""
@@ -152,16 +152,18 @@ class _Work:
         """All answers; raises the first error, after the questions under way have ended."""
         open_ = []
         for i, key in enumerate(self.keys):
-            if (known := self.cache.get(key)) is None:
+            if (cached := self.cache.get(key)) is None:
                 open_.append(i)
                 continue
-            self._settle(i, Answer(known[0], known[1], cached=True))
-        left = iter(open_)
+            self._settle(i, Answer(cached[0], cached[1], cached=True))
+        waiting = iter(open_)
         limits = httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency)
         async with httpx.AsyncClient(
             base_url=url.rstrip("/"), timeout=self.timeout_s, limits=limits
         ) as client:
-            await asyncio.gather(*(self._worker(client, left) for _ in range(min(concurrency, len(open_)))))
+            await asyncio.gather(
+                *(self._worker(client, waiting) for _ in range(min(concurrency, len(open_))))
+            )
         if self.failed is not None:
             raise self.failed
         return [a for a in self.answers if a is not None]
@@ -171,8 +173,8 @@ class _Work:
         self.spent += answer.tokens
         self.progress(1)
 
-    async def _worker(self, client: httpx.AsyncClient, left: Iterator[int]) -> None:
-        for i in left:
+    async def _worker(self, client: httpx.AsyncClient, waiting: Iterator[int]) -> None:
+        for i in waiting:
             if self.failed is not None:
                 return
             if self.spent >= self.budget:
@@ -221,9 +223,9 @@ async def _post(client: httpx.AsyncClient, body: dict[str, Any], timeout_s: floa
     if reply.status_code >= 400:
         raise ServiceError(f"{reply.request.url}: refuses with {reply.status_code}: {reply.text[:200]}")
     try:
-        found = reply.json()
-        text = found["choices"][0]["message"]["content"] or ""
-        return str(text), int((found.get("usage") or {}).get("total_tokens") or len(str(text).split()))
+        parsed = reply.json()
+        text = parsed["choices"][0]["message"]["content"] or ""
+        return str(text), int((parsed.get("usage") or {}).get("total_tokens") or len(str(text).split()))
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         raise ServiceError(
             f"{reply.request.url}: not an OpenAI-compatible chat completion: {reply.text[:120]}"
@@ -234,9 +236,11 @@ def _retry_after_s(reply: httpx.Response) -> float | None:
     """Seconds or a date (RFC 9110, 10.2.3); None where it is neither. ServiceError where it is longer than
     anybody waits.
     """
-    said = reply.headers.get("retry-after", "").strip()
+    header = reply.headers.get("retry-after", "").strip()
     try:
-        wait_s = float(said) if said.isdigit() else parsedate_to_datetime(said).timestamp() - time.time()
+        wait_s = (
+            float(header) if header.isdigit() else parsedate_to_datetime(header).timestamp() - time.time()
+        )
     except ValueError:
         return None
     if wait_s > MAX_WAIT_S:

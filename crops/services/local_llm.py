@@ -73,9 +73,9 @@ def _wait(child: subprocess.Popen[bytes], url: str, log: IO[bytes]) -> None:
     while time.monotonic() < deadline:
         if child.poll() is not None:
             log.seek(0)
-            said = log.read().decode(errors="replace").strip().splitlines() or ["nothing"]
+            lines = log.read().decode(errors="replace").strip().splitlines() or ["nothing"]
             raise ServiceError(
-                f"the local LLM ended with {child.returncode} before it answered; it said: {said[-1][-200:]}"
+                f"the local LLM ended with {child.returncode} before it answered; it said: {lines[-1][-200:]}"
             )
         try:
             if httpx.get(f"{url}/health", timeout=1).status_code == 200:

@@ -13,9 +13,9 @@ def ask(
     """(labels, value) of every series of an instant query at `at_s` (Unix seconds; None: now); NaN is left
     out.
     """
-    given: dict[str, Any] = {"query": query} | ({} if at_s is None else {"time": at_s})
+    parameters: dict[str, Any] = {"query": query} | ({} if at_s is None else {"time": at_s})
     try:
-        answer = httpx.get(f"{url}/api/v1/query", params=given, timeout=timeout_s)
+        answer = httpx.get(f"{url}/api/v1/query", params=parameters, timeout=timeout_s)
         body = answer.json()
     except (httpx.HTTPError, ValueError) as error:
         raise ServiceError(f"{url}: no answer from Prometheus: {type(error).__name__} {error}") from error
@@ -34,7 +34,7 @@ def ask(
 
 def one(url: str, query: str, *, at_s: float | None = None) -> float | None:
     """The only value of a query; None where it has none. A ServiceError where it has several."""
-    found = ask(url, query, at_s=at_s)
-    if len(found) > 1:
-        raise ServiceError(f"{url}: {query} gives {len(found)} series, expected one")
-    return found[0][1] if found else None
+    series = ask(url, query, at_s=at_s)
+    if len(series) > 1:
+        raise ServiceError(f"{url}: {query} gives {len(series)} series, expected one")
+    return series[0][1] if series else None

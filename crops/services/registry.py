@@ -134,15 +134,15 @@ class Registry:
         where the alias came from and why it moved.
         """
         with client_of(self.uri) as client, self._lock():
-            held = self.holder(alias)
-            if held == version:
+            holder = self.holder(alias)
+            if holder == version:
                 return
-            if held != expected:
+            if holder != expected:
                 raise ServiceError(
-                    f"{self.uri}: alias {alias} points to version {held}, expected {expected}: somebody else "
-                    "moved it"
+                    f"{self.uri}: alias {alias} points to version {holder}, expected {expected}: "
+                    "somebody else moved it"
                 )
-            tag = f"from {held or 'nothing'}: {reason}"
+            tag = f"from {holder or 'nothing'}: {reason}"
             client.set_model_version_tag(self.name, version, f"alias.{alias}", tag)
             client.set_registered_model_alias(self.name, alias, version)
 

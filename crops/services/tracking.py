@@ -43,14 +43,14 @@ def tracked(uri: str | None, *, name: str, key: str, params: Mapping[str, object
 
     `uri` None: nothing is sent, and MLflow is not even imported.
     """
-    found = Tracked(uri)
-    found.run_id = found.attempt(lambda client: _run(client, str(uri), name, key, params)) or ""
+    tracked = Tracked(uri)
+    tracked.run_id = tracked.attempt(lambda client: _run(client, str(uri), name, key, params)) or ""
     try:
-        yield found
+        yield tracked
     except BaseException:
-        found.attempt(lambda client: client.set_terminated(found.run_id, "FAILED"))
+        tracked.attempt(lambda client: client.set_terminated(tracked.run_id, "FAILED"))
         raise
-    found.attempt(lambda client: client.set_terminated(found.run_id))
+    tracked.attempt(lambda client: client.set_terminated(tracked.run_id))
 
 
 def _run(client: Any, uri: str, name: str, key: str, params: Mapping[str, object]) -> str:

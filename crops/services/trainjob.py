@@ -60,10 +60,10 @@ def run(job: dict[str, Any], cfg: TrainJob, *, api: Any = None, say: Say = print
     from kubernetes.client.exceptions import ApiException
 
     api = api or _connected()
-    name, where = job["metadata"]["name"], (GROUP, VERSION, cfg.namespace, PLURAL)
+    name, address = job["metadata"]["name"], (GROUP, VERSION, cfg.namespace, PLURAL)
     with _stopped_by_signal() as stopped:
         try:
-            api.create_namespaced_custom_object(*where, job)
+            api.create_namespaced_custom_object(*address, job)
             say(f"TrainJob {cfg.namespace}/{name} made: {cfg.nodes} x {max(1, cfg.gpus)} processes")
         except ApiException as error:
             if error.status != CONFLICT:
@@ -71,24 +71,24 @@ def run(job: dict[str, Any], cfg: TrainJob, *, api: Any = None, say: Say = print
                     f"TrainJob {name} cannot be made: {error.status} {error.reason}: {error.body}"
                 ) from error
             say(f"TrainJob {cfg.namespace}/{name} is there already; waiting for it")
-        said = ""
+        last = ""
         while not stopped.is_set():
             try:
-                found = api.get_namespaced_custom_object(*where, name)
+                status = api.get_namespaced_custom_object(*address, name)
             except ApiException as error:
                 if error.status == GONE:
                     raise ServiceError(f"TrainJob {cfg.namespace}/{name} was removed while it ran") from error
                 say(f"no answer from Kubernetes: {error.status} {error.reason}")  # it runs on, whoever looks
                 stopped.wait(cfg.poll_s)
                 continue
-            if (line := _line(found)) != said:
+            if (line := _line(status)) != last:
                 say(line)
-                said = line
-            if _ended(found, name):
+                last = line
+            if _ended(status, name):
                 return
             stopped.wait(cfg.poll_s)
         with contextlib.suppress(ApiException):
-            api.delete_namespaced_custom_object(*where, name)
+            api.delete_namespaced_custom_object(*address, name)
         raise ServiceError(f"TrainJob {cfg.namespace}/{name} was removed, because its task was stopped")
 
 

@@ -42,7 +42,7 @@ def walk(root: Path) -> list[Path]:
     cannot be listed and a link that leads nowhere or into itself.
     """
     root = Path(root)
-    found: list[Path] = []
+    paths: list[Path] = []
 
     def refuse(error: OSError) -> None:
         if not isinstance(error, FileNotFoundError) or Path(error.filename) != root:
@@ -51,14 +51,14 @@ def walk(root: Path) -> list[Path]:
     for folder, below, names in os.walk(root, followlinks=True, onerror=refuse):
         below[:] = sorted(name for name in below if not name.startswith(HIDDEN))
         for name in below:
-            place = Path(folder, name)
-            if place.is_symlink() and Path(folder).resolve().is_relative_to(place.resolve()):
-                raise InputError(place, "is a link to a folder that it lies in")
-        found += [Path(folder, name) for name in names if not name.startswith(HIDDEN)]
-    for path in found:
+            directory = Path(folder, name)
+            if directory.is_symlink() and Path(folder).resolve().is_relative_to(directory.resolve()):
+                raise InputError(directory, "is a link to a folder that it lies in")
+        paths += [Path(folder, name) for name in names if not name.startswith(HIDDEN)]
+    for path in paths:
         if not path.exists():
             raise InputError(path, f"is a link to {os.readlink(path)}, which is not there")
-    return sorted(found)
+    return sorted(paths)
 
 
 def parquet_files(folder: Path, table: Table) -> list[Path]:
@@ -268,20 +268,20 @@ def mirror(folder: Path, tables: Sequence[str], url: str, sent: Path) -> int:
     filesystem, root = fsspec.core.url_to_fs(url)
     filesystem.invalidate_cache()
     root, count = root.rstrip("/"), 0
-    known: dict[str, Any] = read_json(sent).get(url, {}) if sent.exists() else {}
-    held: dict[str, Any] = {}
+    sent_before: dict[str, Any] = read_json(sent).get(url, {}) if sent.exists() else {}
+    remote: dict[str, Any] = {}
     for table in tables:
-        there = {name.removeprefix(f"{root}/") for name in filesystem.find(f"{root}/{table}")}
+        listed = {name.removeprefix(f"{root}/") for name in filesystem.find(f"{root}/{table}")}
         for path in sorted(p for p in (folder / table).rglob("*") if p.is_file()):
-            name, about = str(path.relative_to(folder)), path.stat()
-            held[name] = [about.st_size, about.st_mtime_ns]
-            if name not in there or known.get(name) != held[name]:
+            name, status = str(path.relative_to(folder)), path.stat()
+            remote[name] = [status.st_size, status.st_mtime_ns]
+            if name not in listed or sent_before.get(name) != remote[name]:
                 filesystem.makedirs(f"{root}/{name}".rpartition("/")[0], exist_ok=True)
                 filesystem.put_file(str(path), f"{root}/{name}")
                 count += 1
-        for name in sorted(there - held.keys()):
+        for name in sorted(listed - remote.keys()):
             filesystem.rm_file(f"{root}/{name}")
-    write_json(sent, {url: held})
+    write_json(sent, {url: remote})
     return count
 
 

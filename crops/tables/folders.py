@@ -69,11 +69,11 @@ def refuse(out: Path, inputs: Iterable[Path] = ()) -> None:
     with _in_words(out):
         if out.exists() and not out.is_dir():
             raise InputError(out, "is a file, expected the name of a folder")
-        found = _sizes(out) if out.is_dir() else {}
-    if not found:
+        sizes = _sizes(out) if out.is_dir() else {}
+    if not sizes:
         return
-    known = _marked(out)
-    others = [name for name, size in sorted(found.items()) if known.get(name) != size and name != TASK]
+    marked = _marked(out)
+    others = [name for name, size in sorted(sizes.items()) if marked.get(name) != size and name != TASK]
     if others:
         some = ", ".join(others[:3]) + (f" and {len(others) - 3:,} more" if len(others) > 3 else "")
         raise InputError(
@@ -86,7 +86,7 @@ def apart(out: Path, inputs: Iterable[Path]) -> None:
     real = Path(os.path.realpath(out))
     for path in inputs:
         source = Path(os.path.realpath(path))
-        how = (
+        advice = (
             "is"
             if real == source
             else "contains"
@@ -95,8 +95,8 @@ def apart(out: Path, inputs: Iterable[Path]) -> None:
             if real.is_relative_to(source)
             else None
         )
-        if how:
-            raise InputError(out, f"{how} {path}, which is read: name another folder for what is written")
+        if advice:
+            raise InputError(out, f"{advice} {path}, which is read: name another folder for what is written")
 
 
 @contextmanager
@@ -129,10 +129,10 @@ def _locked(path: Path, out: Path) -> int:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            who = os.read(descriptor, 200).decode(errors="replace") or "another process"
+            holder = os.read(descriptor, 200).decode(errors="replace") or "another process"
             os.close(descriptor)
             raise InputError(
-                out, f"another run ({who}) is writing there: wait for its end, or name another folder"
+                out, f"another run ({holder}) is writing there: wait for its end, or name another folder"
             ) from None
         except OSError as error:
             if error.errno not in LOCKLESS:
@@ -162,15 +162,15 @@ def _own(out: Path, name: str) -> bool:
 
 def _sizes(out: Path) -> dict[str, int]:
     """Bytes of every file and link below `out`, by its path there; the mark is none of them."""
-    found = {}
+    sizes = {}
     for folder, below, names in os.walk(out):
         if Path(folder) == out:
             below[:] = [name for name in below if not _own(out, name)]
             names = [name for name in names if name != MARK and not _own(out, name)]
         links = [name for name in below if Path(folder, name).is_symlink()]
         for path in (Path(folder, name) for name in (*names, *links)):
-            found[path.relative_to(out).as_posix()] = path.lstat().st_size
-    return found
+            sizes[path.relative_to(out).as_posix()] = path.lstat().st_size
+    return sizes
 
 
 def _mark(folder: Path) -> None:
@@ -260,11 +260,11 @@ def _in_words(out: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        why = os.strerror(error.errno) if error.errno else str(error)
+        reason = os.strerror(error.errno) if error.errno else str(error)
         if error.errno in (*FULL, errno.EROFS, errno.EACCES, errno.EPERM):
             cure = "free the space and run it again" if error.errno in FULL else "name another folder"
-            raise StorageError(f"{out}: cannot write: {why}; {cure}") from error
-        place = Path(error.filename) if error.filename else None
-        if error.errno in IMPOSSIBLE and place and (out.is_relative_to(place) or place.parent == out.parent):
-            raise InputError(out, f"no folder can be made there: {why}") from error
+            raise StorageError(f"{out}: cannot write: {reason}; {cure}") from error
+        path = Path(error.filename) if error.filename else None
+        if error.errno in IMPOSSIBLE and path and (out.is_relative_to(path) or path.parent == out.parent):
+            raise InputError(out, f"no folder can be made there: {reason}") from error
         raise

@@ -44,7 +44,7 @@ def measuring(folder: Path | None) -> Grades | None:
 
     A sample of candidates is none: most of its relevant pairs are what the systems learnt from.
     """
-    found = read(folder)
-    if folder is None or (found is not None and (found.complete or folder.name == POOL)):
-        return found
+    grades = read(folder)
+    if folder is None or (grades is not None and (grades.complete or folder.name == POOL)):
+        return grades
     return read(folder / POOL)

@@ -51,12 +51,12 @@ class Reading:
         return f"CASE WHEN {self.typed(column)} IS NULL THEN CAST({stored} AS VARCHAR) END"
 
 
-def reading(actual: pa.DataType, wanted: pa.DataType) -> Reading | None:
+def reading(actual: pa.DataType, target_type: pa.DataType) -> Reading | None:
     """How `actual` is read as `wanted`; None where that would be a guess, as text for a number."""
-    actual, target = plain(actual), SQL_TYPES[wanted]
+    actual, target = plain(actual), SQL_TYPES[target_type]
     if pa.types.is_null(actual):
         return Reading(f"CAST(NULL AS {target})", exact=True)
-    return next((how(actual, target) for is_wanted, how in FAMILIES if is_wanted(wanted)), None)
+    return next((how(actual, target) for is_wanted, how in FAMILIES if is_wanted(target_type)), None)
 
 
 def plain(dtype: pa.DataType) -> pa.DataType:

@@ -146,8 +146,8 @@ def _pair(a: str, b: str, bad: str, reason: str, expectation: str, **more: Any) 
 
 def _of(column: str, verb: str, **kwargs: Any) -> tuple[str, dict[str, Any]]:
     """An expectation of one column's values, and its arguments."""
-    given = {name: value for name, value in kwargs.items() if value is not None}
-    return f"ExpectColumnValues{verb}", {"column": column, **given}
+    arguments = {name: value for name, value in kwargs.items() if value is not None}
+    return f"ExpectColumnValues{verb}", {"column": column, **arguments}
 
 
 def _outside(value: str, low: Any, high: Any, below: str = "<") -> str:

@@ -61,13 +61,13 @@ def remember(engine: Engine, table: Table) -> None:
     """Keeps users and times of a sample of users of `judged`, the same ones of searches and feed."""
     if table.name not in ("searches", "feed"):
         return
-    known = "user_id IS NOT NULL AND ts IS NOT NULL"
+    complete = "user_id IS NOT NULL AND ts IS NOT NULL"
     if table.name == "searches":
-        engine.keep("clock_users", f"SELECT count(DISTINCT user_id) AS n FROM judged WHERE {known}")
+        engine.keep("clock_users", f"SELECT count(DISTINCT user_id) AS n FROM judged WHERE {complete}")
     share = f"(SELECT {SLICES * USERS} / greatest(n, 1) FROM clock_users)"
     engine.keep(
         f"clock_{table.name}",
-        f"SELECT user_id, epoch(ts) AS at_s FROM judged WHERE {known} AND reason IS DISTINCT FROM "
+        f"SELECT user_id, epoch(ts) AS at_s FROM judged WHERE {complete} AND reason IS DISTINCT FROM "
         f"'key stands twice' AND {engine.hashed(['user_id'], SLICES)} < {share}",
     )
 
@@ -96,8 +96,8 @@ def by_visits(searches: Times, feed: Times) -> Lag | None:
     # The standard error: the middle with each tenth of the users left out (jackknife by groups).
     without = np.array([_nought(lags[users % 10 != g], crowd, edged=edged) for g in range(10)])
     error_s = max(BIN_S / 2, float(np.sqrt(0.9 * ((without - without.mean()) ** 2).sum())))
-    told = abs(middle) >= max(LEAST_S, ERRORS * error_s)
-    return Lag(middle, error_s, "by when the same users search and watch") if told else None
+    significant = abs(middle) >= max(LEAST_S, ERRORS * error_s)
+    return Lag(middle, error_s, "by when the same users search and watch") if significant else None
 
 
 def by_hours(searches: np.ndarray, feed: np.ndarray) -> Lag | None:

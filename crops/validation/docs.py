@@ -73,12 +73,12 @@ def _once(outcomes: Sequence[Outcome]) -> list[tuple[Outcome, str]]:
     by_check: dict[tuple[str, str, str], list[Outcome]] = {}
     for outcome in outcomes:
         by_check.setdefault((outcome.part, outcome.column, outcome.reason), []).append(outcome)
-    found = []
+    cards = []
     for both in by_check.values():
         failed = [o for o in both if not o.success]
         shown = max(failed, key=lambda o: o.severity == "critical") if failed else both[0]
-        found.append((shown, "; ".join(f"{o.expected}, else {o.severity}" for o in both)))
-    return found
+        cards.append((shown, "; ".join(f"{o.expected}, else {o.severity}" for o in both)))
+    return cards
 
 
 def _block(outcomes: Sequence[Outcome]) -> dict[str, Any]:

@@ -84,10 +84,10 @@ def _helpers(table: Table, cfg: ValidateConfig) -> tuple[dict[str, str], list[st
     return columns, joins
 
 
-def _fate(column: str, known: str) -> str:
-    missing = f"WHEN {known}.accepted IS NULL THEN 'missing'"
+def _fate(column: str, allowed: str) -> str:
+    missing = f"WHEN {allowed}.accepted IS NULL THEN 'missing'"
     return (
-        f"CASE WHEN {column} IS NULL THEN NULL {missing} WHEN {known}.accepted THEN 'accepted' "
+        f"CASE WHEN {column} IS NULL THEN NULL {missing} WHEN {allowed}.accepted THEN 'accepted' "
         "ELSE 'quarantined' END"
     )
 

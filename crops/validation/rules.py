@@ -51,11 +51,11 @@ def checks(table: Table, cfg: ValidateConfig, unsure: Sequence[str] = ()) -> lis
     unsure: the columns in whose files a value may be one that the column's type does not hold; that is asked
     first, because such a value is null from there on.
     """
-    own = {"searches": _searches, "results": _results, "videos": _videos}.get(table.name)
+    checks = {"searches": _searches, "results": _results, "videos": _videos}.get(table.name)
     fitting = [
         is_null(unfit(name), f"{name} does not fit {table.schema.field(name).type}") for name in unsure
     ]
-    return [*fitting, *(own(cfg) if own else _optional(table, cfg))]
+    return [*fitting, *(checks(cfg) if checks else _optional(table, cfg))]
 
 
 def _searches(cfg: ValidateConfig) -> list[Check]:

@@ -26,8 +26,8 @@ def of(engine: Engine, table: Table) -> dict[str, Any]:
     feed      clicked, played, plays {"≤ 3 s": rows} of how long was watched
     videos    durations, like plays; without: those of no known duration
     """
-    asked = {"searches": _searches, "results": _results, "feed": _feed, "videos": _videos}
-    return asked[table.name](engine) if table.name in asked else {}
+    queries = {"searches": _searches, "results": _results, "feed": _feed, "videos": _videos}
+    return queries[table.name](engine) if table.name in queries else {}
 
 
 def _searches(engine: Engine) -> dict[str, Any]:
@@ -76,16 +76,16 @@ def _videos(engine: Engine) -> dict[str, Any]:
 def _binned(engine: Engine, values: str, ends: Sequence[int]) -> dict[str, int]:
     """Rows of `values` (a column `value`, seconds; null is none) up to each of `ends`, and above."""
     cases = " ".join(f"WHEN value <= {end} THEN {n}" for n, end in enumerate(ends))
-    found = engine.rows(
+    rows = engine.rows(
         f"SELECT CASE {cases} ELSE {len(ends)} END AS bin, count(*) AS n FROM ({values}) "
         "WHERE value IS NOT NULL GROUP BY 1"
     )
-    return _named([*(f"≤ {_words(end)}" for end in ends), "longer"], found)
+    return _named([*(f"≤ {_words(end)}" for end in ends), "longer"], rows)
 
 
-def _named(names: Sequence[str], found: Sequence[dict[str, Any]]) -> dict[str, int]:
+def _named(names: Sequence[str], counted: Sequence[dict[str, Any]]) -> dict[str, int]:
     """Bin to rows, also where a bin has none; {} where there is no row at all."""
-    rows = {row["bin"]: row["n"] for row in found}
+    rows = {row["bin"]: row["n"] for row in counted}
     return {name: rows.get(n, 0) for n, name in enumerate(names)} if rows else {}
 
 

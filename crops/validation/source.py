@@ -38,9 +38,9 @@ class Shape:
     def reading(self, table: Table, name: str) -> casts.Reading:
         """How the column is read."""
         dtype = self.types.get(name, pa.null())
-        found = casts.reading(dtype, table.schema.field(name).type)
-        assert found is not None, f"{table.name}.{name}: {dtype}"  # `of` has refused it
-        return found
+        reading = casts.reading(dtype, table.schema.field(name).type)
+        assert reading is not None, f"{table.name}.{name}: {dtype}"  # `of` has refused it
+        return reading
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,14 +91,14 @@ def of(logs: Path, table: Table) -> tuple[Source, list[InputError]]:
         tuple(Shape(tuple(paths), dict(types)) for types, paths in shapes.items()),
         (*notes, *_unread(root, files)),
     )
-    return source, [InputError(paths[0], _with_count(why, paths)) for why, paths in faults.items()]
+    return source, [InputError(paths[0], _with_count(fault, paths)) for fault, paths in faults.items()]
 
 
 def beside(logs: Path, tables: Iterable[Table]) -> list[str]:
     """Files directly under `logs` that look like data: nothing reads them."""
     names = [p.name for p in sorted(logs.iterdir()) if p.is_file() and _like_data(p)]
-    known = ", ".join(f"{table.name}/" for table in tables)
-    return [_listed(names, f"files beside the folders {known}")] if names else []
+    expected = ", ".join(f"{table.name}/" for table in tables)
+    return [_listed(names, f"files beside the folders {expected}")] if names else []
 
 
 def rewritten(source: Source, scratch: Path, *, engine: str) -> Source:
@@ -138,20 +138,20 @@ def _types(file: pq.ParquetFile, table: Table) -> dict[str, pa.DataType]:
 
 
 def _problems(table: Table, schema: pa.Schema, types: dict[str, pa.DataType]) -> list[str]:
-    found = []
+    faults = []
     for field in table.schema:
         if field.name in types:
             if casts.reading(types[field.name], field.type) is None:
                 hint = casts.HINTS[casts.SQL_TYPES[field.type]]
                 is_, expected = casts.named(types[field.name]), casts.named(field.type)
-                found.append(f"column {field.name!r} is {is_}, expected {expected}: {hint}")
+                faults.append(f"column {field.name!r} is {is_}, expected {expected}: {hint}")
         elif not field.nullable and field.name not in table.optional:
-            found.append(str(artifacts.absent(Path(), field, schema)).removeprefix(".: "))
-    return found
+            faults.append(str(artifacts.absent(Path(), field, schema)).removeprefix(".: "))
+    return faults
 
 
-def _with_count(why: str, paths: Sequence[Path]) -> str:
-    return f"{why} (and {len(paths) - 1:,} more files)" if len(paths) > 1 else why
+def _with_count(fault: str, paths: Sequence[Path]) -> str:
+    return f"{fault} (and {len(paths) - 1:,} more files)" if len(paths) > 1 else fault
 
 
 def _unread(root: Path, files: Sequence[Path]) -> list[str]:
@@ -160,9 +160,9 @@ def _unread(root: Path, files: Sequence[Path]) -> list[str]:
     return [_listed(names, "no Parquet files by their names")] if names else []
 
 
-def _listed(names: Sequence[str], why: str) -> str:
+def _listed(names: Sequence[str], reason: str) -> str:
     more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
-    return f"not read, {why}: {', '.join(names[:3])}{more}"
+    return f"not read, {reason}: {', '.join(names[:3])}{more}"
 
 
 def _like_data(path: Path) -> bool:

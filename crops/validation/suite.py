@@ -167,12 +167,12 @@ def day_outcomes(
         ]
     frame = pd.DataFrame([*days], columns=["date", *(name for name, *_ in limits)])
     frame = frame.astype({name: "float64" for name, *_ in limits})
-    wanted = []
+    pairs = []
     for name, reason, low, high in limits:
         bounds = {key: bound for key, bound in (("min_value", low), ("max_value", high)) if bound is not None}
-        wanted.append((name, reason, bounds, "critical" if name == "rows" else "warning"))
+        pairs.append((name, reason, bounds, "critical" if name == "rows" else "warning"))
     signs = {"min_value": ">=", "max_value": "<="}
-    for (name, reason, bounds, severity), result in _results(project, f"{table.name} days", frame, wanted):
+    for (name, reason, bounds, severity), result in _results(project, f"{table.name} days", frame, pairs):
         expected = " and ".join(f"{signs[key]} {bound:g}" for key, bound in bounds.items())
         observed = _failing(frame, name, **bounds) or f"{len(frame)} day(s), all within"
         yield Outcome(result, "days", reason, severity, expected, observed)
@@ -192,30 +192,30 @@ def file_outcomes(project: Any, source: Source) -> Iterator[Outcome]:
         dtype=object,
     )
     reason, severity = "a file declares another type", "critical"
-    wanted = []
+    pairs = []
     for column in table.schema:
-        found = (shape.types[column.name] for shape in source.shapes if column.name in shape.types)
-        read = [casts.named(dtype) for dtype in found if casts.reading(dtype, column.type)]
+        types = (shape.types[column.name] for shape in source.shapes if column.name in shape.types)
+        read = [casts.named(dtype) for dtype in types if casts.reading(dtype, column.type)]
         missing = ["absent"] if column.nullable or column.name in table.optional else []
         names = [*dict.fromkeys([casts.named(column.type), *read, *missing])]
-        wanted.append((f"type of {column.name}", reason, {"value_set": names}, severity))
-    for (name, _, bounds, _), result in _results(project, f"{table.name} files", frame, wanted):
+        pairs.append((f"type of {column.name}", reason, {"value_set": names}, severity))
+    for (name, _, bounds, _), result in _results(project, f"{table.name} files", frame, pairs):
         observed = f"{len(frame)} file(s): {', '.join(sorted(frame[name].unique()))}"
         yield Outcome(result, "files", reason, severity, " or ".join(bounds["value_set"]), observed)
 
 
-def _results(project: Any, name: str, frame: Any, wanted: Sequence[tuple]) -> Iterator[tuple[tuple, Any]]:
+def _results(project: Any, name: str, frame: Any, pairs: Sequence[tuple]) -> Iterator[tuple[tuple, Any]]:
     """One expectation for each (column, reason, bounds, severity), all of them on a small frame."""
     import great_expectations as gx
     import great_expectations.expectations as gxe
 
     suite = gx.ExpectationSuite(name)
-    for n, (column, reason, bounds, severity) in enumerate(wanted):
+    for n, (column, reason, bounds, severity) in enumerate(pairs):
         kind = gxe.ExpectColumnValuesToBeInSet if "value_set" in bounds else gxe.ExpectColumnValuesToBeBetween
         meta = {"reason": reason, "n": n}
         suite.add_expectation(kind(column=column, **bounds, severity=severity, meta=meta))
     results = dict(_validate(project, name, frame, suite))
-    yield from ((one, results[n]) for n, one in enumerate(wanted))
+    yield from ((one, results[n]) for n, one in enumerate(pairs))
 
 
 def _validate(project: Any, asset: str, frame: Any, suite: Any) -> Iterator[tuple[int, Any]]:

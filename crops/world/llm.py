@@ -40,9 +40,9 @@ class Model:
         bad = rng.random() < self.bad_share
         if bad and rng.random() < 0.25:
             return '{"videos": [{"caption": "'
-        meant = self.meant.get(query) or self._guess(query)
-        intents = np.array(sorted(meant))
-        weights = np.array([meant[i] for i in intents.tolist()])
+        shares = self.meant.get(query) or self._guess(query)
+        intents = np.array(sorted(shares))
+        weights = np.array([shares[i] for i in intents.tolist()])
         if bad:
             intents, weights = np.arange(len(self.world.popularity)), self.world.popularity
         chosen = rng.choice(intents, count, p=weights / weights.sum())

@@ -60,8 +60,8 @@ def make(
     intents = catalogue.choose_intents(lexicon.load(tongue), scale.intents, rng)
     videos = catalogue.make(intents, scale, settings, rng, tongue)
     queries = wordings.make(intents, settings, rng, tongue)
-    wanted = (np.arange(len(intents)) + 5.0) ** -settings.intent_zipf
-    popularity = rng.permutation(wanted / wanted.sum())
+    weights = (np.arange(len(intents)) + 5.0) ** -settings.intent_zipf
+    popularity = rng.permutation(weights / weights.sum())
     topics = np.array(sorted({x.topic for x in intents}))
     interests = topics[rng.integers(0, len(topics), (scale.users, settings.interests_per_user))]
     return World(scale, settings, seed, incumbent, language, videos, queries, popularity, interests)

@@ -222,8 +222,8 @@ def _notes(
         (perspectives.CLICK, "nobody clicked or liked anything on the training days"),
         *((p, "nothing was mined on the training days") for p in perspectives.every() if p.mine),
     ]
-    found = {p.name: named[p.name]["support"] for p, _ in empty if p.table not in missing}
-    few = {name: n for name, n in found.items() if 0 < n < LEAST_PER_SEARCH * numbers["searches"]}
+    supports = {p.name: named[p.name]["support"] for p, _ in empty if p.table not in missing}
+    few = {name: n for name, n in supports.items() if 0 < n < LEAST_PER_SEARCH * numbers["searches"]}
     notes = {
         **{f"{table}: no such table": True for table in sorted(missing)},
         **{f"{p.name}: {why}": not (p.table in missing or named[p.name]["candidates"]) for p, why in empty},

@@ -111,8 +111,8 @@ def watched(
     limits = {"half_window_s": cfg.feed_half_window_s, "max_videos": cfg.feed_videos_per_user}
     rows_of = [feed.around_searches(*share, **limits) for share in shares]
     # Each event is one row (a user, query and video occur together once): its id has done its work.
-    placed = [one.drop("event_id").mutate(part=parts.part_of(one["query"], cuts)) for one in rows_of]
-    return house.split(placed, "feed_events", parts=len(cuts) + 1)
+    parted = [one.drop("event_id").mutate(part=parts.part_of(one["query"], cuts)) for one in rows_of]
+    return house.split(parted, "feed_events", parts=len(cuts) + 1)
 
 
 def candidates(

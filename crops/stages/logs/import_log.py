@@ -87,11 +87,11 @@ def _large(release: Release, inputs: list[Path], out: Path, memory_gb: float) ->
             for number, piece in enumerate(release.pieces):
                 rows.update(_piece(engine, piece, number, folder, src))
             counts = {name: int(engine.execute(sql).fetchone()[0]) for name, sql in release.counts.items()}
-            said = [note for r in release.remarks for note in r.say(engine.execute(r.sql).fetchall())]
+            notes = [note for r in release.remarks for note in r.say(engine.execute(r.sql).fetchall())]
         shutil.rmtree(scratch, ignore_errors=True)
         if not rows["searches"]:
             raise InputError(src, f"no search could be read{f'; {counts}' if counts else ''}")
-    return StageReport(numbers={**rows, **counts}, notes=(*release.notes, *said))
+    return StageReport(numbers={**rows, **counts}, notes=(*release.notes, *notes))
 
 
 def _piece(engine: Any, piece: Piece, number: int, folder: Path, src: Path) -> Counter[str]:
@@ -121,9 +121,9 @@ def _write(engine: Any, sql: str, table: records.Table, number: int, folder: Pat
     for date in dates:
         path = folder / table.name / (f"date={date}" if date else "") / f"part-{number}.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
-        where = f"WHERE date = {text(date)}" if date else ""
+        of_day = f"WHERE date = {text(date)}" if date else ""
         engine.execute(
-            f"COPY (SELECT {names} FROM whole {where} ORDER BY {order}) TO {text(path)} "
+            f"COPY (SELECT {names} FROM whole {of_day} ORDER BY {order}) TO {text(path)} "
             f"(FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {artifacts.ROW_GROUP})"
         )
         artifacts.check_schema(path, table)

@@ -61,32 +61,32 @@ def run(logs: Path, cfg: AugmentConfig, *, min_queries: int) -> dict[str, Any]:
     InputError where there is nothing to look at.
     """
     if logs.is_file() or not any(artifacts.exists(logs, table) for table in records.logs()):
-        found: dict[str, Any] = {"logs": str(logs), "files": _files(logs)}
-        return found | {"next": first_look.commands(found)}
+        answer: dict[str, Any] = {"logs": str(logs), "files": _files(logs)}
+        return answer | {"next": first_look.commands(answer)}
     with tempfile.TemporaryDirectory(prefix="crops-look-") as scratch:
         house = DuckDBWarehouse(
             scratch=Path(scratch), threads=cfg.threads, memory_gb=cfg.memory_gb or MEMORY_GB
         )
         try:
-            found = _look(house, logs, cfg, min_queries)
+            answer = _look(house, logs, cfg, min_queries)
         except duckdb.Error as error:
             raise (house.explain(error) or error) from error
         finally:
             house.close()
-    found["perspectives"] = first_look.rows(found)
-    return found | {"next": first_look.commands(found)}
+    answer["perspectives"] = first_look.rows(answer)
+    return answer | {"next": first_look.commands(answer)}
 
 
 def _files(logs: Path) -> list[dict[str, Any]]:
     below = [logs] if logs.is_file() else artifacts.walk(logs)
-    found = [path for path in below if search_log.form(path)]
-    if here := [path for path in found if path.parent == logs]:
-        found = here
-    if not found:
+    files = [path for path in below if search_log.form(path)]
+    if beside := [path for path in files if path.parent == logs]:
+        files = beside
+    if not files:
         raise InputError(logs, "holds no table of ours and no CSV or Parquet file")
     return [
         {"file": str(path), "bytes": path.stat().st_size, "columns": list(search_log.source(path).types)}
-        for path in found[:20]
+        for path in files[:20]
     ]
 
 
@@ -135,8 +135,8 @@ def _table(house: DuckDBWarehouse, logs: Path, table: records.Table) -> tuple[di
         _run(house, fill)
     both = f"(SELECT count(*) FROM raw_{table.name}) AS rows, (SELECT count(*) FROM {table.name}) AS usable"
     rows = _one(house, f"SELECT {both}")
-    known = {name for shape in read.shapes for name in shape.types}
-    absent = [name for name in table.schema.names if name not in known]
+    names = {name for shape in read.shapes for name in shape.types}
+    absent = [name for name in table.schema.names if name not in names]
     files = sum(len(shape.files) for shape in read.shapes)
     told = {"files": files, **rows, "absent_columns": absent, "faults": [str(f) for f in faults]}
     return told, list(read.notes)

@@ -80,14 +80,14 @@ def _sources(logs: Path) -> dict[records.Table, Source]:
     if not any(artifacts.exists(logs, table) for table in records.REQUIRED):
         names = ", ".join(table.name for table in records.REQUIRED)
         raise InputError(logs, f"no Parquet file of the tables {names} found here, in folders of these names")
-    found, faults = {}, []
+    checked, faults = {}, []
     for table in records.logs():
         if table in records.REQUIRED or artifacts.exists(logs, table):
-            found[table], wrong = source.of(logs, table)
+            checked[table], wrong = source.of(logs, table)
             faults += wrong
     if faults:
         raise InputError.of(logs, faults)
-    return found
+    return checked
 
 
 def _runner(house: Warehouse, cfg: ValidateConfig) -> Engine:
@@ -113,9 +113,9 @@ def _table(
     split.judge(engine, source, logs / table.name, checks, cfg)
     counts = split.count(engine, table, checks)
     if counts.accepted == 0 and table in records.REQUIRED:
-        why = f"; reasons: {counts.reasons}" if counts.reasons else ""
+        reasons = f"; reasons: {counts.reasons}" if counts.reasons else ""
         raise InputError(
-            logs / table.name, f"{counts.read} rows, none of them acceptable, expected at least one{why}"
+            logs / table.name, f"{counts.read} rows, none of them acceptable, expected at least one{reasons}"
         )
     split.write(engine, out, table, logs)
     split.remember(engine, table)
@@ -170,10 +170,10 @@ def _failed(
 def _seen(outcome: Outcome) -> str:
     """What was seen and what is allowed, where the values of a column are few."""
     allowed = outcome.result.expectation_config.kwargs.get("value_set")
-    found = [*dict.fromkeys(str(v) for v in outcome.result.result.get("partial_unexpected_list", []))]
-    if outcome.part != "rows" or not found or allowed in (None, [False]):
+    unexpected = [*dict.fromkeys(str(v) for v in outcome.result.result.get("partial_unexpected_list", []))]
+    if outcome.part != "rows" or not unexpected or allowed in (None, [False]):
         return ""
-    return f"; seen: {', '.join(found[:3])}; allowed: {', '.join(map(str, allowed))}"
+    return f"; seen: {', '.join(unexpected[:3])}; allowed: {', '.join(map(str, allowed))}"
 
 
 def _report(checked: dict[str, Checked], found: list[str]) -> StageReport:

@@ -73,7 +73,7 @@ def run(
         result["notes"] = _notes(source, period, result)
         artifacts.write_json(folder / KEYS, keys)
         artifacts.write_json(folder / "readout.json", result)
-        simulated = any((place / "world.json").exists() for place in (events, source))
+        simulated = any((input_folder / "world.json").exists() for input_folder in (events, source))
         (folder / "readout.html").write_text(page.render(result, simulated=simulated), encoding="utf-8")
     numbers = {f"users_{arm}": result["users"][arm] for arm in ARMS}
     numbers |= {f"lift_{name}": m["lift"] for name, m in result["metrics"].items() if m["lift"] is not None}
@@ -173,10 +173,11 @@ def _sum_up(
     raw = warehouse.conform(house.scan([p for day in near for p in searches[day]]), records.SEARCHES)
     spelled = house.keep(queries.spellings(raw), "spelled")
     arm = raw.select("search_id", "arm")
-    every = house.keep(queries.normalised(raw, spelled).join(arm, "search_id"), "every")
+    all_searches = house.keep(queries.normalised(raw, spelled).join(arm, "search_id"), "every")
     assert period.since is not None
     mine = house.keep(
-        sums.within(every, since=period.since, until=period.until).filter(lambda t: t.date.isin(days)), "mine"
+        sums.within(all_searches, since=period.since, until=period.until).filter(lambda t: t.date.isin(days)),
+        "mine",
     )
     results = _by_day(events, records.RESULTS)
     files = [p for day in days for p in results.get(day, ())]
@@ -184,7 +185,9 @@ def _sum_up(
         house.scan(files or artifacts.table_files(events, records.RESULTS)[:1]), records.RESULTS
     )
     durations = house.read(videos, records.VIDEOS) if artifacts.exists(videos, records.VIDEOS) else None
-    later = reformulation.later_searches(mine, every, window_s=cfg.window_s).select(search_id="first_id")
+    later = reformulation.later_searches(mine, all_searches, window_s=cfg.window_s).select(
+        search_id="first_id"
+    )
     settled_until = period.log_end - timedelta(seconds=cfg.window_s)
     tables = {
         records.USER_DAYS: sums.user_days(

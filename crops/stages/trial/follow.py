@@ -56,7 +56,7 @@ def run(
     place = rollout.place(
         state, deploy, prometheus=prometheus, registry=Registry(registry, model.name), readout=readout
     )
-    said: list[str] = []
+    reasons: list[str] = []
 
     def seen(now: State, verdict: Verdict | None) -> None:
         line = (
@@ -64,15 +64,15 @@ def run(
             if verdict
             else f"{now.experiment}: {now.phase}"
         )
-        if line not in said[-1:]:
+        if line not in reasons[-1:]:
             print(line, flush=True)
-            said.append(line)
+            reasons.append(line)
 
     ended = until_over(place, plan, name=name, seen=seen)
     with artifacts.replacing(out) as folder:
         artifacts.write_json(
-            folder / "rollout.json", {"phase": ended.phase, "step": ended.step, "reason": said[-1]}
+            folder / "rollout.json", {"phase": ended.phase, "step": ended.step, "reason": reasons[-1]}
         )
     if ended.phase != "promoted":
-        raise CropsError(f"{name} was not promoted: {said[-1]}")
-    return StageReport(numbers={"promoted": 1, "steps": ended.step + 1}, notes=(said[-1],))
+        raise CropsError(f"{name} was not promoted: {reasons[-1]}")
+    return StageReport(numbers={"promoted": 1, "steps": ended.step + 1}, notes=(reasons[-1],))

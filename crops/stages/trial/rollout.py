@@ -153,8 +153,8 @@ def _look(place: Place, plan: RolloutConfig, clock: Clock) -> tuple[State, Verdi
         document.remove(place.of(ABORT))
         return held.state, Verdict(rollout.ROLL_BACK, f"aborted from the console: {reason}")
     try:
-        if found := reconcile(place, plan, held):
-            _save(place, held, Verdict(rollout.WAIT, found), now_s)
+        if edit := reconcile(place, plan, held):
+            _save(place, held, Verdict(rollout.WAIT, edit), now_s)
         measured = measure(place, plan, held.state, now_s=now_s)
     except Conflict:
         raise
@@ -227,13 +227,13 @@ def _held(place: Place) -> _Held:
     return _Held(state=state, facts=raw["facts"], state_at=state_at, features_at=features_at)
 
 
-def _parsed(place: Place, found: document.Held) -> tuple[State, dict[str, Any]]:
+def _parsed(place: Place, state_at: document.Held) -> tuple[State, dict[str, Any]]:
     """The state, and all that the file says."""
     url = place.of(STATE)
-    if found.content is None:
+    if state_at.content is None:
         raise InputError(url, "not there: no rollout was started")
     try:
-        raw = json.loads(found.content)
+        raw = json.loads(state_at.content)
         beside = {"facts": raw["facts"], "last": raw["last"]}
         return State(**{key: value for key, value in raw.items() if key not in beside}), beside
     except UNREADABLE as error:
@@ -250,10 +250,10 @@ def reconcile(place: Place, plan: RolloutConfig, held: _Held) -> str:
         # The release first: the features file must name only what can be served.
         if _served(place, TREATMENT) != state.treatment:
             _release(place, facts["treatment_version"], TREATMENT)
-        wanted = _experiment(plan, state, facts)
-        found = _edited(place, held, wanted)
-        _write_features(place, held, [wanted])
-        return found
+        experiment = _experiment(plan, state, facts)
+        edit = _edited(place, held, experiment)
+        _write_features(place, held, [experiment])
+        return edit
     _write_features(place, held, [])
     if state.phase == "promoted":
         _promote(place, state, facts)
@@ -333,22 +333,22 @@ def _experiment(plan: RolloutConfig, state: State, facts: dict[str, Any]) -> fea
     )
 
 
-def _edited(place: Place, held: _Held, wanted: features.Experiment) -> str:
+def _edited(place: Place, held: _Held, experiment: features.Experiment) -> str:
     """What another hand changed in the features file, which is written anew; a ConfigError where the plan
     itself narrows what runs.
     """
     source = place.features
     try:
-        found = features.parse(features.payload(held.features_at.content, source=source), source=source)
-        running = [one for one in found if one.name == wanted.name]
+        experiments = features.parse(features.payload(held.features_at.content, source=source), source=source)
+        running = [one for one in experiments if one.name == experiment.name]
     except (CropsError, *UNREADABLE) as error:
         return f"the features file was restored: {error}"
     for one in running:
         try:
-            features.check_change(one.model_copy(update={"coverage": 0.0}), wanted)
+            features.check_change(one.model_copy(update={"coverage": 0.0}), experiment)
         except ConfigError as error:
             return f"the features file was restored: it had changed: {error}"
-        features.check_change(one, wanted)
+        features.check_change(one, experiment)
     return ""
 
 
@@ -370,8 +370,8 @@ def _promote(place: Place, state: State, facts: dict[str, Any]) -> None:
 
 def _served(place: Place, arm: str) -> str | None:
     assert place.deploy.manifest is not None
-    held = manifest.read(place.deploy.manifest).arms.get(arm)
-    return held.uri if held else None
+    release = manifest.read(place.deploy.manifest).arms.get(arm)
+    return release.uri if release else None
 
 
 def _release(place: Place, version: str, arm: str) -> None:
@@ -397,14 +397,14 @@ def _line(verdict: Verdict, now_s: float) -> dict[str, Any]:
 def _audit(place: Place, line: dict[str, Any]) -> None:
     """Adds the state's line to the trail unless it is there; a torn last line is cut off."""
     text = (json.dumps(line, ensure_ascii=False) + "\n").encode()
-    for left in reversed(range(TRIES)):
-        held = document.read(place.of(AUDIT))
-        whole = (held.content or b"")[: (held.content or b"").rfind(b"\n") + 1]
+    for tries in reversed(range(TRIES)):
+        trail_at = document.read(place.of(AUDIT))
+        whole = (trail_at.content or b"")[: (trail_at.content or b"").rfind(b"\n") + 1]
         if text in whole.splitlines(keepends=True):
             return
         try:
-            document.write(place.of(AUDIT), whole + text, held)
+            document.write(place.of(AUDIT), whole + text, trail_at)
             return
         except Conflict:
-            if not left:
+            if not tries:
                 raise
