@@ -28,9 +28,13 @@ def tune(tasks: Iterable[dsl.PipelineTask], cfg: KubeflowConfig) -> None:
 
 def _resources(task: Any, pod: Pod) -> None:
     if pod.cpu:
-        task.set_cpu_request(pod.cpu).set_cpu_limit(pod.cpu)
+        task.set_cpu_request(pod.cpu)
+    if limit := pod.cpu_limit or pod.cpu:
+        task.set_cpu_limit(limit)
     if pod.memory:
-        task.set_memory_request(pod.memory).set_memory_limit(pod.memory)
+        task.set_memory_request(pod.memory)
+    if limit := pod.memory_limit or pod.memory:
+        task.set_memory_limit(limit)
     if pod.gpus:
         task.set_accelerator_type(pod.gpu_type).set_accelerator_limit(pod.gpus)
     if pod.retries:

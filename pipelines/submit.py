@@ -3,6 +3,7 @@
 import hashlib
 import importlib
 import json
+import re
 import signal
 import subprocess
 import tempfile
@@ -17,13 +18,15 @@ from pathlib import Path
 from typing import Any
 
 from crops.config.all import PIPELINE, Config
-from crops.config.kubeflow import KubeflowConfig
+from crops.config.kubeflow import COMPONENTS, KubeflowConfig
 from crops.errors import ConfigError, ServiceError
+from pipelines.pods import Pods
 
 SUCCEEDED, ENDED_BADLY, SKIPPED = "SUCCEEDED", ("FAILED", "CANCELED"), ("SKIPPED", "CACHED")
 # What a file system says of a file's content, the surest first; names differ by fsspec's implementations.
 STATES = ("ETag", "etag", "md5Hash", "content_md5", "mtime", "LastModified", "last_modified", "created")
 CRON_FIELDS = 5
+OURS = re.compile(f"({'|'.join(COMPONENTS)}|train-job)(-[0-9]+)?")
 Say = Callable[[str], None]
 
 
@@ -75,7 +78,9 @@ def _fit(cfg: KubeflowConfig) -> Callable[..., Any]:
     fit: Callable[..., Any] = train.train
     if cfg.train_job is not None:
         image = cfg.images.get("train", images.TRAINING)
-        job = cfg.train_job.model_dump_json()
+        pod = cfg.tasks.get("train", cfg.pod)
+        asked = {"cpu": cfg.train_job.cpu or pod.cpu, "memory": cfg.train_job.memory or pod.memory}
+        job = cfg.train_job.model_copy(update=asked).model_dump_json()
 
         def fit(**given: Any) -> Any:
             del given["checkpoints"]  # the job keeps its own beside its samples
@@ -168,9 +173,10 @@ class Server:
         import kfp
 
         self.host, self.cfg, self.say = host.rstrip("/"), cfg, say
+        self.pods = Pods(cfg.namespace or "kubeflow")
         with warnings.catch_warnings(action="ignore", category=FutureWarning):  # of KFP 1 servers
             self._client = self._call(
-                lambda: kfp.Client(host=host, existing_token=token, namespace=cfg.namespace or "kubeflow")
+                lambda: kfp.Client(host=host, existing_token=token, namespace=self.pods.namespace)
             )
 
     def upload(self, package: Path, name: str, version: str) -> tuple[str, str]:
@@ -249,10 +255,12 @@ class Server:
         return next((r for r in ours if r.state in (SUCCEEDED, *ENDED_BADLY)), None)
 
     def wait(self, run: str, stopped: threading.Event) -> None:
-        """Returns when the run has succeeded; a ServiceError that names the failed task. `stopped` ends the
-        run.
+        """Returns when the run has succeeded; a ServiceError that names the failed task and its pod.
+        `stopped` ends the run. A pod that waits at two looks in succession is named, once for each reason.
         """
         last, silent = "", 0
+        waiting: dict[str, str] = {}
+        named: set[tuple[str, str]] = set()
         while not stopped.is_set():
             try:
                 state = self._client.get_run(run)
@@ -273,10 +281,30 @@ class Server:
             if state.state == SUCCEEDED:
                 return
             if state.state in ENDED_BADLY:
-                raise ServiceError(f"run {run} {str(state.state).lower()}: {_why(state)}")
+                raise ServiceError(f"run {run} {str(state.state).lower()}: {self.reason(state)}")
+            before, waiting = waiting, self.pods.waiting(run)
+            for pod, reason in (waiting.items() & before.items()) - named:
+                self.say(f"pod {pod} waits: {reason}")
+                named.add((pod, reason))
             stopped.wait(self.cfg.poll_s)
         self._call(lambda: self._client.terminate_run(run))
         raise ServiceError(f"run {run} was ended, because its submission was stopped")
+
+    def reason(self, run: Any) -> str:
+        """Which tasks of a run failed, with what the server says of each or where its pod's log is to be
+        read; else what Kubernetes says.
+        """
+        failed = [t for t in _tasks(run) if t.state == "FAILED"]
+        logs = f"kubectl -n {self.pods.namespace} logs {{}} -c main"
+        reasons = [
+            f"{t.display_name}: {t.error.message}"
+            if t.error and t.error.message
+            else f"{t.display_name}: {logs.format(t.pod_name)}"
+            if t.pod_name
+            else str(t.display_name)
+            for t in failed
+        ] + self.pods.failures(run.run_id)
+        return "; ".join(reasons) or (run.error.message if run.error else "no task says why")
 
     def _version(self, pipeline: str, name: str) -> str | None:
         page = ""
@@ -373,7 +401,8 @@ def look(host: str, config: Config, *, token: str | None = None, say: Say = prin
     cfg: KubeflowConfig = config.section("kubeflow")
     if cfg.results is None:
         raise ConfigError("kubeflow.results is null: say where runs publish their reports")
-    run = Server(host, cfg, token=token, say=say).ended(cfg.pipeline)
+    server = Server(host, cfg, token=token, say=say)
+    run = server.ended(cfg.pipeline)
     if run is None:
         return None
     try:
@@ -386,7 +415,7 @@ def look(host: str, config: Config, *, token: str | None = None, say: Say = prin
         raise ServiceError(f"{cfg.results}: {_short(error)}") from error
     say(f"run {run.run_id}: {host.rstrip('/')}/#/runs/details/{run.run_id}")
     if run.state != SUCCEEDED:
-        raise ServiceError(f"run {run.run_id} {str(run.state).lower()}: {_why(run)}")
+        raise ServiceError(f"run {run.run_id} {str(run.state).lower()}: {server.reason(run)}")
     published = json.loads(run.runtime_config.parameters["report_config"])["publish"]
     return verdict(published, say=say)
 
@@ -481,28 +510,19 @@ def _stopped() -> threading.Event:
 
 
 def _progress(run: Any) -> str:
+    """Without a number of all tasks: the server lists a task once it has begun."""
     tasks = _tasks(run)
     ended = sum(t.state in (SUCCEEDED, *SKIPPED) for t in tasks)
     running = sorted({t.display_name for t in tasks if t.state == "RUNNING"})
-    return f"{time.strftime('%H:%M:%S')} {run.state or 'PENDING'}: {ended} of {len(tasks)} tasks done" + (
+    return f"{time.strftime('%H:%M:%S')} {run.state or 'PENDING'}: {ended} tasks done" + (
         f", now {', '.join(running)}" if running else ""
     )
 
 
-def _why(run: Any) -> str:
-    failed = [t for t in _tasks(run) if t.state == "FAILED"]
-    messages = "; ".join(
-        f"{t.display_name}: {t.error.message}" if t.error else str(t.display_name) for t in failed
-    )
-    return messages or (run.error.message if run.error else "no task says why")
-
-
 def _tasks(run: Any) -> list[Any]:
-    return [
-        t
-        for t in (run.run_details.task_details if run.run_details else None) or []
-        if t.display_name != "root"
-    ]
+    """Our tasks; a server lists beside them drivers, executors, groups and tasks without a name."""
+    listed = (run.run_details.task_details if run.run_details else None) or []
+    return [t for t in listed if OURS.fullmatch(t.display_name or "")]
 
 
 def _short(error: Exception) -> str:

@@ -49,9 +49,13 @@ class Pod(StageConfig):
     """What a task's pod asks for; null leaves the cluster's default."""
 
     cpu: str | None = None
-    """Request and limit, e.g. '4'."""
+    """Request, e.g. '4'; its limit too unless cpu_limit says otherwise."""
     memory: str | None = None
-    """Request and limit, e.g. 16G."""
+    """Request, e.g. 16G; its limit too unless memory_limit says otherwise."""
+    cpu_limit: str | None = None
+    """More than the request, where nodes are small: a short task starts anywhere and is not slowed down."""
+    memory_limit: str | None = None
+    """More than the request."""
     gpus: int = Field(0, ge=0)
     """GPUs."""
     gpu_type: str = "nvidia.com/gpu"
@@ -97,6 +101,10 @@ class TrainJob(StageConfig):
     """Pods."""
     gpus: int = Field(1, ge=0)
     """GPUs, and training processes, of a pod; 0: one process on the CPU."""
+    cpu: str | None = None
+    """Request and limit of a pod; null: those of tasks.train, else of `pod`."""
+    memory: str | None = None
+    """Request and limit of a pod; null: those of tasks.train, else of `pod`."""
     claim: str = Field(min_length=1)
     """Claim that the task and the TrainJob's pods share."""
     path: str = Field(pattern="^/")

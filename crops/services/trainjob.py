@@ -21,7 +21,8 @@ def manifest(name: str, image: str, command: list[str], cfg: TrainJob, *, user: 
     """The TrainJob as JSON. torchrun takes nodes, processes and rendezvous from what the runtime sets
     (PET_*).
     """
-    gpus = {"nvidia.com/gpu": str(cfg.gpus)} if cfg.gpus else {}
+    named = {"cpu": cfg.cpu, "memory": cfg.memory, "nvidia.com/gpu": str(cfg.gpus or "")}
+    resources = {name: amount for name, amount in named.items() if amount}
     patch = {
         "securityContext": {"runAsUser": user, "runAsGroup": user, "runAsNonRoot": True, "fsGroup": user},
         "volumes": [{"name": "shared", "persistentVolumeClaim": {"claimName": cfg.claim}}],
@@ -41,7 +42,7 @@ def manifest(name: str, image: str, command: list[str], cfg: TrainJob, *, user: 
                 "args": ["-m", "crops", *command],
                 "numNodes": cfg.nodes,
                 "numProcPerNode": max(1, cfg.gpus),
-                "resourcesPerNode": {"limits": gpus, "requests": gpus},
+                "resourcesPerNode": {"limits": resources, "requests": resources},
             },
             "runtimePatches": [
                 {"manager": "crops.io/training", "trainingRuntimeSpec": {"template": {"spec": jobs}}}

@@ -5,8 +5,8 @@ cluster runs the pipeline.
 Compared with kfp-server-api 2.17.3, the client that is generated from KFP's own API description: every call
 that it answers is one of that client's operations, its answer is of the class that the operation returns, and
 a JSON body is of the operation's model (`undeclared`, which tests/pipelines/test_kfp_server.py holds to be
-empty). A run's tasks differ from a server 2.17.0 that was seen: that one lists drivers, "executor" and tasks
-without a name beside ours, and gives no error text for drivers and pods.
+empty). A run's tasks are listed as a server 2.17.0 was seen to: once they have begun, with drivers,
+executors, groups and tasks without a name among them, and without a text of what failed.
 """
 
 import email
@@ -234,11 +234,9 @@ class KfpServer:
         if run.state in ("SUCCEEDED", "FAILED", "CANCELED"):
             return
         look = next(self.looks)
-        tasks = ["validate", "augment", "train", "gate"]
+        tasks = ["validate", "augment", "train-3", "gate"]
         done = look // 2
-        states = [
-            "SUCCEEDED" if n < done else "RUNNING" if n == done else "PENDING" for n in range(len(tasks))
-        ]
+        states = ["SUCCEEDED" if n < done else "RUNNING" for n in range(min(done + 1, len(tasks)))]
         run.state = "RUNNING"
         if done >= len(tasks) or (self.outcome == "FAILED" and done == 3):
             run.state = self.outcome
@@ -246,15 +244,26 @@ class KfpServer:
                 states[2] = "FAILED"
             else:
                 self.publish(run.runtime_config.parameters)
+        beside = [
+            "root",
+            "root-driver",
+            "exit-handler-1",
+            "crops-training-b9brr",
+            "executor",
+            "executor(0)",
+            None,
+        ]
         run.run_details = api.V2beta1RunDetails(
             task_details=[
                 api.V2beta1PipelineTaskDetail(
-                    task_id=name,
+                    task_id=str(n),
                     display_name=name,
                     state=state,
-                    error=api.GoogleRpcStatus(message="no GPU left") if state == "FAILED" else None,
+                    pod_name=f"crops-training-b9brr-system-container-impl-{n}",
                 )
-                for name, state in zip(tasks, states, strict=True)
+                for n, (name, state) in enumerate(
+                    [*((name, "RUNNING") for name in beside), *zip(tasks, states, strict=False)]
+                )
             ]
         )
 

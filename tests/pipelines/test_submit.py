@@ -4,6 +4,7 @@ compiled pipeline.
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -116,7 +117,7 @@ def test_it_uploads_runs_waits_and_ends_with_the_verdict(tmp_path, verdict, code
     out, _ = process.communicate(timeout=120)
     assert process.returncode == code, out
     assert f"{verdict}: recall rose by 2 points" in out
-    assert "now train" in out, "progress is shown"
+    assert re.search("1 tasks done, now augment\n", out), "progress is shown, of our tasks alone"
     (run,) = server.runs.values()
     assert run.service_account == "crops-pipeline"
     assert [v.display_name for v in server.versions.values()] == ["abc123"]
@@ -131,7 +132,9 @@ def test_a_version_that_is_there_is_run_again_not_uploaded_again(tmp_path):
 
 
 def test_a_run_that_fails_names_the_task_and_why(tmp_path):
-    with pytest.raises(ServiceError, match="failed: train: no GPU left"):
+    """A server says no more than the pod's name; its log is named."""
+    expected = r"failed: train-3: kubectl -n kubeflow logs crops-training-\S+-9 -c main$"
+    with pytest.raises(ServiceError, match=expected):
         here(KfpServer("FAILED"), config(tmp_path))
 
 
@@ -375,3 +378,5 @@ def test_a_train_job_needs_the_volume_that_its_samples_pass_through(tmp_path):
     executors = next(yaml.safe_load_all((tmp_path / "p.yaml").read_text()))["deploymentSpec"]["executors"]
     assert "exec-train-job" in executors
     assert "exec-train" not in executors
+    document = (tmp_path / "p.yaml").read_text()
+    assert '"cpu":"2","memory":"8G"' in document, "a pod of the TrainJob asks for what the task would have"

@@ -100,7 +100,9 @@ class Kubernetes:
 
 
 def settings(path: Path) -> TrainJob:
-    return TrainJob(namespace="ml", nodes=2, gpus=4, claim="crops", path=str(path), poll_s=0.01)
+    return TrainJob(
+        namespace="ml", nodes=2, gpus=4, cpu="8", memory="64G", claim="crops", path=str(path), poll_s=0.01
+    )
 
 
 def job(cfg: TrainJob) -> dict:
@@ -113,7 +115,8 @@ def test_the_job_is_what_torchrun_needs_on_two_nodes_of_four_gpus(tmp_path):
     made = job(settings(tmp_path))
     trainer = made["spec"]["trainer"]
     assert [trainer["numNodes"], trainer["numProcPerNode"], trainer["command"]] == [2, 4, ["torchrun"]]
-    assert trainer["resourcesPerNode"]["limits"] == {"nvidia.com/gpu": "4"}
+    resources = {"cpu": "8", "memory": "64G", "nvidia.com/gpu": "4"}
+    assert trainer["resourcesPerNode"] == {"limits": resources, "requests": resources}
     (spec,) = made["spec"]["runtimePatches"][0]["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"]
     pod = spec["template"]["spec"]["template"]["spec"]
     assert pod["securityContext"]["runAsNonRoot"] is True
