@@ -60,7 +60,7 @@ class TrainConfig(StageConfig):
     2e-5 for larger ones; ten times that of adapters. Source: paper: 2e-5 for Qwen2.5-0.5B; the others: ours.
     """
     layer_decay: float = Field(1.0, gt=0, le=1)
-    """Rate of a layer as a share of the next one's, from the top down to the tables of tokens. Source: ours."""
+    """Rate of a layer as a share of that above it, from the top to the tables of tokens. Source: ours."""
     frozen_layers: int | None = Field(None, ge=0)
     """Lowest layers that stay as they are, with the tables of tokens, layers; 0: those tables; null: all
     train. Source: ours.

@@ -60,7 +60,7 @@ def test_on_a_terminal_the_running_stage_has_a_line_with_what_it_does(monkeypatc
             "12:00 - INFO - Executing task \x1b[96m'theta'\x1b[0m\n" + mark(stage="theta", begins=True)
         )
         view.write("    step 40 of 200\n    }\n[KFP Executor 2026-11-27 00:45:55,270 INFO]: x\n")
-        view.write('    "outputFile": "/tmp/x.json"\n2026/11/27 10:52:44 INFO mlflow.store.db.utils: tables\n')
+        view.write('    "outputFile": "x.json"\n2026/11/27 10:52:44 INFO mlflow.store.db.utils: tables\n')
         time.sleep(0.1)
     line = out.getvalue().split("\r\x1b[K")[-2]
     assert line.startswith("[ 1/3] theta 0:00  (in all 0:00, about 1:")
