@@ -471,6 +471,9 @@ class Limits:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [*message["headers"], *HEADERS, (b"x-request-id", request_id.encode())]
+                if _service(Request(scope)).draining:
+                    # Else a client's next request could meet the end of the drain on a kept connection.
+                    message["headers"].append((b"connection", b"close"))
             await send(message)
 
         try:

@@ -3,8 +3,10 @@ number.
 """
 
 import asyncio
+import contextlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -29,12 +31,16 @@ LIMITS = {
 }
 
 
-@pytest.fixture(scope="module")
-def gateway(tmp_path_factory):
-    """A gateway's address and process, with small limits; it has no release, and says so at once."""
-    folder = tmp_path_factory.mktemp("gateway")
+@contextlib.contextmanager
+def serving(folder, **settings):
+    """A gateway's address and process; it has no release, and says so at once."""
     (port,) = launch.free_ports(1)
-    settings = {"manifest": str(folder / "none.json"), "state": str(folder / "state"), "port": port, **LIMITS}
+    settings = {
+        "manifest": str(folder / "none.json"),
+        "state": str(folder / "state"),
+        "port": port,
+        **settings,
+    }
     (folder / "gateway.json").write_text(json.dumps(settings))
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
@@ -54,8 +60,15 @@ def gateway(tmp_path_factory):
         log = (folder / "log").read_text()
         assert "Traceback" not in log, log[-2000:]
     finally:
-        process.terminate()
+        process.terminate()  # one that drains ends at the second signal
         process.wait(20)
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory):
+    """With small limits."""
+    with serving(tmp_path_factory.mktemp("gateway"), **LIMITS) as started:
+        yield started
 
 
 def opened(address):
@@ -183,6 +196,22 @@ def test_a_new_connection_gets_the_place_of_the_one_that_owes_for_longest(gatewa
     assert all(gone), "the first were closed"
     for one in idle:
         one.close()
+
+
+def test_a_gateway_that_drains_answers_and_closes_each_connection(tmp_path):
+    """Else the next request on it would meet the end of the drain: a failed search without a fault."""
+    with serving(tmp_path, drain_s=300.0) as (address, pid), opened(address) as kept:
+        kept.sendall(ASK + b"\r\n")
+        before = kept.recv(65536)
+        assert before.startswith(b"HTTP/1.1 200")
+        assert b"connection: close" not in before.lower()
+        os.kill(pid, signal.SIGTERM)
+        while httpx.get(f"{address}/readyz").json()["error"]["message"] != "shutting down":
+            time.sleep(0.05)
+        kept.sendall(ASK + b"\r\n")
+        after = answered(kept)
+        assert after.startswith(b"HTTP/1.1 200")
+        assert b"connection: close" in after.lower()
 
 
 def test_more_than_a_hundred_requests_behind_one_are_refused(gateway):
