@@ -13,10 +13,12 @@ def validate(
     out: dsl.Output[dsl.Dataset],
     metrics: dsl.Output[dsl.Metrics],
     docs: dsl.Output[dsl.HTML],
+    beside: dsl.Output[dsl.Dataset],
 ):
     """Logs to accepted rows and quarantine; see crops.stages.logs.validate.run.
 
-    `fingerprint` is part of the cache key alone: with new logs or new code the task runs anew.
+    `beside`: what the logs hold beside their tables; see crops.stages.plug.beside. `fingerprint` is part of
+    the cache key alone: with new logs or new code the task runs anew.
     """
     from pathlib import Path
 
@@ -27,3 +29,4 @@ def validate(
     cfg = ValidateConfig.from_json(config)
     plug.timed("validate", out.path, metrics, lambda folder: stage.run(Path(logs.path), folder, cfg), config)
     show.docs(out.path, docs.path)
+    plug.beside(logs.path, beside.path)

@@ -88,9 +88,8 @@ def build(
         last = finish.finish().set_caching_options(False)
         with dsl.ExitHandler(last, name="training"):
             raw = dsl.importer(artifact_uri=logs, artifact_class=dsl.Dataset, reimport=False).output
-            valid = validate.validate(logs=raw, fingerprint=fingerprint, config=validate_config).outputs[
-                "out"
-            ]
+            validated = validate.validate(logs=raw, fingerprint=fingerprint, config=validate_config)
+            valid, beside = validated.outputs["out"], validated.outputs["beside"]
             held = champion.champion(
                 registry=registry, fingerprint=fingerprint, config=register_config
             ).outputs["out"]
@@ -111,11 +110,11 @@ def build(
                 candidates=mined,
                 champion=held,
                 theta=judge,
-                source=raw,
+                source=beside,
                 config=discriminate_config,
                 **of_shards(),
             ).outputs["out"]
-            samples = label.label(scored=scored, source=raw, config=label_config).outputs["out"]
+            samples = label.label(scored=scored, source=beside, config=label_config).outputs["out"]
             encoders = {}
             for system in SYSTEMS:
                 task = fit(
@@ -128,7 +127,12 @@ def build(
                 )
                 encoders[system] = task.set_display_name(f"train {system}").outputs["out"]
             evaluated = evaluate.evaluate(
-                documents=mined, tests=scored, source=raw, champion=held, config=evaluate_config, **encoders
+                documents=mined,
+                tests=scored,
+                source=beside,
+                champion=held,
+                config=evaluate_config,
+                **encoders,
             ).outputs["out"]
             better = first.first(evaluated=evaluated, **{name: encoders[name] for name in FIRST}).outputs[
                 "out"
@@ -168,7 +172,7 @@ def build(
             ).outputs["out"]
             deploy.deploy(register=release, registry=registry, config=deploy_config)
             report.report(
-                source=raw,
+                source=beside,
                 validate=valid,
                 augment=mined,
                 champion=held,

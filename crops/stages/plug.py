@@ -5,6 +5,7 @@ tables.
 import contextlib
 import json
 import platform
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -20,6 +21,8 @@ from crops.tables import artifacts, folders
 # A line of a task's output that starts so is for the progress display; the rest is the log.
 MARK = "CROPS-TASK "
 STAGE_FILE = folders.TASK
+# What is relevant, by a world or by people, and whether it is a simulated world.
+BESIDE = ("truth", "judgements", "world.json")
 # What a stage's result may hang on: module to package.
 USED = {
     "crops": "crops",
@@ -42,6 +45,18 @@ def optional(path: str | Path) -> Path | None:
         return None
     names = {p.name for p in folder.iterdir() if not p.name.startswith(".")} - {STAGE_FILE}
     return folder if names else None
+
+
+def beside(logs: str | Path, out: str | Path) -> None:
+    """Copies what a log holds beside its tables and later tasks read: on a cluster every task gets its inputs
+    whole, and the tables are large.
+    """
+    Path(out).mkdir(parents=True, exist_ok=True)
+    for path in (Path(logs) / name for name in BESIDE):
+        if path.is_dir():
+            shutil.copytree(path, Path(out) / path.name, dirs_exist_ok=True)
+        elif path.exists():
+            shutil.copy2(path, out)
 
 
 def graded(source: str | Path) -> Path | None:

@@ -42,8 +42,8 @@ FROM_METRICS = ("recall_at_100", "recall_at_20", "ndcg_at_4", "intervals", "coun
 def run(
     folders: Mapping[str, str], out: Path, cfg: ReportConfig, *, shards: Mapping[str, Sequence[str]]
 ) -> StageReport:
-    """`folders`: by stage or `source` (the raw logs), what that stage wrote; `shards`: those of knowledge,
-    score and train (a system each).
+    """`folders`: by stage, what it wrote, and as `source` what lies beside the tables of the logs; `shards`:
+    those of knowledge, score and train (a system each).
     """
     paths = {name: Path(folder) for name, folder in folders.items()}
     parts_of = {name: [Path(folder) for folder in found] for name, found in shards.items()}

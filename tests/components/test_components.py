@@ -118,6 +118,7 @@ def test_each_component_calls_its_stage_with_what_it_was_given(name, tmp_path, m
     assert kept["stage"].startswith(name.removesuffix("_job"))
     values = [kept["stage"], *(str(v) for v in (*seen["args"], *seen["kwargs"].values()))]
     shown = {"table", "reasons", "docs", "page"} & {p for p in given if str(tmp_path / p) in pages}
+    shown |= {"beside"}  # tests/crops/stages/test_plug.py
     assert set(pages.values()) <= {str(tmp_path / "out")}, "of what the stage wrote"
     for parameter in (
         given.keys() - shown - {"out", "metrics", "config", "deploy_config", "register_config", "fingerprint"}
