@@ -3,11 +3,6 @@ readout counts.
 """
 
 import asyncio
-import contextlib
-import shutil
-import socket
-import subprocess
-import time
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 
@@ -24,6 +19,7 @@ from crops.tables import records
 from crops.text import wording
 from serving.reformulation import InProcess, InRedis
 from tests.crops.experiment.logs import arrow, search
+from tests.serving.redis_server import redis_server
 
 WINDOW_S = 90
 BEGIN = datetime(2026, 1, 1, 23, 58, tzinfo=UTC)  # windows cross midnight
@@ -39,29 +35,6 @@ SCRIPTS = st.lists(
     min_size=1,
     max_size=MOST_WAITING,
 )
-
-
-@contextlib.contextmanager
-def redis_server(folder):
-    path = shutil.which("redis-server")
-    if path is None:
-        pytest.skip("not run: redis-server is not installed (tests/install_system_parts)")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    process = subprocess.Popen(
-        [path, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(folder)],
-        stdout=subprocess.DEVNULL,
-    )
-    try:
-        for _ in range(100):
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 0.2):
-                break
-            time.sleep(0.05)
-        yield f"redis://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(10)
 
 
 async def counted(state, script, begin_us=0):

@@ -9,7 +9,7 @@ from crops.config.rollout import RolloutConfig
 from crops.experiment import rollout
 from crops.experiment.rollout import Measurements
 from serving.shown import InProcess, InRedis
-from tests.serving.test_reformulation import redis_server
+from tests.serving.redis_server import redis_server
 
 
 def script(seed):
