@@ -1,6 +1,7 @@
 """One gateway process, until SIGTERM or Ctrl-C."""
 
 import asyncio
+import gc
 import logging
 import os
 import secrets
@@ -78,6 +79,8 @@ async def service(settings: Settings, log: EventLog | None = None, signing: byte
         seen = shown.InRedis(client, within_s=within_s, secret=signing)
     gateway = Service(settings, secret=signing, log=log, reformulations=reformulations, shown=seen)
     await gateway.look()
+    gc.collect()  # now, before anybody waits: see Service
+    gc.freeze()
     return gateway
 
 

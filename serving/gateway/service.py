@@ -2,13 +2,14 @@
 
 import asyncio
 import contextlib
+import gc
 import json
 import logging
 import math
 import time
 import traceback
 from collections import defaultdict
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,16 +91,13 @@ class Service:
             with self._slot():
                 arm, served = self._served(user_id)
                 label = arm or NONE
-                async with asyncio.timeout(self.settings.deadline_s):
+                async with self._in_time():
                     arm, served, hits = await self._hits(arm, served, query, k)
                     label = arm or NONE
                     # What is on its way to the log arrives there, whether or not it is waited for.
                     record = self._record(query, user_id, k, arm, served, hits)
                     if self._log is not None:
                         await asyncio.shield(self._append([record]))
-        except TimeoutError as error:
-            self.metrics.requests.labels(label, "deadline").inc()
-            raise Unavailable(f"not answered within {self.settings.deadline_s} s", code="deadline") from error
         except Exception as error:
             code = error.code if isinstance(error, ApiError) else ApiError.code
             self.metrics.requests.labels(label, code).inc()
@@ -130,6 +128,15 @@ class Service:
             self._in_flight -= 1
             self.metrics.in_flight.dec()
 
+    @contextlib.asynccontextmanager
+    async def _in_time(self) -> AsyncIterator[None]:
+        """Unavailable where what is waited for takes longer than an answer may."""
+        try:
+            async with asyncio.timeout(self.settings.deadline_s):
+                yield
+        except TimeoutError as error:
+            raise Unavailable(f"not answered within {self.settings.deadline_s} s", code="deadline") from error
+
     async def _hits(
         self, arm: str | None, served: Served, query: str, k: int
     ) -> tuple[str | None, Served, Hits]:
@@ -152,16 +159,14 @@ class Service:
         arms = self.holder.arms
         if not arms:
             raise Unavailable(self.holder.problem)
-        try:
-            with self._slot():
-                async with asyncio.timeout(self.settings.deadline_s):
-                    return {arm: (s, await self.searcher.search(s, query, k)) for arm, s in arms.items()}
-        except TimeoutError as error:
-            raise Unavailable(f"not answered within {self.settings.deadline_s} s", code="deadline") from error
+        with self._slot():
+            async with self._in_time():
+                return {arm: (s, await self.searcher.search(s, query, k)) for arm, s in arms.items()}
 
     async def take(self, events: Sequence[Interaction]) -> None:
         """Returns once all events are durable; UnknownSearch, and none is taken, if one is of a search that
-        is not ours.
+        is not ours. Those that are not durable in time may become so later: whoever sends them again changes
+        nothing.
         """
         try:
             searches = {e.search_id: ids.verify(self._secret, e.search_id) for e in events}
@@ -172,7 +177,8 @@ class Service:
             raise UnknownSearch(f"a search of more than {self.settings.events_within_s:.0f} s ago")
         if self._log is None:
             raise Unavailable("this gateway keeps no event log", code="no_event_log")
-        await self._append(events)
+        async with self._in_time():
+            await asyncio.shield(self._append(events))
         self._aside(self._count_events(events, searches))
 
     async def _count_events(self, events: Sequence[Interaction], searches: Mapping[str, ids.Told]) -> None:
@@ -345,6 +351,10 @@ class Service:
             label: (s.release.uri, s.index_checksum, s.built_s) for label, s in self._labelled().items()
         }
         self.metrics.serve(served, generation)
+        # A full collection of garbage looks at all that lives, modules and releases (80 ms without any
+        # release), while nobody is answered. What stays is put out of its sight; a release that is served no
+        # more goes with its last reference.
+        gc.freeze()
         LOG.info("serving", extra={"generation": generation, "releases": [r.uri for r in releases]})
 
     def _labelled(self) -> dict[str, Served]:

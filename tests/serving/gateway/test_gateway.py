@@ -3,11 +3,13 @@ Triton that dies.
 """
 
 import asyncio
+import gc
 import json
 import os
 import shutil
 import signal
 import time
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -635,29 +637,53 @@ def test_a_fault_of_its_own_is_a_500_in_the_contracts_words_counted_and_logged(g
     assert "typed" not in line
 
 
+@pytest.mark.parametrize("what", ["a search", "an event"])
 def test_the_deadline_holds_around_a_log_that_hangs_and_its_record_still_arrives(
-    tmp_path, triton, releases, monkeypatch
+    what, tmp_path, triton, releases, monkeypatch
 ):
     manifest.write(str(tmp_path / "manifest.json"), Manifest(generation=1, arms={"control": releases[0]}))
 
     async def work():
         async with Gateway(settings_for(tmp_path, triton, deadline_s=0.5)) as gateway:
-            await gateway.search()
-            append = gateway.service._log.append
+            told = (await gateway.search()).json()
+            append, back = gateway.service._log.append, asyncio.Event()
 
             async def slow(records):
-                await asyncio.sleep(1.5)
+                await back.wait()
                 await append(records)
 
             monkeypatch.setattr(gateway.service._log, "append", slow)
-            started_s = time.monotonic()
-            answer = await gateway.search()
-            assert time.monotonic() - started_s < 1.2
+            if what == "a search":
+                answer = await gateway.search()
+            else:
+                click = event(told["search_id"], told["results"][0]["video_id"])
+                answer = await gateway.client.post("/v1/events", json=[click])
             assert (answer.status_code, answer.json()["error"]["code"]) == (503, "deadline")
-            await asyncio.sleep(1.5)
-            assert len(list(read_all(gateway.settings.events))) == 2
+            back.set()
+            while len(list(read_all(gateway.settings.events))) < 2:
+                await asyncio.sleep(0.05)
 
     run(work())
+
+
+def test_the_collector_of_garbage_looks_at_no_release_and_is_not_needed_to_let_one_go(
+    gateway, tmp_path, releases
+):
+    async def work():
+        async with gateway:
+            assert gc.get_freeze_count() > 0
+            await gateway.client.post("/v1/compare", json={"query": "subject1"})
+            before = weakref.ref(gateway.service.holder.arms["treatment"].cache)
+            arms = {"control": releases[0]}
+            manifest.write(str(tmp_path / "manifest.json"), Manifest(generation=2, arms=arms))
+            gc.disable()
+            await gateway.service.look()
+            assert before() is None
+
+    try:
+        run(work())
+    finally:
+        gc.enable()
 
 
 def test_a_store_of_reformulations_that_hangs_delays_no_answer(gateway, monkeypatch):
