@@ -146,11 +146,13 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerFast:
     return cast(PreTrainedTokenizerFast, tokenizer)
 
 
-def as_served(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
-    """The same without the class of its architecture: what tokenizer.json holds is all that serving reads."""
+def as_served(tokenizer: PreTrainedTokenizerFast, rules: Tokenizer | None = None) -> PreTrainedTokenizerFast:
+    """The same without the class of its architecture: what tokenizer.json holds is all that serving reads.
+    `rules`: other ones, with its special tokens.
+    """
     names = ("unk_token", "sep_token", "pad_token", "cls_token", "mask_token", "eos_token", "bos_token")
     special = {name: token for name in names if (token := getattr(tokenizer, name, None))}
-    inner = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    inner = Tokenizer.from_str((rules or tokenizer.backend_tokenizer).to_str())
     inner.no_padding()
     inner.no_truncation()
     return PreTrainedTokenizerFast(tokenizer_object=inner, padding_side="right", **special)

@@ -15,6 +15,10 @@ class ExportConfig(StageConfig):
     sentence_transformers: bool = True
     """Also write the folder that sentence-transformers, transformers and MLflow open: the weights once more.
     Source: ours."""
+    width: int | None = Field(None, ge=1)
+    """Width of the release's vectors, numbers: one of train.widths, whose recall is then what the gate asks
+    about; null: the whole. What no width was trained for stays whole. Source: ours.
+    """
     int8: bool = False
     """Also write the int8 encoder, used only where its cosine to float stays high. Source: ours."""
     int8_min_cosine: float = Field(0.98, gt=0, le=1)

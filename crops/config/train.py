@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, PositiveInt
 
 from crops.config.base import StageConfig
 
@@ -46,6 +46,10 @@ class TrainConfig(StageConfig):
     mnrl_learning_rate: float | None = Field(None, gt=0)
     """AdamW's rate of clicks_mnrl; null: 5e-5, for small, static and adapters that of clicks: 5e-5 would not
     move them. Source: the default of sentence-transformers.
+    """
+    widths: tuple[PositiveInt, ...] = ()
+    """Shorter vectors that are trained as well, numbers: the first so many of a vector serve alone, and
+    export.width chooses. Source: ours: none.
     """
     positives: int = Field(8, ge=1)
     """Positives per query and step, samples. Source: ours: nearly all there are; 4 cost clicks 2 points of

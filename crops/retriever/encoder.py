@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
@@ -44,6 +45,7 @@ class Encoder(nn.Module):
         document: PreTrainedModel | None = None,
         temperature: float = 0.05,
         prompts: Mapping[str, str] | None = None,
+        widths: Sequence[int] = (),
     ) -> None:
         super().__init__()
         if pooling not in POOLINGS:
@@ -51,13 +53,25 @@ class Encoder(nn.Module):
         self.query, self.document, self.tokenizer = query, document, tokenizer
         self.pooling, self.max_tokens = pooling, max_tokens
         self.prompts = {"query": "", "document": ""} | dict(prompts or {})
+        self.widths = tuple(widths)  # to which its vectors may be cut
+        self._cut: int | None = None
         self.log_tau = nn.Parameter(torch.tensor(temperature, dtype=torch.float32).log())
         self.adapters: list[Any] = []  # of peft, one per tower; see crops.retriever.finetuning
 
     @property
     def width(self) -> int:
         """H, the length of a vector."""
-        return int(self.query.config.hidden_size)
+        return self._cut or int(self.query.config.hidden_size)
+
+    def cut(self, width: int) -> None:
+        """Vectors are the first `width` numbers from now on, of length 1 as before. A ConfigError for a width
+        that it was not trained for.
+        """
+        if width not in (*self.widths, self.width):
+            names = ", ".join(map(str, (self.width, *self.widths)))
+            raise ConfigError(f"width is {width}, but the encoder was trained for {names}")
+        self._cut = None if width == self.query.config.hidden_size else width
+        self.widths = tuple(w for w in self.widths if w < width)
 
     @property
     def device(self) -> torch.device:
@@ -115,11 +129,12 @@ class Encoder(nn.Module):
     def forward(self, ids: Tensor, mask: Tensor, kind: Kind = "query") -> Tensor:
         """ids, mask int [N, T] (right-padded) -> float [N, H], each of length 1."""
         pooled = self.pooled(ids, mask, kind)
+        pooled = pooled if self._cut is None else pooled[:, : self._cut]
         # Half precision is too coarse for a length of 1.
         return F.normalize(pooled.to(torch.promote_types(pooled.dtype, torch.float32)), dim=-1)
 
     def pooled(self, ids: Tensor, mask: Tensor, kind: Kind = "query") -> Tensor:
-        """The same before it is normalised, in the precision of the weights."""
+        """The same before it is cut and normalised, in the precision of the weights."""
         tower = self.query if kind == "query" or self.document is None else self.document
         hidden = tower(input_ids=ids, attention_mask=mask).last_hidden_state  # [N, T, H]
         if self.pooling == "mean":
@@ -183,6 +198,7 @@ class Encoder(nn.Module):
             "pooling": self.pooling,
             "max_tokens": self.max_tokens,
             "width": self.width,
+            "widths": self.widths,
             "prompts": self.prompts,
             "temperature": float(self.log_tau.detach().exp()),
             "system": system,
@@ -192,35 +208,51 @@ class Encoder(nn.Module):
 
 
 def load(folder: Path) -> Encoder:
-    """The encoder that training saved: `folder` is what train wrote, or encoder/ in it. An InputError for
-    anything else.
+    """The encoder that training saved: `folder` is what train wrote, encoder/ in it, or a release, whose
+    weights lie in the folder for other libraries. An InputError for anything else.
     """
     root = Path(folder)
     root = root / "encoder" if (root / "encoder" / layout.ENCODER).is_file() else root
     if not (root / layout.ENCODER).is_file():
         raise InputError(root, f"no {layout.ENCODER} here; expected a folder that `crops train` wrote")
     facts = json.loads((root / layout.ENCODER).read_text(encoding="utf-8"))
-    document = None if facts["shared"] else base_model.load_encoder(root / "document")
+    query, document = root, root / "document"
+    if layout.is_release(root):
+        query, document = root / layout.HUB, root / layout.HUB_DOCUMENTS
+        if not query.is_dir():
+            raise InputError(root, f"a release without {layout.HUB}/ has no weights to train on")
     encoder = Encoder(
-        base_model.load_encoder(root),
-        _tokenizer(root),
+        base_model.load_encoder(query),
+        _tokenizer(query, root),
         pooling=facts["pooling"],
         max_tokens=facts["max_tokens"],
-        document=document,
+        document=None if facts["shared"] else base_model.load_encoder(document),
         temperature=facts["temperature"],
         prompts=facts.get("prompts"),
+        widths=(*facts.get("widths", ()), facts["width"]),
     )
+    encoder.cut(facts["width"])
     return encoder.eval()
 
 
-def _tokenizer(root: Path) -> PreTrainedTokenizerBase:
+def _tokenizer(weights: Path, root: Path) -> PreTrainedTokenizerBase:
     """tokenizer.json exactly as it was saved. AutoTokenizer would take the class of the model's architecture
     instead, with that class's own splitting rules, and training and serving would read texts differently.
+
+    The one beside a release's `weights` also normalises texts; that of its `root` is what serving reads.
     """
-    tokenizer: PreTrainedTokenizerBase = PreTrainedTokenizerFast.from_pretrained(
-        root, trust_remote_code=False
+    tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(
+        weights, trust_remote_code=False
     )
-    return tokenizer
+    if weights == root:
+        return tokenizer
+    return base_model.as_served(tokenizer, Tokenizer.from_file(str(root / layout.TOKENIZER)))
+
+
+def source_of(base: str) -> str:
+    """Where the weights of the setting `base` lie in Hugging Face's form."""
+    source = base_model.weights(base)
+    return str(Path(source) / layout.HUB) if layout.is_release(Path(source)) else source
 
 
 def from_base(
@@ -255,7 +287,10 @@ def from_base(
         document=None if shared else made.document or copy.deepcopy(made.model),
         temperature=temperature,
         prompts={k: own.get(k, "") if text is None else text for k, text in given.items()},
+        widths=() if made.width is None else (made.width,),
     )
+    if made.width is not None:
+        encoder.cut(made.width)
     if attention is not None:
         encoder.attend_by(attention)
     if base != base_model.SMALL:
@@ -272,6 +307,7 @@ class _Parts:
     pooling: str
     prompts: Mapping[str, str] = field(default_factory=dict)
     document: PreTrainedModel | None = None
+    width: int | None = None  # of vectors that are cut
 
 
 def _parts(base: str, texts: Sequence[str], *, seed: int) -> _Parts:
@@ -295,6 +331,7 @@ def _parts(base: str, texts: Sequence[str], *, seed: int) -> _Parts:
             pooling=before.pooling,
             prompts=before.prompts,
             document=before.document,
+            width=before.width,
         )
     tokenizer, model = (
         base_model.as_served(base_model.load_tokenizer(source)),

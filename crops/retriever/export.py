@@ -49,6 +49,7 @@ def write(encoder: Encoder, source: Path, folder: Path, *, opset: int) -> None:
             )
     shutil.copyfile(source / layout.TOKENIZER, folder / layout.TOKENIZER)
     facts = json.loads((source / layout.ENCODER).read_text(encoding="utf-8"))
+    facts |= {"width": encoder.width, "widths": encoder.widths}
     facts |= {"eos_id": encoder.tokenizer.eos_token_id, "pad_id": encoder.tokenizer.pad_token_id or 0}
     (folder / layout.ENCODER).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from tokenizers import Regex, Tokenizer, normalizers, processors
 from transformers import LlamaConfig, LlamaModel, PreTrainedTokenizerFast, Qwen2Model
 
@@ -20,6 +21,8 @@ from crops.text import normalise_query
 # Our poolings in the words of sentence-transformers.
 POOLING = {"mean": "mean_tokens", "cls": "cls_token", "last": "lasttoken"}
 MODULES = {"": "Transformer", "1_Pooling": "Pooling", "2_Normalize": "Normalize"}
+# Of a vector that is cut, the first numbers: a linear map is a module that every reader knows.
+CUT = {"": "Transformer", "1_Pooling": "Pooling", "2_Dense": "Dense", "3_Normalize": "Normalize"}
 
 
 def write(encoder: Encoder, folder: Path, *, kind: Kind = "query") -> None:
@@ -36,25 +39,36 @@ def write(encoder: Encoder, folder: Path, *, kind: Kind = "query") -> None:
     _json(
         facts, json.loads(facts.read_text(encoding="utf-8")) | {"tokenizer_class": "PreTrainedTokenizerFast"}
     )
+    whole = int(encoder.query.config.hidden_size)
+    parts = MODULES if encoder.width == whole else CUT
     modules = [
         {"idx": n, "name": str(n), "path": path, "type": f"sentence_transformers.models.{name}"}
-        for n, (path, name) in enumerate(MODULES.items())
+        for n, (path, name) in enumerate(parts.items())
     ]
     _json(folder / "modules.json", modules)
     _json(
         folder / "sentence_bert_config.json", {"max_seq_length": encoder.max_tokens, "do_lower_case": False}
     )
-    for path in MODULES:
+    for path in parts:
         (folder / path).mkdir(exist_ok=True)
     modes = {f"pooling_mode_{words}": own == encoder.pooling for own, words in POOLING.items()}
-    _json(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": encoder.width, **modes})
-    _json(folder / "2_Normalize" / "config.json", {})
+    _json(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": whole, **modes})
+    if parts is CUT:
+        _cut(folder / "2_Dense", whole, encoder.width)
+    _json(folder / list(parts)[-1] / "config.json", {})
     named = dict(encoder.prompts)
     default = "query" if named["query"] else None
     _json(
         folder / "config_sentence_transformers.json",
         {"prompts": named, "default_prompt_name": default, "similarity_fn_name": "cosine"},
     )
+
+
+def _cut(folder: Path, whole: int, width: int) -> None:
+    """The map of a vector to its first `width` numbers."""
+    facts = {"in_features": whole, "out_features": width, "bias": False}
+    _json(folder / "config.json", facts | {"activation_function": "torch.nn.modules.linear.Identity"})
+    save_file({"linear.weight": torch.eye(width, whole)}, folder / "model.safetensors")
 
 
 def _as_llama(tower: Qwen2Model) -> LlamaModel:

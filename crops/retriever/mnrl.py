@@ -61,6 +61,7 @@ def plan_of(samples: Pairs, plan: Plan, *, size: int, epochs: int, learning_rate
         temperature_rate=0.0,
         weight_decay=0.0,
         clip=CLIP,
+        widths=(),
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from crops.retriever import finetuning
@@ -27,7 +28,8 @@ class Plan:
     The rates rise over the first `warmup` share of `horizon` steps and fall in a line to zero at its end;
     `steps` may end a run before, as a probe does. `cache_tokens`: most padded tokens that are encoded at once
     with a graph; None: all. `clip`: most length of the gradient of all weights, the temperature's apart;
-    None: any. `layer_decay`: a layer's rate is this share of the next one's.
+    None: any. `layer_decay`: a layer's rate is this share of the next one's. `widths`: the first so many
+    numbers of a vector are a vector as well, and the loss is the sum over all (Matryoshka, arXiv 2205.13147).
     """
 
     loss: AnyLoss
@@ -44,6 +46,7 @@ class Plan:
     cache_tokens: int | None = None
     clip: float | None = None
     layer_decay: float = 1.0
+    widths: tuple[int, ...] = ()
 
 
 def optimizer_of(encoder: Encoder, plan: Plan) -> torch.optim.Optimizer:
@@ -120,7 +123,8 @@ def gradients(
     q, d = (side.forward() for side in sides)
     grades = torch.from_numpy(labels).to(encoder.device).to_sparse()
     tau = encoder.log_tau.exp()
-    loss = _loss(plan, q, d, grades, tau)
+    cut = [(F.normalize(q[:, :w], dim=-1), F.normalize(d[:, :w], dim=-1)) for w in plan.widths]
+    loss = sum((_loss(plan, *pair, grades, tau) for pair in cut), _loss(plan, q, d, grades, tau))
     (loss / ranks.count).backward()  # every rank has the whole loss: its share of the temperature's gradient
     for side in sides:
         side.backward()

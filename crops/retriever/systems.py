@@ -55,6 +55,11 @@ SHOWN = (
 )
 
 
+def cut(name: str, width: object) -> str:
+    """The system `name` with vectors of the first `width` numbers, where it was trained for them."""
+    return f"{name}@{width}"
+
+
 def visible(
     system: System,
     samples: Mapping[Pair, int],

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from crops.errors import ConfigError
 from crops.retriever import checkpoint, step
 from crops.retriever.batch import AnchorBatches, Batches, Pairs, anchors_per_step
 from crops.retriever.encoder import Encoder
@@ -149,6 +150,11 @@ def fit(
     several ranks the first checks, saves and logs. RanksDiffer if they differ in plan, samples, batch or
     checkpoint.
     """
+    if wide := [w for w in plan.widths if w >= encoder.width]:
+        raise ConfigError(
+            f"train.widths holds {wide[0]}, but the base's vectors have {encoder.width} numbers"
+        )
+    encoder.widths = plan.widths
     optimizer = step.optimizer_of(encoder, plan)
     resumed = checkpoint.resume(encoder, optimizer, checkpoints)
     samples = batches.samples

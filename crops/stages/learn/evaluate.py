@@ -19,7 +19,7 @@ from crops.evaluation import beir, rank, sets, trial
 from crops.release import index
 from crops.release.encoder import OnnxEncoder
 from crops.retriever import encoder as encoders
-from crops.retriever.systems import BASE, BM25, CHALLENGER, CHAMPION, LOG_ONLY
+from crops.retriever.systems import BASE, BM25, CHALLENGER, CHAMPION, LOG_ONLY, cut
 from crops.stages.base import StageReport
 from crops.tables import artifacts, records
 from crops.tables import grades as grading
@@ -92,9 +92,16 @@ def run(
             judged = beir.judgements(measures.sets, measures.grades)
             documents_by_id = dict(zip(ids, texts, strict=True))
             beir.write_trial(folder / BEIR, documents_by_id, measures.queries, judged, kept)
-    shown = metrics["recall_at_100"]["truth"] or metrics["recall_at_100"]["qr_raw"] or {}
+    main = "truth" if metrics["recall_at_100"]["truth"] else "qr_raw"
+    shown = metrics["recall_at_100"][main] or {}
     return StageReport(
-        numbers={"queries": len(measures.queries), **{f"recall_at_100_{s}": x for s, x in shown.items()}}
+        numbers={"queries": len(measures.queries), **{f"recall_at_100_{s}": x for s, x in shown.items()}},
+        notes=tuple(
+            f"{system}, the first numbers of each vector alone: recall@100 on {main} {x:.3f}, "
+            f"{shown[CHALLENGER]:.3f} whole"
+            for system, x in shown.items()
+            if system.startswith(cut(CHALLENGER, ""))
+        ),
     )
 
 
@@ -175,12 +182,15 @@ def _measures(
 def _rankings(
     queries: list[str], texts: list[str], loaders: Mapping[str, Any], depth: int
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Name and int [Q, K] of each system, one model in memory at a time."""
+    """Name and int [Q, K] of each system, one model in memory at a time; the challenger also at every width
+    that it was trained for.
+    """
     yield BM25, rank.bm25(queries, texts, depth)
     for name, load in loaders.items():
-        yield name, _nearest(load(), queries, texts, depth)
-
-
-def _nearest(model: Any, queries: list[str], texts: list[str], depth: int) -> np.ndarray:
-    vectors = model.encode(texts, kind="document")
-    return index.exact(vectors, model.encode(queries, kind="query"), depth)[1]
+        model = load()
+        vectors, asked = model.encode(texts, kind="document"), model.encode(queries, kind="query")
+        yield name, index.exact(vectors, asked, depth)[1]
+        for width in model.widths if name == CHALLENGER else ():
+            short = [x[:, :width] for x in (vectors, asked)]
+            short = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in short]
+            yield cut(name, width), index.exact(short[0], short[1], depth)[1]

@@ -205,7 +205,9 @@ def plan_of(cfg: TrainConfig, loss: train.AnyLoss, anchor_min: int, *, queries: 
     """
     passes = round(cfg.epochs * queries / cfg.batch_queries)
     steps = cfg.steps or min(max(passes, LEAST_STEPS), MOST_STEPS)
-    usual = base_model.learning_rate(cfg.base) * (1 if cfg.lora_rank is None else finetuning.ADAPTERS_RATE)
+    usual = base_model.learning_rate(encoders.source_of(cfg.base)) * (
+        1 if cfg.lora_rank is None else finetuning.ADAPTERS_RATE
+    )
     settings = cfg.model_dump() | {
         "steps": steps,
         "check_every": cfg.check_every or max(50, steps // 20),

@@ -39,6 +39,8 @@ def run(encoder: Path, out: Path, cfg: ExportConfig) -> StageReport:
     """Writes the encoder's files and export.json; an InputError if ONNX and torch differ."""
     source = encoder / "encoder" if (encoder / "encoder").is_dir() else encoder
     trained = encoders.load(source)
+    if cfg.width is not None and trained.widths:
+        trained.cut(cfg.width)
     with artifacts.replacing(out) as folder:
         export.write(trained, source, folder, opset=cfg.opset)
         if cfg.sentence_transformers:
@@ -60,7 +62,9 @@ def run(encoder: Path, out: Path, cfg: ExportConfig) -> StageReport:
         if cfg.int8:
             facts["int8_cosine"] = _int8(folder, vectors, texts, cfg.int8_min_cosine)
         artifacts.write_json(folder / "export.json", facts)
-    return StageReport(numbers={"max_difference": difference, "encode_ms": facts["encode_ms"] or 0.0})
+    return StageReport(
+        numbers={"max_difference": difference, "encode_ms": facts["encode_ms"] or 0.0, "width": trained.width}
+    )
 
 
 def _difference(trained: encoders.Encoder, exported: OnnxEncoder, texts: list[str]) -> float:

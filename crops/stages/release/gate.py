@@ -13,7 +13,7 @@ from crops.errors import InputError
 from crops.evaluation import metrics as evaluation
 from crops.evaluation import trial
 from crops.release import layout
-from crops.retriever.systems import BASE, BASELINE, CHALLENGER, CHAMPION, FIRST
+from crops.retriever.systems import BASE, BASELINE, CHALLENGER, CHAMPION, FIRST, cut
 from crops.stages.base import StageReport
 from crops.tables import artifacts
 
@@ -38,8 +38,14 @@ def run(
     values, both = _values(metrics)
     chains = _chains(metrics / "per_query.parquet")
     known = {system for _set, system in values}
+    facts, built = (
+        artifacts.read_json(export / "export.json"),
+        artifacts.read_json(index / layout.INDEX_FACTS),
+    )
+    # What is asked about is what would be released: vectors that were cut were measured as a system.
+    asked = short if (short := cut(challenger, built.get("width"))) in known else challenger
     against = champion or (CHAMPION if CHAMPION in known else first(metrics))
-    for system in (challenger, against):
+    for system in (asked, against):
         if system not in known:
             raise InputError(
                 metrics / "per_query.parquet",
@@ -47,7 +53,7 @@ def run(
             )
 
     def difference(name: str, of: Values, other: str = against) -> gate.Difference | None:
-        ours, theirs = of.get((name, challenger), {}), of.get((name, other), {})
+        ours, theirs = of.get((name, asked), {}), of.get((name, other), {})
         queries = sorted(ours.keys() & theirs.keys())
         if not queries:
             return None
@@ -60,11 +66,7 @@ def run(
         return gate.widened(difference("qr_raw", both, other), spread=cfg.training_spread)
 
     few = cfg.min_queries
-    recall = values.get(("qr_raw", challenger), {})
-    facts, built = (
-        artifacts.read_json(export / "export.json"),
-        artifacts.read_json(index / layout.INDEX_FACTS),
-    )
+    recall = values.get(("qr_raw", asked), {})
     required = [
         gate.gain(gained(against), "qr_raw", min_queries=few, of=BOTH),
         gate.bound(
@@ -92,7 +94,7 @@ def run(
     verdict = gate.decide(required, guards)
     with artifacts.replacing(out) as folder:
         artifacts.write_json(
-            folder / "verdict.json", {**asdict(verdict), "challenger": challenger, "champion": against}
+            folder / "verdict.json", {**asdict(verdict), "challenger": asked, "champion": against}
         )
     passed = sum(bool(c.passed) for c in verdict.checks)
     return StageReport(

@@ -8,7 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from crops.config.export import ExportConfig
-from crops.errors import InputError
+from crops.errors import ConfigError, InputError
+from crops.release import layout
 from crops.release.encoder import OnnxEncoder
 from crops.retriever import encoder as encoders
 from crops.stages.release import export
@@ -114,3 +115,25 @@ def test_a_folder_that_is_no_export_is_named(tmp_path):
         OnnxEncoder(tmp_path)
     with pytest.raises(InputError, match="no encoder"):
         export.run(tmp_path, tmp_path / "out", ExportConfig())
+
+
+def test_cut_vectors_are_those_of_the_whole_cut_by_hand(tmp_path):
+    """ONNX, the folder for sentence-transformers and what is read back hold the first 8 numbers, of length 1;
+    a width that was not trained for is refused, and an encoder that was trained for none stays whole.
+    """
+    library = pytest.importorskip("sentence_transformers")
+    source = toy.trained(tmp_path / "trained")
+    whole = encoders.load(source).encode(NASTY[15:], kind="query")
+    export.run(source, tmp_path / "whole", ExportConfig(width=8))
+    assert OnnxEncoder(tmp_path / "whole").width == whole.shape[1]
+    facts = artifacts.read_json(source / "encoder/encoder.json")
+    artifacts.write_json(source / "encoder/encoder.json", {**facts, "widths": [8, 4]})
+    with pytest.raises(ConfigError, match=r"^width is 7, but the encoder was trained for 256, 8, 4$"):
+        export.run(source, tmp_path / "none", ExportConfig(width=7))
+    export.run(source, tmp_path / "cut", ExportConfig(width=8))
+    cut = whole[:, :8] / np.linalg.norm(whole[:, :8], axis=1, keepdims=True)
+    np.testing.assert_allclose(OnnxEncoder(tmp_path / "cut").encode(NASTY[15:]), cut, atol=1e-5)
+    model = library.SentenceTransformer(str(tmp_path / "cut" / layout.HUB), device="cpu")
+    np.testing.assert_allclose(model.encode(NASTY[15:]), cut, atol=1e-5)
+    facts = artifacts.read_json(tmp_path / "cut/encoder.json")
+    assert (facts["width"], facts["widths"]) == (8, [4])

@@ -334,3 +334,25 @@ def test_sentence_transformers_measures_the_same_recall_from_the_folder(chain):
         assert found[f"truth_cosine_recall@{k}"] == pytest.approx(
             ours, abs=2e-3
         )  # ties, and other arithmetic
+
+
+def test_the_challenger_is_also_measured_at_every_width_that_it_was_trained_for(chain, tmp_path):
+    """As if its release had been exported so: the same recall of every query."""
+    root, systems, _metrics = chain
+    shutil.copytree(systems["crops"], tmp_path / "crops")
+    facts = artifacts.read_json(tmp_path / "crops/encoder/encoder.json")
+    artifacts.write_json(tmp_path / "crops/encoder/encoder.json", {**facts, "widths": [6]})
+    export.run(tmp_path / "crops", tmp_path / "cut", ExportConfig(width=6))
+    evaluate.run(
+        root / "mined",
+        root / "gated",
+        tmp_path / "out",
+        EvaluateConfig(bootstrap=100),
+        systems={"crops": tmp_path / "crops"},
+        truth=root / "truth",
+        champion=tmp_path / "cut",
+    )
+    metrics = artifacts.read_json(tmp_path / "out/metrics.json")
+    for row in metrics["recall_at_20"].values():
+        assert row["crops@6"] == row["champion"]
+    assert metrics["recall_at_20"]["truth"]["crops@6"] < metrics["recall_at_20"]["truth"]["crops"]

@@ -207,3 +207,12 @@ def test_a_length_that_hides_most_of_the_log_is_said(tmp_path):
     assert any("train: 1 steps of 4 queries see" in note for note in told)
     whole = train.run(data, data, tmp_path / "whole", CFG, system="clicks").notes
     assert not any("queries see" in note for note in whole)
+
+
+def test_one_training_serves_several_widths(tmp_path):
+    """The encoder says which; what has a training of its own, or none, was trained for none."""
+    data = toy(tmp_path / "in")
+    cfg = CFG.model_copy(update={"widths": (8,), "steps": 3})
+    for system, widths in (("crops", [8]), ("clicks_mnrl", []), ("base", [])):
+        train.run(data, data, tmp_path / system, cfg, system=system)
+        assert artifacts.read_json(tmp_path / system / "encoder/encoder.json")["widths"] == widths

@@ -57,6 +57,24 @@ def verdict(root, metrics, *, challenger="b", champion="a", cfg=CFG, **numbers):
     return artifacts.read_json(root / "out" / "verdict.json")
 
 
+@pytest.mark.parametrize(("width", "asked", "says"), [(16, "b", "promote"), (8, "b@8", "reject")])
+def test_what_is_asked_about_is_the_width_that_would_be_released(tmp_path, width, asked, says):
+    """The whole vectors gain; their first 8 numbers lose."""
+    metrics = planted(tmp_path / "m", qr_raw=0.1, qr=0.1, qr_tail=0.1, ct=0.0)
+    rows = pq.read_table(metrics / "per_query.parquet").to_pylist()
+    short = [
+        {**row, "system": "b@8", "recall_at_100": 0.1, "recall_at_20": 0.1}
+        for row in rows
+        if row["system"] == "b"
+    ]
+    pq.write_table(pa.Table.from_pylist([*rows, *short]), metrics / "per_query.parquet")
+    given = facts(tmp_path)
+    artifacts.write_json(given["index"] / "index.json", {"recall_against_exact": 1.0, "width": width})
+    gate.run(metrics, tmp_path / "out", CFG, **given, challenger="b", champion="a")
+    found = artifacts.read_json(tmp_path / "out" / "verdict.json")
+    assert (found["challenger"], found["verdict"]) == (asked, says)
+
+
 def test_the_same_data_swapped_flips_the_verdict(tmp_path):
     metrics = planted(tmp_path / "m", qr_raw=0.1, qr=0.0, qr_tail=0.05, ct=0.0)
     there = verdict(tmp_path, metrics)
