@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from crops import progress
 from crops.config.all import PIPELINE, Config
 from crops.errors import CropsError, InputError
 from crops.services import world_llm
@@ -26,6 +27,8 @@ DATA_DOCS, BEIR = "data_docs", "beir"
 REPORTS = ("report.html", "report.json")
 # What a task that is asked to end may take before it is killed.
 GRACE_S = 5.0
+# Between two lines of a task about its progress, of which the screen shows the last.
+PROGRESS_EVERY_S = 2.0
 
 
 def run(
@@ -160,7 +163,7 @@ def _execute(cache: Path, arguments: dict[str, Any], runner: Any, *, voice: Voic
     record = cache / "seconds.json"
     usual = artifacts.read_json(record) if record.exists() else {}
     total = _stages(pipeline, shards=len(arguments["shards"]))
-    with (cache / "run.log").open("a", encoding="utf-8") as log, _interpreter_first():
+    with (cache / "run.log").open("a", encoding="utf-8") as log, _environment():
         screen = Screen(log, sys.stdout, total=total, usual=usual, voice=voice)
         try:
             with (
@@ -220,12 +223,19 @@ def _stages(pipeline: Any, *, shards: int) -> int:
 
 
 @contextlib.contextmanager
-def _interpreter_first() -> Iterator[None]:
-    """Tasks are `python3 -c ...` in a shell: this interpreter and this checkout come first there."""
-    before = {name: os.environ.get(name) for name in ("PATH", "PYTHONPATH")}
+def _environment() -> Iterator[None]:
+    """Tasks are `python3 -c ...` in a shell: this interpreter and this checkout come first there, and what
+    they say of their progress is shown.
+    """
+    path, modules = (os.environ.get(name) for name in ("PATH", "PYTHONPATH"))
     root = str(Path(__file__).resolve().parent.parent)
-    os.environ["PATH"] = os.pathsep.join(filter(None, [str(Path(sys.executable).parent), before["PATH"]]))
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, before["PYTHONPATH"]]))
+    told = {
+        "PATH": os.pathsep.join(filter(None, [str(Path(sys.executable).parent), path])),
+        "PYTHONPATH": os.pathsep.join(filter(None, [root, modules])),
+        progress.LINES_EVERY_S: str(PROGRESS_EVERY_S),
+    }
+    before = {name: os.environ.get(name) for name in told}
+    os.environ.update(told)
     try:
         yield
     finally:

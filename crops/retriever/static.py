@@ -16,10 +16,9 @@ from typing import Any, cast
 import numpy as np
 import torch
 from tokenizers import processors
-from tqdm import tqdm
 from transformers import AutoModel, PreTrainedTokenizerFast, Qwen2Config, Qwen2Model
 
-from crops import base_model
+from crops import base_model, progress
 
 WIDTH = 256
 SIF = 1e-4  # a of a / (a + p), arXiv 1703.04247 by way of Model2Vec
@@ -112,7 +111,7 @@ def token_vectors(teacher: Any, tokens: int, *, batch: int = 1024) -> np.ndarray
     parts = []
     teacher.eval().to("cuda" if torch.cuda.is_available() else "cpu")
     with torch.inference_mode():
-        for first in tqdm(range(0, tokens, batch), desc="distil", unit="batch", disable=None):
+        for first in progress.bar(range(0, tokens, batch), desc="distil", unit="batch"):
             ids = [[*before, n, *after] for n in range(first, min(tokens, first + batch))]
             parts.append(teacher.pooled(*teacher.pad(ids), "document").float().cpu().numpy())
     return np.nan_to_num(np.concatenate(parts))

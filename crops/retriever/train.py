@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
+from crops import progress
 from crops.errors import ConfigError
 from crops.retriever import checkpoint, step
 from crops.retriever.batch import AnchorBatches, Batches, Pairs, anchors_per_step
@@ -199,8 +199,8 @@ def fit(
         encoder.tokenize(samples.queries, "query"),
         encoder.tokenize(samples.texts, "document"),
     )
-    with tqdm(
-        total=plan.steps, initial=state["step"], desc="train", unit="step", disable=ranks.rank > 0 or None
+    with progress.bar(
+        total=plan.steps, initial=state["step"], desc="train", unit="step", disable=ranks.rank > 0
     ) as bar:
         while (number := state["step"]) < plan.steps and number - state[
             "best_step"

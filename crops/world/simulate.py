@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy import ndarray
 from numpy.random import Generator, default_rng
-from tqdm import tqdm
 
+from crops import progress
 from crops.errors import InputError
 from crops.tables import records
 from crops.world import catalogue, feed, lexicon, users
@@ -104,7 +104,7 @@ def write(
     engine = Engine(world.videos, world.queries.texts, incumbent, world.settings, default_rng([seed, ENGINE]))
     shelves, typed = feed.Shelves(world.videos), np.zeros(len(world.queries.texts), bool)
     tally: Counter[str] = Counter()
-    for number in tqdm(range(world.scale.days), desc="world", unit="day", disable=None):
+    for number in progress.bar(range(world.scale.days), desc="world", unit="day"):
         searches = _search_day(world, engine, number, tally)
         _write_day(out, world, engine, shelves, number, searches)
         typed[searches["text"]] = True

@@ -20,11 +20,11 @@ ROOT = Path(__file__).resolve().parents[2]
 CODE = """
 import json, sys
 from kfp import local
-from pipelines.local import _interpreter_first
+from pipelines.local import _environment
 from pipelines.refresh_index import refresh_index
 root, given = sys.argv[1], json.loads(sys.argv[2])
 local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=root, raise_on_error=True)
-with _interpreter_first():
+with _environment():
     refresh_index(**given)
 """
 

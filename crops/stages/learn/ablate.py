@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-from tqdm import tqdm
 
-from crops import perspectives
+from crops import perspectives, progress
 from crops.config.all import Config
 from crops.config.base import StageConfig
 from crops.evaluation import comparison as comparisons
@@ -102,7 +101,7 @@ def run(
         base = _base(shop, logs, config, url)
     plain = _scored(shop, base, config, Variant(system=every[ablations.FULL].system, says=""))
     trained: dict[int, dict[str, Path]] = {}
-    with tqdm(total=settings.seeds * len(names), desc="ablate", unit="training", disable=None) as bar:
+    with progress.bar(total=settings.seeds * len(names), desc="ablate", unit="training") as bar:
         for seed in range(settings.seeds):
             trained[seed] = {}
             for name in names:

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from tqdm import tqdm
 
-from crops import base_model, perspectives
+from crops import base_model, perspectives, progress
 from crops.config.discriminate import DiscriminateConfig
 from crops.discriminator import chance, joined
 from crops.stages.base import StageReport
@@ -146,7 +145,7 @@ def _score(
     asked = rows.loc[drawn, ["query", "doc_id", "perspective", "support"]]
     pairs = list(zip(asked["query"], asked["doc_id"], strict=True))
     left = [pair for pair in dict.fromkeys(pairs) if pair not in scores]
-    with tqdm(total=len(left), desc="scoring", unit="pair", disable=None) as bar:
+    with progress.bar(total=len(left), desc="scoring", unit="pair") as bar:
         read = judge.read(
             [q for q, _ in left], [texts[d] for _, d in left], _clicked(rows, texts), progress=bar.update
         )

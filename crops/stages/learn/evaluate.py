@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from tqdm import tqdm
 
-from crops import perspectives
+from crops import perspectives, progress
 from crops.config.evaluate import EvaluateConfig
 from crops.errors import InputError
 from crops.evaluation import beir, rank, sets, trial
@@ -62,7 +61,7 @@ def run(
     if champion is not None:
         loaders[CHAMPION] = partial(OnnxEncoder, champion)
     rankings = _rankings(measures.queries, texts, loaders, cfg.depth)
-    bar = tqdm(rankings, total=len(loaders) + 1, desc="evaluating", unit="system", disable=None)
+    bar = progress.bar(rankings, total=len(loaders) + 1, desc="evaluating", unit="system")
     scores, pool = {}, _consumed(documents, set(measures.queries), set(ids))
     kept: dict[str, np.ndarray] = {}
     for name, ranked in bar:

@@ -4,9 +4,8 @@ from math import isnan
 from pathlib import Path
 
 import pyarrow as pa
-from tqdm import tqdm
 
-from crops import perspectives
+from crops import perspectives, progress
 from crops.stages.base import WHOLE, Shard, StageReport
 from crops.stages.learn import theta as thetas
 from crops.tables import artifacts, records
@@ -33,7 +32,7 @@ def run(
                 if shard.holds(query) and video in texts
             }
         )
-        with tqdm(total=len(pairs), desc=f"scoring {name}", unit="pair", disable=None) as bar:
+        with progress.bar(total=len(pairs), desc=f"scoring {name}", unit="pair") as bar:
             queries, read = [q for q, _ in pairs], [texts[d] for _, d in pairs]
             theta_of, nearest = judge.read(queries, read, clicked, progress=bar.update)
         scores |= dict(zip(pairs, zip(theta_of.tolist(), nearest.tolist(), strict=True), strict=True))

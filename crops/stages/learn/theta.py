@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
-from crops import perspectives
+from crops import perspectives, progress
 from crops.config.discriminate import DiscriminateConfig
 from crops.config.train import TrainConfig
 from crops.discriminator import calibrate, chance, joined, model, pairs, train
@@ -205,9 +204,9 @@ def _cross(
 ) -> tuple[model.CrossEncoder, list[float]]:
     corpus = [*sorted(texts.values()), *sorted(set(mix.queries))]
     encoder = model.build(cfg.base, corpus, max_tokens=cfg.max_tokens, seed=cfg.seed)
-    with tqdm(desc="discriminator", unit="step", disable=None) as bar:
+    with progress.bar(desc="discriminator", unit="step") as bar:
 
-        def progress(_step: int, steps: int, loss: float) -> None:
+        def stepped(_step: int, steps: int, loss: float) -> None:
             bar.total = steps
             bar.update()
             bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
@@ -219,7 +218,7 @@ def _cross(
             batch=cfg.batch,
             learning_rate=cfg.learning_rate or model.learning_rate(cfg.base),
             seed=cfg.seed,
-            progress=progress,
+            progress=stepped,
         )
     return encoder, losses
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from tqdm import tqdm
 
+from crops import progress
 from crops.config.knowledge import KnowledgeConfig
 from crops.errors import ServiceError
 from crops.mining import knowledge
@@ -46,7 +46,7 @@ def run(
     bodies = _bodies(chosen, texts, cfg)
     with (
         _endpoint(llm, cfg.concurrency) as (url, concurrency),
-        tqdm(total=len(bodies), desc="asking", disable=None) as bar,
+        progress.bar(total=len(bodies), desc="asking") as bar,
     ):
         answers = edge.ask(
             url,

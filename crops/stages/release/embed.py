@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from tqdm import tqdm
 
+from crops import progress
 from crops.config.index import IndexConfig
 from crops.errors import InputError
 from crops.release import layout
@@ -56,7 +56,7 @@ def run(release: Path, documents: Path, out: Path, cfg: IndexConfig, *, shard: S
         parts.mkdir(parents=True, exist_ok=True)
         total = artifacts.rows(documents, records.DOCUMENTS)
         done, known = [], 0
-        with tqdm(total=total, desc="encoding documents", unit="document", disable=None) as bar:
+        with progress.bar(total=total, desc="encoding documents", unit="document") as bar:
             for number, (ids, texts, read) in enumerate(_blocks(documents, cfg.batch * BATCHES, shard)):
                 path = parts / artifacts.part(number)
                 key = _key(identity, ids, texts)

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from tqdm import tqdm
 
+from crops import progress
 from crops.config.index import IndexConfig
 from crops.errors import InputError
 from crops.release import index, layout
@@ -35,7 +35,7 @@ def run(export: Path, documents: Path, out: Path, cfg: IndexConfig) -> StageRepo
 
 def encoded(encoder: OnnxEncoder, texts: list[str], *, batch: int) -> np.ndarray:
     """float32 [D, H] of document texts, with a progress bar."""
-    starts = tqdm(range(0, len(texts), batch), desc="encoding documents", disable=None)
+    starts = progress.bar(range(0, len(texts), batch), desc="encoding documents")
     none = np.empty((0, encoder.width), dtype=np.float32)
     return np.concatenate([none, *(encoder.encode(texts[s : s + batch], kind="document") for s in starts)])
 
