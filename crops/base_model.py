@@ -31,6 +31,7 @@ SMALL = "small"  # a base that is made here from the texts at hand
 STATIC = "static:"  # before another base: its token vectors alone, distilled
 SPECIAL = ("<pad>", "<unk>", "<eos>", "<sep>")
 PACKAGE = "package:"
+SHALLOW_RATE = 3e-3  # of what has at most one layer
 # Of these encoder-decoders the encoder alone is a model of its own.
 HALVES = {"t5": "T5EncoderModel", "mt5": "MT5EncoderModel", "umt5": "UMT5EncoderModel"}
 
@@ -71,14 +72,14 @@ def learning_rate(base: str) -> float:
     most 512; both ours), 2e-5 for larger ones (paper).
     """
     if shallow(base):
-        return 3e-3
+        return SHALLOW_RATE
     source = weights(base)
     with _readable(source):
         about = AutoConfig.from_pretrained(source, trust_remote_code=False)
     about = about.get_text_config()
     layers, width = getattr(about, "num_hidden_layers", None), getattr(about, "hidden_size", None)
     if layers is not None and layers <= 1:
-        return 3e-3
+        return SHALLOW_RATE
     return 1e-4 if width is not None and width <= 512 else 2e-5
 
 

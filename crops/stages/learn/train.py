@@ -2,7 +2,9 @@
 
 import hashlib
 import shutil
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,9 +18,11 @@ from crops.retriever import encoder as encoders
 from crops.retriever.errors import NothingToTrainOn, TrainingError
 from crops.retriever.ranks import ALONE, Ranks, joined
 from crops.services import tracking as tracking_run
+from crops.services.registry import Registry, uri_of
 from crops.stages.base import StageReport
 from crops.tables import artifacts, records
 
+RELEASE = "models:/"  # before NAME/VERSION: a base that is a registered release
 LEAST_STEPS, MOST_STEPS = 200, 20_000  # where the log's size says how long to train
 SYSTEMS = tuple(systems.SYSTEMS)
 
@@ -59,9 +63,51 @@ def run(
 ) -> StageReport:
     """Trains `system` on `samples` (label's out) with texts and validation from `documents` (augment's out).
 
-    `tracking`: an MLflow tracking URI that gets every check's numbers while it trains. `known`: the systems
-    there are.
+    `tracking`: an MLflow tracking URI that gets every check's numbers while it trains, and has the release
+    that `cfg.base` may name. `known`: the systems there are.
     """
+    with _at_hand(cfg.base, tracking) as base:
+        return _run(
+            samples,
+            documents,
+            out,
+            cfg,
+            base,
+            system=system,
+            checkpoints=checkpoints,
+            log=log,
+            tracking=tracking,
+            known=known,
+        )
+
+
+@contextmanager
+def _at_hand(base: str, registry: str | None) -> Iterator[str]:
+    """The setting as it is, or of models:/NAME/VERSION the release's folder, as long as it is trained on."""
+    if not base.startswith(RELEASE):
+        yield base
+        return
+    name, slash, version = base.removeprefix(RELEASE).partition("/")
+    if not slash:
+        raise ConfigError(f"train.base is {base!r}, expected {RELEASE}NAME/VERSION")
+    with tempfile.TemporaryDirectory(prefix="crops-base-") as folder:
+        yield str(Registry(registry or uri_of(), name).download(version, Path(folder) / name))
+
+
+def _run(
+    samples: Path,
+    documents: Path,
+    out: Path,
+    given: TrainConfig,
+    base: str,
+    *,
+    system: str,
+    checkpoints: Path | None,
+    log: train.Log | None,
+    tracking: str | None,
+    known: Mapping[str, systems.System],
+) -> StageReport:
+    cfg = given.model_copy(update={"base": base})
     if system not in known:
         raise ConfigError(f"system is {system!r}, expected one of {', '.join(known)}")
     hierarchy = artifacts.read_json(samples / "label.json")["hierarchy"]
@@ -76,12 +122,12 @@ def run(
     if not chosen.trained:
         plans = [replace(plans[0], steps=0)]
     key = hashlib.sha256(
-        "\n".join((cfg.model_dump_json(), system, repr(plans), inputs.digest())).encode()
+        "\n".join((given.model_dump_json(), system, repr(plans), inputs.digest())).encode()
     ).hexdigest()
     folder = (checkpoints or out.with_name(f".{out.name}.checkpoints")) / key[:12]
     params = {
         "system": system,
-        **cfg.model_dump(mode="json"),
+        **given.model_dump(mode="json"),
         "samples": int((inputs.samples.label >= 0).sum()),
         **{name: getattr(plans[0], name) for name in ("learning_rate", "steps", "check_every")},
     }
@@ -141,7 +187,10 @@ def _fitted(
         encoder = make()
         return encoder, train.untouched(encoder, valid, ranks), plan
     if plan.loss == systems.PAIRWISE:
-        other = base_model.shallow(cfg.base) or cfg.lora_rank is not None  # than the library's is meant for
+        usual = base_model.learning_rate(encoders.source_of(cfg.base))
+        other = (
+            usual == base_model.SHALLOW_RATE or cfg.lora_rank is not None
+        )  # than the library's is meant for
         rate = cfg.mnrl_learning_rate or (plan.learning_rate if other else mnrl.LEARNING_RATE)
         size = cfg.batch_queries
         paired = mnrl.plan_of(samples, plan, size=size, epochs=cfg.mnrl_epochs, learning_rate=rate)
