@@ -150,7 +150,7 @@ def run(
     same command goes on where it was. Exit code 0 promote, 3 reject, 4 unknown, 1 when a critical expectation
     on the logs fails.
     """
-    from crops.services.registry import uri_of
+    from crops.services.registry import near, uri_of
     from pipelines import local, screen
 
     spoken: screen.Voice = "quiet" if as_json or voice == "quiet" else "verbose" if voice else "normal"
@@ -168,7 +168,7 @@ def run(
     elif spoken == "quiet":
         click.echo(verdict)
     else:
-        click.echo("\n".join(screen.outcome(report, out, registry, uri_of())))
+        click.echo("\n".join(screen.outcome(report, out, near(registry), near(uri_of()))))
     sys.exit(EXIT_BY_VERDICT[verdict])
 
 

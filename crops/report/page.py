@@ -23,11 +23,13 @@ def render(
     simulated: bool,
     compared: Sequence[Json] = (),
     data_docs: str | None = None,
+    registry: str | None = None,
 ) -> str:
     """`report` is report.json; `parts` the stages' own JSON by stage name (an absent one is {}).
 
     compared   queries won and lost, see `queries.compared`
     data_docs  where Data Docs lie, seen from the page
+    registry   where the release is registered, as one types it
     """
     from markupsafe import Markup
 
@@ -66,6 +68,7 @@ def render(
         changed=made.changed(sections),
         sections=sections,
         data_docs=data_docs,
+        registry=registry,
         compared=named,
         ends=queries.ends(named[0]["rows"], each=QUERIES_UNASKED) if named else [],
         # "<" cannot close the script element that the rows stand in.

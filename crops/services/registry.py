@@ -25,11 +25,23 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 
 LOCK_S = 120.0
+SQLITE = "sqlite:///"
 
 
 def uri_of(folder: Path = Path("mlruns")) -> str:
     """The tracking URI of a registry in a folder: SQLite, nothing to install."""
-    return f"sqlite:///{folder.resolve()}/mlflow.db"
+    return f"{SQLITE}{folder.resolve()}/mlflow.db"
+
+
+def near(uri: str, folder: Path | None = None) -> str:
+    """The URI as one types it in `folder` (default: the working folder): of a database below it, the relative
+    one. A page or a command that somebody passes on then shows no path of this machine.
+    """
+    path = Path(uri.removeprefix(SQLITE))
+    here = folder or Path.cwd()
+    if uri.startswith(SQLITE) and path.is_absolute() and path.is_relative_to(here):
+        return f"{SQLITE}{path.relative_to(here)}"
+    return uri
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from crops.config.report import ReportConfig
 from crops.mining import knowledge
 from crops.report import headline, page, queries
+from crops.services.registry import near
 from crops.stages import plug
 from crops.stages.base import StageReport
 from crops.stages.plug import STAGE_FILE
@@ -73,6 +74,7 @@ def run(
         "title": cfg.title,
         "examples": cfg.examples,
         "simulated": (paths["source"] / "world.json").exists(),
+        "registry": _registry(report["release"]),
         "compared": _compared(paths["evaluated"] / "per_query.parquet", report, most=cfg.queries),
     }
     docs = paths["validate"] / DATA_DOCS
@@ -92,6 +94,11 @@ def run(
     return StageReport(
         numbers={"stages": len(measured), "seconds": sum(entry["seconds"] for entry in measured)}
     )
+
+
+def _registry(release: dict[str, Any]) -> str | None:
+    uri = release.get("registry") or release["baseline"].get("registry")
+    return near(uri) if uri else None
 
 
 def _compared(path: Path, report: dict[str, Any], *, most: int) -> list[dict[str, Any]]:
