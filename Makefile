@@ -8,7 +8,7 @@ SCALE ?= small
 SEED ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup triton run test test-slow check lint unit secrets images bench rehearsal monitoring lock version clean
+.PHONY: help setup triton run test test-slow check lint unit secrets images bench rehearsal pictures monitoring lock version clean
 
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -75,6 +75,11 @@ bench: setup ## side-by-side measurements, printed as ratios
 rehearsal: setup triton ## canary, A/B, verdict, three bad releases, and a training on the result, after `make run` (at most 30 minutes)
 	bash tests/install_system_parts
 	$(BIN)/python tests/end_to_end/rehearsal.py --run $(OUT)
+
+pictures: setup triton ## the pictures of README, of the run in OUT (after `make run`), and the drawing of the pipeline
+	bash tests/install_system_parts
+	$(BIN)/python docs/drawing.py
+	$(BIN)/python docs/pictures.py $(OUT)
 
 monitoring: setup ## rules and dashboards from monitoring/slo, alerts and dashboards.py, here and in the chart
 	$(BIN)/python -m monitoring.generate

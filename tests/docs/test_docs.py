@@ -1,4 +1,5 @@
-"""The site builds, README's Python runs, and its picture is what docs/picture.py makes."""
+"""The site builds, README's Python runs, its pictures are what docs/pictures.py takes, and the drawing is
+of today's pipeline."""
 
 import io
 import os
@@ -93,16 +94,73 @@ def test_the_loss_of_the_recipe_is_h_infonce_where_only_positives_and_lower_samp
     assert float(names["loss"](scores, stages, anchor_min=1)) == pytest.approx(expected, rel=1e-6)
 
 
+pictures, drawing = (_load(ROOT / f"docs/{name}.py") for name in ("pictures", "drawing"))
+
+
+def _same_kind(made, name):
+    """The committed picture has the width of one that is taken now, and both show more than a blank page."""
+    committed = Image.open(ROOT / "docs/images" / name)
+    taken = Image.open(io.BytesIO(made))
+    assert taken.width == committed.width
+    for picture in (taken, committed):
+        assert len(picture.convert("L").getcolors(1_000)) > 20
+
+
 @pytest.mark.browser
-def test_the_picture_is_the_top_of_a_report(chromium, tmp_path):
+def test_a_picture_of_a_report_goes_down_to_its_first_chart(chromium, tmp_path):
     toy = _load(ROOT / "tests/crops/report/test_page.py")
     report = tmp_path / "report.html"
     report.write_text(page.render(toy.report(), toy.parts(), title="A report", examples=1, simulated=True))
-    made = Image.open(io.BytesIO(_load(ROOT / "docs/picture.py").take(chromium, report)))
-    committed = Image.open(ROOT / "docs/images/report.png")
-    assert made.width == committed.width
-    assert len(set(made.convert("L").getdata())) > 20
-    assert (ROOT / "docs/images/report.png").stat().st_size < 200_000
+    _same_kind(pictures.report(chromium, report), pictures.REPORT)
+
+
+@pytest.mark.browser
+def test_a_picture_of_the_dashboards_is_of_one_of_them(chromium, tmp_path):
+    """The page as tests/monitoring/look.py lays it out, with panels of one line each."""
+    line = '<svg viewBox="0 0 400 130"><path d="M0 0L400 130" stroke="red"/></svg>'
+    panel = '<figure style="height:200px"><h3>{}</h3>' + line + "</figure>"
+    sections = "".join(
+        f"<h2>CroPS: {board}</h2><section>{''.join(map(panel.format, titles))}</section>"
+        for board, titles in (("Else", ["a"] * 9), (pictures.BOARD, ["Click-through rate", *"bcdefgh"]))
+    )
+    (tmp_path / "boards.html").write_text(f"<!doctype html><body>{sections}</body>")
+    _same_kind(pictures.dashboards(chromium, tmp_path / "boards.html"), pictures.DASHBOARDS)
+
+
+def test_every_picture_is_small_taken_by_the_command_and_shown():
+    found = {path.name for path in (ROOT / "docs/images").iterdir()}
+    assert found
+    assert found <= {pictures.REPORT, pictures.CONSOLE, pictures.DASHBOARDS}
+    assert all((ROOT / "docs/images" / name).stat().st_size < pictures.MOST_BYTES for name in found)
+    shown = re.findall(r"!\[[^\]]+\]\(docs/images/([^)]+)\)", (ROOT / "README.md").read_text())
+    assert sorted(shown) == sorted(found)
+
+
+def test_the_drawing_is_of_the_pipeline_as_it_is():
+    text = drawing.PAGE.read_text(encoding="utf-8")
+    assert drawing.drawn(text, drawing.spec()) == text, "run `.venv/bin/python docs/drawing.py`"
+
+
+def test_an_arrow_is_what_one_stage_reads_of_another():
+    """A chain of three in a loop: c reads a's by itself, which the way over b says already."""
+
+    def task(component, **reads):
+        made = {
+            key: {"taskOutputArtifact": {"producerTask": by, "outputArtifactKey": "out"}}
+            for key, by in reads.items()
+        }
+        return {"componentRef": {"name": component}, "inputs": {"artifacts": made}}
+
+    tasks = {"a": task("one"), "b-2": task("one", x="a"), "c": task("one", x="a", y="b-2")}
+    loop = {"dag": {"tasks": tasks}}
+    spec = {"root": {"dag": {"tasks": {"loop": task("loop")}}}, "components": {"one": {}, "loop": loop}}
+    assert drawing.mermaid(spec).splitlines() == [
+        "```mermaid",
+        "flowchart TD",
+        "  a --> b",
+        "  b --> c",
+        "```",
+    ]
 
 
 def test_the_page_on_how_much_log_has_the_numbers_of_the_formula():
