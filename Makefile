@@ -6,12 +6,13 @@ BIN := $(VENV)/bin
 OUT ?= runs/quickstart
 SCALE ?= small
 SEED ?= 0
+CLUSTER ?= build/cluster
 
 .DEFAULT_GOAL := help
-.PHONY: help setup triton run test test-slow check lint unit secrets images bench rehearsal pictures monitoring lock version clean
+.PHONY: help setup triton run test test-slow cluster cluster-test check lint unit secrets images bench rehearsal pictures monitoring lock version clean
 
 help: ## this list
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 setup: $(VENV)/.ready ## .venv with the locked versions (the only thing it needs is Python 3.11)
 
@@ -46,6 +47,12 @@ test: setup triton ## everything from a fresh clone to a tested tree (CI calls t
 test-slow: setup ## kill loops, several seeds, the real LLM in the whole chain
 	$(BIN)/pytest -q -m slow --durations=20
 
+cluster: setup ## the programs of a Kubernetes of our own into build/cluster (needs Go; half an hour, later a minute)
+	$(BIN)/python -m tests.cluster.local build $(CLUSTER)
+
+cluster-test: setup ## the chart on a real Kubernetes: the one of KUBECONFIG (in namespaces crops-test-*), else of `make cluster`
+	CROPS_CLUSTER=$(abspath $(or $(KUBECONFIG),$(CLUSTER))) $(BIN)/pytest -q -m cluster --durations=10 tests/cluster
+
 check: setup ## format, lint, types, import contracts, unit tests
 	$(MAKE) --no-print-directory -j 2 lint unit
 
@@ -61,7 +68,7 @@ lint: setup
 
 # Lines that name a Secret, digests, and a notebook's pictures hold none.
 secrets: setup ## no password, key or token in any file of the tree
-	git ls-files -z -- ':!locks' ':!*.svg' | xargs -0 $(BIN)/detect-secrets-hook \
+	git ls-files -z -- ':!locks' ':!*.svg' ':!*go.sum' | xargs -0 $(BIN)/detect-secrets-hook \
 	  --exclude-lines '(secretName|secretAsEnv|imagePullSecret|SECRET_VARIABLE|"secrets"|"image/png"|sha256|model_name\()' \
 	  --exclude-secrets '^(registry|search-bucket|search-tls|AWS_SECRET_ACCESS_KEY|MLFLOW_TRACKING_PASSWORD)$$'
 
