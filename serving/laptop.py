@@ -62,10 +62,8 @@ def serve(
     venv, url = install.ensure(say=say), _manifest(state, arms)
     http, grpc, metrics = launch.free_ports(3)
     ports, ended = launch.Ports(http=http, grpc=grpc, metrics=metrics), _Ended(listen=handle_signals)
-    restarts, start_triton = (
-        _Restarts(restarts_a_minute),
-        partial(_Triton, venv, state, ports, url, instances),
-    )
+    restarts = _Restarts(restarts_a_minute, say)
+    start_triton = partial(restarts.until, partial(_Triton, venv, state, ports, url, instances))
     triton, gateway = start_triton(), None
     try:
         address = f"http://{host}:{port}"
@@ -83,19 +81,22 @@ def serve(
         checked.write_text(
             Settings.parse(values, source="gateway").model_dump_json(indent=2) + "\n", encoding="utf-8"
         )
-        gateway = _Gateway(state, checked, address)
-        gateway.wait_ready()
-        say(f"Triton: {triton.server.http}")
-        say(f"ready in {time.monotonic() - started_s:.1f} s: {address}  (console), logs in {state}")
+        gateway, ready_by_s = _Gateway(state, checked, address), time.monotonic() + READY_S
+        ready = False
         while not ended.requested and not stop():
             if triton.server.process.poll() is not None:
-                restarts.count(f"Triton ended{triton.why}", triton.server.log, say)
+                restarts.count(f"Triton ended{triton.why}; its log is {triton.server.log}")
                 triton.stop()
-                triton = start_triton()
+                triton, ready_by_s = start_triton(), time.monotonic() + READY_S
             if gateway.process.poll() is not None:
-                restarts.count(f"the gateway ended{gateway.why}", gateway.log, say)
+                gateway.check(ready=ready)
+                restarts.count(f"the gateway ended{gateway.why}; its log is {gateway.log}")
                 gateway.close()
-                gateway = _Gateway(state, checked, address)
+                gateway, ready_by_s = _Gateway(state, checked, address), time.monotonic() + READY_S
+            if not ready and (ready := gateway.ready(ready_by_s)):
+                say(f"Triton: {triton.server.http}")
+                took_s = time.monotonic() - started_s
+                say(f"ready in {took_s:.1f} s: {address}  (console), logs in {state}")
             triton.look()
             time.sleep(0.1)
     finally:
@@ -121,13 +122,17 @@ class _Triton:
         self._look_at_s = 0.0
         try:
             self.server.wait_live()
+            self._follower.keep_watch()
             self.look()
             if self._follower.problem:
                 raise ServiceError(self._follower.problem)
-        except BaseException:
+        except BaseException as error:
+            self._follower.close()
             self.server.stop()
+            # Negative: by a signal, the one too that ends what hangs.
+            if isinstance(error, ServiceError) and self.server.process.returncode < 0:
+                raise _Killed(str(error)) from error
             raise
-        self._follower.keep_watch()
 
     @property
     def why(self) -> str:
@@ -145,19 +150,31 @@ class _Triton:
         self.server.stop()
 
 
-class _Restarts:
-    """A child that ends by itself is started again; one that ends again and again is a ServiceError."""
+class _Killed(ServiceError):
+    """Triton did not end by itself while it started: that says nothing about what it was to load."""
 
-    def __init__(self, most: int, within_s: float = 60.0) -> None:
-        self._most, self._within_s = most, within_s
+
+class _Restarts:
+    """A child that ends is started again; one that ends again and again is a ServiceError."""
+
+    def __init__(self, most: int, say: Callable[[str], None], within_s: float = 60.0) -> None:
+        self._most, self._say, self._within_s = most, say, within_s
         self._ends: list[float] = []
 
-    def count(self, what: str, log: Path, say: Callable[[str], None]) -> None:
+    def count(self, what: str) -> None:
         now_s = time.monotonic()
         self._ends = [end for end in self._ends if now_s - end < self._within_s] + [now_s]
         if len(self._ends) > self._most:
-            raise ServiceError(f"{what}, the {len(self._ends)}th end within a minute; its log is {log}")
-        say(f"{what}; starting it again, its log is {log}")
+            raise ServiceError(f"{what}; the {len(self._ends)}th end within a minute")
+        self._say(f"{what}; starting it again")
+
+    def until(self, start: Callable[[], "_Triton"]) -> "_Triton":
+        """What `start` returns, tried again where Triton was killed meanwhile."""
+        while True:
+            try:
+                return start()
+            except _Killed as killed:
+                self.count(str(killed))
 
 
 class _Ended:
@@ -213,23 +230,26 @@ class _Gateway:
         """What is known about its end."""
         return ": it did not answer" if self._lost else f" with {self.process.poll()}"
 
-    def wait_ready(self) -> None:
-        """Returns once it can search; a ServiceError with its reason where it ends or takes too long."""
-        deadline, missing = time.monotonic() + READY_S, "no answer"
-        while time.monotonic() < deadline:
-            if self.process.poll() is not None:
-                raise ServiceError(f"the gateway ended with {self.process.returncode}; its log is {self.log}")
-            try:
-                answer = httpx.get(f"{self._address}/readyz", timeout=2.0)
-                if answer.status_code == httpx.codes.OK:
-                    return
-                missing = answer.json()["error"]["message"]
-            except (httpx.HTTPError, ValueError, KeyError):
-                pass
-            time.sleep(0.05)
-        raise ServiceError(
-            f"the gateway is not ready after {READY_S:.0f} s ({missing}); its log is {self.log}"
-        )
+    def check(self, *, ready: bool) -> None:
+        """A ServiceError where it ended by itself before it was ever ready: it would do so again."""
+        if not ready and self.process.returncode >= 0:
+            raise ServiceError(f"the gateway ended with {self.process.returncode}; its log is {self.log}")
+
+    def ready(self, by_s: float) -> bool:
+        """Whether it can search; past `by_s` (monotonic seconds) a ServiceError says what is missing."""
+        missing = "no answer"
+        try:
+            answer = httpx.get(f"{self._address}/readyz", timeout=2.0)
+            if answer.status_code == httpx.codes.OK:
+                return True
+            missing = answer.json()["error"]["message"]
+        except (httpx.HTTPError, ValueError, KeyError):
+            pass
+        if time.monotonic() > by_s:
+            raise ServiceError(
+                f"the gateway is not ready after {READY_S:.0f} s ({missing}); its log is {self.log}"
+            )
+        return False
 
     def close(self) -> None:
         """Ends the watch."""

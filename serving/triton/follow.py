@@ -21,7 +21,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -97,6 +97,7 @@ class Follower:
         self._stubs: dict[int, str] = {}  # process -> model, at the last watch
         self._silent: dict[str, int] = {}  # model -> watches in a row without a vector
         self._encoded: dict[str, int | None] = {}  # model -> texts, when it was silent last
+        self._loading, self._bereft = "", 0  # what is being loaded; watches since its process died
         self._ended = threading.Event()
 
     @property
@@ -134,6 +135,7 @@ class Follower:
         stubs = self._server.stubs()
         dead = {pid: model for pid, model in self._stubs.items() if pid not in stubs}
         self._stubs = stubs
+        self._watch_loading(stubs.values())
         for model in list(self._serving):
             gone = [pid for pid, of_model in dead.items() if of_model == model]
             if not gone and self._answers(model):
@@ -142,6 +144,15 @@ class Follower:
             self._silent[model] = self._silent.get(model, 0) + 1
             if gone or self._silent[model] >= SILENT:
                 self._mend(model, gone)
+
+    def _watch_loading(self, running: Collection[str]) -> None:
+        """A load never ends whose process is killed, nor does Triton when it is asked to; one that fails by
+        itself is answered at once.
+        """
+        lost = self._loading and self._loading not in running and self._server.bereft()
+        self._bereft = self._bereft + 1 if lost else 0
+        if self._bereft > SILENT and self._server.process.poll() is None:
+            self._give_up(f"{self._loading} lost its process while it was loaded")
 
     def _answers(self, model: str) -> bool:
         """A vector for this watch's text; under load that may wait, so those of other texts count as well."""
@@ -214,7 +225,11 @@ class Follower:
         folder = fetch(release, cfg.state / "releases", wanted=layout.of_encoder)
         cfg.repository.mkdir(parents=True, exist_ok=True)
         repository.write(folder, cfg.repository, release.model, self._instances)
-        control.load(self._server.http, release.model, key=self._server.key)
+        self._loading = release.model
+        try:
+            control.load(self._server.http, release.model, key=self._server.key)
+        finally:
+            self._loading = ""
 
     def _let_go(self) -> None:
         now_s = self._clock()

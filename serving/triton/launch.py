@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sysconfig
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,7 +26,8 @@ LOOPBACK = "127.0.0.1"
 # Loading a model is running its code, shared memory and logging reach files: all of these take the key.
 CONTROL_APIS = "model-repository,shared-memory,trace,logging"
 MODEL_OF_STUB = re.compile(rb"triton_python_backend_stub\0[^\0]*/([^/\0]+)/[0-9]+/model\.py\0")
-STOPPED = "TtZX"  # process states of proc(5): stopped, traced, zombie, dead
+ZOMBIE = "Z"
+STOPPED = f"Tt{ZOMBIE}X"  # process states of proc(5): stopped, traced, zombie, dead
 ARGUMENTS_AT = 45  # arg_start among the numbers that follow the name in /proc/PID/stat (proc(5))
 NVIDIA = Path("/opt/tritonserver")  # where NVIDIA's container keeps its server and backends
 
@@ -102,16 +104,26 @@ class Server:
         not among them.
         """
         found = {}
-        for folder in Path("/proc").iterdir():
-            if not folder.name.isdecimal():
-                continue
+        for folder, state in self._children():
             with contextlib.suppress(OSError):
-                state, parent = (folder / "stat").read_text().rpartition(")")[2].split()[:2]
-                if int(parent) == self.process.pid and state not in STOPPED:
-                    model = MODEL_OF_STUB.search((folder / "cmdline").read_bytes())
-                    if model is not None:
-                        found[int(folder.name)] = model[1].decode()
+                if state not in STOPPED and (
+                    model := MODEL_OF_STUB.search((folder / "cmdline").read_bytes())
+                ):
+                    found[int(folder.name)] = model[1].decode()
         return found
+
+    def bereft(self) -> bool:
+        """Whether a process of some model has ended without Triton having taken notice."""
+        return any(state == ZOMBIE for _folder, state in self._children())
+
+    def _children(self) -> Iterator[tuple[Path, str]]:
+        """Its folder in /proc and the state of each."""
+        for folder in Path("/proc").iterdir():
+            if folder.name.isdecimal():
+                with contextlib.suppress(OSError):
+                    state, parent = (folder / "stat").read_text().rpartition(")")[2].split()[:2]
+                    if int(parent) == self.process.pid:
+                        yield folder, state
 
     def stop(self) -> None:
         """Lets running requests end."""
@@ -178,7 +190,8 @@ def start(
     ]
     # ONNX Runtime alone uses threads here, as many as an instance is given.
     environment |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    process = children.start(command, log=log, environment=environment)
+    # It keeps nothing, and asked to end while a model is loaded it may stay for ever.
+    process = children.start(command, log=log, environment=environment, orphaned=signal.SIGKILL)
     return Server(process=process, ports=ports, log=log, key=key)
 
 

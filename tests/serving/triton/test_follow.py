@@ -1,5 +1,6 @@
 """A Triton that follows the manifest, as its own process, the way its container runs it."""
 
+import contextlib
 import json
 import os
 import signal
@@ -156,3 +157,17 @@ def test_a_server_that_hangs_is_ended(following, releases):
     (child,) = subprocess.check_output(["pgrep", "-P", str(server.process.pid)], text=True).split()
     os.kill(int(child), signal.SIGSTOP)
     assert server.process.wait(20) == 1
+
+
+def test_a_load_whose_process_is_killed_ends_the_server(following, releases):
+    """Triton itself would answer that load never, nor end when it is asked to."""
+    server, url, health = following
+    until(lambda: httpx.get(f"{health}/healthz").status_code, 200)
+    manifest.write(url, Manifest(generation=1, arms={"control": releases[0]}))
+    end = time.monotonic() + 60
+    while server.process.poll() is None and time.monotonic() < end:
+        with contextlib.suppress(subprocess.CalledProcessError, ProcessLookupError):  # it has ended meanwhile
+            for pid in stubs_of(server, releases[0].model):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.05)
+    assert server.process.wait(10) == 1
