@@ -20,6 +20,7 @@ from crops import progress
 from crops.config.all import PIPELINE, Config
 from crops.errors import CropsError, InputError
 from crops.services import world_llm
+from crops.stages import plug
 from crops.tables import artifacts, fingerprint
 from pipelines.screen import Screen, Voice
 
@@ -265,3 +266,16 @@ def _newest(cache: Path, name: str) -> Path | None:
     """The file of the last run that wrote it; None where none has."""
     files = (cache / "artifacts").glob(f"*/{name}")
     return max(files, key=lambda path: path.stat().st_mtime_ns, default=None)
+
+
+def learnt(out: Path) -> tuple[dict[str, Path], Path, Path]:
+    """Of the last run into `out`: what was trained, by system, its documents, and its samples."""
+    cache = out / ".cache"
+    written = sorted(
+        (cache / "artifacts").glob("*/train*/out/train.json"), key=lambda p: p.stat().st_mtime_ns
+    )
+    found = [_newest(cache, name) for name in ("augment/out/documents", "label/out/samples")]
+    documents, samples = (None if path is None else path.parent for path in found)
+    if not written or documents is None or samples is None:
+        raise InputError(out, "no finished `crops run` lies here")
+    return plug.systems(path.parent for path in written), documents, samples

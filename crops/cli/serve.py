@@ -65,6 +65,13 @@ COMPACTED = ("compact.json", ".compaction")  # the marks of a folder that `crops
     help="What `crops experiment` writes, for the same page.",
 )
 @click.option(
+    "--run",
+    type=EXISTING,
+    default=None,
+    help="The folder of a `crops run`: the console also shows what its untouched encoder finds, and the one "
+    "trained on clicks alone.",
+)
+@click.option(
     "--state",
     type=click.Path(path_type=Path, file_okay=False),
     default=Path(".crops-serve"),
@@ -83,6 +90,7 @@ def serve(
     videos: Path | None,
     rollout: Path | None,
     readout: Path | None,
+    run: Path | None,
     state: Path,
     config: Config,
 ) -> None:
@@ -109,7 +117,10 @@ def serve(
         "readout": readout,
         "report": _report(registry),
     }
-    settings = {name: None if path is None else str(path.resolve()) for name, path in paths.items()}
+    settings: dict[str, object] = {
+        name: None if path is None else str(path.resolve()) for name, path in paths.items()
+    }
+    settings["alternatives"] = {name: str(path) for name, path in _alternatives(run, state).items()}
     laptop.serve(
         {arm: laptop.release_of(folder, uri) for arm, (folder, uri) in arms.items()},
         state,
@@ -119,6 +130,16 @@ def serve(
         settings=settings | config.section("reformulation").model_dump(),
         say=click.echo,
     )
+
+
+def _alternatives(run: Path | None, state: Path) -> dict[str, Path]:
+    """By name, what was trained beside the run's challenger; it takes a minute to make them ready once."""
+    if run is None:
+        return {}
+    from crops.stages.release import alternatives
+    from pipelines import local
+
+    return alternatives.run(*local.learnt(run), state.resolve() / "alternatives")
 
 
 def _report(uri: str) -> Path | None:

@@ -204,9 +204,9 @@ def _search(app: FastAPI, settings: Settings, token: str | None) -> None:
 
     @app.post("/v1/compare", responses=ERRORS | {401: {"model": ErrorAnswer}})
     async def compare(body: CompareBody, request: Request) -> dict[str, Any]:
-        """The same query in every arm, with what each release learnt about the documents. Nothing is
-        logged. Where others than this machine reach the gateway it needs the administrative token: training
-        queries are what people typed.
+        """The same query in every arm, and in what was trained beside them where this gateway has it, with
+        what each release learnt about the documents. Nothing is logged. Where others than this machine reach
+        the gateway it needs the administrative token: training queries are what people typed.
         """
         if not settings.private:
             _administrative(request, token)

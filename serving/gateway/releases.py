@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -35,10 +35,17 @@ OWN_SCORE, OWN_SCORE_COARSE = 0.99, 0.9
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
-    """A training pair of the release: what it learnt that a document is for."""
+    """A training pair of the release: what it learnt that a document is for. None: not known of this one.
+
+    support      how often the log has it
+    later_query  what people typed after `query` when they came upon the document
+    """
 
     query: str
     perspective: str
+    label: int | None = None
+    support: int | None = None
+    later_query: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +129,7 @@ class Holder:
 
     async def _load(self, release: Release) -> Served:
         folder = await asyncio.to_thread(fetch, release, self.settings.state / "releases")
-        served = await asyncio.to_thread(_opened, release, folder, self.settings)
+        served = await asyncio.to_thread(opened, release, folder, self.settings)
         try:
             await self._ensure(release.model)
         except Unavailable as error:
@@ -181,7 +188,8 @@ def _facts(folder: Path, name: str) -> dict[str, Any]:
     return facts
 
 
-def _opened(release: Release, folder: Path, settings: Settings) -> Served:
+def opened(release: Release, folder: Path, settings: Settings) -> Served:
+    """The release in memory; Rejected with the reason where its files do not fit one another."""
     try:
         checksum = _facts(folder, layout.INDEX_FACTS)["sha256"]
         width = int(_facts(folder, layout.ENCODER)["width"])
@@ -224,7 +232,10 @@ def _opened(release: Release, folder: Path, settings: Settings) -> Served:
 def _pairs(folder: Path) -> dict[str, tuple[Pair, ...]]:
     path = folder / layout.TRAINING_PAIRS
     pairs = defaultdict(list)
-    columns = ["doc_id", "query", "perspective"]
-    for row in pq.read_table(path, columns=columns).to_pylist() if path.is_file() else ():
-        pairs[row.pop("doc_id")].append(Pair(**row))
+    if path.is_file():
+        wanted = ["doc_id", *(f.name for f in fields(Pair))]
+        present = set(pq.read_schema(path).names)  # a release of an earlier version has the first three
+        columns = [name for name in wanted if name in present]
+        for row in pq.read_table(path, columns=columns).to_pylist():
+            pairs[row.pop("doc_id")].append(Pair(**row))
     return {doc_id: tuple(of_one) for doc_id, of_one in pairs.items()}

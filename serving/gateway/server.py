@@ -15,6 +15,7 @@ from crops import secret
 from crops.errors import ConfigError
 from serving import reformulation, shown
 from serving.events.log import EventLog, EventLogError, SegmentLog
+from serving.gateway import alternatives
 from serving.gateway import app as http
 from serving.gateway.connections import Connections
 from serving.gateway.service import JsonLines, Service
@@ -77,7 +78,10 @@ async def service(settings: Settings, log: EventLog | None = None, signing: byte
         client = redis.asyncio.from_url(settings.redis, socket_timeout=0.2, socket_connect_timeout=0.2)
         reformulations = reformulation.InRedis(client, window_s=window_s, secret=signing)
         seen = shown.InRedis(client, within_s=within_s, secret=signing)
-    gateway = Service(settings, secret=signing, log=log, reformulations=reformulations, shown=seen)
+    beside = await asyncio.to_thread(alternatives.load, settings.alternatives, settings)
+    gateway = Service(
+        settings, secret=signing, log=log, reformulations=reformulations, shown=seen, alternatives=beside
+    )
     await gateway.look()
     gc.collect()  # now, before anybody waits: see Service
     gc.freeze()

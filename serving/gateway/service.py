@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from serving.events import ids
 from serving.events.log import EventLog, EventLogError
 from serving.events.records import Interaction, Record, Result, exposed, pseudonym
 from serving.events.records import Search as Logged
+from serving.gateway.alternatives import Alternative
 from serving.gateway.drift import DEPTH
 from serving.gateway.encoder import TritonEncoder
 from serving.gateway.errors import ApiError, Overloaded, Unavailable, UnknownSearch
@@ -66,6 +68,7 @@ class Service:
         log: EventLog | None,
         reformulations: reformulation.Reformulations,
         shown: Shown,
+        alternatives: Mapping[str, Alternative] = MappingProxyType({}),
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.settings, self.clock, self.metrics = settings, clock, Metrics()
@@ -73,7 +76,7 @@ class Service:
         self.searcher = Searcher(settings, self.encoder)
         self.holder = Holder(settings, self._encode, self._ensure)
         self._secret, self._log = secret, log
-        self._reformulations, self._shown = reformulations, shown
+        self._reformulations, self._shown, self._alternatives = reformulations, shown, alternatives
         self.metrics.events_damaged.inc(getattr(log, "damaged_bytes", 0))
         self._exposures = assign.Exposures()
         self._assigner: assign.Assigner | None = None
@@ -153,15 +156,18 @@ class Service:
         return None, champion, await self.searcher.search(champion, query, depth)
 
     async def compare(self, query: str, k: int) -> dict[str, tuple[Served, Hits]]:
-        """The same query in every arm, for the console: nothing is logged, or counted as a search. The limits
-        are a search's.
+        """The same query in every arm and every alternative, for the console: nothing is logged, or counted
+        as a search. The limits are a search's.
         """
         arms = self.holder.arms
         if not arms:
             raise Unavailable(self.holder.problem)
         with self._slot():
             async with self._in_time():
-                return {arm: (s, await self.searcher.search(s, query, k)) for arm, s in arms.items()}
+                found = {arm: (s, await self.searcher.search(s, query, k)) for arm, s in arms.items()}
+                for name, one in self._alternatives.items():
+                    found[name] = one.served, await asyncio.to_thread(one.search, query, k)
+                return found
 
     async def take(self, events: Sequence[Interaction]) -> None:
         """Returns once all events are durable; UnknownSearch, and none is taken, if one is of a search that

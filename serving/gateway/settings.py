@@ -62,6 +62,11 @@ class Settings(StageConfig):
     videos: Path | None = Field(
         None, description="Folder with the table videos: durations, for long plays of short videos."
     )
+    alternatives: dict[str, Path] = Field(
+        {},
+        description="Folders of releases, by name, that the console shows beside what is served; nobody is "
+        "served them.",
+    )
     replica: str = Field(
         "gateway-0",
         min_length=1,

@@ -16,7 +16,7 @@ from tests import looked_at
 from tests.crops.experiment import logs
 from tests.crops.report import test_page
 from tests.crops.validation import small_log
-from tests.serving.gateway.test_console import address  # noqa: F401
+from tests.serving.gateway.test_console import address, run_address  # noqa: F401
 
 pytestmark = pytest.mark.browser
 
@@ -89,3 +89,8 @@ SERVED = {
 def test_a_page_of_the_gateway_is_for_everybody(name, tmp_path, address, chromium):  # noqa: F811
     path, prepare = SERVED[name]
     assert looked_at.faults(chromium, f"{address}{path}", tmp_path, prepare) == []
+
+
+@pytest.mark.triton
+def test_four_columns_are_for_everybody(tmp_path, run_address, chromium):  # noqa: F811
+    assert looked_at.faults(chromium, f"{run_address}/?q=subject1", tmp_path, searched) == []

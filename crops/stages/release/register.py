@@ -3,6 +3,7 @@ registered.
 """
 
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -121,9 +122,8 @@ def _collect(
     ).sort_by([("searches", "descending"), ("query", "ascending")])
     names = common["query"].to_pylist()
     known = mined.filter(pc.is_in(mined["query"], pa.array(names, pa.string())))
-    pq.write_table(
-        _capped(known, names, cfg.max_training_pairs), release / layout.TRAINING_PAIRS, compression="zstd"
-    )
+    kept = _sourced(_capped(known, names, cfg.max_training_pairs), names, documents, samples)
+    pq.write_table(kept, release / layout.TRAINING_PAIRS, compression="zstd")
     captions = (text.split(" | ")[0] for text in catalogue["text"].slice(0, cfg.probes).to_pylist())
     probes = list(dict.fromkeys([*names, *filter(None, captions)]))[: cfg.probes]
     vectors = [[round(float(x), 6) for x in row] for row in OnnxEncoder(release).encode(probes)]
@@ -138,6 +138,39 @@ def _capped(pairs: pa.Table, queries: Sequence[str], most: int) -> pa.Table:
         [(c, "ascending") for c in ("rank", "query", "doc_id", "perspective")]
     )
     return ordered.slice(0, most).drop_columns("rank")
+
+
+def _sourced(pairs: pa.Table, common: Sequence[str], documents: Path, samples: Path) -> pa.Table:
+    """`pairs` with what each was learnt from, null where nothing says so: the label of its sample, how often
+    the log has it, and of `common` the later query through which it came most often.
+    """
+    asked = pa.array(sorted({*pairs["query"].to_pylist()}), pa.string())
+    labels = {(r["query"], r["doc_id"]): r["label"] for r in _rows_of(samples, records.SAMPLES, asked)}
+    support: Counter[tuple[str, str, str]] = Counter()
+    through: dict[tuple[str, str, str], tuple[int, str]] = {}
+    shared = frozenset(common)
+    for row in _rows_of(documents, records.CANDIDATES, asked):
+        key, later = (row["query"], row["video_id"], row["perspective"]), row["later_query"]
+        support[key] += row["support"]
+        if later in shared:
+            through[key] = max(through.get(key, (0, "")), (row["support"], later))
+    keys = [tuple(row.values()) for row in pairs.select(["query", "doc_id", "perspective"]).to_pylist()]
+    more = {
+        "label": pa.array([labels.get(key[:2]) for key in keys], pa.int8()),
+        "support": pa.array([support.get(key) for key in keys], pa.int64()),
+        "later_query": pa.array([through.get(key, (0, None))[1] for key in keys], pa.string()),
+    }
+    for name, column in more.items():
+        pairs = pairs.append_column(name, column)
+    return pairs
+
+
+def _rows_of(folder: Path, table: records.Table, queries: pa.Array) -> list[dict[str, Any]]:
+    """The table's rows of these queries; none where the stage before did not write it."""
+    if not (folder / table.name).is_dir():
+        return []
+    rows = artifacts.read(folder, table)
+    return rows.filter(pc.is_in(rows["query"], queries)).to_pylist()
 
 
 def _counted(documents: Path, samples: Path) -> dict[str, int]:

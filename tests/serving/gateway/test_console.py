@@ -100,12 +100,23 @@ def experiment(folder, releases):
 
 @pytest.fixture
 def address(tmp_path, triton, releases):
+    yield from _address(tmp_path, triton, releases)
+
+
+@pytest.fixture
+def run_address(tmp_path, triton, releases):
+    """As of a gateway that was started with a run's folder."""
+    beside = dict(zip(("base", "clicks"), (release.files for release in releases), strict=True))
+    yield from _address(tmp_path, triton, releases, alternatives=beside)
+
+
+def _address(tmp_path, triton, releases, **more):
     arms = {"control": releases[0], "treatment": releases[1]}
     manifest.write(str(tmp_path / "manifest.json"), Manifest(generation=1, arms=arms))
     experiment(tmp_path, releases)
     places = {name: str(tmp_path / name) for name in ("rollout", "readout")}
     places["report"] = str(tmp_path / "report.html")
-    settings = settings_for(tmp_path, triton, features=str(tmp_path / "features.json"), **places)
+    settings = settings_for(tmp_path, triton, features=str(tmp_path / "features.json"), **places, **more)
     (port,) = launch.free_ports(1)
     app = http.create(settings, lambda: service(settings, event_log(settings)), token="token")
     server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="error"))
@@ -147,6 +158,20 @@ def test_champion_and_challenger_stand_side_by_side(address, page):
     assert page.get_attribute("a[href='/experiment']", "href")
     page.fill("#query", "x" * 1024)
     page.press("#query", "Enter")
+
+
+def test_what_was_trained_beside_them_stands_before_them_with_what_was_learnt(run_address, page, tmp_path):
+    page.goto(f"{run_address}/?q=subject1")
+    page.wait_for_selector("#arms li")
+    titles = [h.inner_text().partition(":")[0] for h in page.query_selector_all("#arms h2")]
+    assert titles == ["base", "clicks", "control", "treatment"]
+    columns = page.query_selector_all("#arms section")
+    assert [len(c.query_selector_all("li")) for c in columns] == [10] * 4
+    same = [c.query_selector("ol").inner_text() for c in columns]
+    found = [[line.split(" ")[0] for line in text.splitlines() if line.startswith("v0")] for text in same]
+    assert found[0] == found[2], "the same release by Triton and in this process"
+    assert "click subject1 1 × in the log" in columns[3].inner_text()
+    page.screenshot(path=str(tmp_path / "four.png"), full_page=True)
 
 
 def test_a_query_has_an_address_examples_are_offered_and_a_result_shows_its_text(address, page):
