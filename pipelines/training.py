@@ -28,6 +28,7 @@ from components import (
     index,
     knowledge,
     label,
+    refit,
     register,
     report,
     score,
@@ -137,8 +138,21 @@ def build(
             better = first.first(evaluated=evaluated, **{name: encoders[name] for name in FIRST}).outputs[
                 "out"
             ]
+            fitted = refit.refit(
+                encoder=encoders[CHALLENGER],
+                logs=valid,
+                documents=mined,
+                champion=held,
+                theta=judge,
+                checkpoints=checkpoints,
+                augment_config=augment_config,
+                discriminate_config=discriminate_config,
+                label_config=label_config,
+                config=train_config,
+                **of_shards(),
+            ).outputs["out"]
             exported, indexed = {}, {}
-            for name, encoder in (("first", better), (CHALLENGER, encoders[CHALLENGER])):
+            for name, encoder in (("first", better), (CHALLENGER, fitted)):
                 exported[name] = export.export(encoder=encoder, system=name, config=export_config).outputs[
                     "out"
                 ]
@@ -179,6 +193,7 @@ def build(
                 theta=judge,
                 discriminate=scored,
                 label=samples,
+                refit=fitted,
                 exported=exported[CHALLENGER],
                 indexed=indexed[CHALLENGER],
                 evaluated=evaluated,

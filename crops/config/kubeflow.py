@@ -17,6 +17,7 @@ COMPONENTS = (
     "label",
     "train",
     "evaluate",
+    "refit",
     "first",
     "export",
     "index",

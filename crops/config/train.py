@@ -99,6 +99,11 @@ class TrainConfig(StageConfig):
     """Checks without a better recall before stopping, checks. Source: ours."""
     probe_steps: int = Field(50, ge=1)
     """Steps per candidate of anchor_min before the best goes on, steps. Source: ours."""
+    last_fit: bool = False
+    """Whether the challenger, once it is chosen and measured, is trained anew on all days, held-out ones
+    included, and that is released. Source: ours; off, because a champion that learnt from a test day beats
+    every challenger that is measured on that day: for logs that go on between two runs.
+    """
     attn_implementation: str | None = None
     """Attention kernel by its Hugging Face name, e.g. sdpa, flash_attention_2; null: its choice. Source:
     ours.

@@ -10,6 +10,11 @@ USE = f'''from sentence_transformers import SentenceTransformer
 encoder = SentenceTransformer("{layout.HUB}")
 vectors = encoder.encode_query(["sour dough bread"])'''
 
+AFTER = (
+    "Every figure is of the model before its last fit, which had not seen the held-out days. The released "
+    "one was trained anew with the same settings on all days until {day}: to measure it takes later ones."
+)
+
 
 def text(
     *,
@@ -23,7 +28,7 @@ def text(
 ) -> str:
     """The card as Markdown.
 
-    encoder  what encoder.json says (width, max_tokens, pooling, base where known)
+    encoder  what encoder.json says (width, max_tokens, pooling, base and last fit where known)
     data     what it was made from, counted, by its name
     recall   recall@100 by set and system, of the sets that were measured
     decided  the gate's verdict and reasons
@@ -66,6 +71,7 @@ def text(
         "## Measured",
         "",
         *(["| set | recall@100 |", "|---|---|", *rows] if rows else ["Not measured."]),
+        *(["", AFTER.format(day=day)] if (day := encoder.get(layout.LAST_FIT)) else []),
         "",
         f"Gate: {decided['verdict']}",
         "",

@@ -15,6 +15,7 @@ from crops.tables import folders
 QUERY_ENCODER, DOCUMENT_ENCODER = "query_encoder.onnx", "document_encoder.onnx"
 TOKENIZER = "tokenizer.json"
 ENCODER = "encoder.json"  # width, tokens, pooling
+LAST_FIT = "last_fit"  # its key: the last day that was learnt from, where held-out days were among them
 ENCODER_FILES = (ENCODER, TOKENIZER, QUERY_ENCODER)  # what encoding a query takes
 INDEX, INDEX_FACTS, DOC_IDS = "index.faiss", "index.json", "doc_ids.parquet"
 INDEX_FILES = (INDEX, INDEX_FACTS, DOC_IDS)

@@ -48,11 +48,15 @@ class Validation:
         """
         if not self.queries:
             return None
+        return float(self.recalls(encoder, k).mean())
+
+    def recalls(self, encoder: Encoder, k: int = 100) -> np.ndarray:
+        """float64 [Q]: the same of each query."""
         q, d = encoder.encode(self.queries, kind="query"), encoder.encode(self.texts, kind="document")
         k = min(k, len(d))
         top = np.argpartition(-(q @ d.T), k - 1, axis=1)[:, :k]
-        return float(
-            np.mean([len(r & set(row.tolist())) / len(r) for r, row in zip(self.relevant, top, strict=True)])
+        return np.array(
+            [len(r & set(row.tolist())) / len(r) for r, row in zip(self.relevant, top, strict=True)]
         )
 
 
@@ -144,11 +148,11 @@ def fit(
     """Trains `encoder` in place and leaves it at its best check; resumes where a killed run left
     `checkpoints`.
 
-    Returns {"checks": [{step, loss, tau, lr, valid_recall_at_100}], "best_step", "best_recall", "encodes"}.
-    loss: mean since the last check, null before the first step: the untrained encoder is a candidate as well.
-    recall: null without validation. encodes: texts that went through the encoder in training, all steps. Of
-    several ranks the first checks, saves and logs. RanksDiffer if they differ in plan, samples, batch or
-    checkpoint.
+    Returns {"checks": [{step, loss, tau, lr, valid_recall_at_100}], "best_step", "best_recall", "encodes",
+    "horizon"}. loss: mean since the last check, null before the first step: the untrained encoder is a
+    candidate as well. recall: null without validation. encodes: texts that went through the encoder in
+    training, all steps. Of several ranks the first checks, saves and logs. RanksDiffer if they differ in
+    plan, samples, batch or checkpoint.
     """
     if wide := [w for w in plan.widths if w >= encoder.width]:
         raise ConfigError(
@@ -219,4 +223,5 @@ def fit(
                     log(state["step"], {k: v for k, v in entry.items() if k != "step" and v is not None})
     checkpoint.load_best(encoder, checkpoints)
     ranks.from_first(lambda: None)  # all have read before the first may remove the folder
-    return {k: state[k] for k in ("checks", "best_step", "best_recall", "encodes")}
+    kept = {k: state[k] for k in ("checks", "best_step", "best_recall", "encodes")}
+    return {**kept, "horizon": plan.horizon}

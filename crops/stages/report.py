@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from crops.config.report import ReportConfig
 from crops.mining import knowledge
+from crops.release import layout
 from crops.report import headline, page, queries
 from crops.services.registry import near
 from crops.stages import plug
@@ -31,6 +32,7 @@ ORDER = [
     "train",
     "evaluate",
     "first",
+    "refit",
     "export",
     "index",
     "baseline",
@@ -63,6 +65,7 @@ def run(
         "gate": {"verdict": verdict["verdict"], "reasons": verdict["reasons"]},
         "release": artifacts.read_json(paths["register"] / "release.json"),
     }
+    report["last_fit"] = _json(paths["refit"] / "train.json").get(layout.LAST_FIT)
     report["release"]["baseline"] = artifacts.read_json(paths["baseline"] / "release.json")
     parts: dict[str, Any] = {n: _json(paths[n] / f"{n}.json") for n in ("augment", "discriminate")}
     parts["knowledge"] = knowledge.merged([_json(p / "knowledge.json") for p in parts_of["knowledge"]])

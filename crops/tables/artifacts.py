@@ -11,7 +11,7 @@ A stage writes all that it makes into one folder:
 import json
 import os
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from crops.errors import InputError
 from crops.tables import folders
-from crops.tables.records import DOCUMENTS, Table
+from crops.tables.records import DOCUMENTS, VALID_QR, Table
 
 DATE = pa.field("date", pa.string())
 # Rows in one row group: DuckDB and Arrow read whole groups, and 250 k rows of our tables are 5 to 20 MB.
@@ -210,6 +210,14 @@ def texts(folder: Path, table: Table = DOCUMENTS) -> dict[str, str]:
     """doc_id -> text of the documents, or of another table that has both."""
     rows = read(folder, table, ["doc_id", "text"])
     return dict(zip(rows["doc_id"].to_pylist(), rows["text"].to_pylist(), strict=True))
+
+
+def held_out(folder: Path, texts: Mapping[str, str]) -> set[tuple[str, str]]:
+    """(query, text) of the validation pairs in `folder`, which training must not learn from in any way: by
+    text, because one video may be there under two ids.
+    """
+    rows = read(folder, VALID_QR, ["query", "video_id"]).to_pylist()
+    return {(r["query"], texts[r["video_id"]]) for r in rows if r["video_id"] in texts}
 
 
 def write(folder: Path, table: Table, rows: pa.Table) -> int:

@@ -244,7 +244,7 @@ def test_only_the_order_of_the_labels_matters(toy, moved):
     def inputs(samples, graded, system):
         table = pa.Table.from_pandas(samples, preserve_index=False)
         artifacts.write(folder, records.SAMPLES, table)
-        return train._inputs(folder, folder, systems.SYSTEMS[system], graded)
+        return train.inputs_of(folder, folder, systems.SYSTEMS[system], graded)
 
     for system in systems.SYSTEMS:
         plain, same = inputs(one, PAPER_LABELS, system), inputs(other, mapped, system)

@@ -61,6 +61,7 @@ EACH_ONCE = sorted(
             "label",
             "evaluate",
             "first",
+            "refit",
             "gate",
             "deploy",
         )

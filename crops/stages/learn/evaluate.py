@@ -15,7 +15,7 @@ from crops import perspectives, progress
 from crops.config.evaluate import EvaluateConfig
 from crops.errors import InputError
 from crops.evaluation import beir, rank, sets, trial
-from crops.release import index
+from crops.release import index, layout
 from crops.release.encoder import OnnxEncoder
 from crops.retriever import encoder as encoders
 from crops.retriever.systems import BASE, BM25, CHALLENGER, CHAMPION, LOG_ONLY, cut
@@ -95,12 +95,29 @@ def run(
     shown = metrics["recall_at_100"][main] or {}
     return StageReport(
         numbers={"queries": len(measures.queries), **{f"recall_at_100_{s}": x for s, x in shown.items()}},
-        notes=tuple(
-            f"{system}, the first numbers of each vector alone: recall@100 on {main} {x:.3f}, "
-            f"{shown[CHALLENGER]:.3f} whole"
-            for system, x in shown.items()
-            if system.startswith(cut(CHALLENGER, ""))
-        ),
+        notes=(*_cuts(shown, main), *(() if champion is None else _knows(champion, documents))),
+    )
+
+
+def _cuts(shown: Mapping[str, float], main: str) -> list[str]:
+    """A note per system that is the challenger cut short."""
+    return [
+        f"{system}, the first numbers of each vector alone: recall@100 on {main} {x:.3f}, "
+        f"{shown[CHALLENGER]:.3f} whole"
+        for system, x in shown.items()
+        if system.startswith(cut(CHALLENGER, ""))
+    ]
+
+
+def _knows(champion: Path, documents: Path) -> tuple[str, ...]:
+    """A note where the champion has learnt from the days that it is measured on."""
+    day = artifacts.read_json(champion / layout.ENCODER).get(layout.LAST_FIT)
+    days = artifacts.read_json(documents / "augment.json")["days"] if day else {}
+    if not day or day < (first := days["test"][0]):
+        return ()
+    return (
+        f"champion: its last fit learnt from days until {day}, and the test begins on {first}: its figures "
+        "are too high here, and the gate is too hard on the challenger; a log that has gone on measures both",
     )
 
 

@@ -25,6 +25,7 @@ from crops.tables import artifacts, records
 RELEASE = "models:/"  # before NAME/VERSION: a base that is a registered release
 LEAST_STEPS, MOST_STEPS = 200, 20_000  # where the log's size says how long to train
 SYSTEMS = tuple(systems.SYSTEMS)
+FACTS = "train.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +114,7 @@ def _run(
     hierarchy = artifacts.read_json(samples / "label.json")["hierarchy"]
     chosen = known[system]
     graded = hierarchy["labels"]
-    inputs = _inputs(samples, documents, chosen, graded)
+    inputs = inputs_of(samples, documents, chosen, graded)
     lowest = [graded[chosen.anchors_from]] if chosen.anchors_from else hierarchy["anchor_min_candidates"]
     queries = len(inputs.samples.queries)
     plans = [
@@ -140,7 +141,7 @@ def _run(
     ):
         logs = [followed.log, *([log] if log else [])]
         try:
-            encoder, history, plan = _fitted(
+            encoder, history, plan = fitted(
                 cfg,
                 inputs,
                 plans,
@@ -163,12 +164,13 @@ def _run(
         (new / "encoder").mkdir()
         encoder.save(new / "encoder", system=system)
         used = {"anchor_min": plan.anchor_min, "loss": plan.loss if chosen.trained else None}
-        artifacts.write_json(new / "train.json", {"system": system, "hierarchy": used, **history})
+        facts = {"system": system, "hierarchy": used, "queries": queries, **history}
+        artifacts.write_json(new / FACTS, facts)
     shutil.rmtree(folder, ignore_errors=True)
     return _report(inputs, plan, history, notes)
 
 
-def _fitted(
+def fitted(
     cfg: TrainConfig,
     inputs: Inputs,
     plans: list[train.Plan],
@@ -291,7 +293,7 @@ def encoder_of(cfg: TrainConfig, corpus: list[str]) -> encoders.Encoder:
     return encoder
 
 
-def _inputs(samples: Path, documents: Path, system: systems.System, graded: dict[str, int]) -> Inputs:
+def inputs_of(samples: Path, documents: Path, system: systems.System, graded: dict[str, int]) -> Inputs:
     """Samples by the rank of their label: only the order of the labels matters."""
     ranks = {name: labels.rank(label, graded) for name, label in graded.items()}
     catalogue = artifacts.texts(documents)
@@ -309,7 +311,7 @@ def _inputs(samples: Path, documents: Path, system: systems.System, graded: dict
     if missing := next((doc_id for _query, doc_id in visible if doc_id not in texts), None):
         raise InputError(samples / "samples", f"doc_id {missing!r} is neither in documents nor in knowledge")
     held_out = [(r["query"], r["video_id"]) for r in artifacts.read(documents, records.VALID_QR).to_pylist()]
-    apart = {(query, catalogue[d]) for query, d in held_out if d in catalogue}
+    apart = artifacts.held_out(documents, catalogue)
     ids = sorted(catalogue)
     relevant = systems.relevant_rows(held_out, ids)
     valid = train.Validation(

@@ -4,6 +4,7 @@ by the engine.
 
 import shutil
 from dataclasses import dataclass
+from datetime import date, timedelta
 from pathlib import Path
 
 import ibis
@@ -36,6 +37,11 @@ class Days:
     train: tuple[str, ...]
     valid: tuple[str, ...]
     test: tuple[str, ...]
+
+    @property
+    def end(self) -> str:
+        """The first day that no candidate comes from; the day after the log where none is held out."""
+        return self.test[0] if self.test else str(date.fromisoformat(self.train[-1]) + timedelta(days=1))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +78,11 @@ def run(logs: Path, out: Path, cfg: AugmentConfig, *, engine: str | None = None)
     return StageReport(numbers={**counts, **summary["rows"]}, notes=tuple(summary["notes"]))
 
 
+def whole(logs: Path, out: Path, cfg: AugmentConfig) -> StageReport:
+    """`run` of all days: nothing is held out, and test and validation sets are empty."""
+    return run(logs, out, cfg.model_copy(update={"test_days": 0, "valid_days": 0}))
+
+
 def _augment(house: Warehouse, logs: Path, folder: Path, cfg: AugmentConfig) -> dict:
     searches = _searches(house, logs)
     days = _days(house, searches, logs, cfg)
@@ -84,7 +95,7 @@ def _augment(house: Warehouse, logs: Path, folder: Path, cfg: AugmentConfig) -> 
     rows = {records.CANDIDATES.name: house.write_parts(parts, folder, records.CANDIDATES)}
     tables = {
         records.DOCUMENTS: catalogue,
-        records.QUERIES: queries.summary(mined.searches, mined.touched, first_test_day=days.test[0]),
+        records.QUERIES: queries.summary(mined.searches, mined.touched, first_test_day=days.end),
     }
     pairs_of = {
         records.TEST_CT: testsets.clicked_pairs(mined.clicks, days=days.test),
@@ -116,7 +127,7 @@ def _before(mined: Mined, days: Days) -> ir.Table:
     """Reformulations whose later search is before the held-out days too: a first search late on the last
     training day may lead to a held-out one.
     """
-    return mined.reformulations.filter(lambda t: t.ts.date().cast("string") < days.test[0])
+    return mined.reformulations.filter(lambda t: t.ts.date().cast("string") < days.end)
 
 
 def _searches(house: Warehouse, logs: Path) -> ir.Table:
@@ -132,8 +143,9 @@ def _days(house: Warehouse, searches: ir.Table, logs: Path, cfg: AugmentConfig) 
         raise InputError(
             logs / "searches", f"holds {content}, expected more than test_days = {cfg.test_days}"
         )
-    train = days[: -cfg.test_days]
-    return Days(train=train, valid=train[-cfg.valid_days :], test=days[-cfg.test_days :])
+    split = len(days) - cfg.test_days
+    train = days[:split]
+    return Days(train=train, valid=train[max(0, split - cfg.valid_days) :], test=days[split:])
 
 
 def _mine(house: Warehouse, logs: Path, searches: ir.Table, cfg: AugmentConfig) -> Mined:
@@ -151,7 +163,7 @@ def _mine(house: Warehouse, logs: Path, searches: ir.Table, cfg: AugmentConfig) 
 
 
 def _events(house: Warehouse, logs: Path, mined: Mined, days: Days, cfg: AugmentConfig) -> candidates.Events:
-    first = days.test[0]
+    first = days.end
     cuts = candidates.ranges(house, logs, mined.searches)
     searches = mined.people.filter(mined.people.date < first)
     clicked = mined.clicks.filter(mined.clicks.date < first)

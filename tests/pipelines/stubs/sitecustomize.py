@@ -26,6 +26,7 @@ STAGES = (
     "index",
     "evaluate",
     "first",
+    "refit",
     "gate",
     "register",
     "deploy",

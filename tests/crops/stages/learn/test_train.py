@@ -170,7 +170,7 @@ def test_what_was_held_out_or_dropped_is_never_irrelevant(tmp_path):
     labels = {name: 4 - k for k, name in enumerate(("click", "exposed", "ranked", "filtered"))}
     labels |= {"feed": 4, "reformulation": 5, "knowledge": 4}
     for system, dropped in (("crops", -1), ("clicks", None)):
-        made = train._inputs(data, data, systems.SYSTEMS[system], labels).samples
+        made = train.inputs_of(data, data, systems.SYSTEMS[system], labels).samples
         of = {
             (made.queries[q], made.texts[t]): n
             for q, t, n in zip(made.query, made.text, made.label.tolist(), strict=True)
