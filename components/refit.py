@@ -15,6 +15,7 @@ def refit(
     theta: dsl.Input[dsl.Model],
     scores: dsl.Input[list[dsl.Dataset]],
     checkpoints: str,
+    registry: str,
     augment_config: str,
     discriminate_config: str,
     label_config: str,
@@ -44,6 +45,7 @@ def refit(
             knowledge=[Path(part.path) for part in knowledge],
             champion=plug.optional(champion.path),
             checkpoints=plug.below(checkpoints, "refit"),
+            registry=registry or None,
         ),
         config,
     )

@@ -145,6 +145,7 @@ def build(
                 champion=held,
                 theta=judge,
                 checkpoints=checkpoints,
+                registry=registry,
                 augment_config=augment_config,
                 discriminate_config=discriminate_config,
                 label_config=label_config,

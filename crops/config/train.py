@@ -104,6 +104,10 @@ class TrainConfig(StageConfig):
     included, and that is released. Source: ours; off, because a champion that learnt from a test day beats
     every challenger that is measured on that day: for logs that go on between two runs.
     """
+    probe_seeds: int = Field(2, ge=1)
+    """Probes of each candidate, with another seed each: a difference that another seed would turn round is no
+    difference. Source: ours.
+    """
     attn_implementation: str | None = None
     """Attention kernel by its Hugging Face name, e.g. sdpa, flash_attention_2; null: its choice. Source:
     ours.

@@ -1,7 +1,7 @@
 """The training loop: step, check on validation queries, keep the best, resume to the same curve."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from crops import progress
 from crops.errors import ConfigError
 from crops.retriever import checkpoint, step
 from crops.retriever.batch import AnchorBatches, Batches, Pairs, anchors_per_step
+from crops.retriever.choice import Choice, choose
 from crops.retriever.encoder import Encoder
 from crops.retriever.loss import AnyLoss
 from crops.retriever.ranks import ALONE, Ranks
@@ -35,12 +36,19 @@ class Sizes:
 class Validation:
     """Queries, the catalogue's texts, and per query the rows of the catalogue that are relevant (none empty).
 
-    Without any query there is nothing to choose by: the last step is kept.
+    people: per query a number that those share which the same people asked; empty: each is alone. Without any
+    query there is nothing to choose by: the last step is kept.
     """
 
     queries: tuple[str, ...]
     texts: tuple[str, ...]
     relevant: tuple[frozenset[int], ...]
+    people: tuple[int, ...] = ()
+
+    def choose(self, recalls: Sequence[Sequence[Any]], *, safe: int) -> Choice:
+        """See crops.retriever.choice; float [C, S, Q]."""
+        people = np.array(self.people or range(len(self.queries)))
+        return choose(np.asarray(recalls, dtype=np.float64), safe=safe, people=people)
 
     def recall(self, encoder: Encoder, k: int = 100) -> float | None:
         """Mean share of a query's relevant documents among its k nearest; exact search. None without
@@ -68,6 +76,7 @@ def best(
     sizes: Sizes,
     *,
     probe_steps: int,
+    probe_seeds: int = 1,
     checkpoints: Path,
     log: Log | None = None,
     ranks: Ranks = ALONE,
@@ -75,8 +84,8 @@ def best(
     """Trains by the plan that is best on `valid`: each plan is probed for `probe_steps`, and training goes on
     with the best.
 
-    Plans that tie, as all do without validation queries, are taken in the order given. Returns encoder,
-    history, plan.
+    The first plan is the safe one: another is taken only where `probe_seeds` probes of each can tell them
+    apart (history["probes"]). Returns encoder, history, plan.
     """
 
     def trained(plan: Plan) -> tuple[Encoder, dict[str, Any]]:
@@ -91,24 +100,29 @@ def best(
             seed=plan.seed,
         )
         # Probes of several plans would overwrite one another's curve: each has its own names.
-        suffix = f".anchors_{plan.anchor_min}" if len(plans) > 1 else ""
+        suffix = f".anchors_{plan.anchor_min}.{plan.seed}" if len(plans) > 1 else ""
 
         def named(step: int, values: dict[str, float]) -> None:
             if log:
                 log(step, {f"{name}{suffix}": value for name, value in values.items()})
 
-        folder = checkpoints / f"anchors-{plan.anchor_min}"
+        folder = checkpoints / f"anchors-{plan.anchor_min}-{plan.seed}"
         plan = one_by_one(plan, samples, sizes) if plan.loss == ONE_ANCHOR else plan
         return encoder, fit(encoder, batches, valid, plan, checkpoints=folder, log=named, ranks=ranks)
 
-    chosen = plans[0]
+    chosen, choice = plans[0], None
     if len(plans) > 1 and valid.queries:
-        probes = [
-            trained(replace(plan, steps=min(probe_steps, plan.steps)))[1]["best_recall"] for plan in plans
-        ]
-        chosen = plans[int(np.argmax(probes))]
+
+        def recalls(plan: Plan, seed: int) -> list[float]:
+            short = replace(plan, steps=min(probe_steps, plan.steps), seed=plan.seed + seed)
+            encoder = trained(short)[0]
+            return ranks.from_first(lambda: valid.recalls(encoder).tolist())
+
+        probes = [[recalls(plan, seed) for seed in range(probe_seeds)] for plan in plans]
+        choice = valid.choose(probes, safe=0)
+        chosen = plans[choice.taken]
     encoder, history = trained(chosen)
-    return encoder, history, chosen
+    return encoder, history | ({"probes": asdict(choice)} if choice else {}), chosen
 
 
 def untouched(encoder: Encoder, valid: Validation, ranks: Ranks = ALONE) -> dict[str, Any]:
@@ -145,14 +159,14 @@ def fit(
     log: Log | None = None,
     ranks: Ranks = ALONE,
 ) -> dict[str, Any]:
-    """Trains `encoder` in place and leaves it at its best check; resumes where a killed run left
-    `checkpoints`.
+    """Trains `encoder` in place and leaves it at the check that is kept: the best one where validation can
+    tell it from the last, else the last; resumes where a killed run left `checkpoints`.
 
-    Returns {"checks": [{step, loss, tau, lr, valid_recall_at_100}], "best_step", "best_recall", "encodes",
-    "horizon"}. loss: mean since the last check, null before the first step: the untrained encoder is a
-    candidate as well. recall: null without validation. encodes: texts that went through the encoder in
-    training, all steps. Of several ranks the first checks, saves and logs. RanksDiffer if they differ in
-    plan, samples, batch or checkpoint.
+    Returns {"checks": [{step, loss, tau, lr, valid_recall_at_100}], "best_step", "best_recall" (of the check
+    that is kept), "choice" (what told it from the last one), "encodes", "horizon"}. loss: mean since the last
+    check, null before the first step: the untrained encoder is a candidate as well. recall: null without
+    validation. encodes: texts that went through the encoder in training, all steps. Of several ranks the
+    first checks, saves and logs. RanksDiffer if they differ in plan, samples, batch or checkpoint.
     """
     if wide := [w for w in plan.widths if w >= encoder.width]:
         raise ConfigError(
@@ -178,11 +192,14 @@ def fit(
     )
     ranks.copy_weights(encoder)
     fresh = {"step": 0, "checks": [], "best_step": 0, "best_recall": None, "losses": [], "encodes": 0}
+    fresh["recalls"] = []  # per check those of the queries
     state: dict[str, Any] = resumed or fresh
 
     def check() -> dict[str, Any]:
         """Adds a check to `state`, the same on every rank, and has it saved by the first."""
-        recall = ranks.from_first(lambda: valid.recall(encoder))
+        found = ranks.from_first(lambda: valid.recalls(encoder).round(4).tolist() if valid.queries else [])
+        recall = float(np.mean(found)) if found else None
+        state["recalls"].append(found)
         entry = {
             "step": state["step"],
             "loss": float(np.mean(state["losses"])) if state["losses"] else None,
@@ -221,7 +238,17 @@ def fit(
                 bar.set_postfix(loss=entry["loss"], valid=entry["valid_recall_at_100"])
                 if log and ranks.rank == 0:
                     log(state["step"], {k: v for k, v in entry.items() if k != "step" and v is not None})
-    checkpoint.load_best(encoder, checkpoints)
+    last = len(state["checks"]) - 1
+    choice = valid.choose([[found] for found in state["recalls"]], safe=last) if valid.queries else None
+    if choice is not None and choice.told:
+        checkpoint.load_best(encoder, checkpoints)
+    kept = state["checks"][choice.taken if choice else last]
     ranks.from_first(lambda: None)  # all have read before the first may remove the folder
-    kept = {k: state[k] for k in ("checks", "best_step", "best_recall", "encodes")}
-    return {**kept, "horizon": plan.horizon}
+    return {
+        "checks": state["checks"],
+        "best_step": kept["step"],
+        "best_recall": kept["valid_recall_at_100"],
+        "choice": None if choice is None else asdict(choice),
+        "encodes": state["encodes"],
+        "horizon": plan.horizon,
+    }

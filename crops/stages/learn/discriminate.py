@@ -110,8 +110,7 @@ def _written(shards: Sequence[Path]) -> pa.Table:
 
 
 def _rows(candidates: Path, written: pa.Table, texts: dict[str, str]) -> pd.DataFrame:
-    mined = artifacts.read(candidates, records.CANDIDATES).to_pandas().rename(columns={"video_id": "doc_id"})
-    mined = mined[mined["doc_id"].isin(texts.keys())]
+    mined = thetas.learnable(candidates, texts).rename(columns={"video_id": "doc_id"})
     extra = (
         written.select(["query", "doc_id"])
         .to_pandas()

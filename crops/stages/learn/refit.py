@@ -66,11 +66,12 @@ def run(
     *,
     theta: Path,
     checkpoints: Path | None = None,
+    registry: str | None = None,
     **gating: Any,
 ) -> StageReport:
     """Writes what `train` wrote into `encoder`, fitted anew on all days where the setting says so and the new
     one is not worse on what both have not seen. `logs`: what validate wrote; `documents`: augment's out;
-    `gating`: what discriminate gets besides.
+    `registry`: has the release that the base may name; `gating`: what discriminate gets besides.
     """
     before = artifacts.read_json(encoder / train.FACTS)
     if not cfg.train.last_fit:
@@ -85,9 +86,11 @@ def run(
         artifacts.write(mined, records.VALID_QR, _untouched(documents, seed=cfg.train.seed))
         discriminate.run(mined, scored, cfg.discriminate, theta=theta, **gating)
         label.run(scored, samples, cfg.label)
-        fitted, unseen, steps = _fitted(
-            samples, mined, before, cfg.train, checkpoints or work / "checkpoints"
-        )
+        with train.at_hand(cfg.train.base, registry) as base:
+            settings = cfg.train.model_copy(update={"base": base})
+            fitted, unseen, steps = _fitted(
+                samples, mined, before, settings, checkpoints or work / "checkpoints"
+            )
         check = _check(encoders.load(encoder), fitted, unseen, seed=cfg.train.seed)
         if not check.passed:
             return _kept(encoder, out, before, check.reason)

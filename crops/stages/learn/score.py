@@ -20,7 +20,7 @@ def run(
     """
     judge = thetas.load(theta)
     texts = artifacts.texts(candidates)
-    mined = artifacts.read(candidates, records.CANDIDATES, ["query", "video_id", "perspective"]).to_pandas()
+    mined = thetas.learnable(candidates, texts, ["query", "video_id", "perspective"])
     clicked = thetas.clicked(mined, texts)
     scores: dict[tuple[str, str], tuple[float, float]] = {}
     for name in [perspective] if perspective else perspectives.names(gated=True):
@@ -29,7 +29,7 @@ def run(
             {
                 (query, video)
                 for query, video in zip(own["query"], own["video_id"], strict=True)
-                if shard.holds(query) and video in texts
+                if shard.holds(query)
             }
         )
         with progress.bar(total=len(pairs), desc=f"scoring {name}", unit="pair") as bar:

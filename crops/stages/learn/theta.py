@@ -87,6 +87,21 @@ def held(
     return against(chance.evidence(whole, texts, chance.marginals(pairs)))
 
 
+def learnable(candidates: Path, texts: Mapping[str, str], columns: list[str] | None = None) -> pd.DataFrame:
+    """The rows of candidates that have a text and are no validation pair: hierarchy and length are chosen by
+    those, so nothing before may know them.
+    """
+    rows = artifacts.read(candidates, records.CANDIDATES, columns).to_pandas()
+    return _without(rows, artifacts.held_out(candidates, texts), texts)
+
+
+def _without(rows: pd.DataFrame, apart: set[tuple[str, str]], texts: Mapping[str, str]) -> pd.DataFrame:
+    """in: (query, video_id, ...)."""
+    read = rows["video_id"].map(texts)
+    pairs = zip(rows["query"], read, strict=True)
+    return rows[read.notna() & [pair not in apart for pair in pairs]]
+
+
 def clicked(mined: pd.DataFrame, texts: Mapping[str, str]) -> dict[str, list[str]]:
     """query -> the texts of the videos clicked for it. in: candidates (query, video_id, perspective)."""
     own = mined[(mined["perspective"] == perspectives.CLICK.name) & mined["video_id"].isin(texts.keys())]
@@ -113,12 +128,11 @@ def fit(
 ) -> tuple[model.CrossEncoder, encoders.Encoder, dict[str, Any]]:
     """The two encoders of θ, and theta.json: how they are joined and what is known of the result."""
     everything, lacks = judged(logs, candidates, long_play_s=cfg.long_play_s)
+    everything = _without(everything, artifacts.held_out(candidates, texts), texts)
     mix = sampled(everything, texts, cfg)
     apart = {q for q, held in zip(mix.queries, mix.held_out, strict=True) if held}
     cross, losses = _cross(mix, texts, cfg)
-    columns = ["query", "video_id", "perspective", "support"]
-    mined = artifacts.read(candidates, records.CANDIDATES, columns).to_pandas()
-    mined = mined[mined["video_id"].isin(texts.keys())]
+    mined = learnable(candidates, texts, ["query", "video_id", "perspective", "support"])
     held_out = mined["query"].isin(apart)
     dual, notes = _dual(mined[~held_out & mined["perspective"].isin(CLICKS)], texts, cfg)
     raw = _joined(cross, dual)

@@ -13,6 +13,7 @@ import torch
 from crops import base_model, labels, perspectives
 from crops.config.train import TrainConfig
 from crops.errors import ConfigError, InputError
+from crops.evaluation import sets, trial
 from crops.retriever import batch, finetuning, mnrl, systems, train
 from crops.retriever import encoder as encoders
 from crops.retriever.errors import NothingToTrainOn, TrainingError
@@ -67,7 +68,7 @@ def run(
     `tracking`: an MLflow tracking URI that gets every check's numbers while it trains, and has the release
     that `cfg.base` may name. `known`: the systems there are.
     """
-    with _at_hand(cfg.base, tracking) as base:
+    with at_hand(cfg.base, tracking) as base:
         return _run(
             samples,
             documents,
@@ -83,7 +84,7 @@ def run(
 
 
 @contextmanager
-def _at_hand(base: str, registry: str | None) -> Iterator[str]:
+def at_hand(base: str, registry: str | None) -> Iterator[str]:
     """The setting as it is, or of models:/NAME/VERSION the release's folder, as long as it is trained on."""
     if not base.startswith(RELEASE):
         yield base
@@ -209,6 +210,7 @@ def fitted(
         plans,
         train.Sizes(queries=cfg.batch_queries, positives=cfg.positives, lower=cfg.lower),
         probe_steps=cfg.probe_steps,
+        probe_seeds=cfg.probe_seeds,
         checkpoints=checkpoints,
         log=log,
         ranks=ranks,
@@ -241,6 +243,12 @@ def _report(inputs: Inputs, plan: train.Plan, history: dict, said: list[str]) ->
         "encodes": history["encodes"],
     }
     notes = [note for note in said if note]
+    if (probes := history.get("probes")) and not probes["told"]:
+        notes.append(
+            f"hierarchy: cannot tell{_gap(probes)}; anchors >= {plan.anchor_min}, the safe one, is taken"
+        )
+    if (choice := history.get("choice")) and not choice["told"] and choice["difference"] is not None:
+        notes.append(f"length: cannot tell the best check from the last{_gap(choice)}; the last is kept")
     if history["best_recall"] is None:
         notes.append("no reformulation on the last training day: the last step is kept")
     else:
@@ -248,6 +256,14 @@ def _report(inputs: Inputs, plan: train.Plan, history: dict, said: list[str]) ->
         if (untrained := history["checks"][0]["valid_recall_at_100"]) is not None:
             numbers["untrained_recall_at_100"] = untrained
     return StageReport(numbers=numbers, notes=tuple(notes))
+
+
+def _gap(choice: dict) -> str:
+    """The difference with its interval, in points, where there is one."""
+    if choice["difference"] is None:
+        return ""
+    gap, low, high = (100 * choice[name] for name in ("difference", "low", "high"))
+    return f" ({gap:+.1f} [{low:.1f}, {high:.1f}] points on validation)"
 
 
 def plan_of(cfg: TrainConfig, loss: train.AnyLoss, anchor_min: int, *, queries: int = 0) -> train.Plan:
@@ -310,12 +326,15 @@ def inputs_of(samples: Path, documents: Path, system: systems.System, graded: di
     )
     if missing := next((doc_id for _query, doc_id in visible if doc_id not in texts), None):
         raise InputError(samples / "samples", f"doc_id {missing!r} is neither in documents nor in knowledge")
-    held_out = [(r["query"], r["video_id"]) for r in artifacts.read(documents, records.VALID_QR).to_pylist()]
+    valid_rows = artifacts.read(documents, records.VALID_QR).to_pylist()
     apart = artifacts.held_out(documents, catalogue)
     ids = sorted(catalogue)
-    relevant = systems.relevant_rows(held_out, ids)
+    relevant = systems.relevant_rows(((r["query"], r["video_id"]) for r in valid_rows), ids)
     valid = train.Validation(
-        queries=tuple(relevant), texts=tuple(catalogue[d] for d in ids), relevant=tuple(relevant.values())
+        queries=tuple(relevant),
+        texts=tuple(catalogue[d] for d in ids),
+        relevant=tuple(relevant.values()),
+        people=tuple(trial.chained(relevant, sets.chains(valid_rows)).tolist()),
     )
     queries = artifacts.read(documents, records.QUERIES).to_pylist()
     try:

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from crops.errors import InputError
-from crops.stages.learn import theta
+from crops.stages.learn import discriminate, score, theta
+from crops.tables import artifacts, records
 from tests.crops.stages import toy_release as toy
 from tests.crops.stages.lacking import without
 from tests.crops.stages.learn.toy_chain import CFG
@@ -54,6 +55,35 @@ def test_where_nothing_was_touched_the_message_says_what_to_do(chain, tmp_path):
         shutil.rmtree(day)
     with pytest.raises(InputError, match=r"hand in days with clicks.*augment\.test_days"):
         theta.judged(logs, chain / "mined", long_play_s=CFG.long_play_s)
+
+
+def test_a_planted_validation_pair_reaches_neither_theta_nor_its_evidence(chain, tmp_path):
+    """subject3's clicked and judged video is held out by a twin with the same text under another id: no
+    reader, no sample, no score and no neighbour knows it.
+    """
+    mined, texts = tmp_path / "mined", {r["doc_id"]: r["text"] for r in toy.DOCUMENTS}
+    shutil.copytree(chain / "mined", mined)
+    twin = {"doc_id": "twin", "text": texts[toy.doc(3, 0)]}
+    toy.write(mined, DOCUMENTS=[*toy.DOCUMENTS, twin], VALID_QR=toy.pairs(("subject3", "twin")))
+    pair = ("subject3", twin["text"])
+
+    def of(folder):
+        known = artifacts.texts(folder)
+        rows = theta.learnable(folder, known)
+        near = theta.clicked(rows, known)
+        asked, _ = theta.judged(chain / "logs", folder, long_play_s=CFG.long_play_s)
+        asked = theta._without(asked, artifacts.held_out(folder, known), known)
+        learnt = set(zip(rows["query"], rows["video_id"].map(known), strict=True))
+        read = set(zip(asked["query"], asked["video_id"].map(known), strict=True))
+        return learnt, read, {(q, text) for q, listed in near.items() for text in listed}
+
+    assert all(pair in pairs for pairs in of(chain / "mined"))
+    assert not any(pair in pairs for pairs in of(mined))
+    score.run(chain / "out-theta", mined, tmp_path / "scores")
+    discriminate.run(mined, tmp_path / "out", CFG, theta=chain / "out-theta", scores=[tmp_path / "scores"])
+    samples = artifacts.read(tmp_path / "out", records.SCORED).to_pylist()
+    assert samples
+    assert pair not in {(r["query"], artifacts.texts(mined).get(r["doc_id"])) for r in samples}
 
 
 class Reader:

@@ -216,3 +216,47 @@ def test_one_training_serves_several_widths(tmp_path):
     for system, widths in (("crops", [8]), ("clicks_mnrl", []), ("base", [])):
         train.run(data, data, tmp_path / system, cfg, system=system)
         assert artifacts.read_json(tmp_path / system / "encoder/encoder.json")["widths"] == widths
+
+
+@pytest.mark.parametrize(
+    ("recalls", "kept"),
+    [
+        ([0.2, 0.9, 0.3, 0.3, 0.3], 3),  # far better at step 3, for every query
+        ([0.2, 0.61, 0.6, 0.6, 0.6], 12),  # better by less than the queries differ
+    ],
+)
+def test_another_step_than_the_last_is_kept_only_where_validation_can_tell(
+    tmp_path, monkeypatch, recalls, kept
+):
+    data, mean, off = toy(tmp_path / "in"), iter(recalls), np.random.default_rng(0)
+
+    def planted(valid, _encoder):
+        return next(mean) + 0.02 * off.standard_normal(len(valid.queries))
+
+    monkeypatch.setattr(train.train.Validation, "recalls", planted)
+    told = train.run(data, data, tmp_path / "out", CFG, system="clicks")
+    assert artifacts.read_json(tmp_path / "out/train.json")["best_step"] == told.numbers["best_step"] == kept
+    assert any("length: cannot tell" in note for note in told.notes) == (kept == 12)
+
+
+@pytest.mark.parametrize(("gain", "anchor"), [(0.3, 3), (0.0, 4)])
+def test_the_wider_hierarchy_is_taken_only_where_validation_can_tell(tmp_path, monkeypatch, gain, anchor):
+    """Anchors from label 3 are better for everybody, or for half of the people and worse for the others; two
+    seeds of either say the same.
+    """
+    data, fit, trained = toy(tmp_path / "in"), train.train.fit, []
+
+    def followed(encoder, batches, valid, plan, **more):
+        trained.append((plan.anchor_min, plan.seed))
+        return fit(encoder, batches, valid, plan, **more)
+
+    def planted(valid, _encoder):
+        others = np.where(np.arange(len(valid.queries)) % 2, 0.2, -0.19)
+        return 0.5 + (trained[-1][0] == 3) * (gain + others)
+
+    monkeypatch.setattr(train.train, "fit", followed)
+    monkeypatch.setattr(train.train.Validation, "recalls", planted)
+    told = train.run(data, data, tmp_path / "out", CFG, system="crops")
+    assert trained == [(4, 0), (4, 1), (3, 0), (3, 1), (anchor, 0)]
+    assert artifacts.read_json(tmp_path / "out/train.json")["hierarchy"]["anchor_min"] == anchor
+    assert any("hierarchy: cannot tell" in note for note in told.notes) == (anchor == 4)
