@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from crops.errors import CropsError, InputError, ServiceError
 from crops.perspectives import KNOWLEDGE
 from crops.release import index as indexes
-from crops.release import layout, manifest, milvus
+from crops.release import layout, manifest, milvus, plugin
 from crops.release.fetch import BadRelease as Rejected
 from crops.release.fetch import fetch
 from crops.release.manifest import Manifest, Release
@@ -28,6 +28,7 @@ from serving.gateway.errors import Unavailable
 from serving.gateway.settings import Settings
 
 Encode = Callable[[str, list[str]], Awaitable[np.ndarray]]
+SearchIndex = indexes.Index | milvus.MilvusIndex | plugin.PluggedIndex
 # Least product of a document's vector, encoded anew, with the one in the index: 1 but for float16, less in a
 # coarse index.
 OWN_SCORE, OWN_SCORE_COARSE = 0.99, 0.9
@@ -53,7 +54,7 @@ class Served:
     """One release in memory; everything that belongs together is found through it."""
 
     release: Release
-    index: indexes.Index | milvus.MilvusIndex
+    index: SearchIndex
     captions: tuple[str, ...]  # by row of the index
     index_checksum: str
     built_s: float
@@ -135,7 +136,10 @@ class Holder:
         except Unavailable as error:
             raise Rejected("encoder", str(error)) from error
         await self._same_vectors(release, folder, served)
-        await self._same_space(release, folder, served)
+        try:
+            await self._same_space(release, folder, served)
+        except ServiceError as error:
+            raise Rejected("index", str(error)) from error
         return served
 
     async def _same_vectors(self, release: Release, folder: Path, served: Served) -> None:
@@ -194,14 +198,14 @@ def opened(release: Release, folder: Path, settings: Settings) -> Served:
         checksum = _facts(folder, layout.INDEX_FACTS)["sha256"]
         width = int(_facts(folder, layout.ENCODER)["width"])
         ids = indexes.ids_of(folder)
-        index: indexes.Index | milvus.MilvusIndex
-        if settings.milvus is not None:
-            index = milvus.load(settings.milvus, milvus.name_of(release.checksum), ids, width=width)
-        else:
-            index = indexes.load(folder / layout.INDEX, ids, checksum=checksum, width=width)
+        index = _index(release, folder, settings, ids, width=width)
         documents = pq.read_table(folder / layout.DOCUMENTS, columns=["doc_id", "text"])
         texts = dict(zip(documents["doc_id"].to_pylist(), documents["text"].to_pylist(), strict=True))
         probes = (folder / layout.FINGERPRINT).read_bytes()
+        vectors = np.array(json.loads(probes)["vectors"], dtype=np.float32)
+        # Vectors of another width are refused later, with the reason.
+        fits = vectors.ndim == 2 and vectors.shape[1] == width
+        near = index.search(vectors, DEPTH)[1] if fits else np.empty((0, DEPTH), dtype=int)
     except InputError as error:
         raise Rejected("dimension" if "width" in str(error) else "index", str(error)) from error
     except ServiceError as error:
@@ -210,10 +214,6 @@ def opened(release: Release, folder: Path, settings: Settings) -> Served:
         raise Rejected("files", f"{folder}: {error}") from error
     pairs = _pairs(folder)
     words = vocabulary(chain(texts.values(), (pair.query for of_one in pairs.values() for pair in of_one)))
-    vectors = np.array(json.loads(probes)["vectors"], dtype=np.float32)
-    # Vectors of another width are refused later, with the reason.
-    fits = vectors.ndim == 2 and vectors.shape[1] == width
-    near = index.search(vectors, DEPTH)[1] if fits else np.empty((0, DEPTH), dtype=int)
     drift = Drift(words=words, probes=vectors, found=near)
     return Served(
         release=release,
@@ -227,6 +227,17 @@ def opened(release: Release, folder: Path, settings: Settings) -> Served:
         pairs=pairs,
         folder=folder,
     )
+
+
+def _index(
+    release: Release, folder: Path, settings: Settings, ids: tuple[str, ...], *, width: int
+) -> SearchIndex:
+    if settings.index_plugin is not None:
+        return plugin.load(settings.index_plugin, release.checksum, ids, width=width)
+    if settings.milvus is not None:
+        return milvus.load(settings.milvus, milvus.name_of(release.checksum), ids, width=width)
+    checksum = _facts(folder, layout.INDEX_FACTS)["sha256"]
+    return indexes.load(folder / layout.INDEX, ids, checksum=checksum, width=width)
 
 
 def _pairs(folder: Path) -> dict[str, tuple[Pair, ...]]:

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from crops.errors import ServiceError
 from crops.text import normalise_query
 from serving.gateway.batcher import Batcher
 from serving.gateway.encoder import TritonEncoder
+from serving.gateway.errors import Unavailable
 from serving.gateway.releases import Served
 from serving.gateway.settings import Settings
 
@@ -50,7 +52,10 @@ class Searcher:
             vector = await encode.submit(normal)
             served.cache.put(normal, vector)
         encoded_s = time.perf_counter()
-        scores, rows = await retrieve.submit((vector, k))
+        try:
+            scores, rows = await retrieve.submit((vector, k))
+        except ServiceError as error:  # of an engine outside of this process
+            raise Unavailable("the index does not answer", code="index_unavailable") from error
         real = rows >= 0
         return Hits(
             rows=tuple(rows[real].tolist()),

@@ -59,6 +59,12 @@ class Settings(StageConfig):
     milvus: str | None = Field(
         None, description="Milvus that holds the indexes (crops deploy fills it); none: FAISS, in memory."
     )
+    index_plugin: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$",
+        description="module:function that connects to the engine of the indexes (docs/engines); none: "
+        "milvus, or FAISS in memory.",
+    )
     videos: Path | None = Field(
         None, description="Folder with the table videos: durations, for long plays of short videos."
     )

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import signal
+import sys
 import time
 import weakref
 from dataclasses import replace
@@ -763,5 +764,55 @@ def test_with_its_index_in_milvus_it_answers_the_same(tmp_path, triton, releases
             manifest.write(url, Manifest(generation=2, arms={"control": releases[1]}))
             await gateway.service.look()
             assert "no whole collection" in (await gateway.client.get("/v1/release")).json()["problem"]
+
+    run(work())
+
+
+PLUGIN = """
+from pathlib import Path
+
+from crops.release import index
+
+FOLDERS = {folders!r}
+asked = []
+
+
+def connect(checksum):
+    held = index.of_release(Path(FOLDERS[checksum]))
+    vectors = held.inner.reconstruct_n(0, len(held.ids))
+
+    def nearest(queries, k):
+        asked.append(len(queries))
+        if len(asked) > 8:
+            raise OSError("connection refused")
+        scores, rows = index.exact(vectors, queries, k)
+        return [[(held.ids[r], float(s)) for r, s in zip(*one)] for one in zip(rows, scores)]
+
+    return nearest
+"""
+
+
+def test_with_its_index_in_a_plug_in_it_answers_the_same(tmp_path, triton, releases, monkeypatch):
+    """A release that the plug-in does not know is refused; an engine that fails is 503."""
+    folders = {releases[0].checksum: releases[0].files}
+    (tmp_path / "engine_of_a_test.py").write_text(PLUGIN.format(folders=folders))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "engine_of_a_test", raising=False)
+    url = str(tmp_path / "manifest.json")
+    manifest.write(url, Manifest(generation=1, arms={"control": releases[0]}))
+    settings = settings_for(tmp_path, triton, index_plugin="engine_of_a_test:connect")
+
+    async def work():
+        async with Gateway(settings_for(tmp_path, triton)) as plain:
+            expected = (await plain.search(k=5)).json()["results"]
+        async with Gateway(settings, log=False) as gateway:
+            found = (await gateway.search(k=5)).json()["results"]
+            assert [r["video_id"] for r in found] == [r["video_id"] for r in expected]
+            manifest.write(url, Manifest(generation=2, arms={"control": releases[1]}))
+            await gateway.service.look()
+            assert "cannot connect" in (await gateway.client.get("/v1/release")).json()["problem"]
+            sys.modules["engine_of_a_test"].asked.extend([0] * 9)
+            answer = await gateway.search("part3", k=5)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (503, "index_unavailable")
 
     run(work())
