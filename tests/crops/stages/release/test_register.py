@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -102,16 +103,22 @@ def test_mlflow_loads_the_release_without_us_and_predicts_what_serving_encodes(m
 
     _root, uri = made
     release = Registry(uri, "crops").download("1", tmp_path / "release")
+    served = OnnxEncoder(release)
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
     model = mlflow.pyfunc.load_model("models:/crops/1")
     asked = ["Subject3", "part2  subject5", "红烧肉"]
     vectors = np.asarray(model.predict(asked))
-    assert (vectors * OnnxEncoder(release).encode(asked)).sum(axis=1).min() >= 0.9999
+    assert (vectors * served.encode(asked)).sum(axis=1).min() >= 0.9999
     assert model.input_example == mlmodel.EXAMPLE
     assert model.metadata.signature.outputs.inputs[0].shape == (-1, vectors.shape[1])
     with pytest.raises(mlflow.exceptions.MlflowException, match="schema"):
         model.predict([[1.5]])
+    needed = Path(mlflow.pyfunc.get_model_dependencies("models:/crops/1")).read_text()
+    assert {line.partition("==")[0] for line in needed.split()} == set(mlmodel.NEEDS)
+    moved = release.rename(tmp_path / "elsewhere")
+    again = np.asarray(mlflow.pyfunc.load_model(str(moved)).predict(asked))
+    np.testing.assert_allclose(again, vectors, atol=1e-6)
 
 
 def test_the_cards_first_lines_are_hugging_faces_and_its_snippet_runs(made, tmp_path, monkeypatch):
