@@ -1,16 +1,20 @@
 """Toy releases as `crops register` makes them, and a real Triton beside them. No test in here."""
 
 import shutil
+import uuid
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tritonclient.grpc as grpc
 
 from crops.config.export import ExportConfig
 from crops.config.index import IndexConfig
 from crops.config.register import RegisterConfig
 from crops.release.layout import sha256
 from crops.release.manifest import Release
-from crops.release.triton import control, repository  # noqa: F401
+from crops.release.triton import control, repository
 from crops.stages.release import export, index, register
 from serving.triton import install, launch
 from tests import shared
@@ -70,3 +74,29 @@ def triton(root: Path) -> launch.Server:
     server = launch.start(install.VENV, root / "models", root / "state", ports)
     server.wait_live()
     return server
+
+
+def encode(server: launch.Server, model: str, texts: Sequence[str | bytes]) -> np.ndarray:
+    """float32 [N, H] of one request."""
+    rows = np.array([t if isinstance(t, bytes) else t.encode() for t in texts], dtype=object).reshape(-1, 1)
+    given = grpc.InferInput("text", list(rows.shape), "BYTES")
+    given.set_data_from_numpy(rows)
+    with grpc.InferenceServerClient(server.grpc) as client:
+        return client.infer(model, [given]).as_numpy("vector")
+
+
+def encode_all(server: launch.Server, model: str, texts: Sequence[str]) -> np.ndarray:
+    """float32 [N, H] of any number of texts, in requests of the size that a model takes."""
+    most = INSTANCES.max_batch
+    return np.concatenate([encode(server, model, texts[n : n + most]) for n in range(0, len(texts), most)])
+
+
+def encode_export(server: launch.Server, folder: Path, texts: Sequence[str]) -> np.ndarray:
+    """The same by what `crops export` wrote to `folder`, loaded for this alone."""
+    model = f"{repository.PREFIX}-{uuid.uuid4().hex}"
+    repository.write(folder, server.log.parent.parent / "models", model, INSTANCES)
+    control.load(server.http, model, key=server.key)
+    try:
+        return encode_all(server, model, texts)
+    finally:
+        control.unload(server.http, model, key=server.key)

@@ -2,9 +2,6 @@
 makes of the release, on a thousand texts in many scripts.
 """
 
-import random
-
-import numpy as np
 import pytest
 import torch
 from transformers import AutoModel, AutoTokenizer
@@ -13,26 +10,8 @@ from crops.config.export import ExportConfig
 from crops.release.encoder import OnnxEncoder
 from crops.retriever import encoder as encoders
 from crops.stages.release import export
+from tests.crops.retriever import bases
 from tests.crops.stages import toy_release as toy
-
-# Letters whose case folding is more than lower case, forms that NFKC folds, spaces that only Python calls so,
-# characters that cannot be seen, and scripts without spaces.
-PARTS = [
-    *("sourdough", "Bread", "STRASSE", "Straße", "ΟΔΟΣ", "ὀδός", "İstanbul", "ﬁne", "ǅ", "ᾳ", "ꮿ", "ẞ"),
-    *("ＡＢＣ", "ｶﾞ", "①", "㎏", "\u0345α", "红烧肉", "東京の夜景", "ขนมปัง", "हिन्दी", "빵", "مرحبا", "хлеб"),
-    *("🍞", "👩🏽‍🍳", "❤️", "#tag", "c++", "iPhone15", "don't", "3.5", "a\u200bb", "soft\u00adhyphen"),
-    *("\x85", "\u3000", "\xa0", "\x1c", "\t\n", "…", "|", "?!", "part2", "subject3", "keyword7 clip0"),
-]
-
-
-def texts(count=1_000):
-    draw = random.Random(0)
-    made = (draw.choice([" ", ""]).join(draw.choices(PARTS, k=draw.randint(1, 30))) for _ in range(count * 2))
-    return [text for text in made if text.strip()][:count]
-
-
-def least_cosine(one, other):
-    return float((np.asarray(one) * np.asarray(other)).sum(axis=1).min())
 
 
 @pytest.fixture(scope="module", params=["mean", "last", "cls", "two towers", "prompts", "MiniLM"])
@@ -56,22 +35,22 @@ def exported(request, tmp_path_factory):
 
 def test_sentence_transformers_gives_the_vectors_of_onnx_runtime(exported):
     sentence_transformers = pytest.importorskip("sentence_transformers")
-    ours, probes = OnnxEncoder(exported), texts()
+    ours, probes = OnnxEncoder(exported), bases.texts()
     model = sentence_transformers.SentenceTransformer(str(exported / "sentence_transformers"), device="cpu")
-    assert least_cosine(model.encode_query(probes), ours.encode(probes)) >= 0.9999
+    assert bases.least_cosine(model.encode_query(probes), ours.encode(probes)) >= 0.9999
     if (exported / "document_encoder.onnx").is_file():
         folder = exported / "sentence_transformers_documents"
         model = sentence_transformers.SentenceTransformer(str(folder), device="cpu")
     documents = ours.encode(probes[:200], kind="document")
-    assert least_cosine(model.encode_document(probes[:200]), documents) >= 0.9999
+    assert bases.least_cosine(model.encode_document(probes[:200]), documents) >= 0.9999
 
 
 def test_transformers_alone_gives_the_same_tokens_and_vectors(exported):
     """Loaded by the Auto classes, which go by config.json, pooled by hand."""
-    folder, ours, probes = exported / "sentence_transformers", OnnxEncoder(exported), texts()[:200]
+    folder, ours, probes = exported / "sentence_transformers", OnnxEncoder(exported), bases.texts(200)
     tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
     probes = [ours.prompts["query"] + text for text in probes]
-    assert tokenizer(probes, truncation=True)["input_ids"] == ours.tokenize(texts()[:200])
+    assert tokenizer(probes, truncation=True)["input_ids"] == ours.tokenize(bases.texts(200))
     with torch.inference_mode():
         batch = tokenizer(probes, truncation=True, padding=True, return_tensors="pt")
         hidden, mask = model(**batch).last_hidden_state, batch["attention_mask"]
@@ -80,7 +59,10 @@ def test_transformers_alone_gives_the_same_tokens_and_vectors(exported):
         "cls": hidden[:, 0],
         "last": hidden[torch.arange(len(probes)), mask.sum(1) - 1],
     }[ours.pooling]
-    assert least_cosine(torch.nn.functional.normalize(pooled, dim=-1), ours.encode(texts()[:200])) >= 0.9999
+    assert (
+        bases.least_cosine(torch.nn.functional.normalize(pooled, dim=-1), ours.encode(bases.texts(200)))
+        >= 0.9999
+    )
 
 
 def test_the_weights_once_more_are_a_setting(tmp_path):

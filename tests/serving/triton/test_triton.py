@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tritonclient.grpc as grpc
 from tritonclient.utils import InferenceServerException
 
 from crops.errors import InputError, ServiceError
@@ -21,6 +20,7 @@ from crops.release.encoder import OnnxEncoder
 from crops.release.triton import control, repository
 from crops.retriever import encoder as encoders
 from serving.triton import install
+from tests.crops.retriever import bases
 from tests.serving import releases as toys
 
 # What people type, what they paste, and what somebody sends on purpose.
@@ -39,24 +39,24 @@ TEXTS = [
 ]
 
 
-def encode(server, model: str, texts: list) -> np.ndarray:
-    rows = np.array([t if isinstance(t, bytes) else t.encode() for t in texts], dtype=object).reshape(-1, 1)
-    given = grpc.InferInput("text", list(rows.shape), "BYTES")
-    given.set_data_from_numpy(rows)
-    with grpc.InferenceServerClient(server.grpc) as client:
-        return client.infer(model, [given]).as_numpy("vector")
-
-
 @pytest.mark.triton
 def test_triton_onnx_and_torch_give_the_same_vectors(triton, releases):
     for seed, release in enumerate(releases):
-        served = encode(triton, release.model, TEXTS)
+        served = toys.encode(triton, release.model, TEXTS)
         here = OnnxEncoder(Path(release.files), threads=1).encode(TEXTS)
         np.testing.assert_allclose(served, here, atol=1e-6)
         folder = Path(release.files).with_name(f"trained-{seed}") / "encoder"
         np.testing.assert_allclose(served, encoders.load(folder).encode(TEXTS, kind="query"), atol=2e-5)
-    one, two = (encode(triton, r.model, ["subject1"]) for r in releases)
+    one, two = (toys.encode(triton, r.model, ["subject1"]) for r in releases)
     assert np.abs(one - two).max() > 0.01, "two releases side by side, each with its own vectors"
+
+
+@pytest.mark.triton
+def test_sentence_transformers_and_triton_give_the_same_vectors_of_a_thousand_texts(triton, releases):
+    pytest.importorskip("sentence_transformers")
+    served = toys.encode_all(triton, releases[0].model, bases.texts())
+    assert len(served) == 1_000
+    assert bases.least_cosine(bases.library(Path(releases[0].files), bases.texts()), served) >= 0.9999
 
 
 @pytest.mark.triton
@@ -64,7 +64,7 @@ def test_batches_put_together_by_triton_come_back_in_order(triton, releases):
     model = releases[0].model
     texts = [f"subject{n % 12} part{n % 15} " + "x " * (n % 7) for n in range(120)]
     with ThreadPoolExecutor(8) as pool:
-        served = np.concatenate(list(pool.map(lambda t: encode(triton, model, [t]), texts)))
+        served = np.concatenate(list(pool.map(lambda t: toys.encode(triton, model, [t]), texts)))
     np.testing.assert_allclose(
         served, OnnxEncoder(Path(releases[0].files), threads=1).encode(texts), atol=1e-6
     )
@@ -74,8 +74,8 @@ def test_batches_put_together_by_triton_come_back_in_order(triton, releases):
 def test_text_that_is_not_utf8_fails_alone(triton, releases):
     model = releases[0].model
     with ThreadPoolExecutor(8) as pool:
-        good = [pool.submit(encode, triton, model, [f"subject{n}"]) for n in range(20)]
-        bad = [pool.submit(encode, triton, model, [b"\xff\xfe"]) for _ in range(20)]
+        good = [pool.submit(toys.encode, triton, model, [f"subject{n}"]) for n in range(20)]
+        bad = [pool.submit(toys.encode, triton, model, [b"\xff\xfe"]) for _ in range(20)]
         assert all(f.result().shape[0] == 1 for f in good)
         for future in bad:
             with pytest.raises(InferenceServerException, match="UTF-8"):
