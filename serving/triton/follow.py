@@ -228,6 +228,9 @@ class Follower:
         self._loading = release.model
         try:
             control.load(self._server.http, release.model, key=self._server.key)
+        except control.NotReady as error:
+            self._give_up(str(error))
+            raise
         finally:
             self._loading = ""
 

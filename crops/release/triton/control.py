@@ -12,8 +12,13 @@ from crops.errors import ServiceError
 
 ANSWER_S = 5.0
 LOAD_S = 120.0
+READY_S = 10.0  # once it is loaded: Triton answers a load when it is ready
 PROBE = "bread"
 HEADER = "crops-control-key"  # of the key; Triton's gRPC wants "triton-grpc-protocol-" before it
+
+
+class NotReady(ServiceError):
+    """Triton says that the model is loaded, and not that it is ready: its process has died since."""
 
 
 def live(url: str, *, timeout_s: float = ANSWER_S) -> bool:
@@ -47,13 +52,13 @@ def encoded(url: str, model: str, *, timeout_s: float) -> int | None:
 
 def load(url: str, model: str, *, key: str | None = None, timeout_s: float = LOAD_S) -> None:
     """Loads `model` from the repository and returns once it is warm; a ServiceError with Triton's reason
-    where it is refused.
+    where it is refused, NotReady where it does not live on.
     """
     _post(f"{url}/v2/repository/models/{model}/load", key, timeout_s)
-    deadline = time.monotonic() + timeout_s
+    deadline = time.monotonic() + READY_S
     while not model_ready(url, model):
         if time.monotonic() > deadline:
-            raise ServiceError(f"{url}: model {model} is not ready {timeout_s:.0f} s after it was loaded")
+            raise NotReady(f"{url}: model {model} is not ready {READY_S:.0f} s after it was loaded")
         time.sleep(0.1)
 
 

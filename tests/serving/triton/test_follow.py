@@ -9,6 +9,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -16,7 +17,7 @@ import pytest
 from crops.release import manifest
 from crops.release.manifest import Manifest
 from crops.release.triton import control
-from serving.triton import install, launch
+from serving.triton import follow, install, launch
 from tests.serving.triton import test_triton
 
 pytestmark = pytest.mark.triton
@@ -171,3 +172,19 @@ def test_a_load_whose_process_is_killed_ends_the_server(following, releases):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.05)
     assert server.process.wait(10) == 1
+
+
+def test_a_model_that_dies_as_soon_as_it_is_loaded_ends_the_server(tmp_path, triton, releases, monkeypatch):
+    """In place of a Triton whose model is killed between the answer to its load and the first question."""
+    url = str(tmp_path / "manifest.json")
+    manifest.write(url, Manifest(generation=1, arms={"control": releases[0]}))
+    monkeypatch.setattr(control, "model_ready", lambda *_: False)
+    monkeypatch.setattr(control, "READY_S", 0.0)
+    killed = []
+    server = SimpleNamespace(http=triton.http, key=triton.key, kill=lambda: killed.append(1))
+    settings = follow.Settings(manifest=url, repository=triton.log.parents[1] / "models", state=tmp_path)
+    follower = follow.Follower(settings, server)
+    follower.look()
+    assert killed
+    assert "is not ready" in follower.problem
+    assert "is not ready" in follower.lost
