@@ -11,7 +11,8 @@ import click
 from crops.arms import CHALLENGER, CHAMPION
 from crops.cli.support import EXISTING, config_option, out_option, registry_option, shared_out_option, show
 from crops.config.all import Config
-from crops.tables import artifacts
+from crops.errors import InputError
+from crops.tables import artifacts, records
 
 EXIT_BY_VERDICT = {"promote": 0, "reject": 3, "unknown": 4}
 NOTHING_NEW = 5
@@ -153,6 +154,10 @@ def run(
     from crops.services.registry import near, uri_of
     from pipelines import local, screen
 
+    if lacking := [table.name for table in records.REQUIRED if not artifacts.exists(logs, table)]:
+        raise InputError(
+            logs, f"no Parquet file of the table {', '.join(lacking)}: `crops look {logs}` says what is there"
+        )
     spoken: screen.Voice = "quiet" if as_json or voice == "quiet" else "verbose" if voice else "normal"
     options: dict[str, Any] = {"llm": llm, "registry": registry, "shards": shards, "runner": runner}
     try:
@@ -343,9 +348,11 @@ def refresh(logs: Path, registry: str, out: Path, config: Config) -> None:
     The encoder stays the same. Where the config's `deploy.manifest` is set, gateways follow. On a cluster:
     `crops submit --pipeline refresh_index`.
     """
+    from crops.services.registry import existing
     from crops.stages.release import adopt, champion, deploy
     from crops.stages.release import refresh as stage
 
+    existing(registry)
     names, serving = config.section("register"), config.section("deploy")
     steps = {
         "champion": lambda folder: champion.run(folder, names, registry=registry),

@@ -12,7 +12,7 @@ import click
 from crops.cli.support import config_option, registry_option
 from crops.config.all import Config
 from crops.errors import CropsError
-from crops.services.registry import Registry
+from crops.services.registry import Registry, existing
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -158,6 +158,6 @@ def _place(config: Config, where: dict[str, Any]) -> tuple[Any, Any]:
     """Where the rollout lives, and its plan."""
     from crops.stages.trial.rollout import place
 
-    registry = Registry(where.pop("registry"), config.section("register").name)
+    registry = Registry(existing(where.pop("registry")), config.section("register").name)
     place_of = place(where.pop("state"), config.section("deploy"), registry=registry, **where)
     return place_of, config.section("rollout")

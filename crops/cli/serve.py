@@ -11,7 +11,7 @@ from crops.cli.support import EXISTING, FOLDER, config_option, registry_option, 
 from crops.config.all import Config
 from crops.errors import ConfigError, InputError, ServiceError
 from crops.release import layout
-from crops.services.registry import Registry
+from crops.services.registry import Registry, existing
 from crops.stages.base import StageReport
 from crops.tables import artifacts
 from crops.tables.records import LOGS
@@ -238,6 +238,7 @@ def _version(wanted: str | None, models: Registry, alias: str, remedy: str = "")
     """The model and version that `wanted` names; None: the one of `models` that has the alias."""
     if wanted is not None:
         return _named(wanted, models.uri)
+    existing(models.uri)
     if (version := models.holder(alias)) is None:
         raise ConfigError(
             f"{models.uri}: no {alias} is registered as {models.name}; `crops run` registers one{remedy}"
@@ -249,7 +250,7 @@ def _named(release: str, uri: str) -> tuple[Registry, str]:
     if not release.startswith("models:/") or release.count("/") != 2:
         raise InputError("--release", f"{release!r} is neither a folder nor models:/NAME/VERSION")
     name, version = release.removeprefix("models:/").split("/")
-    return Registry(uri, name), version
+    return Registry(existing(uri), name), version
 
 
 @click.command()

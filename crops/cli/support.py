@@ -190,6 +190,9 @@ def guarded(main: Callable[[], Any]) -> None:
         sys.exit(main())
     except CropsError as error:
         fail(str(error))
+    except click.exceptions.NoArgsIsHelpError as error:  # `crops judge`: the help is no message of one line
+        click.echo(error.ctx.get_help() if error.ctx else error.format_message(), err=True)
+        sys.exit(2)
     except click.ClickException as error:
         fail(error.format_message())
     except OSError as error:

@@ -44,6 +44,16 @@ def near(uri: str, folder: Path | None = None) -> str:
     return uri
 
 
+def existing(uri: str) -> str:
+    """`uri`, for who only reads. Raises ServiceError where it names a database that nobody has made: MLflow
+    would make an empty one, in which there is nothing to be found.
+    """
+    database = _sqlite(uri)
+    if database is not None and not database.exists():
+        raise ServiceError(f"{near(uri)}: no such registry; `crops run` makes it, --registry names another")
+    return uri
+
+
 @contextmanager
 def client_of(uri: str) -> Iterator[Any]:
     """An MlflowClient for the length of the block; errors of MLflow, its database or its lock become a
@@ -67,7 +77,7 @@ def client_of(uri: str) -> Iterator[Any]:
 
 
 def _sqlite(uri: str) -> Path | None:
-    return Path(os.path.abspath(uri.removeprefix("sqlite:///"))) if uri.startswith("sqlite:///") else None
+    return Path(os.path.abspath(uri.removeprefix(SQLITE))) if uri.startswith(SQLITE) else None
 
 
 def experiment_of(client: Any, uri: str, name: str) -> str:

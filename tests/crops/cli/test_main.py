@@ -112,6 +112,27 @@ def test_a_folder_without_tables_names_the_table(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_run_without_tables_ends_before_it_begins(tmp_path):
+    (tmp_path / "logs").mkdir()
+    done = crops("run", "--logs", str(tmp_path / "logs"), "--out", str(tmp_path / "out"))
+    assert (done.returncode, len(done.stderr.strip().splitlines())) == (2, 1), done.stderr
+    assert "table videos, searches, results: `crops look" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_verb_of_verbs_alone_is_its_help():
+    alone, asked = crops("judge"), crops("judge", "--help")
+    assert (alone.returncode, alone.stdout) == (2, "")
+    assert alone.stderr == asked.stdout
+
+
+def test_a_registry_that_nobody_made_is_named_and_not_made(tmp_path):
+    done = crops("serve", "--registry", f"sqlite:///{tmp_path}/none/mlflow.db")
+    assert (done.returncode, len(done.stderr.strip().splitlines())) == (2, 1), done.stderr
+    assert "none/mlflow.db: no such registry; `crops run` makes it" in done.stderr
+    assert not (tmp_path / "none").exists()
+
+
 def test_of_several_ranks_the_first_speaks(monkeypatch, capsys, tmp_path):
     for rank, lines in (("1", 0), ("0", 2)):
         monkeypatch.setenv("RANK", rank)

@@ -66,6 +66,7 @@ def test_the_verbs_take_the_name_from_the_config(tmp_path):
         f"register: {{name: foo}}\ndeploy: {{manifest: {tmp_path / 'manifest.json'}, triton: null}}\n"
     )
     uri = f"sqlite:///{tmp_path / 'registry/mlflow.db'}"
+    assert Registry(uri, "crops").holder(CHAMPION) is None  # MLflow makes the database when it is first asked
     state = ["--state", str(tmp_path / "state")]
     for verb in (["serve", *state], ["deploy"], ["rollout", "start", "--name", "autumn", *state]):
         done = CliRunner().invoke(main, [*verb, "--registry", uri, "--config", str(settings)])
