@@ -20,7 +20,8 @@ class ExportConfig(StageConfig):
     about; null: the whole. What no width was trained for stays whole. Source: ours.
     """
     int8: bool = False
-    """Also write the int8 encoder, used only where its cosine to float stays high. Source: ours."""
+    """Also write query_encoder.int8.onnx where its cosine to float stays high, for servers of your own: our
+    Triton serves the float one. Source: ours."""
     int8_min_cosine: float = Field(0.98, gt=0, le=1)
     """Least cosine of an int8 vector to its float vector. Source: ours."""
     probes: int = Field(32, ge=1)

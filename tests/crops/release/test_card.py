@@ -32,6 +32,8 @@ def test_the_front_matter_names_a_base_that_the_hub_knows(base, known):
     front = yaml.safe_load(written(base=base).split("---\n")[1])
     assert front.get("base_model") == known
     assert (front["license"], front["library_name"]) == ("apache-2.0", "sentence-transformers")
+    told = {"small": "a model made from the log's own texts", None: "weights without a public name"}
+    assert f"Training started from {told.get(base, known)}." in written(base=base)
 
 
 def test_prompts_are_the_callers_work_at_servers_that_do_not_know_them():
