@@ -27,6 +27,8 @@ from crops.validation.suite import Outcome
 # Rows that Great Expectations holds at once: 20 columns of them are some 50 MB.
 BATCH_ROWS = 250_000
 PARTS = ("read", "accepted", "quarantined", "reasons", "days")
+# Of Great Expectations: the expectation that names all values that are allowed.
+IN_SET = "expect_column_values_to_be_in_set"
 # Warnings on the terminal.
 SHOWN = 10
 
@@ -169,7 +171,9 @@ def _failed(
 
 def _seen(outcome: Outcome) -> str:
     """What was seen and what is allowed, where the values of a column are few."""
-    allowed = outcome.result.expectation_config.kwargs.get("value_set")
+    config = outcome.result.expectation_config
+    # Of values that are not to be seen (`missing` of a foreign key), none says what is wrong.
+    allowed = config.kwargs.get("value_set") if config.type == IN_SET else None
     unexpected = [*dict.fromkeys(str(v) for v in outcome.result.result.get("partial_unexpected_list", []))]
     if outcome.part != "rows" or not unexpected or allowed in (None, [False]):
         return ""

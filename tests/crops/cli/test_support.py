@@ -181,6 +181,7 @@ def test_bad_rows_go_to_quarantine_and_the_rest_goes_on(logs, tmp_path):
     log["searches"] = [{**row, "query": "the same"} for row in log["searches"]]
     log["searches"][0]["query"] = "q" * 10_240
     log["results"][-1] = {**log["results"][-1], "stage": "shown"}
+    log["results"][-2] = {**log["results"][-2], "video_id": "nowhere"}
     log["videos"].append(
         {**log["videos"][0], "video_id": "blank", "caption": " ", "keywords": [], "cover_text": "\u3000"}
     )
@@ -191,10 +192,12 @@ def test_bad_rows_go_to_quarantine_and_the_rest_goes_on(logs, tmp_path):
     assert {n: t["reasons"] for n, t in tables.items()} == {
         "videos": {"no text in any field": 1},
         "searches": {"query is too long": 1},
-        "results": {"search is in quarantine": 4, "stage is unknown": 1},
+        "results": {"search is in quarantine": 4, "stage is unknown": 1, "video is not in videos": 1},
     }
     assert all(t["accepted"] + t["quarantined"] == t["read"] for t in tables.values())
     assert "feed: no such table" in done.stdout
+    assert "results: video is not in videos: 1 of" in done.stdout
+    assert "seen: missing" not in done.stdout
     mined = crops("augment", "--logs", accepted, "--out", tmp_path / "mined")
     assert mined.returncode == 0, mined.stderr
     assert "reformulation: none within" in mined.stdout
