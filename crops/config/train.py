@@ -59,6 +59,18 @@ class TrainConfig(StageConfig):
     """Samples per lower label, query and step. Source: ours: 2 gained nothing and cost half as much time
     again.
     """
+    hard_share: float = Field(0.0, ge=0, le=1)
+    """Share of the queries' turns that go by how low the base ranks their positives; 0: each query once a
+    pass. Source: ours: see docs/method.md.
+    """
+    hard_negatives: int = Field(0, ge=0)
+    """Texts a query brings into its batch that the base ranks highest and nothing is known of. Source: ours:
+    none, see docs/method.md.
+    """
+    hard_margin: float = Field(0.95, gt=0)
+    """Highest cosine of such a text, as a share of the mean of the query's positives. Source: arXiv
+    2407.15831.
+    """
     learning_rate: float | None = Field(None, gt=0)
     """Adam's rate; null: by kind of base, 3e-3 for small and static, 1e-4 for encoders of at most 512 wide,
     2e-5 for larger ones; ten times that of adapters. Source: paper: 2e-5 for Qwen2.5-0.5B; the others: ours.

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -86,8 +87,21 @@ class Batches:
     """
 
     def __init__(
-        self, samples: Pairs, *, anchor_min: int, size: int, positives: int, lower: int, seed: int
+        self,
+        samples: Pairs,
+        *,
+        anchor_min: int,
+        size: int,
+        positives: int,
+        lower: int,
+        seed: int,
+        turns: np.ndarray | None = None,
+        rivals: np.ndarray | None = None,
     ) -> None:
+        """turns: float [Q], how often a query has its turn, in proportion; None: once a pass. rivals: int
+        [Q, K], texts that come into a query's batch with it; -1 is none.
+        """
+        self.turns, self.rivals = turns, rivals
         self.samples, self.size, self.positives, self.lower, self.seed = samples, size, positives, lower, seed
         ends = np.flatnonzero(np.diff(samples.query)) + 1
         # Rows of each query: the samples are sorted by query.
@@ -108,7 +122,8 @@ class Batches:
     def _turn(self, step: int, of: np.ndarray) -> tuple[np.ndarray, np.random.Generator]:
         """The members of `of` whose turn it is, and the step's own stream of chance."""
         epoch, turn = divmod(step, self.per_epoch)
-        order = np.random.default_rng((self.seed, 0, epoch)).permutation(of)
+        chance = np.random.default_rng((self.seed, 0, epoch))
+        order = chance.permutation(of if self.turns is None else _turns(of, self.turns, chance))
         return order[turn * self.size : (turn + 1) * self.size], np.random.default_rng((self.seed, 1, step))
 
     def at(self, step: int) -> Batch:
@@ -129,7 +144,9 @@ class Batches:
         """The texts [D] of all drawn rows, and labels [Q, D]: as drawn with the rows of each query, -1 for
         its other samples, 0 for the rest.
         """
-        texts = np.unique(self.samples.text[np.concatenate([rows for rows, _ in drawn])])
+        texts = np.unique(
+            np.concatenate([*(self.samples.text[rows] for rows, _ in drawn), *self._rivals_of(queries)])
+        )
         labels = np.zeros((len(queries), len(texts)), dtype=np.int8)
         for row, (query, (rows, values)) in enumerate(zip(queries, drawn, strict=True)):
             own = self.samples.text[self._rows[query]]
@@ -137,6 +154,12 @@ class Batches:
             labels[row, at[texts[at] == own]] = -1
             labels[row, np.searchsorted(texts, self.samples.text[rows])] = values
         return texts, labels
+
+    def _rivals_of(self, queries: np.ndarray) -> list[np.ndarray]:
+        if self.rivals is None:
+            return []
+        found = self.rivals[queries].ravel()
+        return [found[found >= 0]]
 
     def _draw(self, rows: np.ndarray, chance: np.random.Generator) -> np.ndarray:
         """At most `positives` rows of positives, and `lower` of each lower label."""
@@ -154,7 +177,7 @@ class AnchorBatches(Batches):
     stands in as many rows as it has anchors in the batch, and is encoded for each.
     """
 
-    def __init__(self, samples: Pairs, *, anchor_min: int, **sizes: int) -> None:
+    def __init__(self, samples: Pairs, *, anchor_min: int, **sizes: Any) -> None:
         super().__init__(samples, anchor_min=anchor_min, **sizes)
         self.anchors = np.flatnonzero(samples.label >= anchor_min)  # rows of `samples`
 
@@ -178,6 +201,15 @@ class AnchorBatches(Batches):
         label = self.samples.label
         groups = [rows[label[rows] == k] for k in range(1, label[anchor])]
         return np.array([*(row for g in groups for row in _some(g, self.lower, chance)), anchor])
+
+
+def _turns(of: np.ndarray, weights: np.ndarray, chance: np.random.Generator) -> np.ndarray:
+    """As many members of `of`, each as often as its weight says, rounded up or down by chance (systematic
+    sampling).
+    """
+    shares = np.cumsum(weights[of]) / weights[of].sum()
+    at = (np.arange(len(of)) + chance.random()) / len(of)
+    return of[np.searchsorted(shares, at).clip(max=len(of) - 1)]
 
 
 def _some(rows: np.ndarray, most: int, chance: np.random.Generator) -> np.ndarray:

@@ -13,6 +13,7 @@ from crops.retriever import checkpoint, step
 from crops.retriever.batch import AnchorBatches, Batches, Pairs, anchors_per_step
 from crops.retriever.choice import Choice, choose
 from crops.retriever.encoder import Encoder
+from crops.retriever.focus import focus
 from crops.retriever.loss import AnyLoss
 from crops.retriever.ranks import ALONE, Ranks
 from crops.retriever.step import Plan
@@ -25,11 +26,18 @@ Log = Callable[[int, dict[str, float]], object]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sizes:
-    """What a batch draws: queries, positives per query, samples per lower label and query."""
+    """What a batch draws: queries, positives per query, samples per lower label and query.
+
+    hard_share: share of the queries' turns that go by how low the untrained encoder ranks their positives.
+    hard_negatives: texts that it ranks high for a query, with `hard_margin`; see `crops.retriever.focus`.
+    """
 
     queries: int
     positives: int
     lower: int
+    hard_share: float = 0.0
+    hard_negatives: int = 0
+    hard_margin: float = 0.95
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +99,7 @@ def best(
     def trained(plan: Plan) -> tuple[Encoder, dict[str, Any]]:
         encoder = make()
         kind = AnchorBatches if plan.loss == ONE_ANCHOR else Batches
+        focused = {} if plan.loss == ONE_ANCHOR else _focused(encoder, samples, sizes, ranks)
         batches = kind(
             samples,
             anchor_min=plan.anchor_min,
@@ -98,6 +107,7 @@ def best(
             positives=sizes.positives,
             lower=sizes.lower,
             seed=plan.seed,
+            **focused,
         )
         # Probes of several plans would overwrite one another's curve: each has its own names.
         suffix = f".anchors_{plan.anchor_min}.{plan.seed}" if len(plans) > 1 else ""
@@ -123,6 +133,20 @@ def best(
         chosen = plans[choice.taken]
     encoder, history = trained(chosen)
     return encoder, history | ({"probes": asdict(choice)} if choice else {}), chosen
+
+
+def _focused(encoder: Encoder, samples: Pairs, sizes: Sizes, ranks: Ranks) -> dict[str, Any]:
+    """What Batches is told of the encoder's faults; the first rank's word, as no rank may draw another
+    batch.
+    """
+    if not sizes.hard_share and not sizes.hard_negatives:
+        return {}
+    found = ranks.from_first(
+        lambda: focus(encoder, samples, rivals=sizes.hard_negatives, margin=sizes.hard_margin)
+    )
+    lost = found.lost / found.lost.mean() if found.lost.any() else np.ones(len(found.lost))
+    turns = 1 - sizes.hard_share + sizes.hard_share * lost
+    return {"turns": turns if sizes.hard_share else None, "rivals": found.rivals}
 
 
 def untouched(encoder: Encoder, valid: Validation, ranks: Ranks = ALONE) -> dict[str, Any]:

@@ -260,3 +260,15 @@ def test_the_wider_hierarchy_is_taken_only_where_validation_can_tell(tmp_path, m
     assert trained == [(4, 0), (4, 1), (3, 0), (3, 1), (anchor, 0)]
     assert artifacts.read_json(tmp_path / "out/train.json")["hierarchy"]["anchor_min"] == anchor
     assert any("hierarchy: cannot tell" in note for note in told.notes) == (anchor == 4)
+
+
+def test_the_settings_of_hard_queries_and_negatives_reach_the_batches(tmp_path):
+    """Two more texts a query are encoded; a training that goes by ranks draws the same ones again."""
+    data, encodes = toy(tmp_path / "in"), {}
+    few, hard = {"positives": 1, "lower": 0, "steps": 3}, {"hard_share": 0.5, "hard_negatives": 2}
+    for name, settings in (("plain", few), ("hard", few | hard), ("again", few | hard)):
+        train.run(data, data, tmp_path / name, CFG.model_copy(update=settings), system="clicks")
+        encodes[name] = artifacts.read_json(tmp_path / name / "train.json")["encodes"]
+    assert encodes["plain"] < encodes["hard"] == encodes["again"]
+    for name in ("train.json", "encoder/model.safetensors"):
+        assert (tmp_path / "hard" / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
