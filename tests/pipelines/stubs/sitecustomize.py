@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import sys
+import types
 from pathlib import Path
 
 STAGES = (
@@ -112,6 +113,7 @@ class _Stubs(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         package, name = module.__name__.rsplit(".", 1)
         if package.startswith("crops.stages"):
             module.run = _run(name)
+            module.Settings = types.SimpleNamespace(from_json=lambda *sections: sections)  # refit's
         elif package == "crops.services":
             module.CHAMPION, module.Registry = "champion", _EmptyRegistry
         else:
