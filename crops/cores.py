@@ -86,8 +86,8 @@ def _members(text: str) -> Iterator[tuple[str, str]]:
 def _quota(group: Path) -> float | None:
     with contextlib.suppress(OSError, ValueError, ZeroDivisionError):
         if (group / "cpu.max").exists():  # version 2: microseconds or `max`, and of how many
-            given, period = (group / "cpu.max").read_text().split()
-            return None if given == "max" else int(given) / int(period)
+            quota, period = (group / "cpu.max").read_text().split()
+            return None if quota == "max" else int(quota) / int(period)
         given_us = int((group / "cpu.cfs_quota_us").read_text())  # version 1: -1 is none
         if given_us > 0:
             return given_us / int((group / "cpu.cfs_period_us").read_text())

@@ -84,14 +84,14 @@ def words(text: str) -> list[str]:
     >>> words("#Bread, c++ iPhone15拍照")
     ['bread', 'c++', 'iphone15', '拍', '照', '拍照']
     """
-    found: list[str] = []
+    tokens: list[str] = []
     for piece, unspaced in pieces(text):
         if not unspaced:
-            found.append(piece)
+            tokens.append(piece)
             continue
         characters = _characters(piece)
-        found += [*characters, *map("".join, itertools.pairwise(characters))]
-    return found
+        tokens += [*characters, *map("".join, itertools.pairwise(characters))]
+    return tokens
 
 
 def wording(query: str) -> str:
@@ -150,10 +150,10 @@ _PLAIN = _Plain()
 
 def _characters(piece: str) -> list[str]:
     """Each character with the marks after it."""
-    found: list[str] = []
+    parts: list[str] = []
     for char in piece:
-        if found and unicodedata.category(char)[0] == "M":
-            found[-1] += char
+        if parts and unicodedata.category(char)[0] == "M":
+            parts[-1] += char
         else:
-            found.append(char)
-    return found
+            parts.append(char)
+    return parts

@@ -274,8 +274,8 @@ def learnt(out: Path) -> tuple[dict[str, Path], Path, Path]:
     written = sorted(
         (cache / "artifacts").glob("*/train*/out/train.json"), key=lambda p: p.stat().st_mtime_ns
     )
-    found = [_newest(cache, name) for name in ("augment/out/documents", "label/out/samples")]
-    documents, samples = (None if path is None else path.parent for path in found)
+    inputs = [_newest(cache, name) for name in ("augment/out/documents", "label/out/samples")]
+    documents, samples = (None if path is None else path.parent for path in inputs)
     if not written or documents is None or samples is None:
         raise InputError(out, "no finished `crops run` lies here")
     return plug.systems(path.parent for path in written), documents, samples

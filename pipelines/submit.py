@@ -203,7 +203,7 @@ class Server:
         self.say(f"version {version} uploaded")
         return pipeline, uploaded.pipeline_version_id
 
-    def start(self, name: str, pipeline: str, version: str, given: dict[str, Any]) -> str:
+    def start(self, name: str, pipeline: str, version: str, parameters: dict[str, Any]) -> str:
         """Starts a run and returns its id."""
         run = self._call(
             lambda: self._client.run_pipeline(
@@ -211,14 +211,14 @@ class Server:
                 name,
                 pipeline_id=pipeline,
                 version_id=version,
-                params=given,
+                params=parameters,
                 service_account=self.cfg.service_account,
             )
         )
         self.say(f"run {run.run_id}: {self.host}/#/runs/details/{run.run_id}")
         return str(run.run_id)
 
-    def schedule(self, name: str, cron: str, pipeline: str, version: str, given: dict[str, Any]) -> str:
+    def schedule(self, name: str, cron: str, pipeline: str, version: str, parameters: dict[str, Any]) -> str:
         """A recurring run in place of one of the same name: one at a time, never catching up."""
         experiment = self._experiment()
         listed = self._call(lambda: self._client.list_recurring_runs(experiment_id=experiment, page_size=100))
@@ -234,7 +234,7 @@ class Server:
                 no_catchup=True,
                 pipeline_id=pipeline,
                 version_id=version,
-                params=given,
+                params=parameters,
                 service_account=self.cfg.service_account,
             )
         )
@@ -361,7 +361,7 @@ def submit(
     if wait and cron is None and results is None:
         raise ConfigError("kubeflow.results is null: say where the run publishes its report, or --no-wait")
     Server(host, cfg, token=token)  # one that is away is said before anything is asked about the logs
-    given = arguments(
+    parameters = arguments(
         config,
         logs=logs,
         llm=llm,
@@ -375,7 +375,7 @@ def submit(
         host,
         cfg,
         "training",
-        given,
+        parameters,
         about=logs,
         version=named,
         token=token,
@@ -446,7 +446,7 @@ def send(
     host: str,
     cfg: KubeflowConfig,
     pipeline: str,
-    given: dict[str, Any],
+    parameters: dict[str, Any],
     *,
     about: str,
     version: str | None = None,
@@ -469,10 +469,10 @@ def send(
         server = Server(host, cfg, token=token, say=say)
         ids = server.upload(package, title, named)
     if cron is not None:
-        server.schedule(f"{title} {about}", cron, *ids, given)
+        server.schedule(f"{title} {about}", cron, *ids, parameters)
         return False
     now = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
-    run = server.start(f"{title} {named} {now}", *ids, given)
+    run = server.start(f"{title} {named} {now}", *ids, parameters)
     if wait:
         server.wait(run, _stopped())
     return wait

@@ -104,8 +104,10 @@ def build(
 
             def of_shards() -> dict[str, Any]:
                 """What all shards made; KFP wants a Collected of its own for each task that reads it."""
-                found = {"knowledge": asked.outputs["out"], "scores": rated.outputs["out"]}
-                return {name: dsl.Collected(out) if parallel else _listed(out) for name, out in found.items()}
+                outputs = {"knowledge": asked.outputs["out"], "scores": rated.outputs["out"]}
+                return {
+                    name: dsl.Collected(out) if parallel else _listed(out) for name, out in outputs.items()
+                }
 
             scored = discriminate.discriminate(
                 candidates=mined,

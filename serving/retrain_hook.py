@@ -101,9 +101,9 @@ def server(hook: Hook, host: str, port: int, *, token: str) -> ThreadingHTTPServ
             self._say(*(200, "alive") if self.path == "/healthz" else (404, "not found"))
 
         def do_POST(self) -> None:
-            given = self.headers.get("authorization", "").removeprefix("Bearer ")
+            bearer = self.headers.get("authorization", "").removeprefix("Bearer ")
             length = int(self.headers.get("content-length") or 0)
-            if not hmac.compare_digest(given.encode(), token.encode()):
+            if not hmac.compare_digest(bearer.encode(), token.encode()):
                 self._say(401, "this call needs the token")
                 return
             if length > LARGEST_BODY:

@@ -71,8 +71,8 @@ def _calendar_us(text: str, unit: str | None) -> str:
     day = "%m/%d/%Y" if form == "mdy" else "%d/%m/%Y"
     formats = ", ".join(release.text(f"{day}{clock}") for clock in CLOCKS)
     same = rf"regexp_replace({text}, '^(\d{{1,2}}){between}(\d{{1,2}}){between}(\d{{4}})\b', '\1/\2/\3')"
-    given = f"CASE WHEN regexp_matches({text}, '^\\d{{1,2}}{between}') THEN {same} END"
-    return f"epoch_us(try_strptime({given}, [{formats}]))"
+    parsed = f"CASE WHEN regexp_matches({text}, '^\\d{{1,2}}{between}') THEN {same} END"
+    return f"epoch_us(try_strptime({parsed}, [{formats}]))"
 
 
 def listed(cell: str, kind: str) -> str:

@@ -47,9 +47,9 @@ def _layout(engine: duckdb.DuckDBPyConnection, path: Path) -> Layout:
         f"{text(path)}, header = true, all_varchar = true, strict_mode = false, ignore_errors = true, "
         f"max_line_size = {release.MAX_LINE_BYTES})"
     )
-    found = engine.execute(sniffed).fetchone()
-    assert found is not None
-    delimiter, quote, escape, comment, skip, columns = found
+    dialect = engine.execute(sniffed).fetchone()
+    assert dialect is not None
+    delimiter, quote, escape, comment, skip, columns = dialect
     if escape == NOT_SAID and quote == '"':
         escape = quote  # no quote inside of quotes in the first lines: a later one is written as by everybody
     characters = {"delim": delimiter, "quote": quote, "escape": escape, "comment": comment}

@@ -68,22 +68,22 @@ def broken_lines(path: Path, files: Iterable[Path], table: str) -> Remark:
     return Remark(counts, say)
 
 
-def unreadable(path: Path, place: str, expected: str) -> Say:
+def unreadable(path: Path, column: str, expected: str) -> Say:
     """Of (unreadable, given, first row, its value): how many; an InputError where it is all of them."""
 
     def say(answers: list[tuple[Any, ...]]) -> list[str]:
-        bad, given, row, value = answers[0]
+        bad, read, row, value = answers[0]
         if not bad:
             return []
-        if bad == given:
-            problem = f"{place} holds {value!r} and no readable value in {given:,}, expected a {expected}"
+        if bad == read:
+            problem = f"{column} holds {value!r} and no readable value in {read:,}, expected a {expected}"
             raise InputError(path, problem, row=row)
-        return [f"{place}: {bad:,} of {given:,} values are no {expected}: unknown (row {row}: {value!r})"]
+        return [f"{column}: {bad:,} of {read:,} values are no {expected}: unknown (row {row}: {value!r})"]
 
     return say
 
 
-def kinds(path: Path, place: str) -> Say:
+def kinds(path: Path, column: str) -> Say:
     """Of a row per form of a time (form, values, first day, last day): how it was read; an InputError where
     no day can be one of a log.
     """
@@ -93,7 +93,7 @@ def kinds(path: Path, place: str) -> Say:
         if not forms:
             return []
         first, last = min(row[2] for row in answers), max(row[3] for row in answers)
-        words = f"{place} read as {' and '.join(forms)}: {first} to {last}"
+        words = f"{column} read as {' and '.join(forms)}: {first} to {last}"
         if last < FIRST_DAY or first > LAST_DAY:  # one of them in there would be a fault of some rows alone
             expected = "expected days since 2000; is it another unit (time=COLUMN:ms), or no time since 1970?"
             raise InputError(path, f"{words}, {expected}")

@@ -122,25 +122,27 @@ class _Part:
 
     def remarks(self) -> list[Remark]:
         """What was read how, and what could not be read."""
-        found = []
+        questions = []
         for name, origin in self.origins.items():
             if origin.column is None or not self._judged(name):
                 continue
-            place = f"{self.table}.{name}: column {origin.column!r}"
+            column = f"{self.table}.{name}: column {origin.column!r}"
             bad = f"bad_{name}"
             counts = (
                 f"SELECT count({bad}), count(given_{name}), min(row) FILTER (WHERE {bad} IS NOT NULL), "
                 f"arg_min({bad}, row) FILTER (WHERE {bad} IS NOT NULL) FROM in_{self.table}"
             )
-            found.append(Remark(counts, remarks.unreadable(self.source.path, place, cells.expected(name))))
+            questions.append(
+                Remark(counts, remarks.unreadable(self.source.path, column, cells.expected(name)))
+            )
             if name in ("ts", "uploaded_at"):
                 kinds = (
                     f"SELECT kind_{name}, count(*), {release.date(f'min({name})')}, "
                     f"{release.date(f'max({name})')} FROM in_{self.table} WHERE kind_{name} IS NOT NULL "
                     "GROUP BY 1 ORDER BY 2 DESC, 1"
                 )
-                found.append(Remark(kinds, remarks.kinds(self.source.path, place)))
-        return found
+                questions.append(Remark(kinds, remarks.kinds(self.source.path, column)))
+        return questions
 
     def _judged(self, name: str) -> bool:
         return TABLES[self.table].schema.field(name).type not in (pa.string(), records.TEXTS)
@@ -189,8 +191,8 @@ def source(path: Path) -> Source:
     files = [p for p in artifacts.walk(path) if form(p)] if path.is_dir() else [path]
     forms = {form(p) for p in files}
     if len(forms) != 1 or None in forms:
-        found = "files of both" if len(forms) > 1 else "neither"
-        raise InputError(path, f"expected CSV ({', '.join(CSV[:3])}, .gz) or Parquet files, found {found}")
+        mixture = "files of both" if len(forms) > 1 else "neither"
+        raise InputError(path, f"expected CSV ({', '.join(CSV[:3])}, .gz) or Parquet files, found {mixture}")
     with duckdb.connect() as engine:
         try:
             if forms == {"parquet"}:
@@ -224,7 +226,7 @@ def _setup(parts: Mapping[str, _Part], by_id: bool, own_results: bool) -> tuple[
         f"CREATE TEMP TABLE asked AS SELECT row, {told} AS search_id, user_id, ts, query, arm "
         "FROM in_searches"
     )
-    found = (
+    of_searches = (
         "CREATE TEMP TABLE found AS SELECT search_id, user_id, query, min(ts) AS ts, min(arm) AS arm "
         "FROM asked GROUP BY search_id, user_id, query"
     )
@@ -238,9 +240,9 @@ def _setup(parts: Mapping[str, _Part], by_id: bool, own_results: bool) -> tuple[
     # A search without results has a row without a video; in a file of results such a row is a fault.
     where = "" if own_results else "WHERE video_id IS NOT NULL"
     # Positions count from 1 where there is no 0.
-    given = "min(place - (SELECT least(1, min(position)) FROM in_results WHERE position >= 0))"
+    from_zero = "min(place - (SELECT least(1, min(position)) FROM in_results WHERE position >= 0))"
     in_order = "row_number() OVER (PARTITION BY search_id ORDER BY stage, min(row)) - 1"
-    position = given if parts["results"].has("position") else in_order
+    position = from_zero if parts["results"].has("position") else in_order
     listed = (
         "CREATE TEMP TABLE listed AS SELECT search_id, video_id, stage, bool_or(clicked) AS clicked, "
         "bool_or(liked) AS liked, max(play_s) AS play_s, arg_min(paths, row) AS paths, "
@@ -249,7 +251,7 @@ def _setup(parts: Mapping[str, _Part], by_id: bool, own_results: bool) -> tuple[
         f"paths FROM {rows} {where}) GROUP BY search_id, video_id, stage"
     )
     ordered = ("SET preserve_insertion_order = true", *made, "SET preserve_insertion_order = false")
-    return (*ordered, asked, found, days, listed)
+    return (*ordered, asked, of_searches, days, listed)
 
 
 def _tables(parts: Mapping[str, _Part], own_videos: bool) -> dict[str, str]:
@@ -279,7 +281,7 @@ def _tables(parts: Mapping[str, _Part], own_videos: bool) -> dict[str, str]:
     return tables
 
 
-def _notes(parts: Mapping[str, _Part], by_id: bool, given: Iterable[str]) -> tuple[str, ...]:
+def _notes(parts: Mapping[str, _Part], by_id: bool, tables: Iterable[str]) -> tuple[str, ...]:
     results = parts["results"]
     silent = [n for n in TOUCHED if not results.has(n)]
     notes = {
@@ -287,7 +289,7 @@ def _notes(parts: Mapping[str, _Part], by_id: bool, given: Iterable[str]) -> tup
         f"results: nothing says {' or '.join(silent)}: unknown": bool(silent),
         "results: no stage; all of them were exposed": not results.has("stage"),
         "results: no position; the order of the file is taken": not results.has("position"),
-        "feed: no file; there is no feed perspective": "feed" not in given,
-        "videos: no file; texts are those of the log's rows": "videos" not in given,
+        "feed: no file; there is no feed perspective": "feed" not in tables,
+        "videos: no file; texts are those of the log's rows": "videos" not in tables,
     }
     return tuple(note for note, applies in notes.items() if applies)

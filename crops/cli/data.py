@@ -169,11 +169,11 @@ def look(logs: Path, as_json: bool, config: Config) -> None:
     from crops.report import first_look
     from crops.stages.logs import look as stage
 
-    found = stage.run(logs, config.section("augment"), min_queries=config.section("gate").min_queries)
+    look = stage.run(logs, config.section("augment"), min_queries=config.section("gate").min_queries)
     if as_json:
-        click.echo(json.dumps(found, ensure_ascii=False, indent=2))
+        click.echo(json.dumps(look, ensure_ascii=False, indent=2))
         return
-    for line in first_look.lines(found):
+    for line in first_look.lines(look):
         click.echo(line)
 
 

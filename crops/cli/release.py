@@ -307,16 +307,16 @@ def submit(
     }
     if pipeline == "rollout":
         name, state, prometheus = _said(pipeline, name=name, state=state, prometheus=prometheus)
-        given = submission.rollout(
+        parameters = submission.rollout(
             config, name=name, state=state, prometheus=prometheus, readout=readout, registry=registry
         )
-        submission.send(host, config.section("kubeflow"), pipeline, given, about=name, **sending)
+        submission.send(host, config.section("kubeflow"), pipeline, parameters, about=name, **sending)
         return
     (logs,) = _said(pipeline, logs=logs)
     submission.refuse_path(logs)
     if pipeline == "refresh_index":
-        given = submission.refresh(config, logs=logs, registry=registry)
-        submission.send(host, config.section("kubeflow"), pipeline, given, about=logs, **sending)
+        parameters = submission.refresh(config, logs=logs, registry=registry)
+        submission.send(host, config.section("kubeflow"), pipeline, parameters, about=logs, **sending)
         return
     verdict = submission.submit(
         host, config, logs=logs, llm=llm, registry=registry, checkpoints=checkpoints, shards=shards, **sending

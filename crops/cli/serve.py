@@ -542,11 +542,11 @@ def retrain_hook(
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     try:
-        given = json.loads(body)
+        request = json.loads(body)
     except ValueError as error:
         raise InputError("--body", f"not JSON: {error}") from error
     headers = {"authorization": f"Bearer {secret.read(token_file).decode()}"}
-    hook = hooks.Hook(url, headers=headers, body=given, state=state, every_s=every_s)
+    hook = hooks.Hook(url, headers=headers, body=request, state=state, every_s=every_s)
     token = secret.read(hook_token_file).decode()
     click.echo(f"listening on {host}:{port}")
     hooks.server(hook, host, port, token=token).serve_forever()

@@ -106,9 +106,9 @@ class Chance:
     thetas: tuple[float, ...]
     null_share: float
 
-    def __call__(self, found: np.ndarray) -> np.ndarray:
+    def __call__(self, evidence: np.ndarray) -> np.ndarray:
         """float64 [N, len(EVIDENCE)] -> float64 [N] in 0..1."""
-        filled = np.where(np.isnan(found), self.unknown, found)
+        filled = np.where(np.isnan(evidence), self.unknown, evidence)
         theta: np.ndarray = np.interp(filled @ np.array(self.weights) + self.offset, self.scores, self.thetas)
         return theta
 
@@ -172,9 +172,9 @@ def _score(mined: np.ndarray, null: np.ndarray, null_share: np.ndarray) -> tuple
 
     start = np.concatenate([np.zeros(mined.shape[1]), [-2.0, 1.0]])
     bounds = [(-8.0, 3.0)] * mined.shape[1] + [(-20.0, 20.0), (-6.0, 6.0)]
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds).x
-    weights = np.exp(found[:-2]) / spread
-    return weights, float(found[-2] - weights @ centre)
+    fitted = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds).x
+    weights = np.exp(fitted[:-2]) / spread
+    return weights, float(fitted[-2] - weights @ centre)
 
 
 def bands(share: np.ndarray) -> np.ndarray:

@@ -76,8 +76,8 @@ def cosines_and_nearest(
     for rows in np.split(order, np.flatnonzero(np.diff(of_query[order])) + 1):
         others = np.array([near_to[text] for text in clicked.get(q[of_query[rows[0]]], ())], dtype=np.int64)
         if len(others):
-            found = right[of_text[rows]] @ right[others].T  # [pairs of the query, clicked texts]
-            found[of_text[rows][:, None] == others] = -np.inf
-            best = found.max(axis=1)
+            cosines = right[of_text[rows]] @ right[others].T  # [pairs of the query, clicked texts]
+            cosines[of_text[rows][:, None] == others] = -np.inf
+            best = cosines.max(axis=1)
             nearest[rows] = np.where(np.isneginf(best), np.nan, best)
     return out, nearest

@@ -97,17 +97,17 @@ def judgements(
     Sets without a query are left out.
     """
     known = grades or {}
-    found: dict[str, dict[str, dict[int, int]]] = {}
+    judgements: dict[str, dict[str, dict[int, int]]] = {}
     for name, relevant in sets.items():
         if relevant:
-            found[name] = {
+            judgements[name] = {
                 query: {
                     **{d: 0 for d, grade in known.get(query, {}).items() if grade < RELEVANT_GRADE},
                     **{d: max(1, known.get(query, {}).get(d, 0) - RELEVANT_GRADE + 1) for d in sorted(rows)},
                 }
                 for query, rows in relevant.items()
             }
-    return found
+    return judgements
 
 
 def write_trial(

@@ -75,10 +75,10 @@ def by_script(relevant: Relevant) -> dict[str, Relevant]:
     """Script (crops.text) -> its queries, most first, of those that have at least LEAST_OF_SCRIPT; nothing
     where fewer than two have: there is nothing to compare.
     """
-    found: dict[str, Relevant] = {}
+    sets: dict[str, Relevant] = {}
     for query, rows in relevant.items():
-        found.setdefault(script([query]), {})[query] = rows
-    large = {name: of for name, of in found.items() if name and len(of) >= LEAST_OF_SCRIPT}
+        sets.setdefault(script([query]), {})[query] = rows
+    large = {name: of for name, of in sets.items() if name and len(of) >= LEAST_OF_SCRIPT}
     return dict(sorted(large.items(), key=lambda item: (-len(item[1]), item[0]))) if len(large) > 1 else {}
 
 

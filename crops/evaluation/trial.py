@@ -159,7 +159,7 @@ def summary(
         },
         "slices": {name: mean(f"qr_{name}", 1) for name in SLICES},
         "vocabulary": {
-            name: {side: found for side in VOCABULARY if (found := mean(f"{name}_{side}", 1))}
+            name: {side: difference for side in VOCABULARY if (difference := mean(f"{name}_{side}", 1))}
             for name in SLICED
         },
         "scripts": {
@@ -183,15 +183,15 @@ def _intervals(
     over queries.
     """
     values = {system: np.array([at_100 for _, at_100 in rows.values()]) for system, rows in recalls.items()}
-    given = {"draws": draws, "seed": seed}
+    bootstrap = {"draws": draws, "seed": seed}
     together = {system: chained(rows, chains) for system, rows in recalls.items()}
     out: dict[str, Any] = {
-        system: [round(x, 4) for x in metrics.bootstrap(v, clusters=together[system], **given)]
+        system: [round(x, 4) for x in metrics.bootstrap(v, clusters=together[system], **bootstrap)]
         for system, v in values.items()
     }
     for name in (name for name in ours if name in values):
         gaps = {
-            system: metrics.compare(values[name], v, clusters=together[name], **given)
+            system: metrics.compare(values[name], v, clusters=together[name], **bootstrap)
             for system, v in values.items()
             if system != name
         }

@@ -50,9 +50,9 @@ def _best(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         above, level = np.flatnonzero(scores[q] > last[q]), np.flatnonzero(scores[q] == last[q])
         rows[q] = np.concatenate([above, level[: k - len(above)]])
     rows.sort(axis=1)
-    found = np.take_along_axis(scores, rows, axis=1)
-    order = np.argsort(-found, axis=1, kind="stable")
-    return np.take_along_axis(found, order, axis=1), np.take_along_axis(rows, order, axis=1)
+    best = np.take_along_axis(scores, rows, axis=1)
+    order = np.argsort(-best, axis=1, kind="stable")
+    return np.take_along_axis(best, order, axis=1), np.take_along_axis(rows, order, axis=1)
 
 
 def factory_for(rows: int, sizes: dict[int, str]) -> str:

@@ -117,5 +117,5 @@ def inside(release: Path, name: str) -> bool:
 
 def check(release: Path, *, wanted: Callable[[str], bool] = lambda _name: True) -> None:
     """An InputError that names the release and its first bad file, as `problem` finds it."""
-    if found := problem(release, wanted=wanted):
-        raise InputError(release, found)
+    if fault := problem(release, wanted=wanted):
+        raise InputError(release, fault)

@@ -40,16 +40,16 @@ class MilvusIndex:
         if queries.ndim != 2 or queries.shape[1] != self.width:
             raise ValueError(f"queries have shape {queries.shape}, expected [Q, {self.width}]")
         k = min(k, len(self.ids))
-        given: dict[str, Any] = {
+        request: dict[str, Any] = {
             "data": np.asarray(queries, dtype=np.float32).tolist(),
             "limit": k,
             "output_fields": ["row"],
             "search_params": {"params": {"ef": max(self.ef_search, k)}},
         }
-        found = _said(lambda: self.client.search(self.collection, **given))
+        answer = _said(lambda: self.client.search(self.collection, **request))
         scores = np.full((len(queries), k), -np.inf, dtype=np.float32)
         rows = np.full((len(queries), k), -1, dtype=np.int64)
-        for q, hits in enumerate(found):
+        for q, hits in enumerate(answer):
             for place, hit in enumerate(hits):
                 scores[q, place], rows[q, place] = hit["distance"], hit["row"]
         return scores, rows
@@ -89,10 +89,10 @@ def load(uri: str, collection: str, ids: tuple[str, ...], *, width: int) -> Milv
         raise InputError(uri, f"no whole collection {collection}; `crops deploy` makes it")
     count = int(client.get_collection_stats(collection)["row_count"])
     fields = {f["name"]: f for f in client.describe_collection(collection)["fields"]}
-    found = int(fields["vector"]["params"]["dim"])
-    if count != len(ids) or found != width:
+    stored = int(fields["vector"]["params"]["dim"])
+    if count != len(ids) or stored != width:
         raise InputError(
-            uri, f"{collection} holds {count} vectors of width {found}, expected {len(ids)} of width {width}"
+            uri, f"{collection} holds {count} vectors of width {stored}, expected {len(ids)} of width {width}"
         )
     _said(lambda: client.load_collection(collection))
     return MilvusIndex(client, collection, ids, width)

@@ -17,7 +17,7 @@ SHOWN = 8  # notes and columns on the terminal
 Found = Mapping[str, Any]
 
 
-def rows(found: Found) -> list[dict[str, Any]]:
+def rows(look: Found) -> list[dict[str, Any]]:
     """One per perspective: name, can ("yes", "little", "no", "with an LLM"), events that were found, and what
     it would need where it has not enough.
     """
@@ -30,29 +30,29 @@ def rows(found: Found) -> list[dict[str, Any]]:
         perspectives.RANKED.name: _stage,
         perspectives.FILTERED.name: _stage,
     }
-    return [_row(found, p, named.get(p.name, _registered)(found, p)) for p in perspectives.every()]
+    return [_row(look, p, named.get(p.name, _registered)(look, p)) for p in perspectives.every()]
 
 
-def _row(found: Found, p: perspectives.Perspective, told: tuple[int | None, str]) -> dict[str, Any]:
+def _row(look: Found, p: perspectives.Perspective, told: tuple[int | None, str]) -> dict[str, Any]:
     events, needs = told
     if events is None:
         return {"name": p.name, "can": "with an LLM", "events": None, "needs": needs}
-    enough = LEAST_PER_SEARCH * found["search"]["searches"] if p.positive else 1
+    enough = LEAST_PER_SEARCH * look["search"]["searches"] if p.positive else 1
     can = "no" if not events else "little" if events < enough else "yes"
     return {"name": p.name, "can": can, "events": events, "needs": "" if can == "yes" else needs}
 
 
-def _click(found: Found, _p: perspectives.Perspective) -> tuple[int, str]:
-    search = found["search"]
-    if "results" in found["missing"]:
+def _click(look: Found, _p: perspectives.Perspective) -> tuple[int, str]:
+    search = look["search"]
+    if "results" in look["missing"]:
         return 0, "the table results: which video was shown and clicked in which search"
     if search["of_unknown_searches"] > search["results"] / 2:
-        return found["mined"].get("click", 0), "the same search_id in results as in searches"
-    return found["mined"].get("click", 0), "clicked or liked true in results"
+        return look["mined"].get("click", 0), "the same search_id in results as in searches"
+    return look["mined"].get("click", 0), "clicked or liked true in results"
 
 
-def _reformulation(found: Found, _p: perspectives.Perspective) -> tuple[int, str]:
-    search, mined = found["search"], found["mined"]
+def _reformulation(look: Found, _p: perspectives.Perspective) -> tuple[int, str]:
+    search, mined = look["search"], look["mined"]
     if search["searches"] and search["at_midnight"] >= DAYS_ONLY * search["searches"]:
         return mined.get("reformulation", 0), "times to the second: those of this log are days"
     if not mined.get("gaps"):
@@ -62,95 +62,95 @@ def _reformulation(found: Found, _p: perspectives.Perspective) -> tuple[int, str
     return mined["reformulation"], "searches in other words whose results were clicked, liked or played"
 
 
-def _feed(found: Found, _p: perspectives.Perspective) -> tuple[int, str]:
-    if "feed" in found["missing"]:
+def _feed(look: Found, _p: perspectives.Perspective) -> tuple[int, str]:
+    if "feed" in look["missing"]:
         return 0, "the table feed: what the people who search looked at outside of the search, and when"
-    if not found["feed"]["users_who_search"]:
+    if not look["feed"]["users_who_search"]:
         return 0, "the user ids of the searches: no user of the feed searches"
-    return found["mined"].get("feed", 0), "views within the half hour around a search: do both clocks agree?"
+    return look["mined"].get("feed", 0), "views within the half hour around a search: do both clocks agree?"
 
 
 def _knowledge(_found: Found, _p: perspectives.Perspective) -> tuple[None, str]:
     return None, "an LLM: `--llm URL` (OpenAI-compatible) or `--llm local`"
 
 
-def _stage(found: Found, p: perspectives.Perspective) -> tuple[int, str]:
+def _stage(look: Found, p: perspectives.Perspective) -> tuple[int, str]:
     words = {
         perspectives.EXPOSED.name: "shown and not clicked: without it θ learns from random videos alone",
         perspectives.RANKED.name: "results with stage ranked: what the engine ranked and did not show",
         perspectives.FILTERED.name: "results with stage filtered: what the engine dropped before ranking",
     }
-    search = found["search"]
+    search = look["search"]
     return search[p.name] - (search["clicked"] if p is perspectives.EXPOSED else 0), words[p.name]
 
 
-def _registered(found: Found, p: perspectives.Perspective) -> tuple[int, str]:
-    return found["tables"].get(p.table, {}).get("usable", 0), f"the table {p.table}"
+def _registered(look: Found, p: perspectives.Perspective) -> tuple[int, str]:
+    return look["tables"].get(p.table, {}).get("usable", 0), f"the table {p.table}"
 
 
-def commands(found: Found) -> list[str]:
+def commands(look: Found) -> list[str]:
     """What to type next."""
-    logs = found["logs"]
-    if "files" in found:
-        return [_import(found)]
-    if any(table["faults"] for table in found["tables"].values()) or {"searches", "results", "videos"} & {
-        *found["missing"]
+    logs = look["logs"]
+    if "files" in look:
+        return [_import(look)]
+    if any(table["faults"] for table in look["tables"].values()) or {"searches", "results", "videos"} & {
+        *look["missing"]
     }:
         return [f"crops validate --logs {logs} --out checked"]
-    enough, first = found["enough"], f"crops run --logs {logs} --out runs/first"
+    enough, first = look["enough"], f"crops run --logs {logs} --out runs/first"
     days = enough["test_days_for_min_queries"]
-    if enough["answer"] == "no" and days and enough["test_days"] < days < found["days"]["count"]:
+    if enough["answer"] == "no" and days and enough["test_days"] < days < look["days"]["count"]:
         return ["crops config > my.yaml", f"{first} --config my.yaml  # with augment.test_days: {days}"]
     return [first]
 
 
-def _import(found: Found) -> str:
+def _import(look: Found) -> str:
     """Which of the files is the log: the one whose columns are known, of several the largest. Files like it
     are taken together; another one that shares a column with it is what can be found.
     """
-    maps = {file["file"]: proposal(file["columns"]) for file in found["files"]}
-    log = min(found["files"], key=lambda file: (maps[file["file"]].count("COLUMN"), -file["bytes"]))
-    others = [file for file in found["files"] if file["columns"] != log["columns"]]
-    several = len(found["files"]) > 1 and not others
+    maps = {file["file"]: proposal(file["columns"]) for file in look["files"]}
+    log = min(look["files"], key=lambda file: (maps[file["file"]].count("COLUMN"), -file["bytes"]))
+    others = [file for file in look["files"] if file["columns"] != log["columns"]]
+    several = len(look["files"]) > 1 and not others
     shared = [file["file"] for file in others if {*file["columns"]} & {*log["columns"]}]
     videos = f" --videos {shared[0]}" if len(shared) == 1 else ""
-    source = found["logs"] if several else log["file"]
+    source = look["logs"] if several else log["file"]
     return f"crops import table {source}{videos} --out logs --map {maps[log['file']]}"
 
 
-def lines(found: Found) -> Iterator[str]:
+def lines(look: Found) -> Iterator[str]:
     """The first look on the terminal."""
-    if "files" in found:
-        yield f"{found['logs']}: none of our tables, but files that `crops import table` can read"
-        for file in found["files"][:SHOWN]:
+    if "files" in look:
+        yield f"{look['logs']}: none of our tables, but files that `crops import table` can read"
+        for file in look["files"][:SHOWN]:
             yield f"  {file['file']}: {', '.join(file['columns'])}"
     else:
-        yield from _tables(found)
-        yield from _what_is_in_it(found)
+        yield from _tables(look)
+        yield from _what_is_in_it(look)
         yield "perspectives"
-        for row in found["perspectives"]:
+        for row in look["perspectives"]:
             events = "" if row["events"] is None else f"{row['events']:,}"
             needs = f"  needs {row['needs']}" if row["needs"] else ""
             yield f"  {row['name']:<14} {row['can']:<12}{events:>13}{needs}"
-        yield from _enough(found)
+        yield from _enough(look)
     yield "next"
-    yield from (f"  {command}" for command in found["next"])
+    yield from (f"  {command}" for command in look["next"])
 
 
-def _tables(found: Found) -> Iterator[str]:
-    yield f"tables of {found['logs']}"
-    for name, table in found["tables"].items():
+def _tables(look: Found) -> Iterator[str]:
+    yield f"tables of {look['logs']}"
+    for name, table in look["tables"].items():
         unusable = table["rows"] - table["usable"]
         more = f", {unusable:,} of them not usable (`crops validate` says why)" if unusable else ""
         absent = f"; without {', '.join(table['absent_columns'])}" if table["absent_columns"] else ""
         yield f"  {name:<10} {table['rows']:>13,} rows{more}{absent}"
         yield from (f"  {'':<10} cannot be read: {fault}" for fault in table["faults"][:SHOWN])
-    yield from (f"  {name:<10} missing" for name in found["missing"])
-    yield from (f"  note: {note}" for note in found["notes"][:SHOWN])
+    yield from (f"  {name:<10} missing" for name in look["missing"])
+    yield from (f"  note: {note}" for note in look["notes"][:SHOWN])
 
 
-def _what_is_in_it(found: Found) -> Iterator[str]:
-    search, catalogue, days = found["search"], found["catalogue"], found["days"]
+def _what_is_in_it(look: Found) -> Iterator[str]:
+    search, catalogue, days = look["search"], look["catalogue"], look["days"]
     searches, results, touched = search["searches"], search["results"], search["searches_touched"]
     each = f"{search['exposed'] / searches:.1f} a search" if searches else ""
     counted = {
@@ -169,13 +169,13 @@ def _what_is_in_it(found: Found) -> Iterator[str]:
     for name in ("searches", "videos"):
         if lost := search[f"of_unknown_{name}"]:
             yield f"  note: {_percent(lost, results)} of the results name {name} that are not in the table"
-    for name, shares in found["scripts"].items():
+    for name, shares in look["scripts"].items():
         words = ", ".join(f"{script or 'no letters'} {100 * share:.1f} %" for script, share in shares.items())
         yield f"  scripts of {name}: {words or 'unknown'}"
 
 
-def _enough(found: Found) -> Iterator[str]:
-    enough = found["enough"]
+def _enough(look: Found) -> Iterator[str]:
+    enough = look["enough"]
     yield f"enough to tell? {enough['answer']}"
     yield (
         f"  held out ({enough['test_days']} day(s)): {enough['queries_reformulated']:,} reformulated queries "

@@ -20,12 +20,12 @@ def of(metrics: Mapping[str, Any]) -> dict[str, Any] | None:
     interval is, if anything, unkind to the challenger. from_log: trained without knowledge, minus that
     alternative; from_llm: the challenger minus trained without knowledge. The two add up to the difference.
     """
-    found = (
+    best = (
         on(name, row, (metrics.get("intervals") or {}).get(name) or {})
         for name in TELLING
         if (row := metrics["recall_at_100"].get(name))
     )
-    return next((one for one in found if one is not None), None)
+    return next((one for one in best if one is not None), None)
 
 
 def on(name: str, row: Mapping[str, float], intervals: Mapping[str, Any]) -> dict[str, Any] | None:

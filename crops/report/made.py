@@ -57,34 +57,34 @@ def _cost(report: Json, parts: Json) -> str:
 
 def versions(stages: Sequence[Json]) -> dict[str, str]:
     """Package to version, as the stages found them; two of one package are named both."""
-    found: dict[str, list[str]] = {}
+    settings: dict[str, list[str]] = {}
     for entry in stages:
         for name, number in (entry.get("versions") or {}).items():
-            if number not in found.setdefault(name, []):
-                found[name].append(number)
-    return {name: " and ".join(numbers) for name, numbers in found.items()}
+            if number not in settings.setdefault(name, []):
+                settings[name].append(number)
+    return {name: " and ".join(numbers) for name, numbers in settings.items()}
 
 
 def settings(stages: Sequence[Json]) -> dict[str, Json]:
     """Section to what its stage was given; `train clicks` and `train crops` share one."""
     sections = {"theta": "discriminate", "champion": "register", "baseline": "register"}
-    found: dict[str, Json] = {}
+    facts: dict[str, Json] = {}
     for entry in stages:
         name = entry["stage"].split()[0]
         section = sections.get(name, name)
         if entry.get("config") and section in configs.PIPELINE:
-            found.setdefault(section, entry["config"])
-    return {section: found[section] for section in configs.PIPELINE if section in found}
+            facts.setdefault(section, entry["config"])
+    return {section: facts[section] for section in configs.PIPELINE if section in facts}
 
 
 def changed(sections: Mapping[str, Json]) -> list[tuple[str, Any, Any]]:
     """(section.key, value, default) of every setting that is not the default's."""
     rows = []
-    for section, given in sections.items():
+    for section, values in sections.items():
         default = configs.section_class(section)().model_dump(mode="json")
         rows += [
             (f"{section}.{key}", value, default.get(key))
-            for key, value in given.items()
+            for key, value in values.items()
             if value != default.get(key)
         ]
     return rows

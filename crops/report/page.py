@@ -86,9 +86,9 @@ def _sides(report: Json, metrics: Json, kind: str) -> list[Json]:
     for name, sides in (metrics.get(kind) or {}).items():
         for side, row in sides.items():
             own = f"{name}_{side}"
-            found = headline.on(own, row, (report["intervals"] or {}).get(own) or {})
+            comparison = headline.on(own, row, (report["intervals"] or {}).get(own) or {})
             queries = (report["counts"] or {}).get(own)
-            rows.append({"set": name, "side": side, "row": row, "queries": queries, "headline": found})
+            rows.append({"set": name, "side": side, "row": row, "queries": queries, "headline": comparison})
     return rows
 
 

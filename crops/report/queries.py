@@ -19,7 +19,7 @@ def compared(rows: Iterable[Row], report: Mapping[str, Any], *, most: int) -> li
     by_set: dict[str, dict[str, dict[str, float]]] = {}
     for row in rows:
         by_set.setdefault(row["set"], {}).setdefault(row["system"], {})[row["query"]] = row["recall_at_100"]
-    found = []
+    compared_queries = []
     for name in headline.TELLING:
         first = headline.on(name, report["recall_at_100"].get(name) or {}, {})
         if first is None or name not in by_set:
@@ -30,7 +30,7 @@ def compared(rows: Iterable[Row], report: Mapping[str, Any], *, most: int) -> li
             key=lambda row: (-abs(row[1] - row[2]), row[0]),
         )
         won, lost = (sum(sign * (a - b) > 0 for _, a, b in pairs) for sign in (1, -1))
-        found.append(
+        compared_queries.append(
             {
                 "set": name,
                 "against": first["against"],
@@ -41,7 +41,7 @@ def compared(rows: Iterable[Row], report: Mapping[str, Any], *, most: int) -> li
                 "rows": [list(row) for row in pairs[:most]],
             }
         )
-    return found
+    return compared_queries
 
 
 def ends(rows: Iterable[list[Any]], *, each: int) -> list[list[Any]]:

@@ -158,8 +158,8 @@ class Batches:
     def _rivals_of(self, queries: np.ndarray) -> list[np.ndarray]:
         if self.rivals is None:
             return []
-        found = self.rivals[queries].ravel()
-        return [found[found >= 0]]
+        texts = self.rivals[queries].ravel()
+        return [texts[texts >= 0]]
 
     def _draw(self, rows: np.ndarray, chance: np.random.Generator) -> np.ndarray:
         """At most `positives` rows of positives, and `lower` of each lower label."""

@@ -281,7 +281,7 @@ def from_base(
     """
     made = _parts(base, texts, seed=seed)
     own = made.prompts
-    given = {"query": query_prompt, "document": document_prompt}
+    prompts = {"query": query_prompt, "document": document_prompt}
     encoder = Encoder(
         made.model,
         made.tokenizer,
@@ -289,7 +289,7 @@ def from_base(
         max_tokens=max_tokens,
         document=None if shared else made.document or copy.deepcopy(made.model),
         temperature=temperature,
-        prompts={k: own.get(k, "") if text is None else text for k, text in given.items()},
+        prompts={k: own.get(k, "") if text is None else text for k, text in prompts.items()},
         widths=() if made.width is None else (made.width,),
     )
     if made.width is not None:

@@ -34,7 +34,7 @@ def focus(encoder: Encoder, samples: Pairs, *, rivals: int, margin: float) -> Fo
     queries = encoder.encode(samples.queries, kind="query")
     texts = encoder.encode(samples.texts, kind="document")
     lost = np.zeros(len(queries))
-    found = np.full((len(queries), rivals), -1, dtype=np.int64)
+    rival = np.full((len(queries), rivals), -1, dtype=np.int64)
     ends = np.searchsorted(samples.query, np.arange(len(queries) + 1))  # rows are sorted by query
     for first in range(0, len(queries), ROWS):
         scores = queries[first : first + ROWS] @ texts.T  # [ROWS, D]
@@ -50,5 +50,5 @@ def focus(encoder: Encoder, samples: Pairs, *, rivals: int, margin: float) -> Fo
             row[samples.text[own]] = -np.inf
             row[row >= limit] = -np.inf
             best = np.argsort(-row, kind="stable")[:rivals]
-            found[query, : len(best)] = np.where(np.isfinite(row[best]), best, -1)
-    return Focus(lost=lost, rivals=found)
+            rival[query, : len(best)] = np.where(np.isfinite(row[best]), best, -1)
+    return Focus(lost=lost, rivals=rival)

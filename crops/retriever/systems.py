@@ -94,8 +94,8 @@ def rows(
 
     held_out  (query, text): by text, because the same video may be there twice under two ids
     """
-    found = ((query, texts[doc_id], label) for (query, doc_id), label in labels.items())
-    return [(query, text, label) for query, text, label in found if (query, text) not in held_out]
+    triples = ((query, texts[doc_id], label) for (query, doc_id), label in labels.items())
+    return [(query, text, label) for query, text, label in triples if (query, text) not in held_out]
 
 
 def relevant_rows(pairs: Iterable[Pair], doc_ids: Sequence[str]) -> dict[str, frozenset[int]]:

@@ -141,12 +141,12 @@ def _focused(encoder: Encoder, samples: Pairs, sizes: Sizes, ranks: Ranks) -> di
     """
     if not sizes.hard_share and not sizes.hard_negatives:
         return {}
-    found = ranks.from_first(
+    focused = ranks.from_first(
         lambda: focus(encoder, samples, rivals=sizes.hard_negatives, margin=sizes.hard_margin)
     )
-    lost = found.lost / found.lost.mean() if found.lost.any() else np.ones(len(found.lost))
+    lost = focused.lost / focused.lost.mean() if focused.lost.any() else np.ones(len(focused.lost))
     turns = 1 - sizes.hard_share + sizes.hard_share * lost
-    return {"turns": turns if sizes.hard_share else None, "rivals": found.rivals}
+    return {"turns": turns if sizes.hard_share else None, "rivals": focused.rivals}
 
 
 def untouched(encoder: Encoder, valid: Validation, ranks: Ranks = ALONE) -> dict[str, Any]:
@@ -221,9 +221,9 @@ def fit(
 
     def check() -> dict[str, Any]:
         """Adds a check to `state`, the same on every rank, and has it saved by the first."""
-        found = ranks.from_first(lambda: valid.recalls(encoder).round(4).tolist() if valid.queries else [])
-        recall = float(np.mean(found)) if found else None
-        state["recalls"].append(found)
+        recalls = ranks.from_first(lambda: valid.recalls(encoder).round(4).tolist() if valid.queries else [])
+        recall = float(np.mean(recalls)) if recalls else None
+        state["recalls"].append(recalls)
         entry = {
             "step": state["step"],
             "loss": float(np.mean(state["losses"])) if state["losses"] else None,
@@ -263,7 +263,7 @@ def fit(
                 if log and ranks.rank == 0:
                     log(state["step"], {k: v for k, v in entry.items() if k != "step" and v is not None})
     last = len(state["checks"]) - 1
-    choice = valid.choose([[found] for found in state["recalls"]], safe=last) if valid.queries else None
+    choice = valid.choose([[recalls] for recalls in state["recalls"]], safe=last) if valid.queries else None
     if choice is not None and choice.told:
         checkpoint.load_best(encoder, checkpoints)
     kept = state["checks"][choice.taken if choice else last]

@@ -18,10 +18,10 @@ class Shard:
     @classmethod
     def parse(cls, text: str) -> "Shard":
         """From "2/8": the third of eight. ConfigError where it is something else."""
-        found = re.fullmatch(r"(\d+)/(\d+)", text)
-        if found is None or not int(found[1]) < int(found[2]):
+        match = re.fullmatch(r"(\d+)/(\d+)", text)
+        if match is None or not int(match[1]) < int(match[2]):
             raise ConfigError(f"shard is {text!r}, expected INDEX/COUNT with 0 <= INDEX < COUNT, e.g. 0/4")
-        return cls(int(found[1]), int(found[2]))
+        return cls(int(match[1]), int(match[2]))
 
     def holds(self, query: str) -> bool:
         """Whether the query is of this part."""

@@ -103,11 +103,11 @@ def timed(
 
 def versions() -> dict[str, str]:
     """The version of Python, of this project, and of every package of USED that this process has imported."""
-    found = {"python": platform.python_version()}
+    used = {"python": platform.python_version()}
     for module, package in USED.items():
         with contextlib.suppress(metadata.PackageNotFoundError):  # another build of it: faiss-gpu
-            found |= {package: metadata.version(package)} if module in sys.modules else {}
-    return found
+            used |= {package: metadata.version(package)} if module in sys.modules else {}
+    return used
 
 
 def _say(entry: dict) -> None:

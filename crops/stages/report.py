@@ -49,7 +49,7 @@ def run(
     those of knowledge, score and train (a system each).
     """
     paths = {name: Path(folder) for name, folder in folders.items()}
-    parts_of = {name: [Path(folder) for folder in found] for name, found in shards.items()}
+    parts_of = {name: [Path(folder) for folder in folders_of] for name, folders_of in shards.items()}
     every = [*(p for n, p in paths.items() if n != "source"), *chain.from_iterable(parts_of.values())]
     measured = [artifacts.read_json(p / STAGE_FILE) for p in every if (p / STAGE_FILE).exists()]
     measured.sort(key=lambda entry: [*ORDER, entry["stage"].split()[0]].index(entry["stage"].split()[0]))
@@ -114,5 +114,5 @@ def _compared(path: Path, report: dict[str, Any], *, most: int) -> list[dict[str
 
 def _json(path: Path) -> dict[str, Any]:
     """A stage that did not run has nothing to show; the page then leaves its part out."""
-    found: dict[str, Any] = artifacts.read_json(path) if path.exists() else {}
-    return found
+    content: dict[str, Any] = artifacts.read_json(path) if path.exists() else {}
+    return content

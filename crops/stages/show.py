@@ -29,16 +29,16 @@ def recall(out: str, to: str) -> None:
 
 def verdict(out: str, to: str) -> None:
     """The gate's verdict with its checks, or the reasons where there are none."""
-    found = artifacts.read_json(Path(out) / "verdict.json")
-    lines = [f"# {found['verdict'].capitalize()}", ""]
+    verdict = artifacts.read_json(Path(out) / "verdict.json")
+    lines = [f"# {verdict['verdict'].capitalize()}", ""]
     words = {True: "yes", False: "**no**", None: "unknown"}
-    if found.get("checks"):
+    if verdict.get("checks"):
         lines += ["| Holds | Check | Measured |", "|---|---|---|"]
         lines += [
-            f"| {words[c['passed']]} | {plain(c['name'])} | {plain(c['reason'])} |" for c in found["checks"]
+            f"| {words[c['passed']]} | {plain(c['name'])} | {plain(c['reason'])} |" for c in verdict["checks"]
         ]
     else:
-        lines += [f"- {plain(reason)}" for reason in found["reasons"]]
+        lines += [f"- {plain(reason)}" for reason in verdict["reasons"]]
     Path(to).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
@@ -67,6 +67,6 @@ def page(out: str, to: str) -> None:
 
 
 def _body(html: str) -> str:
-    found = BODY.search(html)
-    assert found, "our own page has a <main>"
-    return found[1]
+    body = BODY.search(html)
+    assert body, "our own page has a <main>"
+    return body[1]

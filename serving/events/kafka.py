@@ -30,7 +30,7 @@ def settings_in(path: Path | None) -> dict[str, str]:
     """
     if path is None:
         return {}
-    found = {}
+    settings = {}
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -42,12 +42,12 @@ def settings_in(path: Path | None) -> dict[str, str]:
         if not equals or not name.startswith(ALLOWED):
             expected = "expected name=value with a name of security.*, sasl.*, ssl.* or enable.ssl.*"
             raise ConfigError(f"{path}:{number}: {name if equals else 'no ='}: {expected}")
-        found[name] = value
+        settings[name] = value
     try:
-        Producer({**found, "bootstrap.servers": "127.0.0.1:1", "log_level": 0})
+        Producer({**settings, "bootstrap.servers": "127.0.0.1:1", "log_level": 0})
     except KafkaException as error:
         raise ConfigError(f"{path}: Kafka's client refuses it: {error.args[0].str()}") from error
-    return found
+    return settings
 
 
 class KafkaLog:

@@ -68,12 +68,12 @@ class Body(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _few_keys(cls, given: Any) -> Any:
+    def _few_keys(cls, values: Any) -> Any:
         """A hundred thousand unknown keys would be as many faults, each put into words."""
-        if isinstance(given, dict) and len(given) > len(cls.model_fields):
-            unknown = next(key for key in given if key not in cls.model_fields)
+        if isinstance(values, dict) and len(values) > len(cls.model_fields):
+            unknown = next(key for key in values if key not in cls.model_fields)
             raise Malformed(f"{unknown[:64]}: Extra inputs are not permitted")
-        return given
+        return values
 
 
 class SearchBody(Body):
@@ -322,8 +322,8 @@ def _state(app: FastAPI, settings: Settings, token: str | None) -> None:
 
 
 def _administrative(request: Request, token: str | None) -> None:
-    given = request.headers.get("authorization", "").removeprefix("Bearer ")
-    if token is None or not hmac.compare_digest(given.encode(), token.encode()):
+    bearer = request.headers.get("authorization", "").removeprefix("Bearer ")
+    if token is None or not hmac.compare_digest(bearer.encode(), token.encode()):
         raise Unauthorised("this call needs the administrative token")
 
 

@@ -25,9 +25,9 @@ def status(rollout: str | None, features_file: str | None, readout: Path | None)
     `readout`: the folder of readout.json.
     """
     state = _json(f"{rollout}/{STATE}") if rollout else None
-    found: dict[str, Any] = {"rollout": None, "readout": None, "coverage": _coverage(features_file)}
+    page: dict[str, Any] = {"rollout": None, "readout": None, "coverage": _coverage(features_file)}
     if rollout is not None and state:
-        found["rollout"] = {
+        page["rollout"] = {
             **{
                 key: state.get(key)
                 for key in ("experiment", *ARMS, "phase", "step", "started_s", "entered_s")
@@ -41,14 +41,14 @@ def status(rollout: str | None, features_file: str | None, readout: Path | None)
         metrics = {
             name: {key: m.get(key) for key in SHOWN} for name, m in (measured.get("metrics") or {}).items()
         }
-        found["readout"] = {
+        page["readout"] = {
             **{
                 key: measured.get(key)
                 for key in ("verdict", "reasons", "primary", "users", "srm", "period", "window_s")
             },
             "metrics": metrics,
         }
-    return found
+    return page
 
 
 def request_abort(rollout: str, reason: str) -> None:
@@ -69,18 +69,18 @@ def _trail(url: str) -> list[dict[str, Any]]:
         lines = (document.read(url).content or b"").decode("utf-8").splitlines()[-TRAIL:]
     except (CropsError, ValueError):
         return []
-    found = []
+    moves = []
     for line in lines:
         try:
-            found.append(json.loads(line))
+            moves.append(json.loads(line))
         except ValueError:  # torn; the controller mends it
             continue
-    return found
+    return moves
 
 
 def _json(url: str) -> dict[str, Any] | None:
     try:
-        found = json.loads((document.read(url).content or b"").decode("utf-8"))
+        content = json.loads((document.read(url).content or b"").decode("utf-8"))
     except (CropsError, ValueError):
         return None
-    return found if isinstance(found, dict) else None
+    return content if isinstance(content, dict) else None

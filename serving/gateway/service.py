@@ -164,10 +164,10 @@ class Service:
             raise Unavailable(self.holder.problem)
         with self._slot():
             async with self._in_time():
-                found = {arm: (s, await self.searcher.search(s, query, k)) for arm, s in arms.items()}
+                answers = {arm: (s, await self.searcher.search(s, query, k)) for arm, s in arms.items()}
                 for name, one in self._alternatives.items():
-                    found[name] = one.served, await asyncio.to_thread(one.search, query, k)
-                return found
+                    answers[name] = one.served, await asyncio.to_thread(one.search, query, k)
+                return answers
 
     async def take(self, events: Sequence[Interaction]) -> None:
         """Returns once all events are durable; UnknownSearch, and none is taken, if one is of a search that
@@ -189,14 +189,14 @@ class Service:
 
     async def _count_events(self, events: Sequence[Interaction], searches: Mapping[str, ids.Told]) -> None:
         """Each once, and of shown videos alone: what is repeated or invented decides no rollout."""
-        found: dict[tuple[str, Kind], set[str]] = defaultdict(set)
+        seen: dict[tuple[str, Kind], set[str]] = defaultdict(set)
         for event in events:
             if event.type == "click":
-                found[event.search_id, "click"].add(event.video_id)
+                seen[event.search_id, "click"].add(event.video_id)
             elif is_long(event.play_s or 0.0, self._durations.get(event.video_id, math.nan)):
-                found[event.search_id, "long play"].add(event.video_id)
+                seen[event.search_id, "long play"].add(event.video_id)
         counters = {"click": self.metrics.clicks, "long play": self.metrics.long_plays}
-        for (search_id, kind), videos in found.items():
+        for (search_id, kind), videos in seen.items():
             new = await self._shown.count(search_id, kind, videos)
             counters[kind].labels(searches[search_id].arm or NONE).inc(new)
 

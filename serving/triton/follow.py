@@ -193,30 +193,32 @@ class Follower:
     def look(self) -> None:
         """One look: loads what the manifest names and is not there; lets go of what has long left it."""
         try:
-            found = manifest.read(self.settings.manifest)
+            current = manifest.read(self.settings.manifest)
         except CropsError as error:
             self.problem = str(error)
             return
-        if not found.arms:
+        if not current.arms:
             self.problem = f"{self.settings.manifest} names no release"
-        elif found != self._followed:  # not the number alone: a backup may have been put back
-            self._take(found)
+        elif current != self._followed:  # not the number alone: a backup may have been put back
+            self._take(current)
         self._let_go()
 
-    def _take(self, found: Manifest) -> None:
-        for arm, release in found.arms.items():
+    def _take(self, current: Manifest) -> None:
+        for arm, release in current.arms.items():
             try:
                 self._load(release)
             except (BadRelease, CropsError, OSError) as error:
-                if self.problem != (said := f"generation {found.generation}, {arm}: {release.uri}: {error}"):
+                if self.problem != (
+                    said := f"generation {current.generation}, {arm}: {release.uri}: {error}"
+                ):
                     LOG.error(said)
                 self.problem = said
                 return
-        wanted = {release.model: release.checksum for release in found.arms.values()}
+        wanted = {release.model: release.checksum for release in current.arms.values()}
         now_s = self._clock()
         self._left = {m: self._left.get(m, now_s) for m in (self._left | self._serving) if m not in wanted}
-        self._serving, self._followed, self.problem = wanted, found, ""
-        LOG.info("generation %d: %s", found.generation, ", ".join(wanted))
+        self._serving, self._followed, self.problem = wanted, current, ""
+        LOG.info("generation %d: %s", current.generation, ", ".join(wanted))
 
     def _load(self, release: Release) -> None:
         if control.model_ready(self._server.http, release.model):

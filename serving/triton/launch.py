@@ -103,14 +103,14 @@ class Server:
         """The processes of the Python backend that run: id to model. One that has ended or is stopped is
         not among them.
         """
-        found = {}
+        owners = {}
         for folder, state in self._children():
             with contextlib.suppress(OSError):
                 if state not in STOPPED and (
                     model := MODEL_OF_STUB.search((folder / "cmdline").read_bytes())
                 ):
-                    found[int(folder.name)] = model[1].decode()
-        return found
+                    owners[int(folder.name)] = model[1].decode()
+        return owners
 
     def bereft(self) -> bool:
         """Whether a process of some model has ended without Triton having taken notice."""

@@ -33,9 +33,9 @@ def model_ready(url: str, model: str) -> bool:
 
 def encodes(url: str, model: str, *, timeout_s: float) -> bool:
     """Whether `model` gives a vector for a text now: "ready" stays true of one whose processes have died."""
-    given = {"name": "text", "shape": [1, 1], "datatype": "BYTES", "data": [PROBE]}
+    tensor = {"name": "text", "shape": [1, 1], "datatype": "BYTES", "data": [PROBE]}
     try:
-        answer = httpx.post(f"{url}/v2/models/{model}/infer", json={"inputs": [given]}, timeout=timeout_s)
+        answer = httpx.post(f"{url}/v2/models/{model}/infer", json={"inputs": [tensor]}, timeout=timeout_s)
     except httpx.HTTPError:
         return False
     return answer.status_code == httpx.codes.OK

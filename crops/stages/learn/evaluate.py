@@ -132,8 +132,8 @@ def _foreign(base: Path, cfg: EvaluateConfig) -> Callable[[str], bool]:
         return len(pieces) >= cfg.foreign_pieces or tokenizer.unk_token in pieces
 
     def foreign(query: str) -> bool:
-        found = words(query)
-        return bool(found) and sum(map(unknown, found)) >= cfg.foreign_share * len(found)
+        tokens = words(query)
+        return bool(tokens) and sum(map(unknown, tokens)) >= cfg.foreign_share * len(tokens)
 
     return foreign
 

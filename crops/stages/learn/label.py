@@ -106,8 +106,8 @@ def _margins(perspective: pd.Series, scored: Path) -> pd.Series:
     """
     path = scored / "discriminate.json"
     facts = artifacts.read_json(path) if path.exists() else {}
-    found = {name: row["margin"] for name, row in facts.get("judged", {}).items()}
-    return perspective.map(found).fillna(0.0).clip(lower=facts.get("ece", 0.0))
+    margins = {name: row["margin"] for name, row in facts.get("judged", {}).items()}
+    return perspective.map(margins).fillna(0.0).clip(lower=facts.get("ece", 0.0))
 
 
 def _as_trained(rows: pd.DataFrame, samples: pd.DataFrame) -> pd.DataFrame:

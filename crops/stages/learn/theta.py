@@ -173,8 +173,8 @@ def judged(logs: Path, candidates: Path, *, long_play_s: float) -> tuple[pd.Data
 
         def certain(*, plays: bool) -> pd.DataFrame:
             expression = pairs.judged(searches, shown, videos, long_play_s=long_play_s, plays=plays)
-            found: pd.DataFrame = house.backend.to_pyarrow(expression).to_pandas()
-            return found
+            frame: pd.DataFrame = house.backend.to_pyarrow(expression).to_pandas()
+            return frame
 
         rows, notes = certain(plays=True), list[str]()
         if (long := int(rows["relevant"].sum())) < FEW_LONG_PLAYS:
@@ -353,15 +353,15 @@ def _chances(
             kinds.append(shown)
             weight = np.concatenate([weight / len(null), np.full(len(shown), 1 / len(shown))])
         usual = chance.marginals(every)
-        found = [_evidence(judge, rows, of_query, texts, usual) for rows in kinds]
-        for shown_found in found[
+        evidence = [_evidence(judge, rows, of_query, texts, usual) for rows in kinds]
+        for shown_found in evidence[
             2:
         ]:  # how often it was shown says nothing: behind a mistake is what chance brings
-            drawn = found[1][rng.integers(0, len(found[1]), len(shown_found))]
+            drawn = evidence[1][rng.integers(0, len(evidence[1]), len(shown_found))]
             for name in ("support", "lift"):
                 at = chance.EVIDENCE.index(name)
                 shown_found[:, at] = drawn[:, at]
-        known[row.name] = chance.fit(found[0], np.concatenate(found[1:]), weight)
+        known[row.name] = chance.fit(evidence[0], np.concatenate(evidence[1:]), weight)
     return known
 
 
@@ -391,7 +391,7 @@ def _agreements(
     """Per gated perspective θ of its held-out pairs that were also shown for their query, against what people
     did with them there. Who skips a video once may still have wanted it: the share is on the low side.
     """
-    found = {}
+    shifts = {}
     of_query = clicked(mined, texts)
     rows = mined.rename(columns={"video_id": "doc_id"})
     for name in perspectives.names(gated=True):
@@ -403,7 +403,7 @@ def _agreements(
             continue
         theta, nearest = judge.read(asked["query"].tolist(), [texts[d] for d in asked["doc_id"]], of_query)
         theta = held(judge, asked.assign(theta=theta, nearest=nearest), name, texts, mined=own)
-        found[name] = calibrate.agreement(
+        shifts[name] = calibrate.agreement(
             theta, asked["relevant"].to_numpy(float), asked["query"].to_numpy(object)
         )
-    return found
+    return shifts

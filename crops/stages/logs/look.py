@@ -98,22 +98,22 @@ def _look(house: DuckDBWarehouse, logs: Path, cfg: AugmentConfig, min_queries: i
             notes += said
     notes += source.beside(logs, records.logs())
     missing = [t.name for t in records.logs() if t.name not in tables]
-    found: dict[str, Any] = {"logs": str(logs), "tables": tables, "missing": missing, "notes": notes}
+    answer: dict[str, Any] = {"logs": str(logs), "tables": tables, "missing": missing, "notes": notes}
     for table in records.LOGS:
         if table.name not in tables:  # an empty one in its place: its numbers are 0
             _empty(house, table)
-    found["search"] = _search(house)
-    found["catalogue"] = _one(house, CATALOGUE)
-    found["scripts"] = {"queries": _scripts(house, QUERIES), "videos": _scripts(house, VIDEOS)}
+    answer["search"] = _search(house)
+    answer["catalogue"] = _one(house, CATALOGUE)
+    answer["scripts"] = {"queries": _scripts(house, QUERIES), "videos": _scripts(house, VIDEOS)}
     days = [row["date"] for row in _all(house, DAYS)]
     ends = {"first": days[0], "last": days[-1]} if days else {"first": None, "last": None}
-    found["days"] = {**ends, "count": len(days)}
+    answer["days"] = {**ends, "count": len(days)}
     nothing = Held(reformulated=0, chains=0, clicked=0)
     mined, held, share = _mined(house, cfg, days) if days else ({}, nothing, 1.0)
-    found["mined"] = mined
-    found["feed"] = _one(house, FEED) | {"share_of_users_looked_at": share}
-    found["enough"] = _enough(held, days, cfg, min_queries)
-    return found
+    answer["mined"] = mined
+    answer["feed"] = _one(house, FEED) | {"share_of_users_looked_at": share}
+    answer["enough"] = _enough(held, days, cfg, min_queries)
+    return answer
 
 
 def _table(house: DuckDBWarehouse, logs: Path, table: records.Table) -> tuple[dict[str, Any], list[str]]:

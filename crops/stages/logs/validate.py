@@ -180,7 +180,7 @@ def _seen(outcome: Outcome) -> str:
     return f"; seen: {', '.join(unexpected[:3])}; allowed: {', '.join(map(str, allowed))}"
 
 
-def _report(checked: dict[str, Checked], found: list[str]) -> StageReport:
+def _report(checked: dict[str, Checked], unread: list[str]) -> StageReport:
     failed = _failed(checked, more=_seen)
     numbers: dict[str, float | int] = {
         f"{name}_{kind}": getattr(c.split, kind) for name, c in checked.items() for kind in PARTS[1:3]
@@ -197,7 +197,7 @@ def _report(checked: dict[str, Checked], found: list[str]) -> StageReport:
         if p.table and (p.table not in checked or not checked[p.table].split.accepted)
     )
     warnings = failed["warning"]
-    notes = [*missing, *found, *failed["critical"], *warnings[:SHOWN]]
+    notes = [*missing, *unread, *failed["critical"], *warnings[:SHOWN]]
     if len(warnings) > SHOWN:
         notes.append(f"{len(warnings) - SHOWN} more warnings in validation.json and data_docs/")
     return StageReport(numbers=numbers, notes=tuple(notes))

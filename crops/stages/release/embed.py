@@ -81,8 +81,8 @@ def _identity(release: Path) -> str:
     if layout.is_release(release):
         layout.check(release, wanted=lambda name: name.startswith(tower))
     names = sorted(p.name for p in release.iterdir() if p.is_file() and p.name.startswith(tower))
-    found = "".join(f"{name} {layout.sha256(release / name)}\n" for name in names)
-    return hashlib.sha256(found.encode()).hexdigest()
+    listed = "".join(f"{name} {layout.sha256(release / name)}\n" for name in names)
+    return hashlib.sha256(listed.encode()).hexdigest()
 
 
 def _blocks(documents: Path, size: int, shard: Shard) -> Iterator[tuple[list[str], list[str], int]]:

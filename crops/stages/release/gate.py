@@ -59,8 +59,10 @@ def run(
             return None
         pair = [np.array([side[q] for q in queries]) for side in (ours, theirs)]
         together = trial.chained(queries, chains)
-        found = evaluation.compare(pair[0], pair[1], draws=DRAWS, seed=0, clusters=together)
-        return gate.Difference(name, found["difference"], found["low"], found["high"], len(queries))
+        comparison = evaluation.compare(pair[0], pair[1], draws=DRAWS, seed=0, clusters=together)
+        return gate.Difference(
+            name, comparison["difference"], comparison["low"], comparison["high"], len(queries)
+        )
 
     def gained(other: str) -> gate.Difference | None:
         return gate.widened(difference("qr_raw", both, other), spread=cfg.training_spread)
@@ -109,9 +111,9 @@ def first(metrics: Path) -> str:
     """
     both = _values(metrics)[1]
     for name in ("qr_raw", "ct"):
-        found = {system: list(both[name, system].values()) for system in FIRST if both.get((name, system))}
-        if found:
-            return max(reversed(FIRST), key=lambda s: float(np.mean(found[s])) if s in found else -1.0)
+        recalls = {system: list(both[name, system].values()) for system in FIRST if both.get((name, system))}
+        if recalls:
+            return max(reversed(FIRST), key=lambda s: float(np.mean(recalls[s])) if s in recalls else -1.0)
     return BASELINE
 
 

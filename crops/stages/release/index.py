@@ -62,6 +62,6 @@ def write(folder: Path, made: index.Index, vectors: np.ndarray, *, factory: str,
 def _recall(made: index.Index, vectors: np.ndarray, probes: np.ndarray, k: int = 100) -> float:
     """Share of the exact top k that the index finds, counting equal scores as found."""
     scores, _ = index.exact(vectors, probes, k)
-    found, _ = made.search(probes, k)
+    nearest, _ = made.search(probes, k)
     floor = scores[:, -1:] - 1e-4
-    return round(float((found >= floor).sum(axis=1).mean() / scores.shape[1]), 4)
+    return round(float((nearest >= floor).sum(axis=1).mean() / scores.shape[1]), 4)

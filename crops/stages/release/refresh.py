@@ -78,10 +78,10 @@ def _catalogue(logs: Path, scratch: Path) -> dict[str, str]:
     with session.opened("duckdb", scratch=scratch) as house:
         texts = documents.documents(house.read(logs, records.VIDEOS))
         rows = house.backend.to_pyarrow(texts.distinct(on="doc_id").order_by("doc_id"))
-    found = {name: text for name, text in _pairs(rows) if text}
-    if not found:
+    catalogue = {name: text for name, text in _pairs(rows) if text}
+    if not catalogue:
         raise InputError(logs / "videos", "no video with a text, expected the whole catalogue")
-    return found
+    return catalogue
 
 
 def _pairs(rows: pa.Table) -> list[tuple[str, str]]:
