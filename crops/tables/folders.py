@@ -23,8 +23,8 @@ TASK = "stage.json"
 # What a new file system has of its own.
 OF_THE_DISK = ("lost+found",)
 FULL = (errno.ENOSPC, errno.EDQUOT)
-# No folder can be made there at all: the name is at fault.
-IMPOSSIBLE = (errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL)
+# No folder can be made there: the name is at fault, or a file system that makes none, as /proc, says ENOENT.
+IMPOSSIBLE = (errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL, errno.ENOENT)
 # File systems that know no locks (some network ones): there, two runs at once are not found.
 LOCKLESS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 

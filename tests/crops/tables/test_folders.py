@@ -82,7 +82,7 @@ def test_a_link_is_followed_and_stays(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "there"]
 
 
-@pytest.mark.parametrize("name", ["file/out", "x" * 300, "loop/out"])
+@pytest.mark.parametrize("name", ["file/out", "x" * 300, "loop/out", "/proc/out", "/proc/self/out"])
 def test_a_name_that_cannot_be_is_refused_before_any_work(tmp_path, name):
     (tmp_path / "file").touch()
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
