@@ -21,7 +21,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -134,7 +134,7 @@ class Follower:
         """
         stubs = self._server.stubs()
         dead = {pid: model for pid, model in self._stubs.items() if pid not in stubs}
-        self._stubs = stubs
+        self._stubs = self._of_serving(stubs)
         self._watch_loading(stubs.values())
         for model in list(self._serving):
             gone = [pid for pid, of_model in dead.items() if of_model == model]
@@ -182,7 +182,13 @@ class Follower:
             return
         self._silent.pop(model, None)
         self._encoded.pop(model, None)
-        self._stubs = self._server.stubs()
+        self._stubs = self._of_serving(self._server.stubs())
+
+    def _of_serving(self, stubs: Mapping[int, str]) -> dict[int, str]:
+        """Without those of a model that is being loaded: its first process only reads the model's settings,
+        and ends before the model is ready.
+        """
+        return {pid: model for pid, model in stubs.items() if model in self._serving}
 
     def _give_up(self, reason: str) -> None:
         """Ends the server, so that whoever runs this starts it again."""
@@ -239,7 +245,11 @@ class Follower:
     def _let_go(self) -> None:
         now_s = self._clock()
         for model in [m for m, left_s in self._left.items() if now_s - left_s >= self.settings.keep_s]:
-            control.unload(self._server.http, model, key=self._server.key)
+            try:
+                control.unload(self._server.http, model, key=self._server.key)
+            except CropsError as error:
+                LOG.warning("%s stays for now: %s", model, error)  # the watch ends a server that is silent
+                return
             shutil.rmtree(self.settings.repository / model, ignore_errors=True)
             del self._left[model]
             LOG.info("%s is unloaded", model)

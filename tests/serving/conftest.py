@@ -83,4 +83,5 @@ def stack(tmp_path_factory):
     yield root, uri, cfg, triton
     stop.set()
     thread.join(30)
+    assert not failed
     assert said[-1] == "stopped"

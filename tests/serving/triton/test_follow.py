@@ -14,11 +14,12 @@ from types import SimpleNamespace
 import httpx
 import pytest
 
+from crops.errors import ServiceError
 from crops.release import manifest
 from crops.release.manifest import Manifest
 from crops.release.triton import control
 from serving.triton import follow, install, launch
-from tests.serving.triton import test_triton
+from tests.serving import releases as toys
 
 pytestmark = pytest.mark.triton
 
@@ -79,7 +80,7 @@ def test_it_loads_what_the_manifest_names_and_lets_go_of_what_left_it(following,
     manifest.write(url, Manifest(generation=1, arms={"control": one, "treatment": two}))
     until(lambda: httpx.get(f"{health}/readyz").status_code, 200)
     assert all(control.model_ready(server.http, r.model) for r in releases)
-    assert test_triton.encode(server, one.model, ["subject1"]).shape[0] == 1
+    assert toys.encode(server, one.model, ["subject1"]).shape[0] == 1
     manifest.write(url, Manifest(generation=2, arms={"control": one}))
     until(lambda: control.model_ready(server.http, two.model), False)
     assert httpx.get(f"{health}/readyz").json() == {"ready": True, "generation": 2, "problem": None}
@@ -188,3 +189,54 @@ def test_a_model_that_dies_as_soon_as_it_is_loaded_ends_the_server(tmp_path, tri
     assert killed
     assert "is not ready" in follower.problem
     assert "is not ready" in follower.lost
+
+
+def test_a_server_that_does_not_let_go_of_a_model_is_followed_on_and_asked_again(
+    tmp_path, releases, monkeypatch
+):
+    """One that hangs when a model's time is over: the watch ends it, and no look ends what follows it."""
+    asked = []
+
+    def unload(_url, model, **_):
+        asked.append(model)
+        if len(asked) == 1:
+            raise ServiceError("no answer from Triton")
+
+    monkeypatch.setattr(control, "model_ready", lambda *_: True)
+    monkeypatch.setattr(control, "unload", unload)
+    url = str(tmp_path / "manifest.json")
+    settings = follow.Settings(manifest=url, repository=tmp_path / "models", state=tmp_path, keep_s=0)
+    follower = follow.Follower(settings, SimpleNamespace(http="http://nobody", key=None))
+    for generation, release in enumerate(releases, start=1):
+        manifest.write(settings.manifest, Manifest(generation=generation, arms={"control": release}))
+        follower.look()
+    assert (follower.generation, follower.problem, asked) == (2, "", [releases[0].model])
+    follower.look()
+    follower.look()
+    assert asked == [releases[0].model] * 2, "once more, and then it is gone"
+
+
+def test_the_process_that_reads_a_models_settings_may_end_when_it_has(tmp_path, releases, monkeypatch):
+    """It is seen while the model is loaded and gone when the model is ready: nothing has died."""
+    url, (release, _) = str(tmp_path / "manifest.json"), releases
+    manifest.write(url, Manifest(generation=1, arms={"control": release}))
+    reloaded = []
+    monkeypatch.setattr(control, "model_ready", lambda *_: True)
+    monkeypatch.setattr(control, "encodes", lambda *_, **__: True)
+    monkeypatch.setattr(control, "live", lambda *_, **__: True)
+    monkeypatch.setattr(control, "unload", lambda _url, model, **_: reloaded.append(model))
+    monkeypatch.setattr(control, "load", lambda *_, **__: None)
+    processes = iter([{1: release.model}, {2: release.model}, {3: release.model}, {3: release.model}])
+    server = SimpleNamespace(
+        http="http://nobody",
+        key=None,
+        stubs=lambda: next(processes),
+        process=SimpleNamespace(poll=lambda: None),
+    )
+    follower = follow.Follower(follow.Settings(manifest=url, state=tmp_path), server)
+    follower.watch()
+    follower.look()
+    follower.watch()
+    assert not reloaded
+    follower.watch()
+    assert reloaded == [release.model], "one of a model that serves has died"
