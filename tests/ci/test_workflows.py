@@ -301,5 +301,5 @@ def test_a_run_that_fails_fails_the_job(place):
     submitted(folder, uri, server)
     job = runner(folder, uri, server, "look")
     assert job.step(SUBMIT) == 2
-    assert "no GPU left" in job.ran[-1]
+    assert "failed: train-3: kubectl -n kubeflow logs" in job.ran[-1]
     assert job.step(CANARY) is None
