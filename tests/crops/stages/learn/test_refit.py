@@ -141,7 +141,7 @@ def test_all_days_are_mined_and_none_is_held_out(made, tmp_path):
 def test_the_card_says_that_its_figures_are_of_the_model_before():
     shown = {"name": "n", "alias": "challenger", "licence": "mit", "data": {}, "recall": {}}
     decided = {"verdict": "promote", "reasons": []}
-    about = {"width": 4, "max_tokens": 8}
+    about = {"width": 4, "max_tokens": 8, "pooling": "mean"}
     assert "last fit" not in card.text(encoder=about, decided=decided, **shown)
     fitted = card.text(encoder={**about, layout.LAST_FIT: "2026-01-02"}, decided=decided, **shown)
     assert "before its last fit" in fitted
