@@ -45,7 +45,9 @@ class Alternative:
 
 def load(folders: Mapping[str, Path], settings: Settings) -> dict[str, Alternative]:
     """By name; a CropsError where a folder is no release, or not what was sealed."""
-    from crops.release.encoder import OnnxEncoder  # where none is asked for, no ONNX Runtime is loaded
+    if not folders:
+        return {}
+    from crops.release.encoder import OnnxEncoder  # the gateway's image has no ONNX Runtime
 
     own = settings.model_copy(update={"milvus": None})
     loaded = {}
