@@ -116,6 +116,7 @@ class _Stubs(importlib.abc.MetaPathFinder, importlib.abc.Loader):
             module.Settings = types.SimpleNamespace(from_json=lambda *sections: sections)  # refit's
         elif package == "crops.services":
             module.CHAMPION, module.Registry = "champion", _EmptyRegistry
+            module.near = str  # a URI as it is
         else:
             from crops.config.base import StageConfig
 
