@@ -65,7 +65,7 @@ def run(
         "gate": {"verdict": verdict["verdict"], "reasons": verdict["reasons"]},
         "release": artifacts.read_json(paths["register"] / "release.json"),
     }
-    report["last_fit"] = _json(paths["refit"] / "train.json").get(layout.LAST_FIT)
+    report["release"]["last_fit"] = _json(paths["refit"] / "train.json").get(layout.LAST_FIT)
     report["release"]["baseline"] = artifacts.read_json(paths["baseline"] / "release.json")
     parts: dict[str, Any] = {n: _json(paths[n] / f"{n}.json") for n in ("augment", "discriminate")}
     parts["knowledge"] = knowledge.merged([_json(p / "knowledge.json") for p in parts_of["knowledge"]])
