@@ -94,18 +94,11 @@ def main() -> None:
         for name in given.ways:
             cfg = TrainConfig(base=given.base, seed=seed, **WAYS[name])
             plan = train.plan_of(cfg, cfg.loss, anchor_min, queries=len(inputs.samples.queries))
-            sizes = loop.Sizes(
-                queries=cfg.batch_queries,
-                positives=cfg.positives,
-                lower=cfg.lower,
-                hard_share=cfg.hard_share,
-                hard_negatives=cfg.hard_negatives,
-                hard_margin=cfg.hard_margin,
-            )
+            sizes = train.sizes_of(cfg)
             encoder = train.encoder_of(cfg, inputs.corpus)
             if "the base, untouched" not in found:
                 found["the base, untouched"] = [recalls(encoder, inputs, truth)]
-            per_step = encodes(inputs, cfg, loop._focused(encoder, inputs.samples, sizes, ALONE), anchor_min)
+            per_step = encodes(inputs, cfg, loop.focused(encoder, inputs.samples, sizes, ALONE), anchor_min)
             usual = usual or per_step
             steps = round(plan.steps * usual / per_step)
             plan = replace(plan, steps=steps, horizon=steps, check_every=max(1, steps // 8), patience=99)

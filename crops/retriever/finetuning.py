@@ -9,9 +9,8 @@ from transformers import PreTrainedModel
 from crops.errors import ConfigError
 from crops.retriever.encoder import Encoder
 
-ADAPTERS_RATE = (
-    10  # times the rate of whole weights where none is named; ours, of the order that LoRA is used at
-)
+# Times the rate of whole weights where none is named; ours, of the order that LoRA is used at.
+ADAPTERS_RATE = 10
 
 
 def adapt(encoder: Encoder, *, rank: int, alpha: float, seed: int) -> None:

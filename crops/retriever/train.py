@@ -99,7 +99,7 @@ def best(
     def trained(plan: Plan) -> tuple[Encoder, dict[str, Any]]:
         encoder = make()
         kind = AnchorBatches if plan.loss == ONE_ANCHOR else Batches
-        focused = {} if plan.loss == ONE_ANCHOR else _focused(encoder, samples, sizes, ranks)
+        draws = {} if plan.loss == ONE_ANCHOR else focused(encoder, samples, sizes, ranks)
         batches = kind(
             samples,
             anchor_min=plan.anchor_min,
@@ -107,7 +107,7 @@ def best(
             positives=sizes.positives,
             lower=sizes.lower,
             seed=plan.seed,
-            **focused,
+            **draws,
         )
         # Probes of several plans would overwrite one another's curve: each has its own names.
         suffix = f".anchors_{plan.anchor_min}.{plan.seed}" if len(plans) > 1 else ""
@@ -135,18 +135,18 @@ def best(
     return encoder, history | ({"probes": asdict(choice)} if choice else {}), chosen
 
 
-def _focused(encoder: Encoder, samples: Pairs, sizes: Sizes, ranks: Ranks) -> dict[str, Any]:
+def focused(encoder: Encoder, samples: Pairs, sizes: Sizes, ranks: Ranks) -> dict[str, Any]:
     """What Batches is told of the encoder's faults; the first rank's word, as no rank may draw another
     batch.
     """
     if not sizes.hard_share and not sizes.hard_negatives:
         return {}
-    focused = ranks.from_first(
+    wrong = ranks.from_first(
         lambda: focus(encoder, samples, rivals=sizes.hard_negatives, margin=sizes.hard_margin)
     )
-    lost = focused.lost / focused.lost.mean() if focused.lost.any() else np.ones(len(focused.lost))
+    lost = wrong.lost / wrong.lost.mean() if wrong.lost.any() else np.ones(len(wrong.lost))
     turns = 1 - sizes.hard_share + sizes.hard_share * lost
-    return {"turns": turns if sizes.hard_share else None, "rivals": focused.rivals}
+    return {"turns": turns if sizes.hard_share else None, "rivals": wrong.rivals}
 
 
 def untouched(encoder: Encoder, valid: Validation, ranks: Ranks = ALONE) -> dict[str, Any]:

@@ -208,14 +208,7 @@ def fitted(
         samples,
         valid,
         plans,
-        train.Sizes(
-            queries=cfg.batch_queries,
-            positives=cfg.positives,
-            lower=cfg.lower,
-            hard_share=cfg.hard_share,
-            hard_negatives=cfg.hard_negatives,
-            hard_margin=cfg.hard_margin,
-        ),
+        sizes_of(cfg),
         probe_steps=cfg.probe_steps,
         probe_seeds=cfg.probe_seeds,
         checkpoints=checkpoints,
@@ -289,6 +282,18 @@ def plan_of(cfg: TrainConfig, loss: train.AnyLoss, anchor_min: int, *, queries: 
     }
     shared = {name: settings[name] for name in train.Plan.__dataclass_fields__ if name in settings}
     return train.Plan(**{**shared, "loss": loss, "anchor_min": int(anchor_min), "horizon": steps})
+
+
+def sizes_of(cfg: TrainConfig) -> train.Sizes:
+    """What the config says of a batch."""
+    return train.Sizes(
+        queries=cfg.batch_queries,
+        positives=cfg.positives,
+        lower=cfg.lower,
+        hard_share=cfg.hard_share,
+        hard_negatives=cfg.hard_negatives,
+        hard_margin=cfg.hard_margin,
+    )
 
 
 def encoder_of(cfg: TrainConfig, corpus: list[str]) -> encoders.Encoder:
