@@ -26,7 +26,8 @@ SUCCEEDED, ENDED_BADLY, SKIPPED = "SUCCEEDED", ("FAILED", "CANCELED"), ("SKIPPED
 # What a file system says of a file's content, the surest first; names differ by fsspec's implementations.
 STATES = ("ETag", "etag", "md5Hash", "content_md5", "mtime", "LastModified", "last_modified", "created")
 CRON_FIELDS = 5
-OURS = re.compile(f"({'|'.join(COMPONENTS)}|train-job)(-[0-9]+)?")
+# A second task of a component has a number, a training the name of its system.
+OURS = re.compile(f"({'|'.join(COMPONENTS)}|train-job)(-[0-9]+| [a-z_]+)?")
 Say = Callable[[str], None]
 
 

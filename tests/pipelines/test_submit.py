@@ -138,6 +138,22 @@ def test_a_run_that_fails_names_the_task_and_why(tmp_path):
         here(KfpServer("FAILED"), config(tmp_path))
 
 
+def test_progress_knows_every_task_of_the_compiled_pipelines_by_name():
+    """As they name themselves: "train crops", "export-2"; and none of what a server lists beside them."""
+    names = set()
+    for path in Path(submit.__file__).parent.glob("*.yaml"):
+        (document, *_) = yaml.safe_load_all(path.read_text())
+        for component in document["components"].values():
+            for task in component.get("dag", {}).get("tasks", {}).values():
+                component_of = document["components"][task["componentRef"]["name"]]
+                executor = document["deploymentSpec"]["executors"].get(component_of.get("executorLabel"), {})
+                names |= {task["taskInfo"]["name"]} if "container" in executor else set()
+    assert {"train crops", "validate", "export-2"} <= names
+    assert not [name for name in names if not submit.OURS.fullmatch(name)]
+    beside = ("root", "root-driver", "exit-handler-1", "executor", "executor(0)", "crops-training-b9brr")
+    assert not [name for name in beside if submit.OURS.fullmatch(name)]
+
+
 def test_a_run_without_a_report_is_an_error_not_a_verdict(tmp_path):
     with pytest.raises(ServiceError, match="published no report"):
         here(KfpServer(), config(tmp_path))
