@@ -103,12 +103,10 @@ class Batches:
         """
         self.turns, self.rivals = turns, rivals
         self.samples, self.size, self.positives, self.lower, self.seed = samples, size, positives, lower, seed
-        ends = np.flatnonzero(np.diff(samples.query)) + 1
-        # Rows of each query: the samples are sorted by query.
-        self._rows = np.split(np.arange(len(samples.query)), ends)
-        self.usable = np.array(
-            [q for q, rows in enumerate(self._rows) if samples.label[rows].max() >= anchor_min]
-        )
+        # The samples are sorted by query: its rows begin at starts[q] and end before starts[q + 1].
+        self._starts = np.searchsorted(samples.query, np.arange(len(samples.queries) + 1))
+        self.usable = np.flatnonzero(np.maximum.reduceat(samples.label, self._starts[:-1]) >= anchor_min)
+        self._pass: tuple[int, np.ndarray] = -1, self.usable  # number and order of the one under way
         if not len(self.usable):
             raise NothingToTrainOn(f"no query has a sample with a label >= {anchor_min}: nothing to train on")
 
@@ -119,17 +117,30 @@ class Batches:
         """
         return max(1, len(self.usable) // self.size)
 
+    def _rows(self, query: int) -> np.ndarray:
+        return np.arange(self._starts[query], self._starts[query + 1])
+
     def _turn(self, step: int, of: np.ndarray) -> tuple[np.ndarray, np.random.Generator]:
-        """The members of `of` whose turn it is, and the step's own stream of chance."""
+        """The members of `of` whose turn it is, and the step's own stream of chance. `of`: the same at every
+        step.
+        """
         epoch, turn = divmod(step, self.per_epoch)
-        chance = np.random.default_rng((self.seed, 0, epoch))
-        order = chance.permutation(of if self.turns is None else _turns(of, self.turns, chance))
+        order = self._order(epoch, of)
         return order[turn * self.size : (turn + 1) * self.size], np.random.default_rng((self.seed, 1, step))
+
+    def _order(self, epoch: int, of: np.ndarray) -> np.ndarray:
+        """`of` as this pass takes it: shuffled once, so that a batch costs the same however long the log."""
+        number, order = self._pass
+        if number != epoch:
+            chance = np.random.default_rng((self.seed, 0, epoch))
+            order = chance.permutation(of if self.turns is None else _turns(of, self.turns, chance))
+            self._pass = epoch, order
+        return order
 
     def at(self, step: int) -> Batch:
         """The batch of one step (0-based). NoNegatives if a query has no label-0 document in it."""
         queries, chance = self._turn(step, self.usable)
-        drawn = [self._draw(self._rows[q], chance) for q in queries]
+        drawn = [self._draw(self._rows(q), chance) for q in queries]
         texts, labels = self._matrix(queries, [(rows, self.samples.label[rows]) for rows in drawn])
         if len(empty := np.flatnonzero(~(labels == 0).any(axis=1))):
             name = self.samples.queries[queries[empty[0]]]
@@ -149,7 +160,7 @@ class Batches:
         )
         labels = np.zeros((len(queries), len(texts)), dtype=np.int8)
         for row, (query, (rows, values)) in enumerate(zip(queries, drawn, strict=True)):
-            own = self.samples.text[self._rows[query]]
+            own = self.samples.text[self._rows(query)]
             at = np.searchsorted(texts, own).clip(max=len(texts) - 1)
             labels[row, at[texts[at] == own]] = -1
             labels[row, np.searchsorted(texts, self.samples.text[rows])] = values
@@ -190,7 +201,7 @@ class AnchorBatches(Batches):
         """The batch of one step (0-based)."""
         anchors, chance = self._turn(step, self.anchors)
         queries = self.samples.query[anchors]
-        drawn = [self._rivals(a, self._rows[q], chance) for a, q in zip(anchors, queries, strict=True)]
+        drawn = [self._rivals(a, self._rows(q), chance) for a, q in zip(anchors, queries, strict=True)]
         texts, labels = self._matrix(queries, [(rows, rows == rows[-1]) for rows in drawn])
         return Batch(queries=queries, texts=texts, labels=labels)
 

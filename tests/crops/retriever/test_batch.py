@@ -99,3 +99,23 @@ def test_what_is_in_doubt_is_never_irrelevant():
         assert (row == 1).sum() == 1
     sizes = {"anchor_min": 3, "size": 4, "positives": 2, "lower": 2}
     assert anchors_per_step(data, **sizes) == anchors_per_step(pairs(rows), **sizes)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.integers(4, 40), st.integers(0, 5), st.booleans(), st.lists(st.integers(0, 60), min_size=1, max_size=9)
+)
+def test_a_batch_is_the_same_whatever_was_drawn_before_it(asked, seed, weighted, steps):
+    """A resumed run begins anywhere; a pass takes the queries in the order of its own seed."""
+    data = pairs([(f"q{q:02d}", f"t{q:02d}-{n}", 4 - n) for q in range(asked) for n in range(4)])
+    turns = np.random.default_rng(seed).uniform(1, 3, asked) if weighted else None
+    sizes = {"anchor_min": 4, "size": 3, "positives": 1, "lower": 1, "seed": seed, "turns": turns}
+    one = Batches(data, **sizes)
+    for step in steps:
+        batch, fresh = one.at(step), Batches(data, **sizes).at(step)
+        for name in ("queries", "texts", "labels"):
+            np.testing.assert_array_equal(getattr(batch, name), getattr(fresh, name))
+        epoch, turn = divmod(step, one.per_epoch)
+        if not weighted:
+            order = np.random.default_rng((seed, 0, epoch)).permutation(np.arange(asked))
+            np.testing.assert_array_equal(batch.queries, order[3 * turn : 3 * turn + 3])
