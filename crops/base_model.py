@@ -177,7 +177,9 @@ def check_tokenizer(
         unknown = ids.count(tokenizer.unk_token_id) / max(1, len(ids))
         if unknown > 0.5:
             raise InputError(
-                source, f"the tokenizer does not know {unknown:.0%} of the texts' words: it is for others"
+                source,
+                f"the tokenizer does not know {unknown:.0%} of the texts' words: it is for other languages; "
+                "set base to one that knows them, or to small",
             )
 
 

@@ -69,6 +69,7 @@ def text(
         "texts (NFKC, case folded, white space collapsed), pools and normalises as serving does.",
         "From the registry: "
         '`mlflow.pyfunc.load_model("models:/NAME/VERSION").predict(["sour dough bread"])`.',
+        *_precision(encoder),
         "",
         "Servers that read the same folder, by their own documentation; **neither was run on this release**:",
         "",
@@ -135,4 +136,14 @@ def _prompts(encoder: Mapping[str, Any]) -> str:
         "The caller puts the prompt before a text: "
         + ", ".join(f"`{prompt!r}` before a {kind}" for kind, prompt in told.items())
         + "."
+    )
+
+
+def _precision(encoder: Mapping[str, Any]) -> list[str]:
+    """A line where what is served has fewer bits than the folder."""
+    bits = encoder.get("precision")
+    return (
+        [f"The release's ONNX file, which is what is served, has {bits} weights; the folder float32."]
+        if bits
+        else []
     )

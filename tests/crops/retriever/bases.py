@@ -125,20 +125,18 @@ def library(folder: Path, texts: Sequence[str]) -> np.ndarray:
 def transformers_alone(folder: Path, texts: Sequence[str], *, batch: int = 64) -> np.ndarray:
     """The same by the Auto classes, which go by config.json; pooled by hand as 1_Pooling says."""
     root = folder / layout.HUB
-    model, pooling = (
-        transformers.AutoModel.from_pretrained(root).eval(),
-        _json(root / "1_Pooling/config.json"),
-    )
+    model, said = transformers.AutoModel.from_pretrained(root).eval(), _json(root / "1_Pooling/config.json")
+    (pooling,) = (name for name, on in said.items() if name.startswith("pooling_mode_") and on)
     rows = []
     for tokens in _batches(root, texts, batch):
         with torch.inference_mode():
             hidden = model(**tokens).last_hidden_state
         mask = tokens["attention_mask"]
         pooled = {
-            "mean": (hidden * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True),
-            "cls": hidden[:, 0],
-            "lasttoken": hidden[torch.arange(len(hidden)), mask.sum(1) - 1],
-        }[pooling["pooling_mode"]]
+            "pooling_mode_mean_tokens": (hidden * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True),
+            "pooling_mode_cls_token": hidden[:, 0],
+            "pooling_mode_lasttoken": hidden[torch.arange(len(hidden)), mask.sum(1) - 1],
+        }[pooling]
         rows.append(torch.nn.functional.normalize(pooled, dim=-1).numpy())
     return np.concatenate(rows)
 

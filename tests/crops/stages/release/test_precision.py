@@ -11,10 +11,11 @@ from onnx import numpy_helper
 
 from crops.config.export import ExportConfig
 from crops.config.index import IndexConfig
+from crops.config.register import RegisterConfig
 from crops.errors import InputError
 from crops.release import layout
 from crops.release.encoder import OnnxEncoder
-from crops.stages.release import export, index, precision
+from crops.stages.release import export, index, precision, register
 from crops.tables import artifacts
 from tests.crops.retriever import bases
 from tests.crops.stages import toy_release as toy
@@ -43,6 +44,11 @@ def test_what_is_near_enough_is_kept_and_says_what_it_is(root, tmp_path, kind, l
     one, other = (OnnxEncoder(folder).encode(toy.TEXTS) for folder in (root / "float32", tmp_path / "out"))
     assert bases.least_cosine(one, other) >= least
     index.run(tmp_path / "out", root / "mined", tmp_path / "index", IndexConfig())
+    toy.write(tmp_path / "samples", ORIGINS=[])
+    parts = (tmp_path / "out", tmp_path / "index", root / "mined", tmp_path / "samples")
+    (tmp_path / "release").mkdir()
+    register.assemble(tmp_path / "release", parts, RegisterConfig(probes=8))
+    assert f"has {kind} weights; the folder float32" in (tmp_path / "release" / layout.CARD).read_text()
 
 
 def test_two_towers_are_both_in_fewer_bits(root, tmp_path):
