@@ -38,7 +38,7 @@
   // What a screen reader would miss.
   nameless: () => {
   const named = e => e.getAttribute("aria-label") || e.labels?.length || e.textContent.trim();
-  const faults = [...document.querySelectorAll("svg, img, input, select, textarea, button, a[href], [role=region]")].filter(e => !named(e)).map(e => e.outerHTML.slice(0, 80));
+  const faults = [...document.querySelectorAll("svg, img, input, select, textarea, button, a[href], [role=group]")].filter(e => !named(e)).map(e => e.outerHTML.slice(0, 80));
   if (!document.documentElement.lang) faults.push("no language");
   if (!document.title) faults.push("no title");
   if (document.querySelectorAll("h1").length !== 1) faults.push("not one h1");

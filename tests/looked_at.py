@@ -1,12 +1,19 @@
-"""What a page must hold in a real Chromium, asked of its DOM by looked_at.js. No test in here."""
+"""What a page must hold in a real Chromium, asked of its DOM by looked_at.js and by axe-core. No test in
+here.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from playwright.sync_api import Browser, Page
 
+axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="not run: no axe-core here")
+
 ASKED = Path(__file__).with_suffix(".js").read_text(encoding="utf-8").rstrip()
+# Every rule that axe-core has on by itself (WCAG 2.2 A and AA, its best practices), and the size of targets.
+RULES = {"rules": {"target-size": {"enabled": True}}}
 # 1280 CSS pixels at 400 % (WCAG 1.4.10), a phone, a desk.
 WIDTHS = {"zoomed": 320, "phone": 390, "desk": 1280}
 
@@ -27,6 +34,7 @@ def faults(
             prepare(page)
             page.evaluate("document.querySelectorAll('details').forEach(e => e.open = true)")
             found += [f"{name}, {scheme}: contrast {one}" for one in _asked(page, "contrast")]
+            found += [f"{name}, {scheme}: axe {one}" for one in _by_axe(page)]
             page.screenshot(path=str(folder / f"{name}-{scheme}.png"), full_page=True)
             if scheme == "light":
                 if (real := page.evaluate("document.documentElement.scrollWidth")) > width:
@@ -46,6 +54,17 @@ def _listen(page: Page, found: list[str]) -> None:
     page.on("pageerror", lambda error: found.append(f"script: {error}"))
     page.on("console", lambda said: found.append(f"console: {said.text}") if said.type == "error" else None)
     page.on("requestfailed", lambda asked: found.append(f"not loaded: {asked.url}"))
+
+
+def _by_axe(page: Page) -> list[str]:
+    """What axe-core finds wrong: the rule, and where."""
+    answer = axe.Axe().run(page, options=RULES).response
+    assert answer["passes"], "axe-core has looked at nothing"
+    return [
+        f"{rule['id']} ({rule['help']}): {node['html'][:120]} {node['failureSummary'].splitlines()[1:2]}"
+        for rule in answer["violations"]
+        for node in rule["nodes"][:4]
+    ]
 
 
 def _by_keyboard(page: Page) -> list[str]:

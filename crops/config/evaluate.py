@@ -14,6 +14,10 @@ class EvaluateConfig(StageConfig):
     """Most queries per test set, a fixed draw. Source: paper's test size."""
     pool_depth: int = Field(10, ge=1)
     """First results of each system that people may be asked about, documents. Source: ours."""
+    tops: int = Field(10, ge=1)
+    """First results of each system that are kept for every test query, documents: the report shows them side
+    by side. Source: ours.
+    """
     bootstrap: int = Field(1_000, ge=100)
     """Draws of the paired bootstrap. Source: ours."""
     head_searches: int = Field(20, ge=1)

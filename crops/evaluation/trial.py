@@ -54,6 +54,31 @@ class Trial:
         """The row of each query in a ranking."""
         return {q: n for n, q in enumerate(self.queries)}
 
+    @cached_property
+    def counted(self) -> dict[tuple[str, int], list[str]]:
+        """(query, row of the catalogue) -> the sets in which the document is relevant to it."""
+        sets_of: dict[tuple[str, int], list[str]] = {}
+        for name in SETS:
+            for query, docs in (self.sets.get(name) or {}).items():
+                for doc in docs:
+                    sets_of.setdefault((query, doc), []).append(name)
+        return sets_of
+
+    def tops(self, system: str, ranked: np.ndarray, ids: Sequence[str]) -> pa.Table:
+        """What stands in `ranked`, as the table `tops`.
+
+        ranked int [Q, K]: rows of the catalogue, whose ids are `ids`, for each of `queries`; -1 is padding
+        """
+        rows = [
+            (system, query, rank, ids[doc], self.counted.get((query, doc), []))
+            for query, of_one in zip(self.queries, ranked.tolist(), strict=True)
+            for rank, doc in enumerate(of_one, start=1)
+            if doc >= 0
+        ]
+        schema = records.TOPS.schema
+        columns = [*zip(*rows, strict=True)] or [()] * len(schema)
+        return pa.table(dict(zip(schema.names, columns, strict=True)), schema=schema)
+
     def scores(self, ranked: np.ndarray) -> Scores:
         """ranked int [Q, K]: rows of the catalogue for each of `queries`, best first; -1 is padding."""
         some = np.random.default_rng(self.seed).permutation(len(ranked))[:DIVERSITY_QUERIES]

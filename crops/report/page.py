@@ -22,12 +22,14 @@ def render(
     examples: int,
     simulated: bool,
     compared: Sequence[Json] = (),
+    side_by_side: Json | None = None,
     data_docs: str | None = None,
     registry: str | None = None,
 ) -> str:
     """`report` is report.json; `parts` the stages' own JSON by stage name (an absent one is {}).
 
     compared   queries won and lost, see `queries.compared`
+    side_by_side  what the systems answer to them, see `beside.of`
     data_docs  where Data Docs lie, seen from the page
     registry   where the release is registered, as one types it
     """
@@ -71,11 +73,20 @@ def render(
         registry=registry,
         compared=named,
         ends=queries.ends(named[0]["rows"], each=QUERIES_UNASKED) if named else [],
-        # "<" cannot close the script element that the rows stand in.
-        compared_json=Markup(json.dumps(named, ensure_ascii=False).replace("<", "\\u003c")),  # noqa: S704
+        compared_json=_script_json(named),
+        beside_json=_script_json(side_by_side or {"sets": {}}),
+        beside_systems=[name for name, _ in (side_by_side or {}).get("systems", [])],
         # Our own SVG; the only text in it is what the charts were given, which matplotlib escapes.
         **{name: Markup(svg) for name, svg in drawn.items()},  # noqa: S704
     )
+
+
+def _script_json(value: object) -> Any:
+    """As JSON within a script element, which "<" cannot close."""
+    from markupsafe import Markup
+
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+    return Markup(text)  # noqa: S704
 
 
 def _sides(report: Json, metrics: Json, kind: str) -> list[Json]:

@@ -6,17 +6,20 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from crops.config.register import RegisterConfig
 from crops.config.report import ReportConfig
 from crops.mining import knowledge
 from crops.release import layout
-from crops.report import headline, page, queries
+from crops.report import beside, headline, made, page, queries
 from crops.services.registry import near
 from crops.stages import plug
 from crops.stages.base import StageReport
 from crops.stages.plug import STAGE_FILE
-from crops.tables import artifacts
+from crops.stages.release import pairs
+from crops.tables import artifacts, records
 
 DATA_DOCS = "data_docs"
 # Stages in the order in which they run, by the first word of their name.
@@ -73,12 +76,14 @@ def run(
     parts["train"] = {name: _json(p / "train.json") for name, p in plug.systems(parts_of["train"]).items()}
     parts["validate"] = _json(paths["validate"] / "validation.json")
     parts["notes"] = [f"{entry['stage']}: {note}" for entry in measured for note in entry["notes"]]
+    compared = _compared(paths["evaluated"] / "per_query.parquet", report, most=cfg.queries)
     shown: dict[str, Any] = {
         "title": cfg.title,
         "examples": cfg.examples,
         "simulated": (paths["source"] / "world.json").exists(),
         "registry": _registry(report["release"]),
-        "compared": _compared(paths["evaluated"] / "per_query.parquet", report, most=cfg.queries),
+        "compared": compared,
+        "side_by_side": _beside(compared, paths, cfg, settings=made.settings(measured)),
     }
     docs = paths["validate"] / DATA_DOCS
     with artifacts.replacing(out) as folder:
@@ -110,6 +115,30 @@ def _compared(path: Path, report: dict[str, Any], *, most: int) -> list[dict[str
         return []
     columns = ["set", "system", "query", "recall_at_100"]
     return queries.compared(pq.read_table(path, columns=columns).to_pylist(), report, most=most)
+
+
+def _beside(
+    compared: list[dict[str, Any]],
+    paths: Mapping[str, Path],
+    cfg: ReportConfig,
+    *,
+    settings: Mapping[str, Any],
+) -> dict[str, Any] | None:
+    """What the systems answer to the queries most won and lost; None where evaluate kept no results."""
+    if not cfg.beside or not (paths["evaluated"] / records.TOPS.name).is_dir():
+        return None
+    asked, sides = beside.chosen(compared, most=cfg.beside), beside.sides(compared)
+    wanted = {"query": {*chain.from_iterable(asked.values())}, "system": {*sides}}
+    tops = artifacts.among(artifacts.read(paths["evaluated"], records.TOPS), **wanted)
+    tops = tops.filter(pc.less_equal(tops["rank"], cfg.results)).sort_by("rank")
+    doc_ids = {*tops["doc_id"].to_pylist()}
+    # The page goes to as many hands as a release does.
+    least = settings.get("register", {}).get("min_users", RegisterConfig().min_users)
+    names = pairs.common(paths["augment"], least)
+    learnt = pairs.of(names, paths["augment"], paths["label"], doc_ids=doc_ids)
+    documents = artifacts.among(artifacts.read(paths["augment"], records.DOCUMENTS), doc_id=doc_ids)
+    captions = {row["doc_id"]: row["text"].split(" | ")[0] for row in documents.to_pylist()}
+    return beside.of(asked, sides, tops.to_pylist(), learnt.to_pylist(), captions)
 
 
 def _json(path: Path) -> dict[str, Any]:

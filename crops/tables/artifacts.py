@@ -11,12 +11,13 @@ A stage writes all that it makes into one folder:
 import json
 import os
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
@@ -204,6 +205,13 @@ def read(folder: Path, table: Table, columns: list[str] | None = None) -> pa.Tab
             raw = pq.read_table(path, columns=present, partitioning=None)
         pieces.append(_cast(raw, schema, path))
     return pa.concat_tables(pieces)
+
+
+def among(rows: pa.Table, **columns: Collection[str]) -> pa.Table:
+    """The rows whose columns hold one of the values that stand beside their names."""
+    for name, values in columns.items():
+        rows = rows.filter(pc.is_in(rows[name], pa.array([*values], pa.string())))
+    return rows
 
 
 def texts(folder: Path, table: Table = DOCUMENTS) -> dict[str, str]:

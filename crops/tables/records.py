@@ -178,5 +178,13 @@ PATH_DAYS = table(
 # these people are asked. rank: the best one that a system gave it, from 1; 0: consumed, whatever its rank.
 POOL = table("pool", "query string, video_id string, rank int32", key="query video_id")
 
+# The first results of each system for every test query, best first from 1; sets: the test sets for which the
+# result counts. The report shows them side by side.
+TOPS = table(
+    "tops",
+    "system string, query string, rank int32, doc_id string, sets list<string>",
+    key="system query rank",
+)
+
 RELEVANCE = table("relevance", "query string, video_id string, grade int8", key="query video_id")
 RELEVANT_GRADE = 2

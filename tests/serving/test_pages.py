@@ -14,7 +14,7 @@ from crops.stages.logs import validate
 from crops.stages.trial import experiment
 from tests import looked_at
 from tests.crops.experiment import logs
-from tests.crops.report import test_page
+from tests.crops.report import test_ablation, test_page
 from tests.crops.validation import small_log
 from tests.serving.gateway.test_console import address, run_address  # noqa: F401
 
@@ -24,6 +24,11 @@ pytestmark = pytest.mark.browser
 def _report(folder: Path) -> Path:
     (folder / "report.html").write_text(test_page.render(), encoding="utf-8")
     return folder / "report.html"
+
+
+def _ablation(folder: Path) -> Path:
+    (folder / "ablation.html").write_text(test_ablation.render(), encoding="utf-8")
+    return folder / "ablation.html"
 
 
 def _docs(name):
@@ -54,6 +59,7 @@ def _readout(folder: Path) -> Path:
 FILES = {
     "readout": _readout,
     "report": _report,
+    "ablation": _ablation,
     "data docs": _docs("index"),
     "data docs, searches": _docs("searches"),
     "data docs, results": _docs("results"),
@@ -62,9 +68,24 @@ FILES = {
 }
 
 
+def opened(page):
+    """Every query of a report that has results to show."""
+    for button in page.locator("button.query").all():
+        button.click()
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_a_page_of_a_run_is_for_everybody(name, tmp_path, chromium):
-    assert looked_at.faults(chromium, FILES[name](tmp_path).as_uri(), tmp_path) == []
+    assert looked_at.faults(chromium, FILES[name](tmp_path).as_uri(), tmp_path, opened) == []
+
+
+def test_a_planted_fault_is_found_by_axe(tmp_path, chromium):
+    """A list item outside of a list, which our own checks do not know."""
+    page = '<!doctype html><html lang="en"><title>a</title><main><h1>a</h1><li>b</li></main></html>'
+    (tmp_path / "page.html").write_text(page, encoding="utf-8")
+    found = looked_at.faults(chromium, (tmp_path / "page.html").as_uri(), tmp_path)
+    assert found
+    assert all("axe listitem" in fault for fault in found)
 
 
 def searched(page):

@@ -37,9 +37,10 @@ def run(
     truth: Path | None = None,
     champion: Path | None = None,
 ) -> StageReport:
-    """Writes metrics.json, per_query.parquet, the pool that people are asked about and, where the setting
-    says so, beir/. `documents`: augment's out; `tests`: discriminate's out (gated test_qr).
+    """Writes metrics.json, per_query.parquet, the pool that people are asked about, the first results of all
+    systems and, where the setting says so, beir/.
 
+    documents: augment's out; tests: discriminate's out (gated test_qr)
     truth: the complete truth, or the folder that `crops judge read` wrote, of which only the pool measures.
     """
     ids, texts = (artifacts.read(documents, records.DOCUMENTS)[c].to_pylist() for c in ("doc_id", "text"))
@@ -64,8 +65,10 @@ def run(
     bar = progress.bar(rankings, total=len(loaders) + 1, desc="evaluating", unit="system")
     scores, pool = {}, _consumed(documents, set(measures.queries), set(ids))
     kept: dict[str, np.ndarray] = {}
+    tops = []
     for name, ranked in bar:
         scores[name] = measures.scores(ranked)
+        tops.append(measures.tops(name, ranked[:, : cfg.tops], ids))
         if cfg.write_beir:
             kept[name] = ranked.astype(np.int32)
         for query, row in zip(measures.queries, ranked[:, : cfg.pool_depth].tolist(), strict=True):
@@ -87,6 +90,7 @@ def run(
         rows = [(query, doc_id, rank) for (query, doc_id), rank in sorted(pool.items())]
         columns = dict(zip(records.POOL.schema.names, zip(*rows, strict=True), strict=True))
         artifacts.write(folder, records.POOL, pa.table(columns, schema=records.POOL.schema))
+        artifacts.write(folder, records.TOPS, pa.concat_tables(tops))
         if cfg.write_beir:
             judged = beir.judgements(measures.sets, measures.grades)
             documents_by_id = dict(zip(ids, texts, strict=True))

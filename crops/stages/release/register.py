@@ -3,16 +3,12 @@ registered.
 """
 
 import shutil
-from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from crops import perspectives
 from crops.arms import CHALLENGER
 from crops.config.register import RegisterConfig
 from crops.release import card, layout
@@ -20,6 +16,7 @@ from crops.release.encoder import OnnxEncoder
 from crops.services import mlmodel
 from crops.services.registry import Registry, uri_of
 from crops.stages.base import StageReport
+from crops.stages.release import pairs
 from crops.tables import artifacts, records
 from crops.tables.folders import TASK
 
@@ -113,16 +110,9 @@ def _collect(
             shutil.copytree(source, release / source.name)
     catalogue = artifacts.read(documents, records.DOCUMENTS)
     artifacts.write(release, records.DOCUMENTS, catalogue)
-    pairs = artifacts.read(samples, records.ORIGINS)
-    mined = pairs.filter(pc.is_in(pairs["perspective"], pa.array(perspectives.names(positive=True))))
-    queries = artifacts.read(documents, records.QUERIES)
     # A release goes to many hands: only what several people typed goes with it.
-    common = queries.filter(
-        pc.and_(pc.equal(queries["split"], "train"), pc.greater_equal(queries["users"], cfg.min_users))
-    ).sort_by([("searches", "descending"), ("query", "ascending")])
-    names = common["query"].to_pylist()
-    known = mined.filter(pc.is_in(mined["query"], pa.array(names, pa.string())))
-    kept = _sourced(_capped(known, names, cfg.max_training_pairs), names, documents, samples)
+    names = pairs.common(documents, cfg.min_users)
+    kept = pairs.of(names, documents, samples, most=cfg.max_training_pairs)
     pq.write_table(kept, release / layout.TRAINING_PAIRS, compression="zstd")
     captions = (text.split(" | ")[0] for text in catalogue["text"].slice(0, cfg.probes).to_pylist())
     probes = list(dict.fromkeys([*names, *filter(None, captions)]))[: cfg.probes]
@@ -130,54 +120,11 @@ def _collect(
     artifacts.write_json(release / layout.FINGERPRINT, {"queries": probes, "vectors": vectors})
 
 
-def _capped(pairs: pa.Table, queries: Sequence[str], most: int) -> pa.Table:
-    """The pairs of the most searched queries: those are what people ask about."""
-    ranks = {query: n for n, query in enumerate(queries)}
-    rank = pa.array([ranks[q] for q in pairs["query"].to_pylist()], pa.int64())
-    ordered = pairs.append_column("rank", rank).sort_by(
-        [(c, "ascending") for c in ("rank", "query", "doc_id", "perspective")]
-    )
-    return ordered.slice(0, most).drop_columns("rank")
-
-
-def _sourced(pairs: pa.Table, common: Sequence[str], documents: Path, samples: Path) -> pa.Table:
-    """`pairs` with what each was learnt from, null where nothing says so: the label of its sample, how often
-    the log has it, and of `common` the later query through which it came most often.
-    """
-    asked = pa.array(sorted({*pairs["query"].to_pylist()}), pa.string())
-    labels = {(r["query"], r["doc_id"]): r["label"] for r in _rows_of(samples, records.SAMPLES, asked)}
-    support: Counter[tuple[str, str, str]] = Counter()
-    through: dict[tuple[str, str, str], tuple[int, str]] = {}
-    shared = frozenset(common)
-    for row in _rows_of(documents, records.CANDIDATES, asked):
-        key, later = (row["query"], row["video_id"], row["perspective"]), row["later_query"]
-        support[key] += row["support"]
-        if later in shared:
-            through[key] = max(through.get(key, (0, "")), (row["support"], later))
-    keys = [tuple(row.values()) for row in pairs.select(["query", "doc_id", "perspective"]).to_pylist()]
-    more = {
-        "label": pa.array([labels.get(key[:2]) for key in keys], pa.int8()),
-        "support": pa.array([support.get(key) for key in keys], pa.int64()),
-        "later_query": pa.array([through.get(key, (0, None))[1] for key in keys], pa.string()),
-    }
-    for name, column in more.items():
-        pairs = pairs.append_column(name, column)
-    return pairs
-
-
-def _rows_of(folder: Path, table: records.Table, queries: pa.Array) -> list[dict[str, Any]]:
-    """The table's rows of these queries; none where the stage before did not write it."""
-    if not (folder / table.name).is_dir():
-        return []
-    rows = artifacts.read(folder, table)
-    return rows.filter(pc.is_in(rows["query"], queries)).to_pylist()
-
-
 def _counted(documents: Path, samples: Path) -> dict[str, int]:
     """What the encoder was made from: documents, queries of the training days, pairs by perspective."""
     queries = artifacts.read(documents, records.QUERIES)
-    pairs = artifacts.read(samples, records.ORIGINS)
-    by = {row["values"]: row["counts"] for row in pc.value_counts(pairs["perspective"]).to_pylist()}
+    origins = artifacts.read(samples, records.ORIGINS)
+    by = {row["values"]: row["counts"] for row in pc.value_counts(origins["perspective"]).to_pylist()}
     return {
         "documents": artifacts.read(documents, records.DOCUMENTS).num_rows,
         "queries of the training days": int(pc.sum(pc.equal(queries["split"], "train")).as_py() or 0),

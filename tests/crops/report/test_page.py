@@ -70,7 +70,15 @@ def render(**options: object) -> str:
     compared = [
         {"set": "qr_raw", "against": "clicks", "won": 1, "lost": 1, "same": 0, "left_out": 0, "rows": evil}
     ]
+    answers = [[], [[0, 1, [0], 2]]]
+    side_by_side = {
+        "systems": [["BM25", 0], ["CroPS", 1]],
+        "documents": [["v1", "</script><b>sour</b>"]],
+        "pairs": [["<i>typed</i>", "feed", 5, 1200, "later"]],
+        "sets": {"qr_raw": {"b": answers}},
+    }
     shown = {"title": "A title", "examples": 3, "simulated": True, "compared": compared}
+    shown["side_by_side"] = side_by_side
     return page.render(report(**options), parts(), **shown)
 
 
@@ -100,6 +108,25 @@ def test_queries_won_and_lost_are_found_by_their_words(tmp_path, chromium):
     assert tab.inner_text("#queries-body th") == "</script><script>alert(2)"
     tab.fill("#queries-search", "nothing of it")
     assert tab.inner_text("#queries-said") == "0 of 0 shown"
+    assert not errors
+
+
+@pytest.mark.browser
+def test_a_query_opens_what_the_systems_answer_with_what_it_was_learnt_from(tmp_path, chromium):
+    (tmp_path / "report.html").write_text(render(), encoding="utf-8")
+    tab = chromium.new_page()
+    errors: list[str] = []
+    tab.on("pageerror", lambda error: errors.append(str(error)))
+    tab.goto(f"file://{tmp_path}/report.html")
+    assert tab.locator("#queries-body button").all_inner_texts() == ["b"], "the page holds no other's results"
+    tab.focus("#queries-body button")
+    tab.keyboard.press("Enter")
+    words, ours = (" ".join(side.inner_text().split()) for side in tab.locator(".sides > div").all())
+    assert words == "BM25 nothing"
+    pair = "feed <i>typed</i>: through “later”, 1,200 × in the log, label 5"
+    assert ours == f"CroPS </script><b>sour</b> ✓ counts {pair} and 2 more"
+    tab.keyboard.press("Enter")
+    assert tab.locator(".sides").count() == 0
     assert not errors
 
 

@@ -220,6 +220,24 @@ def test_people_are_asked_about_the_first_results_of_all_systems(chain):
     assert {rank for (query, _), rank in ranks.items() if query == "keyword1"} <= set(range(1, 11))
 
 
+def test_the_first_results_of_every_system_are_kept_with_the_sets_for_which_they_count(chain):
+    """In the order of a brute force over all documents; what counts for truth has grade 2 or 3."""
+    root, _systems, _metrics = chain
+    tops = artifacts.read(root / "out", records.TOPS).to_pylist()
+    assert {row["system"] for row in tops} == {"bm25", *SYSTEMS, "champion"}
+    ranked = {}
+    for row in sorted(tops, key=lambda row: row["rank"]):
+        ranked.setdefault((row["system"], row["query"]), []).append(row["doc_id"])
+    assert max(map(len, ranked.values())) == CFG.tops
+    run = brute_force({"crops": root / "crops"})
+    for query, scores in run.items():
+        best = sorted(scores.values(), reverse=True)[: CFG.tops]
+        assert [scores[doc] for doc in ranked["crops", query]] == pytest.approx(best, abs=1e-6)
+    relevant = {(r["query"], r["video_id"]) for r in toy.truth() if r["grade"] >= 2}
+    assert all(("truth" in row["sets"]) == ((row["query"], row["doc_id"]) in relevant) for row in tops)
+    assert any("ct" in row["sets"] for row in tops)
+
+
 def test_of_a_pool_what_nobody_judged_is_unknown_and_candidates_do_not_measure(chain, tmp_path):
     """subject0 has 15 documents that BM25 cannot tell apart. Judged are the last of them (3) and one of
     another topic (0): of these two it finds the right one, so its nDCG is 1; all others counted as wrong, it

@@ -23,7 +23,7 @@ from crops.release.encoder import OnnxEncoder
 from crops.services import mlmodel
 from crops.services.registry import Registry, client_of, uri_of
 from crops.stages.release import baseline, champion, export, index, register
-from crops.tables import artifacts, folders, records
+from crops.tables import artifacts, folders
 from tests import shared
 from tests.crops.stages import toy_release as toy
 
@@ -303,25 +303,3 @@ def test_what_few_users_typed_is_in_no_file_of_a_release(tmp_path):
         assert all(users.get(q, least) >= least for q in probes)
         assert len(probes) == 40, "captions of the catalogue take the place of rare queries"
         assert not {q for q in names - users.keys() if q.startswith("keyword")} & {*pairs, *probes}
-
-
-def test_a_pair_says_what_it_was_learnt_from_but_no_query_of_few(tmp_path):
-    """subject0 came to a document five times through subject1 and four times through a query of two people:
-    nine times in all, through subject1. A click has no later query, and nobody kept a sample of it.
-    """
-    row = {"query": "subject0", "doc_id": toy.doc(0, 0)}
-    found = {"query": "subject0", "video_id": toy.doc(0, 0), "perspective": "reformulation", "first_ts": 0}
-    later = [("subject1", 5), ("part1 subject1", 4)]
-    mined = toy.write(
-        tmp_path / "mined", CANDIDATES=[{**found, "later_query": q, "support": n} for q, n in later]
-    )
-    samples = toy.write(
-        tmp_path / "samples", SAMPLES=[{**row, "perspective": "reformulation", "label": 5, "theta": 0.9}]
-    )
-    kept = [{**row, "perspective": "reformulation"}, {**row, "doc_id": toy.doc(0, 1), "perspective": "click"}]
-    pairs = toy.rows(records.ORIGINS, kept)
-    learnt = register._sourced(pairs, ["subject0", "subject1"], mined, samples).to_pylist()
-    assert [(r["label"], r["support"], r["later_query"]) for r in learnt] == [
-        (5, 9, "subject1"),
-        (None, None, None),
-    ]
