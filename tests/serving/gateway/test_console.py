@@ -170,7 +170,7 @@ def test_what_was_trained_beside_them_stands_before_them_with_what_was_learnt(ru
     same = [c.query_selector("ol").inner_text() for c in columns]
     found = [[line.split(" ")[0] for line in text.splitlines() if line.startswith("v0")] for text in same]
     assert found[0] == found[2], "the same release by Triton and in this process"
-    assert "click subject1 1 × in the log" in columns[3].inner_text()
+    assert "click subject1: 1 × in the log" in columns[3].inner_text()
     page.screenshot(path=str(tmp_path / "four.png"), full_page=True)
 
 
