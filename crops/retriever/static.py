@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from tokenizers import processors
+from tokenizers import Tokenizer, processors
 from transformers import AutoModel, PreTrainedTokenizerFast, Qwen2Config, Qwen2Model
 
 from crops import base_model, progress
@@ -138,8 +138,13 @@ def _cache() -> Path:
 
 def _name(teacher: Any) -> str:
     digest = hashlib.sha256(f"{FORMAT} {WIDTH} {SIF} {ROOM} {SILENT} {teacher.pooling}".encode())
-    digest.update(teacher.tokenizer.backend_tokenizer.to_str().encode())
+    tokenizer = Tokenizer.from_str(teacher.tokenizer.backend_tokenizer.to_str())
+    tokenizer.no_truncation()  # both are as the last call left them
+    tokenizer.no_padding()
+    digest.update(tokenizer.to_str().encode())
     for name, weight in cast(torch.nn.Module, teacher.query).state_dict().items():
+        if name.startswith("pooler."):  # is not asked here, and drawn anew where a checkpoint has none
+            continue
         digest.update(name.encode())
         digest.update(np.ascontiguousarray(weight.cpu().numpy()).data)
     return digest.hexdigest()[:32]

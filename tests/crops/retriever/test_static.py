@@ -1,12 +1,14 @@
 """Static bases: token vectors as Model2Vec makes them; read, trained and exported as any base."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from sklearn.decomposition import PCA
-from tokenizers import processors
+from tokenizers import Tokenizer, processors
 from transformers import AutoModel, BertConfig, PreTrainedTokenizerFast
 
 from crops import base_model
@@ -126,3 +128,21 @@ def test_the_rate_follows_the_base(tmp_path):
         )
         assert base_model.learning_rate(str(tmp_path / name)) == rate
     assert base_model.learning_rate("small") == base_model.learning_rate("static:/any/where") == 3e-3
+
+
+def test_a_base_is_distilled_once_whatever_its_tokenizer_did_before(folder, cache, tmp_path):
+    """Neither how a tokenizer last cut and padded, nor a pooler that the checkpoint lacks and that is drawn
+    anew at each load, makes another base of it.
+    """
+    shutil.copytree(folder, tmp_path / "base")
+    weights = tmp_path / "base/model.safetensors"
+    kept = {name: w for name, w in load_file(weights).items() if not name.startswith("pooler.")}
+    assert len(kept) < len(load_file(weights))
+    save_file(kept, weights, metadata={"format": "pt"})
+    tokenizer = Tokenizer.from_file(str(tmp_path / "base/tokenizer.json"))
+    tokenizer.enable_truncation(16)
+    tokenizer.enable_padding(length=16)
+    tokenizer.save(str(tmp_path / "base/tokenizer.json"))
+    for texts in ([], toy.TEXTS):
+        encoders.from_base(f"static:{tmp_path / 'base'}", texts)
+    assert len(list(cache.iterdir())) == 1
