@@ -1,8 +1,9 @@
 """Expressions on DuckDB, inside this process."""
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import ibis
@@ -82,6 +83,12 @@ class DuckDBWarehouse(Warehouse):
             self.backend.to_parquet(
                 expr, folder / artifacts.part(number), compression="zstd", row_group_size=artifacts.ROW_GROUP
             )
+
+    def stream(self, expr: ir.Table, *, rows: int = artifacts.ROW_GROUP) -> Iterator[pa.RecordBatch]:
+        """See Warehouse.stream."""
+        # Not to_pyarrow_batches of Ibis: it calls a method that DuckDB has no more.
+        backend: Any = self.backend
+        yield from backend.con.sql(backend.compile(expr)).to_arrow_reader(rows)
 
     def close(self) -> None:
         """See Warehouse.close."""

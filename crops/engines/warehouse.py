@@ -1,7 +1,7 @@
 """Where expressions run. Stages see only `Warehouse`; crops.engines.session opens one."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import ibis
@@ -82,6 +82,12 @@ class Warehouse(ABC):
         # Spark's Arrow has times without a zone; they are of the session's zone, which is UTC.
         fields = [f.with_type(TS) if pa.types.is_timestamp(f.type) else f for f in rows.schema]
         return rows.cast(pa.schema(fields)).to_pylist()
+
+    def stream(self, expr: ir.Table, *, rows: int = artifacts.ROW_GROUP) -> Iterator[pa.RecordBatch]:
+        """Runs `expr` and returns its rows in their order, at most `rows` at a time; no other expression may
+        run before the last one.
+        """
+        yield from self.backend.to_pyarrow(expr).to_batches(max_chunksize=rows)
 
     def write(self, expr: ir.Table, folder: Path, table: Table) -> int:
         """Writes `expr` as an unpartitioned table, sorted by its key, and returns the number of rows."""

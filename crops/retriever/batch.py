@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,15 +16,16 @@ from crops.retriever.errors import NoNegatives, NothingToTrainOn
 class Pairs:
     """Samples by number: row i says that text `text[i]` has `label[i]` for query `query[i]`. Equal texts
     share a number. Labels from `positive_min` on are those of positives; -1: no sample, but not to be taken
-    for irrelevant either.
+    for irrelevant either. Sorted by query and text. `home`: the folder that all of it is mapped from.
     """
 
-    queries: tuple[str, ...]
-    texts: tuple[str, ...]
-    query: np.ndarray  # int64 [N]
-    text: np.ndarray  # int64 [N]
+    queries: Sequence[str]
+    texts: Sequence[str]
+    query: np.ndarray  # int [N]
+    text: np.ndarray  # int [N]
     label: np.ndarray  # int8 [N]
     positive_min: int
+    home: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,8 @@
 """Texts that are nearly the same: what is relevant in one is relevant in the other."""
 
+from array import array
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from math import ceil
 
 from crops.text import words
@@ -14,7 +15,7 @@ LEAST = 0.9
 MOST = 500
 
 
-def near_duplicates(texts: Sequence[str], *, least: float = LEAST) -> Iterator[tuple[int, int]]:
+def near_duplicates(texts: Iterable[str], *, least: float = LEAST) -> Iterator[tuple[int, int]]:
     """Rows (i, j), i < j, of texts whose sets of words have a Jaccard similarity of at least `least`.
 
     Found by their rarest words (the prefix filter of Chaudhuri, Ganti and Kaushik 2006): two sets of that
@@ -24,16 +25,29 @@ def near_duplicates(texts: Sequence[str], *, least: float = LEAST) -> Iterator[t
     >>> list(near_duplicates(["a b c d e f g h i j", "a b c d e f g h i k", "j i h g f e d c b a x"]))
     [(0, 2)]
     """
-    sets = [frozenset(words(text)) for text in texts]
-    seen = Counter(word for own in sets for word in own)
-    held: defaultdict[str, list[int]] = defaultdict(list)
-    for j, own in enumerate(sets):
-        ordered = sorted(own, key=lambda word: (seen[word], word))
-        prefix = ordered[: len(own) - ceil(least * len(own) - 1e-9) + 1] if own else []
+    # Words are numbers, the rarest first: a list of sets of words would be many times the texts themselves.
+    numbers: dict[str, int] = {}
+    flat, starts = array("i"), array("q", [0])
+    for text in texts:
+        flat.extend({numbers.setdefault(word, len(numbers)) for word in words(text)})
+        starts.append(len(flat))
+    seen = Counter(flat)
+    place = array("i", bytes(flat.itemsize * len(numbers)))
+    for rank, word in enumerate(sorted(numbers, key=lambda word: (seen[numbers[word]], word))):
+        place[numbers[word]] = rank
+    held: defaultdict[int, list[int]] = defaultdict(list)
+
+    def own(row: int) -> list[int]:
+        return [place[word] for word in flat[starts[row] : starts[row + 1]]]
+
+    for j in range(len(starts) - 1):
+        ordered = sorted(own(j))
+        whole = frozenset(ordered)
+        prefix = ordered[: len(ordered) - ceil(least * len(ordered) - 1e-9) + 1] if ordered else []
         met = {i for word in prefix if len(held[word]) < MOST for i in held[word]}
         for i in sorted(met):
-            common = len(own & sets[i])
-            if common >= least * (len(own) + len(sets[i]) - common):
+            common = len(whole.intersection(own(i)))
+            if common >= least * (len(ordered) + starts[i + 1] - starts[i] - common):
                 yield i, j
         for word in prefix:
             held[word].append(j)

@@ -17,6 +17,7 @@ from crops.retriever.focus import focus
 from crops.retriever.loss import AnyLoss
 from crops.retriever.ranks import ALONE, Ranks
 from crops.retriever.step import Plan
+from crops.retriever.tokens import tokenized
 
 __all__ = ["AnyLoss", "Log", "Plan", "Sizes", "Validation", "best", "fit"]
 
@@ -48,9 +49,9 @@ class Validation:
     query there is nothing to choose by: the last step is kept.
     """
 
-    queries: tuple[str, ...]
-    texts: tuple[str, ...]
-    relevant: tuple[frozenset[int], ...]
+    queries: Sequence[str]
+    texts: Sequence[str]
+    relevant: Sequence[frozenset[int]]
     people: tuple[int, ...] = ()
 
     def choose(self, recalls: Sequence[Sequence[Any]], *, safe: int) -> Choice:
@@ -240,10 +241,8 @@ def fit(
 
     if resumed is None:
         check()
-    query_ids, text_ids = (
-        encoder.tokenize(samples.queries, "query"),
-        encoder.tokenize(samples.texts, "document"),
-    )
+    query_ids = tokenized(encoder, samples.queries, "query", samples.home)
+    text_ids = tokenized(encoder, samples.texts, "document", samples.home)
     with progress.bar(
         total=plan.steps, initial=state["step"], desc="train", unit="step", disable=ranks.rank > 0
     ) as bar:

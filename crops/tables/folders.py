@@ -100,8 +100,9 @@ def apart(out: Path, inputs: Iterable[Path]) -> None:
 
 
 @contextmanager
-def held(out: Path) -> Iterator[None]:
-    """Keeps other processes out of `out` while the block runs; an InputError if one is there already.
+def held(out: Path, *, wait: bool = False) -> Iterator[None]:
+    """Keeps other processes out of `out` while the block runs; an InputError if one is there already, or
+    with `wait` not before it has left.
 
     A process that dies gives it back, however it dies. Asked for again inside of the block, it is ours.
     """
@@ -112,7 +113,7 @@ def held(out: Path) -> Iterator[None]:
     with _in_words(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         path = _home(out) / f".{out.name}.lock"
-        descriptor = _locked(path, out)
+        descriptor = _locked(path, out, wait=wait)
     _held.add(out)
     try:
         yield
@@ -123,11 +124,11 @@ def held(out: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _locked(path: Path, out: Path) -> int:
+def _locked(path: Path, out: Path, *, wait: bool) -> int:
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.read(descriptor, 200).decode(errors="replace") or "another process"
             os.close(descriptor)

@@ -27,6 +27,7 @@ from crops.retriever import train as retriever
 from crops.retriever.systems import CHALLENGER, SYSTEMS
 from crops.stages.base import StageReport
 from crops.stages.learn import discriminate, label, train
+from crops.stages.learn.inputs import inputs_of
 from crops.stages.logs import augment
 from crops.tables import artifacts, records
 
@@ -158,7 +159,7 @@ def _fitted(
 ) -> tuple[encoders.Encoder, retriever.Validation, int]:
     """The encoder after as many passes as before, the pairs that it was kept from, and its steps."""
     graded = artifacts.read_json(samples / "label.json")["hierarchy"]["labels"]
-    inputs = train.inputs_of(samples, mined, SYSTEMS[CHALLENGER], graded)
+    inputs = inputs_of(samples, mined, SYSTEMS[CHALLENGER], graded, home=samples.parent)
     lowest = labels.rank(before["hierarchy"]["anchor_min"], graded)
     passes = len(inputs.samples.queries) / before["queries"]
     plan = train.plan_of(cfg, cfg.loss, lowest, queries=before["queries"])

@@ -3,52 +3,30 @@
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from crops import base_model, labels, perspectives
+from crops import base_model, labels
 from crops.config.train import TrainConfig
 from crops.errors import ConfigError, InputError
-from crops.evaluation import sets, trial
-from crops.retriever import batch, finetuning, mnrl, systems, train
 from crops.retriever import encoder as encoders
+from crops.retriever import finetuning, mnrl, systems, train
 from crops.retriever.errors import NothingToTrainOn, TrainingError
 from crops.retriever.ranks import ALONE, Ranks, joined
 from crops.services import tracking as tracking_run
 from crops.services.registry import Registry, uri_of
 from crops.stages.base import StageReport
-from crops.tables import artifacts, records
+from crops.stages.learn.inputs import Inputs, inputs_of
+from crops.tables import artifacts
 
 RELEASE = "models:/"  # before NAME/VERSION: a base that is a registered release
 LEAST_STEPS, MOST_STEPS = 200, 20_000  # where the log's size says how long to train
 SYSTEMS = tuple(systems.SYSTEMS)
 FACTS = "train.json"
-
-
-@dataclass(frozen=True, slots=True)
-class Inputs:
-    """What training reads: the visible samples, the validation, and all texts of the corpus (the same for
-    every system).
-    """
-
-    samples: batch.Pairs
-    valid: train.Validation
-    corpus: list[str]
-
-    def digest(self) -> str:
-        """One name for all of it: a checkpoint belongs to exactly these inputs."""
-        samples, valid = self.samples, self.valid
-        digest = hashlib.sha256()
-        for numbers in (samples.query, samples.text, samples.label):
-            digest.update(numbers.tobytes())
-        for texts in (samples.queries, samples.texts, valid.queries, valid.texts, self.corpus):
-            digest.update("\0".join(texts).encode() + b"\1")
-        digest.update(repr([samples.positive_min, *map(sorted, valid.relevant)]).encode())
-        return digest.hexdigest()
 
 
 def run(
@@ -68,7 +46,8 @@ def run(
     `tracking`: an MLflow tracking URI that gets every check's numbers while it trains, and has the release
     that `cfg.base` may name. `known`: the systems there are.
     """
-    with at_hand(cfg.base, tracking) as base:
+    # Started by torchrun, every rank comes through here; the first one tracks and writes.
+    with at_hand(cfg.base, tracking) as base, joined() as ranks:
         return _run(
             samples,
             documents,
@@ -80,6 +59,7 @@ def run(
             log=log,
             tracking=tracking,
             known=known,
+            ranks=ranks,
         )
 
 
@@ -108,6 +88,7 @@ def _run(
     log: train.Log | None,
     tracking: str | None,
     known: Mapping[str, systems.System],
+    ranks: Ranks,
 ) -> StageReport:
     cfg = given.model_copy(update={"base": base})
     if system not in known:
@@ -115,7 +96,14 @@ def _run(
     hierarchy = artifacts.read_json(samples / "label.json")["hierarchy"]
     chosen = known[system]
     graded = hierarchy["labels"]
-    inputs = inputs_of(samples, documents, chosen, graded)
+    home = checkpoints or out.with_name(f".{out.name}.checkpoints")
+
+    def mapped() -> Inputs:
+        return inputs_of(samples, documents, chosen, graded, home=home)
+
+    if ranks.count > 1:
+        ranks.from_first(lambda: mapped().digest)  # the others map what the first has written
+    inputs = mapped()
     lowest = [graded[chosen.anchors_from]] if chosen.anchors_from else hierarchy["anchor_min_candidates"]
     queries = len(inputs.samples.queries)
     plans = [
@@ -124,22 +112,18 @@ def _run(
     if not chosen.trained:
         plans = [replace(plans[0], steps=0)]
     key = hashlib.sha256(
-        "\n".join((given.model_dump_json(), system, repr(plans), inputs.digest())).encode()
+        "\n".join((given.model_dump_json(), system, repr(plans), inputs.digest)).encode()
     ).hexdigest()
-    folder = (checkpoints or out.with_name(f".{out.name}.checkpoints")) / key[:12]
+    folder = home / key[:12]
     params = {
         "system": system,
         **given.model_dump(mode="json"),
         "samples": int((inputs.samples.label >= 0).sum()),
         **{name: getattr(plans[0], name) for name in ("learning_rate", "steps", "check_every")},
     }
-    # Started by torchrun, every rank comes through here; the first one tracks and writes.
-    with (
-        joined() as ranks,
-        tracking_run.tracked(
-            tracking if ranks.rank == 0 else None, name=f"train {system}", key=key, params=params
-        ) as followed,
-    ):
+    with tracking_run.tracked(
+        tracking if ranks.rank == 0 else None, name=f"train {system}", key=key, params=params
+    ) as followed:
         logs = [followed.log, *([log] if log else [])]
         try:
             encoder, history, plan = fitted(
@@ -167,7 +151,8 @@ def _run(
         used = {"anchor_min": plan.anchor_min, "loss": plan.loss if chosen.trained else None}
         facts = {"system": system, "hierarchy": used, "queries": queries, **history}
         artifacts.write_json(new / FACTS, facts)
-    shutil.rmtree(folder, ignore_errors=True)
+    for done in filter(None, (folder, inputs.samples.home)):
+        shutil.rmtree(done, ignore_errors=True)
     return _report(inputs, plan, history, notes)
 
 
@@ -296,7 +281,7 @@ def sizes_of(cfg: TrainConfig) -> train.Sizes:
     )
 
 
-def encoder_of(cfg: TrainConfig, corpus: list[str]) -> encoders.Encoder:
+def encoder_of(cfg: TrainConfig, corpus: Sequence[str]) -> encoders.Encoder:
     """An untrained encoder as the settings say; `corpus` makes the tokenizer of `small`."""
     encoder = encoders.from_base(
         cfg.base,
@@ -319,57 +304,3 @@ def encoder_of(cfg: TrainConfig, corpus: list[str]) -> encoders.Encoder:
     if cfg.frozen_layers is not None:
         finetuning.freeze(encoder, layers=cfg.frozen_layers)
     return encoder
-
-
-def inputs_of(samples: Path, documents: Path, system: systems.System, graded: dict[str, int]) -> Inputs:
-    """Samples by the rank of their label: only the order of the labels matters."""
-    ranks = {name: labels.rank(label, graded) for name, label in graded.items()}
-    catalogue = artifacts.texts(documents)
-    texts = catalogue | (
-        artifacts.texts(samples, records.KNOWLEDGE) if artifacts.exists(samples, records.KNOWLEDGE) else {}
-    )
-    label_of = {
-        (r["query"], r["doc_id"]): labels.rank(int(r["label"]), graded)
-        for r in artifacts.read(samples, records.SAMPLES).to_pylist()
-    }
-    origins = artifacts.read(samples, records.ORIGINS).to_pylist()
-    visible = systems.visible(
-        system, label_of, ((r["query"], r["doc_id"], r["perspective"]) for r in origins), ranks
-    )
-    if missing := next((doc_id for _query, doc_id in visible if doc_id not in texts), None):
-        raise InputError(samples / "samples", f"doc_id {missing!r} is neither in documents nor in knowledge")
-    valid_rows = artifacts.read(documents, records.VALID_QR).to_pylist()
-    apart = artifacts.held_out(documents, catalogue)
-    ids = sorted(catalogue)
-    relevant = systems.relevant_rows(((r["query"], r["video_id"]) for r in valid_rows), ids)
-    valid = train.Validation(
-        queries=tuple(relevant),
-        texts=tuple(catalogue[d] for d in ids),
-        relevant=tuple(relevant.values()),
-        people=tuple(trial.chained(relevant, sets.chains(valid_rows)).tolist()),
-    )
-    queries = artifacts.read(documents, records.QUERIES).to_pylist()
-    try:
-        pairs = batch.pairs(
-            systems.rows(visible, texts, apart),
-            positive_min=perspectives.positive_min(ranks),
-            unknown=apart | _dropped(samples, texts, system),
-        )
-    except NothingToTrainOn as error:
-        raise InputError(samples / "samples", f"{error} ({system})") from error
-    trained_on = {r["query"] for r in queries if r["split"] == "train"}
-    return Inputs(pairs, valid, [*sorted(set(catalogue.values())), *sorted(trained_on)])
-
-
-def _dropped(samples: Path, texts: dict[str, str], system: systems.System) -> set[tuple[str, str]]:
-    """(query, text) of the pairs that θ dropped, of the perspectives that the system sees: in doubt, which is
-    not irrelevant.
-    """
-    if not artifacts.exists(samples, records.DROPPED):
-        return set()
-    rows = artifacts.read(samples, records.DROPPED).to_pylist()
-    return {
-        (r["query"], texts[r["doc_id"]])
-        for r in rows
-        if r["doc_id"] in texts and systems.sees(system, r["perspective"])
-    }

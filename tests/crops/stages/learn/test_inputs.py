@@ -1,0 +1,103 @@
+"""What training reads, written by the engine and mapped, against the same in Python's own sets."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from crops import labels, perspectives
+from crops.errors import InputError
+from crops.retriever import batch, systems
+from crops.retriever.errors import NothingToTrainOn
+from crops.stages.learn import inputs
+from crops.tables import artifacts, records
+
+GRADED = {**perspectives.labels(), "exposed": 2, "ranked": 2}  # two of one label
+# Ids in another order than their texts, twins, near-duplicates, letters beyond ASCII; d9 has no text.
+LONG = "one two three four five six seven eight nine ten"
+DOCUMENTS = {"d1": LONG, "d2": f"{LONG} éleven", "d3": "𝄞 z", "d4": "ﬀ a", "d5": "𝄞 z", "d6": "A"}
+WRITTEN = {"knowledge:1": "written", "knowledge:2": "𝄞 z"}
+QUERIES = st.sampled_from(["a", "é", "𝄞", "ﬀ", "b c"])
+PAIRS = st.lists(
+    st.tuples(QUERIES, st.sampled_from([*DOCUMENTS, *WRITTEN]), st.sampled_from([*GRADED])),
+    min_size=1,
+    max_size=25,
+)
+
+
+def written(folder, origins, held, gone):
+    best = {}
+    for query, doc_id, perspective in origins:
+        best[query, doc_id] = max(GRADED[perspective], best.get((query, doc_id), 0))
+    rows = {
+        records.DOCUMENTS: [{"doc_id": d, "text": t} for d, t in DOCUMENTS.items()],
+        records.KNOWLEDGE: [
+            {"query": "a", "doc_id": d, "text": t, "exemplar_id": "", "model": ""} for d, t in WRITTEN.items()
+        ],
+        records.SAMPLES: [
+            {"query": q, "doc_id": d, "perspective": "click", "label": n, "theta": None}
+            for (q, d), n in best.items()
+        ],
+        records.ORIGINS: [{"query": q, "doc_id": d, "perspective": p} for q, d, p in sorted({*origins})],
+        records.DROPPED: [{"query": q, "doc_id": d, "perspective": p} for q, d, p in sorted({*gone})],
+        records.VALID_QR: [{"query": q, "video_id": d, "later_query": n} for q, d, n in sorted({*held})],
+        records.QUERIES: [
+            {"query": q, "split": split, "searches": 1, "clicks": 1, "users": 1}
+            for q, split in (("b", "train"), ("a", "train"), ("a", "test"), ("c", "test"))
+        ],
+    }
+    for table, content in rows.items():
+        artifacts.write(folder, table, pa.Table.from_pylist(content, schema=table.schema))
+    return best
+
+
+def expected(best, origins, held, gone, system):
+    """By the sets that the Python interface trains on."""
+    ranks = {name: labels.rank(n, GRADED) for name, n in GRADED.items()}
+    texts = DOCUMENTS | WRITTEN
+    graded = {pair: labels.rank(n, GRADED) for pair, n in best.items()}
+    apart = {(q, DOCUMENTS[d]) for q, d, _later in held if d in DOCUMENTS}
+    unknown = apart | {(q, texts[d]) for q, d, p in gone if systems.sees(system, p)}
+    rows = systems.rows(systems.visible(system, graded, origins, ranks), texts, apart)
+    return batch.pairs(rows, positive_min=perspectives.positive_min(ranks), unknown=unknown)
+
+
+@settings(max_examples=8, deadline=None)
+@given(
+    PAIRS,
+    st.lists(st.tuples(QUERIES, st.sampled_from([*DOCUMENTS, "d9"]), st.sampled_from("xy")), max_size=6),
+    PAIRS,
+    st.sampled_from(["crops", "clicks", "crops_no_knowledge"]),
+)
+def test_the_engine_codes_what_python_codes(tmp_path_factory, origins, held, gone, name):
+    folder, system = tmp_path_factory.mktemp("tables"), systems.SYSTEMS[name]
+    best = written(folder, origins, held, gone)
+    try:
+        whole = expected(best, origins, held, gone, system)
+    except NothingToTrainOn:
+        with pytest.raises(InputError, match="nothing to train on"):
+            inputs.inputs_of(folder, folder, system, GRADED)
+        return
+    for home in (None, folder / "home", folder / "home"):  # nameless, made, found
+        made = inputs.inputs_of(folder, folder, system, GRADED, home=home)
+        for column in ("queries", "texts"):
+            assert (*getattr(made.samples, column),) == getattr(whole, column)
+        for column in ("query", "text", "label"):
+            np.testing.assert_array_equal(getattr(made.samples, column), getattr(whole, column))
+        assert made.samples.positive_min == whole.positive_min
+        ids = sorted(DOCUMENTS)
+        relevant = systems.relevant_rows(((q, d) for q, d, _later in held), ids)
+        assert (*made.valid.texts,) == tuple(DOCUMENTS[d] for d in ids)
+        assert dict(zip(made.valid.queries, made.valid.relevant, strict=True)) == relevant
+        assert [*made.valid.queries] == [*relevant]
+        assert [*made.corpus] == [*sorted(set(DOCUMENTS.values())), "a", "b"]
+    assert [path.name for path in (folder / "home").iterdir()] == [made.samples.home.name]
+
+
+def test_a_sample_without_a_text_is_named(tmp_path):
+    written(tmp_path, [("a", "d1", "click")], [], [])
+    row = {"query": "a", "doc_id": "d9", "perspective": "click", "label": 4, "theta": None}
+    artifacts.write(tmp_path, records.SAMPLES, pa.Table.from_pylist([row], schema=records.SAMPLES.schema))
+    with pytest.raises(InputError, match=r"samples.*'d9' is neither in documents nor in knowledge"):
+        inputs.inputs_of(tmp_path, tmp_path, systems.SYSTEMS["crops"], GRADED)
