@@ -52,6 +52,8 @@ def run(
     Everything that a restart needs lies under out/.cache. A CropsError of a stage comes out of here as
     CropsError. Whatever ends it, a signal too, ends the tasks that it has started.
     """
+    from pipelines.training import build
+
     logs, out = Path(os.path.abspath(logs)), Path(os.path.abspath(out))
     cache = out / ".cache"
     if not cache.exists() and (strange := [name for name in REPORTS if (out / name).exists()]):
@@ -68,7 +70,8 @@ def run(
             "checkpoints": str(cache / "checkpoints"),
             "shards": [f"{n}/{shards}" for n in range(shards)],
         }
-        _execute(cache, arguments, _runner(runner, [logs, out]), voice=voice)
+        pipeline = build(last_fit=config.section("train").last_fit, resumes=True)
+        _execute(pipeline, cache, arguments, _runner(runner, [logs, out]), voice=voice)
     return _collect(cache, out)
 
 
@@ -148,10 +151,8 @@ def _runner(name: str, folders: list[Path]) -> Any:
     )
 
 
-def _execute(cache: Path, arguments: dict[str, Any], runner: Any, *, voice: Voice) -> None:
+def _execute(pipeline: Any, cache: Path, arguments: dict[str, Any], runner: Any, *, voice: Voice) -> None:
     from kfp import local
-
-    from pipelines.training import build
 
     local.init(
         runner=runner,
@@ -160,7 +161,6 @@ def _execute(cache: Path, arguments: dict[str, Any], runner: Any, *, voice: Voic
         enable_caching=True,
         cache_root=str(cache / "tasks"),
     )
-    pipeline = build(resumes=True)
     record = cache / "seconds.json"
     usual = artifacts.read_json(record) if record.exists() else {}
     total = _stages(pipeline, shards=len(arguments["shards"]))

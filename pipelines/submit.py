@@ -32,7 +32,13 @@ Say = Callable[[str], None]
 
 
 def compiled(
-    path: Path, cfg: KubeflowConfig, pipeline: str = "training", *, shards: int = 1, caching: bool = True
+    path: Path,
+    cfg: KubeflowConfig,
+    pipeline: str = "training",
+    *,
+    shards: int = 1,
+    last_fit: bool = False,
+    caching: bool = True,
 ) -> None:
     """Writes `pipeline`, a module of this package, with the cluster's settings to `path`.
 
@@ -50,7 +56,7 @@ def compiled(
 
     module = importlib.import_module(f"pipelines.{pipeline}")
     if pipeline == "training":
-        built = module.build(_fit(cfg), tune, parallel=shards > 1)
+        built = module.build(_fit(cfg), tune, parallel=shards > 1, last_fit=last_fit)
     else:
         built = module.build(tune)
     compiler.Compiler().compile(built, str(path))
@@ -383,6 +389,7 @@ def submit(
         cron=cron,
         wait=wait,
         shards=shards,
+        last_fit=config.section("train").last_fit,
         say=say,
     )
     if not ended:
@@ -455,6 +462,7 @@ def send(
     cron: str | None = None,
     wait: bool = True,
     shards: int = 1,
+    last_fit: bool = False,
     say: Say = print,
 ) -> bool:
     """Compiles and uploads `pipeline`, runs it with `given` or schedules that; True once the run has
@@ -462,11 +470,12 @@ def send(
 
     A schedule's parameters are fixed while its logs change: its version answers nothing from the cache.
     """
-    named = _named(version) + ("-shards" if shards > 1 else "") + ("-every" if cron else "")
+    shape = {"shards": shards > 1, "last-fit": last_fit, "every": cron is not None}
+    named = "-".join([_named(version), *(name for name, has in shape.items() if has)])
     title = cfg.pipeline if pipeline == "training" else f"crops-{pipeline.replace('_', '-')}"
     with tempfile.TemporaryDirectory(prefix="crops-submit-") as scratch:
         package = Path(scratch) / f"{pipeline}.yaml"
-        compiled(package, cfg, pipeline, shards=shards, caching=cron is None)
+        compiled(package, cfg, pipeline, shards=shards, last_fit=last_fit, caching=cron is None)
         server = Server(host, cfg, token=token, say=say)
         ids = server.upload(package, title, named)
     if cron is not None:

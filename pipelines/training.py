@@ -6,7 +6,7 @@ side on a cluster, with retries, which KFP ignores inside a loop; one after the 
 The challenger and what may become the first champion are exported and indexed.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from typing import Any
 
@@ -49,13 +49,15 @@ def build(
     tune: Tune = lambda _tasks: None,
     *,
     parallel: bool = True,
+    last_fit: bool = True,
     resumes: bool = False,
 ) -> Any:
     """The pipeline. `fit`: the component that trains a system; `tune`: gives all its tasks what a cluster
     asks for.
 
-    parallel: a loop over `shards`; without, one task each (KFP ignores retries inside a loop). resumes: a run
-    that goes on where it was killed; else what reads or moves the registry never answers from the cache.
+    parallel: a loop over `shards`; without, one task each (KFP ignores retries inside a loop). last_fit: with
+    the task that train.last_fit may ask for. resumes: a run that goes on where it was killed; else what reads
+    or moves the registry never answers from the cache.
     """
 
     @dsl.pipeline(name="crops-training", description="Search and feed logs to a gated, registered release.")
@@ -91,11 +93,9 @@ def build(
             raw = dsl.importer(artifact_uri=logs, artifact_class=dsl.Dataset, reimport=False).output
             validated = validate.validate(logs=raw, fingerprint=fingerprint, config=validate_config)
             valid, beside = validated.outputs["out"], validated.outputs["beside"]
-            held = champion.champion(
-                registry=registry, fingerprint=fingerprint, config=register_config
-            ).outputs["out"]
-            mined = augment.augment(logs=valid, config=augment_config).outputs["out"]
-            judge = theta.theta(logs=valid, candidates=mined, config=discriminate_config).outputs["out"]
+            held = _out(champion.champion(registry=registry, fingerprint=fingerprint, config=register_config))
+            mined = _out(augment.augment(logs=valid, config=augment_config))
+            judge = _out(theta.theta(logs=valid, candidates=mined, config=discriminate_config))
             with dsl.ParallelFor(shards) if parallel else nullcontext("0/1") as shard:
                 asked = knowledge.knowledge(
                     candidates=mined, llm=llm, checkpoints=checkpoints, shard=shard, config=knowledge_config
@@ -104,90 +104,69 @@ def build(
 
             def of_shards() -> dict[str, Any]:
                 """What all shards made; KFP wants a Collected of its own for each task that reads it."""
-                outputs = {"knowledge": asked.outputs["out"], "scores": rated.outputs["out"]}
+                outputs = {"knowledge": _out(asked), "scores": _out(rated)}
                 return {
                     name: dsl.Collected(out) if parallel else _listed(out) for name, out in outputs.items()
                 }
 
-            scored = discriminate.discriminate(
-                candidates=mined,
-                champion=held,
-                theta=judge,
-                source=beside,
-                config=discriminate_config,
-                **of_shards(),
-            ).outputs["out"]
-            samples = label.label(scored=scored, source=beside, config=label_config).outputs["out"]
+            scored = _out(
+                discriminate.discriminate(
+                    candidates=mined,
+                    champion=held,
+                    theta=judge,
+                    source=beside,
+                    config=discriminate_config,
+                    **of_shards(),
+                )
+            )
+            samples = _out(label.label(scored=scored, source=beside, config=label_config))
+            work = {"checkpoints": checkpoints, "registry": registry, "config": train_config}
             encoders = {}
             for system in SYSTEMS:
-                task = fit(
-                    samples=samples,
+                task = fit(samples=samples, documents=mined, system=system, **work)
+                encoders[system] = _out(task.set_display_name(f"train {system}"))
+            evaluated = _out(
+                evaluate.evaluate(
                     documents=mined,
-                    system=system,
-                    checkpoints=checkpoints,
-                    registry=registry,
-                    config=train_config,
+                    tests=scored,
+                    source=beside,
+                    champion=held,
+                    config=evaluate_config,
+                    **encoders,
                 )
-                encoders[system] = task.set_display_name(f"train {system}").outputs["out"]
-            evaluated = evaluate.evaluate(
+            )
+            better = _out(first.first(evaluated=evaluated, **{name: encoders[name] for name in FIRST}))
+            chosen = encoders[CHALLENGER]
+            if last_fit:
+                chosen = _out(
+                    refit.refit(
+                        encoder=chosen,
+                        logs=valid,
+                        documents=mined,
+                        champion=held,
+                        theta=judge,
+                        augment_config=augment_config,
+                        discriminate_config=discriminate_config,
+                        label_config=label_config,
+                        **work,
+                        **of_shards(),
+                    )
+                )
+            release = _released(
+                {"first": better, CHALLENGER: chosen},
+                held,
+                {
+                    "export": export_config,
+                    "index": index_config,
+                    "gate": gate_config,
+                    "register": register_config,
+                },
                 documents=mined,
-                tests=scored,
-                source=beside,
-                champion=held,
-                config=evaluate_config,
-                **encoders,
-            ).outputs["out"]
-            better = first.first(evaluated=evaluated, **{name: encoders[name] for name in FIRST}).outputs[
-                "out"
-            ]
-            fitted = refit.refit(
-                encoder=encoders[CHALLENGER],
-                logs=valid,
-                documents=mined,
-                champion=held,
-                theta=judge,
-                checkpoints=checkpoints,
+                samples=samples,
+                evaluated=evaluated,
                 registry=registry,
-                augment_config=augment_config,
-                discriminate_config=discriminate_config,
-                label_config=label_config,
-                config=train_config,
-                **of_shards(),
-            ).outputs["out"]
-            exported, indexed = {}, {}
-            for name, encoder in (("first", better), (CHALLENGER, fitted)):
-                exported[name] = export.export(
-                    encoder=encoder, documents=mined, system=name, config=export_config
-                ).outputs["out"]
-                indexed[name] = index.index(
-                    exported=exported[name], documents=mined, system=name, config=index_config
-                ).outputs["out"]
-            common = {"documents": mined, "samples": samples, "evaluated": evaluated, "registry": registry}
-            baselined = baseline.baseline(
-                exported=exported["first"],
-                indexed=indexed["first"],
-                champion=held,
-                config=register_config,
-                **common,
             )
-            verdict = (
-                gate.gate(
-                    evaluated=evaluated,
-                    exported=exported[CHALLENGER],
-                    indexed=indexed[CHALLENGER],
-                    config=gate_config,
-                )
-                .after(baselined)  # the challenger is registered behind the version that may become champion
-                .outputs["out"]
-            )
-            release = register.register(
-                exported=exported[CHALLENGER],
-                indexed=indexed[CHALLENGER],
-                verdict=verdict,
-                config=register_config,
-                **common,
-            ).outputs["out"]
-            deploy.deploy(register=release, registry=registry, config=deploy_config)
+            deploy.deploy(register=release["register"], registry=registry, config=deploy_config)
             report.report(
                 source=beside,
                 validate=valid,
@@ -196,14 +175,10 @@ def build(
                 theta=judge,
                 discriminate=scored,
                 label=samples,
-                refit=fitted,
-                exported=exported[CHALLENGER],
-                indexed=indexed[CHALLENGER],
+                released=chosen,
                 evaluated=evaluated,
-                baseline=baselined.outputs["out"],
-                gate=verdict,
-                register=release,
                 config=report_config,
+                **release,
                 **encoders,
                 **of_shards(),
             )
@@ -214,6 +189,44 @@ def build(
         tune(tasks)
 
     return training
+
+
+def _released(
+    encoders: Mapping[str, Any], held: Any, config: Mapping[str, Any], **facts: Any
+) -> dict[str, Any]:
+    """Export to register: what the report reads of them, by its inputs. `encoders`: what may become the first
+    champion, and the challenger; `facts`: what both registrations are told.
+    """
+    exported, indexed = {}, {}
+    for system, encoder in encoders.items():
+        exported[system] = _out(
+            export.export(
+                encoder=encoder, documents=facts["documents"], system=system, config=config["export"]
+            )
+        )
+        indexed[system] = _out(
+            index.index(
+                exported=exported[system], documents=facts["documents"], system=system, config=config["index"]
+            )
+        )
+    baselined = baseline.baseline(
+        exported=exported["first"],
+        indexed=indexed["first"],
+        champion=held,
+        config=config["register"],
+        **facts,
+    )
+    made = {"exported": exported[CHALLENGER], "indexed": indexed[CHALLENGER]}
+    verdict = gate.gate(evaluated=facts["evaluated"], config=config["gate"], **made)
+    verdict.after(baselined)  # the challenger is registered behind the version that may become champion
+    registered = register.register(verdict=_out(verdict), config=config["register"], **made, **facts)
+    tasks = {"baseline": baselined, "gate": verdict, "register": registered}
+    return made | {name: _out(task) for name, task in tasks.items()}
+
+
+def _out(task: dsl.PipelineTask) -> Any:
+    """What a task's stage wrote."""
+    return task.outputs["out"]
 
 
 def _listed(one: PipelineArtifactChannel) -> PipelineArtifactChannel:

@@ -290,7 +290,12 @@ def submit(
 
     if compile_only is not None:
         submission.compiled(
-            compile_only, config.section("kubeflow"), pipeline, shards=shards, caching=cron is None
+            compile_only,
+            config.section("kubeflow"),
+            pipeline,
+            shards=shards,
+            last_fit=config.section("train").last_fit,
+            caching=cron is None,
         )
         click.echo(f"compiled: {compile_only}")
         return

@@ -54,7 +54,10 @@ def run(
     paths = {name: Path(folder) for name, folder in folders.items()}
     parts_of = {name: [Path(folder) for folder in folders_of] for name, folders_of in shards.items()}
     every = [*(p for n, p in paths.items() if n != "source"), *chain.from_iterable(parts_of.values())]
-    measured = [artifacts.read_json(p / STAGE_FILE) for p in every if (p / STAGE_FILE).exists()]
+    # What is released is the challenger's own folder where there was no last fit.
+    measured = [
+        artifacts.read_json(p / STAGE_FILE) for p in dict.fromkeys(every) if (p / STAGE_FILE).exists()
+    ]
     measured.sort(key=lambda entry: [*ORDER, entry["stage"].split()[0]].index(entry["stage"].split()[0]))
     metrics = artifacts.read_json(paths["evaluated"] / "metrics.json")
     label = artifacts.read_json(paths["label"] / "label.json")
@@ -68,7 +71,7 @@ def run(
         "gate": {"verdict": verdict["verdict"], "reasons": verdict["reasons"]},
         "release": artifacts.read_json(paths["register"] / "release.json"),
     }
-    report["release"]["last_fit"] = _json(paths["refit"] / "train.json").get(layout.LAST_FIT)
+    report["release"]["last_fit"] = _json(paths["released"] / "train.json").get(layout.LAST_FIT)
     report["release"]["baseline"] = artifacts.read_json(paths["baseline"] / "release.json")
     parts: dict[str, Any] = {n: _json(paths[n] / f"{n}.json") for n in ("augment", "discriminate")}
     parts["knowledge"] = knowledge.merged([_json(p / "knowledge.json") for p in parts_of["knowledge"]])

@@ -305,13 +305,19 @@ FRESH = {"champion", "baseline", "register", "deploy", "report", "finish"}
 
 def test_what_reads_the_registry_is_never_cached_and_a_schedule_caches_nothing(tmp_path):
     server, path = KfpServer(), config(tmp_path)
+    fits = tmp_path / "fits.yaml"
+    fits.write_text(path.read_text() + "train: {last_fit: true}\n")
     here(server, path, wait=False)
-    here(server, path, wait=False, shards=2)
+    here(server, fits, wait=False, shards=2)
     here(server, path, cron="0 3 * * 1")
     names = [version.display_name for version in server.versions.values()]
-    assert names == ["abc123", "abc123-shards", "abc123-every"]
+    assert names == ["abc123", "abc123-shards-last-fit", "abc123-every"]
     once, parts, scheduled = (package[0] for package in server.packages.values())
     assert uncached(once) == uncached(parts) == FRESH
+    fitted = ["comp-refit" in package["components"] for package in (once, parts, scheduled)]
+    assert fitted == [False, True, False], (
+        "a last fit, and the inputs that its pod copies, where it is asked for"
+    )
     everything = {
         name.removeprefix("comp-") for name, about in scheduled["components"].items() if "dag" not in about
     }

@@ -2,7 +2,8 @@
 wiring alone.
 
 A stub writes the JSON that the report reads and one line per run to $CROPS_STUB_RUNS; $CROPS_STUB_KILL names
-a stage that kills the runner above it (SIGKILL), $CROPS_STUB_FAIL one that raises.
+a stage that kills the runner above it (SIGKILL), $CROPS_STUB_FAIL one that raises; with
+$CROPS_STUB_LAST_FIT the settings ask for the last fit.
 """
 
 import importlib.abc
@@ -121,7 +122,10 @@ class _Stubs(importlib.abc.MetaPathFinder, importlib.abc.Loader):
             from crops.config.base import StageConfig
 
             config = f"{name.capitalize()}Config"
-            fields = {"name": property(lambda _self: "crops")}
+            fields = {
+                "name": property(lambda _self: "crops"),
+                "last_fit": property(lambda _self: "CROPS_STUB_LAST_FIT" in os.environ),
+            }
             setattr(module, config, type(config, (StageConfig,), fields))
 
 
