@@ -18,7 +18,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from crops.errors import InputError
@@ -240,6 +239,8 @@ def write(folder: Path, table: Table, rows: pa.Table) -> int:
     if not table.partitioned:
         pq.write_table(ordered, root / "part-0.parquet", compression="zstd", row_group_size=ROW_GROUP)
         return rows.num_rows
+    import pyarrow.dataset as ds  # not at the top: it loads pandas, which a task without tables does not need
+
     dated = ordered.append_column(DATE, rows.column("date").cast(pa.string()))
     ds.write_dataset(
         dated,
