@@ -122,7 +122,6 @@ VALID_QR = table(
 QUERIES = table(
     "queries", "query string, split string, searches int64, clicks int64, users int64", key="query split"
 )
-SPLITS = ("train", "test")
 
 KNOWLEDGE = table(
     "knowledge",
