@@ -98,8 +98,8 @@ def learnable(candidates: Path, texts: Mapping[str, str], columns: list[str] | N
 def _without(rows: pd.DataFrame, apart: set[tuple[str, str]], texts: Mapping[str, str]) -> pd.DataFrame:
     """in: (query, video_id, ...)."""
     read = rows["video_id"].map(texts)
-    pairs = zip(rows["query"], read, strict=True)
-    return rows[read.notna() & [pair not in apart for pair in pairs]]
+    free = [pair not in apart for pair in zip(rows["query"], read, strict=True)]
+    return rows[read.notna() & np.array(free, dtype=bool)]
 
 
 def clicked(mined: pd.DataFrame, texts: Mapping[str, str]) -> dict[str, list[str]]:
@@ -332,8 +332,8 @@ def _chances(
 ) -> dict[str, chance.Chance]:
     """Per gated perspective what tells its pairs from chance; none for one with too few pairs.
 
-    A pair that came from results may also be a click by mistake: half of its chance pairs are what the engine
-    showed and nobody chose, of queries that θ's readers did not learn from.
+    A pair that came from results may also be a click by mistake: `chance_shown` of its chance pairs are what
+    the engine showed and nobody chose, of queries that θ's readers did not learn from.
     """
     known = {}
     of_query = clicked(mined, texts)
@@ -348,19 +348,19 @@ def _chances(
         rounds = max(1, min(5, cfg.chance_pairs // len(pairs)))
         null = pd.concat([chance.repaired(pairs, rng) for _ in range(rounds)], ignore_index=True)
         kinds, weight = [pairs, null], np.ones(len(null))
-        if row.table == perspectives.EXPOSED.table and len(idle):
+        if row.table == perspectives.EXPOSED.table and len(idle) and cfg.chance_shown:
             shown = _some_queries(idle[["query", "doc_id", "support"]], cfg.chance_pairs, rng)
             kinds.append(shown)
-            weight = np.concatenate([weight / len(null), np.full(len(shown), 1 / len(shown))])
+            shares = (null, 1 - cfg.chance_shown), (shown, cfg.chance_shown)
+            weight = np.concatenate([np.full(len(rows), share / len(rows)) for rows, share in shares])
         usual = chance.marginals(every)
         evidence = [_evidence(judge, rows, of_query, texts, usual) for rows in kinds]
-        for shown_found in evidence[
-            2:
-        ]:  # how often it was shown says nothing: behind a mistake is what chance brings
-            drawn = evidence[1][rng.integers(0, len(evidence[1]), len(shown_found))]
+        # How often it was shown says nothing: behind a mistake is what chance brings.
+        for unchosen in evidence[2:]:
+            drawn = evidence[1][rng.integers(0, len(evidence[1]), len(unchosen))]
             for name in ("support", "lift"):
                 at = chance.EVIDENCE.index(name)
-                shown_found[:, at] = drawn[:, at]
+                unchosen[:, at] = drawn[:, at]
         known[row.name] = chance.fit(evidence[0], np.concatenate(evidence[1:]), weight)
     return known
 
