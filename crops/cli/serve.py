@@ -73,6 +73,11 @@ COMPACTED = ("compact.json", ".compaction")  # the marks of a folder that `crops
     "trained on clicks alone.",
 )
 @click.option(
+    "--fusion",
+    is_flag=True,
+    help="Answer with two rankings fused by reciprocal rank: the vectors' and BM25's.",
+)
+@click.option(
     "--state",
     type=click.Path(path_type=Path, file_okay=False),
     default=Path(".crops-serve"),
@@ -92,6 +97,7 @@ def serve(
     rollout: Path | None,
     readout: Path | None,
     run: Path | None,
+    fusion: bool,
     state: Path,
     config: Config,
 ) -> None:
@@ -121,6 +127,7 @@ def serve(
     settings: dict[str, object] = {
         name: None if path is None else str(path.resolve()) for name, path in paths.items()
     }
+    settings["fusion"] = fusion
     settings["alternatives"] = {name: str(path) for name, path in _alternatives(run, state).items()}
     laptop.serve(
         {arm: laptop.release_of(folder, uri) for arm, (folder, uri) in arms.items()},

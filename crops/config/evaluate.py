@@ -28,6 +28,10 @@ class EvaluateConfig(StageConfig):
     """A word that the base's tokenizer cuts into this many pieces is foreign to it, pieces. Source: ours."""
     foreign_share: float = Field(0.5, gt=0, le=1)
     """A query with this share of foreign words is foreign, share. Source: ours."""
+    fusion: bool = False
+    """Also measure the challenger's ranking fused with BM25's by reciprocal rank, as a gateway with the
+    setting `fusion` answers. Source: Cormack, Clarke and Büttcher 2009; off: ours.
+    """
     write_beir: bool = False
     """Also write corpus, test sets and rankings for other programs, as a BEIR folder and TREC's files, into
     beir/ of the output. Source: ours: off, because it repeats the catalogue.

@@ -1,24 +1,29 @@
-"""Rankings of the whole catalogue: by shared words, and the vectors that diversity is measured in."""
+"""Rankings of the whole catalogue: by words, two as one; and the vectors that diversity is measured in."""
 
 import hashlib
 from collections.abc import Sequence
 
 import numpy as np
 
+from crops.release import lexical
 from crops.text import words
 
 
 def bm25(queries: Sequence[str], texts: Sequence[str], depth: int) -> np.ndarray:
-    """int [Q, min(depth, D)]: rows of `texts`, best first; -1 for what shares no word with the query
-    (crops.text.words: characters and pairs of them in scripts without spaces).
-    """
-    import bm25s
+    """int [Q, min(depth, D)]: rows of `texts`, best first; -1 for what shares no word with the query."""
+    return lexical.build(texts).search(queries, depth)
 
-    model = bm25s.BM25()
-    model.index([words(text) for text in texts], show_progress=False)
-    asked = [words(query) for query in queries]
-    rows, scores = model.retrieve(asked, k=min(depth, len(texts)), show_progress=False)
-    return np.where(scores > 0, rows, -1)
+
+def fused(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """int [Q, K] of two rankings [Q, K1] and [Q, K2] by reciprocal rank, K the larger of both depths; -1 is
+    padding.
+    """
+    depth = max(first.shape[1], second.shape[1])
+    out = np.full((len(first), depth), -1)
+    for q, both in enumerate(zip(first.tolist(), second.tolist(), strict=True)):
+        rows, _ = lexical.fused(both, depth)
+        out[q, : len(rows)] = rows
+    return out
 
 
 def bags(texts: Sequence[str], width: int = 128) -> np.ndarray:

@@ -38,6 +38,7 @@ SYSTEMS = {
     systems.LOG_ONLY: "CroPS without LLM",
     systems.PAPER: "CroPS, the paper's anchors",
     systems.CHALLENGER: "CroPS",
+    systems.FUSED: "CroPS and BM25",
 }
 SYSTEM_MEANS = {
     systems.BM25: "words, no training",
@@ -48,6 +49,7 @@ SYSTEM_MEANS = {
     systems.LOG_ONLY: "every perspective that the log has",
     systems.PAPER: "all perspectives, every label from 1 on an anchor, as in the paper",
     systems.CHALLENGER: "all perspectives, with the hierarchy that this log chose",
+    systems.FUSED: "both rankings by reciprocal rank, as a gateway with the setting fusion answers",
 }
 # A system has the same colour in every chart and table, whichever others stand beside it.
 SYSTEM_COLOURS = {
@@ -59,6 +61,7 @@ SYSTEM_COLOURS = {
     systems.LOG_ONLY: "#a86bc2",
     systems.PAPER: "#1f938b",
     systems.CHALLENGER: "#3b82c4",
+    systems.FUSED: "#5e6fbf",
 }
 
 

@@ -30,6 +30,7 @@ BM25, CHAMPION, BASE, BASELINE, MNRL, CHALLENGER = (
     "clicks_mnrl",
     "crops",
 )
+FUSED = "crops_bm25"  # the challenger's ranking and BM25's as one
 PAIRWISE = "mnrl"  # a loss with a training of its own: crops.retriever.mnrl
 LOG_ONLY, PAPER = "crops_no_knowledge", "crops_paper"
 SYSTEMS = {
@@ -52,6 +53,7 @@ SHOWN = (
     BASELINE,
     MNRL,
     *reversed([name for name in SYSTEMS if name not in ALTERNATIVES]),
+    FUSED,
 )
 
 

@@ -49,7 +49,7 @@ def load(folders: Mapping[str, Path], settings: Settings) -> dict[str, Alternati
         return {}
     from crops.release.encoder import OnnxEncoder  # the gateway's image has no ONNX Runtime
 
-    own = settings.model_copy(update={"milvus": None})
+    own = settings.model_copy(update={"milvus": None, "fusion": False})
     loaded = {}
     for name, folder in folders.items():
         layout.check(folder)

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from crops.errors import CropsError, InputError, ServiceError
 from crops.perspectives import KNOWLEDGE
 from crops.release import index as indexes
-from crops.release import layout, manifest, milvus, plugin
+from crops.release import layout, lexical, manifest, milvus, plugin
 from crops.release.fetch import BadRelease as Rejected
 from crops.release.fetch import fetch
 from crops.release.manifest import Manifest, Release
@@ -63,6 +63,7 @@ class Served:
     drift: Drift
     pairs: Mapping[str, tuple[Pair, ...]] = field(default_factory=dict)  # doc_id -> pairs
     folder: Path | None = None  # where its files lie on this machine
+    by_words: lexical.LexicalIndex | None = None  # the same rows by their words; None: vectors alone answer
 
     def texts(self, doc_ids: Sequence[str]) -> dict[str, str]:
         """doc_id -> its whole text, read from disk: only the console asks. Those that are not there are left
@@ -226,6 +227,7 @@ def opened(release: Release, folder: Path, settings: Settings) -> Served:
         drift=drift,
         pairs=pairs,
         folder=folder,
+        by_words=lexical.build([texts.get(i, "") for i in ids]) if settings.fusion else None,
     )
 
 

@@ -2,13 +2,15 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 
 from crops.errors import ServiceError
+from crops.release import lexical
 from crops.text import normalise_query
 from serving.gateway.batcher import Batcher
 from serving.gateway.encoder import TritonEncoder
@@ -16,10 +18,14 @@ from serving.gateway.errors import Unavailable
 from serving.gateway.releases import Served
 from serving.gateway.settings import Settings
 
+Answer = TypeVar("Answer")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hits:
-    """Rows and scores, best first, and what the phases took, seconds."""
+    """Rows and scores (inner products, or where words are asked too the sums of reciprocal ranks), best
+    first, and what the phases took, seconds.
+    """
 
     rows: tuple[int, ...]
     scores: tuple[float, ...]
@@ -57,9 +63,13 @@ class Searcher:
         except ServiceError as error:  # of an engine outside of this process
             raise Unavailable("the index does not answer", code="index_unavailable") from error
         real = rows >= 0
+        best, values = rows[real].tolist(), scores[real].tolist()
+        if served.by_words is not None:
+            second = await self._in_pool(served.by_words.search, [normal], k)
+            best, values = lexical.fused([best, second[0].tolist()], k)
         return Hits(
-            rows=tuple(rows[real].tolist()),
-            scores=tuple(scores[real].tolist()),
+            rows=tuple(best),
+            scores=tuple(values),
             vector=vector,
             encode_s=encoded_s - started_s,
             retrieve_s=time.perf_counter() - encoded_s,
@@ -71,8 +81,10 @@ class Searcher:
         return (await self._search(served, vectors, k))[1]
 
     async def _search(self, served: Served, vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._pool, served.index.search, vectors, k)
+        return await self._in_pool(served.index.search, vectors, k)
+
+    async def _in_pool(self, ask: Callable[..., Answer], *asked: Any) -> Answer:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, ask, *asked)
 
     def forget(self, kept: Sequence[str]) -> None:
         """Lets go of all releases but those with these checksums."""

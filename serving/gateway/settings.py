@@ -65,6 +65,11 @@ class Settings(StageConfig):
         description="module:function that connects to the engine of the indexes (docs/engines); none: "
         "milvus, or FAISS in memory.",
     )
+    fusion: bool = Field(
+        False,
+        description="Answer with two rankings fused by reciprocal rank: the vectors' and BM25's of the "
+        "release's documents, which are then held in memory. Source: Cormack, Clarke and Büttcher 2009.",
+    )
     videos: Path | None = Field(
         None, description="Folder with the table videos: durations, for long plays of short videos."
     )

@@ -18,7 +18,7 @@ from crops.evaluation import beir, rank, sets, trial
 from crops.release import index, layout
 from crops.release.encoder import OnnxEncoder
 from crops.retriever import encoder as encoders
-from crops.retriever.systems import BASE, BM25, CHALLENGER, CHAMPION, LOG_ONLY, cut
+from crops.retriever.systems import BASE, BM25, CHALLENGER, CHAMPION, FUSED, LOG_ONLY, cut
 from crops.stages.base import StageReport
 from crops.tables import artifacts, records
 from crops.tables import grades as grading
@@ -61,8 +61,9 @@ def run(
     loaders: dict[str, Any] = {name: partial(encoders.load, folder) for name, folder in systems.items()}
     if champion is not None:
         loaders[CHAMPION] = partial(OnnxEncoder, champion)
-    rankings = _rankings(measures.queries, texts, loaders, cfg.depth)
-    bar = progress.bar(rankings, total=len(loaders) + 1, desc="evaluating", unit="system")
+    rankings = _rankings(measures.queries, texts, loaders, cfg)
+    total = len(loaders) + 1 + cfg.fusion
+    bar = progress.bar(rankings, total=total, desc="evaluating", unit="system")
     scores, pool = {}, _consumed(documents, set(measures.queries), set(ids))
     kept: dict[str, np.ndarray] = {}
     tops = []
@@ -200,16 +201,21 @@ def _measures(
 
 
 def _rankings(
-    queries: list[str], texts: list[str], loaders: Mapping[str, Any], depth: int
+    queries: list[str], texts: list[str], loaders: Mapping[str, Any], cfg: EvaluateConfig
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Name and int [Q, K] of each system, one model in memory at a time; the challenger also at every width
-    that it was trained for.
+    """Name and int [Q, K] of each system, one model in memory at a time; the challenger also fused with BM25
+    and at every width that it was trained for.
     """
-    yield BM25, rank.bm25(queries, texts, depth)
+    depth = cfg.depth
+    by_words = rank.bm25(queries, texts, depth)
+    yield BM25, by_words
     for name, load in loaders.items():
         model = load()
         vectors, asked = model.encode(texts, kind="document"), model.encode(queries, kind="query")
-        yield name, index.exact(vectors, asked, depth)[1]
+        ranked = index.exact(vectors, asked, depth)[1]
+        yield name, ranked
+        if name == CHALLENGER and cfg.fusion:
+            yield FUSED, rank.fused(ranked, by_words)
         for width in model.widths if name == CHALLENGER else ():
             short = [x[:, :width] for x in (vectors, asked)]
             short = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in short]

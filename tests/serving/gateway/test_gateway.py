@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from crops.evaluation import rank
 from crops.experiment import features
 from crops.experiment.rollout import ABORT, AUDIT, STATE
 from crops.release import document, manifest, milvus
@@ -122,6 +123,31 @@ def test_a_search_is_what_encoder_and_index_say_and_its_record_is_on_the_disk(ga
             assert [r.position for r in record.results] == [0, 1, 2, None, None], (
                 "two more were ranked and not exposed"
             )
+
+    run(work())
+
+
+def test_with_fusion_the_answer_is_of_both_rankings(tmp_path, triton, releases):
+    manifest.write(str(tmp_path / "manifest.json"), Manifest(generation=1, arms={"control": releases[0]}))
+
+    async def work():
+        async with Gateway(settings_for(tmp_path, triton, fusion=True, ranked_extra=0)) as gateway:
+            from crops.release.encoder import OnnxEncoder
+
+            served = gateway.service.holder.arms["control"]
+            documents = pq.read_table(Path(releases[0].files) / "documents").to_pylist()
+            text = {row["doc_id"]: row["text"] for row in documents}
+            query, k = text[served.index.ids[-1]].split(" | ")[0], 3
+            answer = (await gateway.search(query, k=k)).json()
+            vector = OnnxEncoder(Path(releases[0].files), threads=1).encode([query])
+            dense = served.index.search(vector, k)[1][0].tolist()
+            words = rank.bm25([query], [text[i] for i in served.index.ids], k)[0].tolist()
+            both = {r: sum(1 / (61 + of.index(r)) for of in (dense, words) if r in of) for r in dense + words}
+            best = sorted((-score, served.index.ids[row]) for row, score in both.items() if row >= 0)[:k]
+            assert [-score for score, _ in best] == pytest.approx(
+                [r["score"] for r in answer["results"]], 1e-4
+            )
+            assert answer["results"][0]["video_id"] == best[0][1]
 
     run(work())
 
