@@ -44,10 +44,10 @@ def near_duplicates(texts: Iterable[str], *, least: float = LEAST) -> Iterator[t
         ordered = sorted(own(j))
         whole = frozenset(ordered)
         prefix = ordered[: len(ordered) - ceil(least * len(ordered) - 1e-9) + 1] if ordered else []
-        met = {i for word in prefix if len(held[word]) < MOST for i in held[word]}
+        met = {i for number in prefix if len(held[number]) < MOST for i in held[number]}
         for i in sorted(met):
             common = len(whole.intersection(own(i)))
             if common >= least * (len(ordered) + starts[i + 1] - starts[i] - common):
                 yield i, j
-        for word in prefix:
-            held[word].append(j)
+        for number in prefix:
+            held[number].append(j)
