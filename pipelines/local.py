@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from crops.errors import CropsError, InputError
 from crops.services import world_llm
 from crops.stages import plug
 from crops.tables import artifacts, fingerprint
+from pipelines import warm
 from pipelines.screen import Screen, Voice
 
 DATA_DOCS, BEIR = "data_docs", "beir"
@@ -164,7 +165,8 @@ def _execute(pipeline: Any, cache: Path, arguments: dict[str, Any], runner: Any,
     record = cache / "seconds.json"
     usual = artifacts.read_json(record) if record.exists() else {}
     total = _stages(pipeline, shards=len(arguments["shards"]))
-    with (cache / "run.log").open("a", encoding="utf-8") as log, _environment():
+    here = isinstance(runner, local.SubprocessRunner)
+    with (cache / "run.log").open("a", encoding="utf-8") as log, _environment(forked=here):
         screen = Screen(log, sys.stdout, total=total, usual=usual, voice=voice)
         try:
             with (
@@ -224,17 +226,32 @@ def _stages(pipeline: Any, *, shards: int) -> int:
 
 
 @contextlib.contextmanager
-def _environment() -> Iterator[None]:
-    """Tasks are `python3 -c ...` in a shell: this interpreter and this checkout come first there, and what
-    they say of their progress is shown.
+def _environment(*, forked: bool) -> Iterator[None]:
+    """Tasks are `python3 -c ...` in a shell: this interpreter and this checkout come first there, `forked` a
+    process that has loaded what they need, and what they say of their progress is shown.
     """
-    path, modules = (os.environ.get(name) for name in ("PATH", "PYTHONPATH"))
     root = str(Path(__file__).resolve().parent.parent)
     told = {
-        "PATH": os.pathsep.join(filter(None, [str(Path(sys.executable).parent), path])),
-        "PYTHONPATH": os.pathsep.join(filter(None, [root, modules])),
+        "PATH": _before("PATH", Path(sys.executable).parent),
+        "PYTHONPATH": _before("PYTHONPATH", root),
         progress.LINES_EVERY_S: str(PROGRESS_EVERY_S),
     }
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_set(told))
+        if forked:
+            # KFP starts a task by the interpreter that this name says.
+            stack.callback(setattr, sys, "executable", sys.executable)
+            sys.executable = stack.enter_context(warm.started())
+        yield
+
+
+def _before(name: str, folder: Path | str) -> str:
+    return os.pathsep.join(filter(None, [str(folder), os.environ.get(name)]))
+
+
+@contextlib.contextmanager
+def _set(told: Mapping[str, str]) -> Iterator[None]:
+    """Variables of the environment."""
     before = {name: os.environ.get(name) for name in told}
     os.environ.update(told)
     try:
