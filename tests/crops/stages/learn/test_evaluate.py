@@ -374,3 +374,28 @@ def test_the_challenger_is_also_measured_at_every_width_that_it_was_trained_for(
     for row in metrics["recall_at_20"].values():
         assert row["crops@6"] == row["champion"]
     assert metrics["recall_at_20"]["truth"]["crops@6"] < metrics["recall_at_20"]["truth"]["crops"]
+
+
+def test_with_fusion_the_challenger_and_bm25_are_measured_as_one_ranking(chain, tmp_path):
+    """From the two runs as they are written, by the definition of reciprocal ranks."""
+    root, systems, metrics = chain
+    evaluate.run(
+        root / "mined",
+        root / "gated",
+        tmp_path / "out",
+        CFG.model_copy(update={"fusion": True}),
+        systems={"crops": systems["crops"]},
+        truth=root / "truth",
+    )
+    runs = {}
+    for system in ("crops", "bm25", "crops_bm25"):
+        for query, _, doc, place, _, _ in _lines(tmp_path / "out/beir/trec" / f"run.{system}.trec"):
+            runs.setdefault(system, {}).setdefault(query, {})[doc] = int(place)
+    for query, fused in runs["crops_bm25"].items():
+        one, other = (runs[system].get(query, {}) for system in ("crops", "bm25"))
+        scores = {d: sum(1 / (60 + r[d]) for r in (one, other) if d in r) for d in {*one, *other}}
+        ours = [scores[doc] for doc in sorted(fused, key=fused.__getitem__)]
+        assert ours == pytest.approx(sorted(scores.values(), reverse=True)[: len(ours)])
+    measured = artifacts.read_json(tmp_path / "out/metrics.json")["recall_at_100"]["truth"]
+    assert set(measured) == {"bm25", "crops", "crops_bm25"}
+    assert measured["crops"] == metrics["recall_at_100"]["truth"]["crops"]
