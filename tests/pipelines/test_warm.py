@@ -20,6 +20,14 @@ def task():
     if os.environ["TASK"] == "waits":
         open("pid", "w").write(str(os.getpid()))
         time.sleep(60)
+    if os.environ["TASK"] == "computes":
+        import duckdb, numpy, pyarrow.compute, torch
+        torch.set_num_threads(2)
+        weight = torch.ones(600, 600, requires_grad=True)
+        (torch.ones(600, 600) @ weight).sum().backward()
+        rows = duckdb.sql("SELECT sum(range) AS n FROM range(3000000)").arrow().read_all()
+        product = numpy.ones((600, 600)) @ numpy.ones((600, 600))
+        print("computed", weight.grad[0, 0].item(), rows["n"][0].as_py(), product[0, 0])
     if os.environ["TASK"] == "fails":
         raise ValueError("of the task")
 """
@@ -62,6 +70,11 @@ def test_a_task_finds_its_modules_loaded_and_is_a_process_of_its_own(python3, tm
     assert f"in {tmp_path} ends" in forked.stdout
     parents = [text.stdout.split("parent ")[1].split()[0] for text in (forked, plain)]
     assert parents[0] != parents[1] == str(os.getpid())
+
+
+def test_threads_of_torch_duckdb_and_numpy_work_in_a_fork(python3, tmp_path):
+    computed = done(python3, tmp_path, "computes")
+    assert "computed 600.0 4499998500000 600.0" in computed.stdout, computed.stdout + computed.stderr
 
 
 def test_a_task_that_fails_says_so_and_why(python3, tmp_path):
