@@ -18,6 +18,7 @@ from crops.engines import session
 from crops.engines.warehouse import Warehouse
 from crops.errors import InputError
 from crops.evaluation import sets, trial
+from crops.release import layout
 from crops.retriever import batch, columns, samples, systems, train
 from crops.retriever.duplicates import near_duplicates
 from crops.tables import artifacts, records
@@ -69,8 +70,7 @@ def _key(samples: Path, documents: Path, system: systems.System, graded: dict[st
     ):
         for table in tables:
             for path in artifacts.parquet_files(folder, table):
-                with path.open("rb") as file:
-                    digest.update(table.name.encode() + hashlib.file_digest(file, "sha256").digest())
+                digest.update(f"{table.name} {layout.sha256(path)}\n".encode())
     return digest.hexdigest()
 
 
@@ -109,8 +109,7 @@ def _write(
         _write_valid(house, catalogue, documents, folder)
     digest = hashlib.sha256()
     for path in sorted(folder.glob("*.npy")):
-        with path.open("rb") as file:
-            digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
+        digest.update(f"{path.name} {layout.sha256(path)}\n".encode())
     (folder / DIGEST).write_text(digest.hexdigest())
 
 
