@@ -206,7 +206,8 @@ def test_a_bad_endpoint_is_one_line_and_exit_code_2(mined, tmp_path, reply, says
     from crops.cli import mine, support
 
     config = tmp_path / "c.yaml"
-    config.write_text("knowledge: {retries: 1, concurrency: 2, timeout_s: 0.2}\n")
+    limit_s = 0.2 if "0.2 s" in says else 10.0
+    config.write_text(f"knowledge: {{retries: 1, concurrency: 2, timeout_s: {limit_s}}}\n")
     with served(reply or good) as endpoint:
         url = endpoint.url if reply else "http://127.0.0.1:9/v1"
         words = [
