@@ -226,7 +226,7 @@ def _stages(pipeline: Any, *, shards: int) -> int:
 
 
 @contextlib.contextmanager
-def _environment(*, forked: bool) -> Iterator[None]:
+def _environment(*, forked: bool = False) -> Iterator[None]:
     """Tasks are `python3 -c ...` in a shell: this interpreter and this checkout come first there, `forked` a
     process that has loaded what they need, and what they say of their progress is shown.
     """
