@@ -59,6 +59,10 @@ class TrainConfig(StageConfig):
     """Samples per lower label, query and step. Source: ours: 2 gained nothing and cost half as much time
     again.
     """
+    soft: bool = False
+    """Whether a pair that the discriminator gates comes into a batch with chance θ instead of always: with a
+    low discriminate.alpha pairs are weighed and not cut. Source: ours; off, see docs/method.md.
+    """
     hard_share: float = Field(0.0, ge=0, le=1)
     """Share of the queries' turns that go by how low the base ranks their positives; 0: each query once a
     pass. Source: ours: see docs/method.md.

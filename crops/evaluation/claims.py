@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 FULL, CHOSEN = "all perspectives", "chosen by the log"
+OTHER_GATES = ("α 0.7", "α 0.8", "α per query", "θ as chance, α 0.4", "θ as chance, α 0.2")
 FIXED = ("anchors >= 1", "anchors >= 3", "anchors >= 4", "binary labels")  # what the choice is compared with
 
 
@@ -77,10 +78,8 @@ TABLES = {
     ),
     "alpha": Table(
         title="Threshold of θ (the paper: 0.6)",
-        rows=("α 0.5", FULL, "α 0.7", "α 0.8", "α per query"),
-        claims=tuple(
-            Claim(name, FULL, f"{name} against 0.6") for name in ("α 0.5", "α 0.7", "α 0.8", "α per query")
-        ),
+        rows=("α 0.5", FULL, *OTHER_GATES),
+        claims=tuple(Claim(name, FULL, f"{name} against 0.6") for name in ("α 0.5", *OTHER_GATES)),
     ),
     "answers": Table(
         title="Rejection of LLM answers by θ",

@@ -71,6 +71,14 @@ def variants(anchors_from: str | None) -> dict[str, Variant]:
         "α per query": Variant(
             system=full, says="adapted to each query", changes={"discriminate": {"alpha_per": "query"}}
         ),
+        **{
+            f"θ as chance, α {a}": Variant(
+                system=full,
+                says="weighed by θ instead of cut",
+                changes={"discriminate": {"alpha": a}, "train": {"soft": True}},
+            )
+            for a in (0.4, 0.2)
+        },
         "θ rejects answers": Variant(
             system=full, says="LLM answers kept by θ > α", changes={"discriminate": {"gate_knowledge": True}}
         ),

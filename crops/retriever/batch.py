@@ -16,7 +16,8 @@ from crops.retriever.errors import NoNegatives, NothingToTrainOn
 class Pairs:
     """Samples by number: row i says that text `text[i]` has `label[i]` for query `query[i]`. Equal texts
     share a number. Labels from `positive_min` on are those of positives; -1: no sample, but not to be taken
-    for irrelevant either. Sorted by query and text. `home`: the folder that all of it is mapped from.
+    for irrelevant either. Sorted by query and text. `weight`: the chance of row i to be a sample when its
+    query has its turn; None: each is. `home`: the folder that all of it is mapped from.
     """
 
     queries: Sequence[str]
@@ -25,6 +26,7 @@ class Pairs:
     text: np.ndarray  # int [N]
     label: np.ndarray  # int8 [N]
     positive_min: int
+    weight: np.ndarray | None = None  # float32 [N], 0..1
     home: Path | None = None
 
 
@@ -103,7 +105,7 @@ class Batches:
         """turns: float [Q], how often a query has its turn, in proportion; None: once a pass. rivals: int
         [Q, K], texts that come into a query's batch with it; -1 is none.
         """
-        self.turns, self.rivals = turns, rivals
+        self.turns, self.rivals, self.anchor_min = turns, rivals, anchor_min
         self.samples, self.size, self.positives, self.lower, self.seed = samples, size, positives, lower, seed
         # The samples are sorted by query: its rows begin at starts[q] and end before starts[q + 1].
         self._starts = np.searchsorted(samples.query, np.arange(len(samples.queries) + 1))
@@ -142,7 +144,9 @@ class Batches:
     def at(self, step: int) -> Batch:
         """The batch of one step (0-based). NoNegatives if a query has no label-0 document in it."""
         queries, chance = self._turn(step, self.usable)
-        drawn = [self._draw(self._rows(q), chance) for q in queries]
+        drawn = [self._draw(self._present(self._rows(q), chance), chance) for q in queries]
+        if self.samples.weight is not None and not self._anchored(drawn):
+            drawn = [self._draw(self._rows(q), chance) for q in queries]
         texts, labels = self._matrix(queries, [(rows, self.samples.label[rows]) for rows in drawn])
         if len(empty := np.flatnonzero(~(labels == 0).any(axis=1))):
             name = self.samples.queries[queries[empty[0]]]
@@ -174,6 +178,14 @@ class Batches:
         texts = self.rivals[queries].ravel()
         return [texts[texts >= 0]]
 
+    def _present(self, rows: np.ndarray, chance: np.random.Generator) -> np.ndarray:
+        """Those of `rows` that are samples this time, each with the chance that its weight says."""
+        weight = self.samples.weight
+        return rows if weight is None else rows[chance.random(len(rows)) < weight[rows]]
+
+    def _anchored(self, drawn: Sequence[np.ndarray]) -> bool:
+        return any((self.samples.label[rows] >= self.anchor_min).any() for rows in drawn)
+
     def _draw(self, rows: np.ndarray, chance: np.random.Generator) -> np.ndarray:
         """At most `positives` rows of positives, and `lower` of each lower label."""
         label, border = self.samples.label[rows], self.samples.positive_min
@@ -201,7 +213,10 @@ class AnchorBatches(Batches):
 
     def at(self, step: int) -> Batch:
         """The batch of one step (0-based)."""
-        anchors, chance = self._turn(step, self.anchors)
+        turn, chance = self._turn(step, self.anchors)
+        anchors = self._present(turn, chance)
+        if not len(anchors):
+            anchors = turn
         queries = self.samples.query[anchors]
         drawn = [self._rivals(a, self._rows(q), chance) for a, q in zip(anchors, queries, strict=True)]
         texts, labels = self._matrix(queries, [(rows, rows == rows[-1]) for rows in drawn])

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import ibis
 import ibis.expr.types as ir
 
+from crops import perspectives
 from crops.retriever import systems
 
 
@@ -26,6 +27,16 @@ def visible(
     return best.semi_join(samples, ["query", "doc_id"])
 
 
+def weighed(pairs: ir.Table, samples: ir.Table) -> ir.Table:
+    """in: pairs(query, doc_id, label), samples(query, doc_id, perspective, theta); out: the first with
+    `weight`, θ of what the discriminator gates and 1 for everything else.
+    """
+    gated = samples.filter(samples.perspective.isin(perspectives.names(gated=True)), samples.theta.notnull())
+    theta = gated.select("query", "doc_id", weight=gated.theta.cast("float32"))
+    both = pairs.left_join(theta, ["query", "doc_id"]).select(*pairs.columns, "weight")
+    return both.mutate(weight=both.weight.fill_null(1.0).cast("float32"))
+
+
 def dropped(pairs: ir.Table, system: systems.System) -> ir.Table:
     """in: dropped(query, doc_id, perspective); out: (query, doc_id), of the perspectives that it sees."""
     return _seen(pairs, system).select("query", "doc_id").distinct()
@@ -45,18 +56,22 @@ def numbered(distinct: ir.Table, column: str, number: str) -> ir.Table:
 
 
 def best(pairs: ir.Table, held_out: ir.Table) -> ir.Table:
-    """in: (query, text, label), held_out(query, text), as numbers; out: the first without the second, one row
-    a pair with its highest label.
+    """in: (query, text, label, maybe weight), held_out(query, text), as numbers; out: the first without the
+    second, one row a pair with its highest label and weight.
     """
     kept = pairs.anti_join(held_out, ["query", "text"])
-    return kept.group_by("query", "text").agg(label=kept.label.max())
+    values = [name for name in kept.columns if name not in ("query", "text")]
+    return kept.group_by("query", "text").agg(**{name: kept[name].max() for name in values})
 
 
 def masked(known: ir.Table, doubted: ir.Table, alike: ir.Table, *, positive_min: int) -> ir.Table:
-    """in: known(query, text, label), doubted(query, text), alike(text, other); out: (query, text, label -1)
-    of what is no sample but in doubt, or nearly the same as a positive of the query.
+    """in: known(query, text, label, maybe weight), doubted(query, text), alike(text, other); out: rows like
+    those of `known`, label -1, of what is no sample but in doubt, or nearly the same as a positive of the
+    query.
     """
     positives = known.filter(known.label >= positive_min)
     near = positives.join(alike, "text").select("query", text="other")
     both = ibis.union(doubted.select("query", "text"), near, distinct=True)
-    return both.anti_join(known, ["query", "text"]).mutate(label=ibis.literal(-1, "int8"))
+    rest = both.anti_join(known, ["query", "text"])
+    values = {"label": ibis.literal(-1, "int8"), "weight": ibis.literal(1.0, "float32")}
+    return rest.mutate(**{name: value for name, value in values.items() if name in known.columns})

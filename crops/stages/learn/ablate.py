@@ -179,7 +179,7 @@ def _trained(shop: Workshop, base: Base, config: Config, name: str, variant: Var
     samples = shop.made(
         "label", (scored,), grading, lambda out: label.run(scored, out, grading, truth=base.truth)
     )
-    training = config.section("train").model_copy(update={"seed": seed})
+    training = _changed(config.section("train"), variant, "train").model_copy(update={"seed": seed})
     return shop.made(
         f"train {_slug(name)}",
         (samples, base.mined),

@@ -5,6 +5,7 @@ columns that every rank maps from one folder.
 import hashlib
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,25 +46,28 @@ def inputs_of(
     system: systems.System,
     graded: dict[str, int],
     *,
+    soft: bool = False,
     home: Path | None = None,
 ) -> Inputs:
     """Samples by the rank of their label: only the order of the labels matters.
 
+    soft: what the discriminator gates is weighed by its θ.
     home: where the columns lie, in a folder named after the tables' content; who comes first makes it, others
     map it. None: they have no name, and are gone with this process.
     """
     border = perspectives.positive_min({name: labels.rank(n, graded) for name, n in graded.items()})
     if home is not None:
-        own = home / f"data-{_key(samples, documents, system, graded)}"
-        return _mapped(columns.made(own, lambda new: _write(samples, documents, new, system, graded)), border)
+        own = home / f"data-{_key(samples, documents, system, graded, soft)}"
+        made = columns.made(own, lambda new: _write(samples, documents, new, system, graded, soft))
+        return _mapped(made, border)
     with tempfile.TemporaryDirectory(prefix="crops-data-") as folder:
-        _write(samples, documents, Path(folder), system, graded)
+        _write(samples, documents, Path(folder), system, graded, soft)
         return _mapped(Path(folder), border, kept=False)  # a mapped file stays after its name
 
 
-def _key(samples: Path, documents: Path, system: systems.System, graded: dict[str, int]) -> str:
+def _key(samples: Path, documents: Path, system: systems.System, graded: dict[str, int], soft: bool) -> str:
     """Of the content of all tables that are read."""
-    digest = hashlib.blake2b(repr((system, sorted(graded.items()))).encode(), digest_size=6)
+    digest = hashlib.blake2b(repr((system, sorted(graded.items()), soft)).encode(), digest_size=6)
     for folder, tables in (
         (samples, (records.SAMPLES, records.ORIGINS, records.DROPPED, records.KNOWLEDGE)),
         (documents, (records.DOCUMENTS, records.VALID_QR, records.QUERIES)),
@@ -84,6 +88,7 @@ def _mapped(folder: Path, positive_min: int, *, kept: bool = True) -> Inputs:
             text=columns.mapped(folder, "text"),
             label=columns.mapped(folder, "label"),
             positive_min=positive_min,
+            weight=columns.mapped(folder, "weight") if (folder / "weight.npy").exists() else None,
             home=folder if kept else None,
         ),
         valid=train.Validation(
@@ -98,13 +103,13 @@ def _mapped(folder: Path, positive_min: int, *, kept: bool = True) -> Inputs:
 
 
 def _write(
-    tables: Path, documents: Path, folder: Path, system: systems.System, graded: dict[str, int]
+    tables: Path, documents: Path, folder: Path, system: systems.System, graded: dict[str, int], soft: bool
 ) -> None:
     """All columns; the engine spills into `folder` what exceeds its memory."""
     with session.opened("duckdb", scratch=folder) as house:
         catalogue = house.read(documents, records.DOCUMENTS)
         texts = _texts(house, catalogue, tables)
-        _write_samples(house, tables, documents, folder, texts, system, graded)
+        _write_samples(house, tables, documents, folder, texts, system, graded, soft)
         _write_corpus(house, catalogue, house.read(documents, records.QUERIES), folder)
         _write_valid(house, catalogue, documents, folder)
     digest = hashlib.sha256()
@@ -134,18 +139,12 @@ def _write_samples(
     texts: ir.Table,
     system: systems.System,
     graded: Mapping[str, int],
+    soft: bool,
 ) -> None:
     ranks = {name: labels.rank(label, graded) for name, label in graded.items()}
-    seen = house.keep(
-        samples.visible(
-            house.read(tables, records.SAMPLES),
-            house.read(tables, records.ORIGINS),
-            system,
-            ranks,
-            set(graded.values()),
-        ),
-        "seen",
-    )
+    every, origins = house.read(tables, records.SAMPLES), house.read(tables, records.ORIGINS)
+    pairs = samples.visible(every, origins, system, ranks, set(graded.values()))
+    seen = house.keep(samples.weighed(pairs, every) if soft else pairs, "seen")
     lost = house.fetch(seen.anti_join(texts, "doc_id").agg(doc_id=ibis._.doc_id.min()))[0]["doc_id"]
     if lost is not None:
         raise InputError(tables / "samples", f"doc_id {lost!r} is neither in documents nor in knowledge")
@@ -156,10 +155,11 @@ def _write_samples(
         rows = pairs.join(texts.select("doc_id", text="spelled"), "doc_id").join(asked, "query")
         return rows.drop("query").rename(query="asked").select(*only)
 
+    values = [name for name in seen.columns if name not in ("query", "doc_id")]
     held = house.read(documents, records.VALID_QR).select("query", doc_id="video_id")
     held = held.semi_join(house.read(documents, records.DOCUMENTS), "doc_id")
     apart = house.keep(coded(held, only=["query", "text"]).distinct(), "apart")
-    whole = house.keep(samples.best(coded(seen, only=["query", "text", "label"]), apart), "whole")
+    whole = house.keep(samples.best(coded(seen, only=["query", "text", *values]), apart), "whole")
     if not house.fetch(whole.agg(pairs=whole.count()))[0]["pairs"]:
         raise InputError(tables / "samples", "no samples: nothing to train on")
     doubted = apart
@@ -178,7 +178,7 @@ def _write_numbered(
     doubted: ir.Table,
     positive_min: int,
 ) -> None:
-    """Numbers without gaps for the queries and texts of `whole`, and the three columns of the samples."""
+    """Numbers without gaps for the queries and texts of `whole`, and the columns of the samples."""
     query = asked.semi_join(whole.select(asked="query"), "asked")
     query = house.keep(samples.numbered(query.select("query", "asked"), "asked", "row"), "query_rows")
     text = texts.select("text", "spelled").distinct().semi_join(whole.select(spelled="text"), "spelled")
@@ -197,13 +197,14 @@ def _write_numbered(
     alike = house.put(pa.table({"text": both[:, 0], "other": both[:, 1]}), "alike")
     masked = samples.masked(known, rows(doubted), alike, positive_min=positive_min)
     ordered = ibis.union(known, masked.select(*known.columns)).order_by("query", "text")
-    with (
-        columns.Column(folder / "query.npy", "i4") as queries,
-        columns.Column(folder / "text.npy", "i4") as numbers,
-        columns.Column(folder / "label.npy", "i1") as grades,
-    ):
+    kinds = {"query": "i4", "text": "i4", "label": "i1", "weight": "f4"}
+    with ExitStack() as stack:
+        written = {
+            name: stack.enter_context(columns.Column(folder / f"{name}.npy", kinds[name]))
+            for name in ordered.columns
+        }
         for piece in house.stream(ordered):
-            for name, column in (("query", queries), ("text", numbers), ("label", grades)):
+            for name, column in written.items():
                 column.add(piece.column(name).to_numpy())
 
 

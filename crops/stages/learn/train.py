@@ -99,7 +99,7 @@ def _run(
     home = checkpoints or out.with_name(f".{out.name}.checkpoints")
 
     def mapped() -> Inputs:
-        return inputs_of(samples, documents, chosen, graded, home=home)
+        return inputs_of(samples, documents, chosen, graded, soft=cfg.soft, home=home)
 
     if ranks.count > 1:
         ranks.from_first(lambda: mapped().digest)  # the others map what the first has written

@@ -2,6 +2,8 @@
 same samples.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -119,3 +121,24 @@ def test_a_batch_is_the_same_whatever_was_drawn_before_it(asked, seed, weighted,
         if not weighted:
             order = np.random.default_rng((seed, 0, epoch)).permutation(np.arange(asked))
             np.testing.assert_array_equal(batch.queries, order[3 * turn : 3 * turn + 3])
+
+
+@pytest.mark.parametrize(("kind", "size"), [(Batches, 4), (AnchorBatches, 12)])
+def test_a_row_is_a_sample_as_often_as_its_weight_says(kind, size):
+    """Where it is none it is in doubt, not irrelevant; a batch without any anchor is taken whole."""
+    data = pairs([(q, f"{q}{n}", 4) for q in "abcd" for n in range(3)])
+    weight = np.tile(np.float32([1.0, 0.25, 0.0]), 4)
+    sizes = {"anchor_min": 4, "size": size, "positives": 3, "lower": 1, "seed": 0}
+    batches = kind(replace(data, weight=weight), **sizes)
+    own = lambda batch, row, text: data.queries[batch.queries[row]] == data.texts[text][0]  # noqa: E731
+    drawn = np.zeros(3)
+    for step in range(600):
+        batch = batches.at(step)
+        for row, graded in enumerate(batch.labels):
+            for text, label in zip(batch.texts, graded, strict=True):
+                assert (label != 0) == own(batch, row, text)
+                drawn[int(data.texts[text][1])] += label > 0
+    assert drawn[2] == 0
+    assert drawn[1] / drawn[0] == pytest.approx(0.25, abs=0.04)
+    nothing = kind(replace(data, weight=np.zeros(12, np.float32)), **sizes).at(0)
+    assert (nothing.labels > 0).any()

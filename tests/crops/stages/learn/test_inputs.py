@@ -95,6 +95,27 @@ def test_the_engine_codes_what_python_codes(tmp_path_factory, origins, held, gon
     assert [path.name for path in (folder / "home").iterdir()] == [made.samples.home.name]
 
 
+def test_what_is_gated_is_weighed_by_theta(tmp_path):
+    origins = [("a", "d1", "click"), ("a", "d4", "feed"), ("é", "d5", "reformulation")]
+    written(tmp_path, origins, [], gone=[("é", "d1", "feed")])
+    theta = {"d1": 0.9, "d4": 0.25, "d5": None}  # θ of a click is asked for the ladder only
+    rows = [
+        {"query": q, "doc_id": d, "perspective": p, "label": GRADED[p], "theta": theta[d]}
+        for q, d, p in origins
+    ]
+    artifacts.write(tmp_path, records.SAMPLES, pa.Table.from_pylist(rows, schema=records.SAMPLES.schema))
+    system = systems.SYSTEMS["crops"]
+    assert inputs.inputs_of(tmp_path, tmp_path, system, GRADED).samples.weight is None
+    made = inputs.inputs_of(tmp_path, tmp_path, system, GRADED, soft=True).samples
+    weights = {
+        (made.queries[q], made.texts[t]): float(weight)
+        for q, t, weight, label in zip(made.query, made.text, made.weight, made.label, strict=True)
+        if label > 0
+    }
+    assert weights == {("a", LONG): 1.0, ("a", "ﬀ a"): 0.25, ("é", "𝄞 z"): 1.0}
+    assert made.weight[made.label == -1].tolist() == [1.0]  # what was dropped stays in doubt
+
+
 def test_a_sample_without_a_text_is_named(tmp_path):
     written(tmp_path, [("a", "d1", "click")], [], [])
     row = {"query": "a", "doc_id": "d9", "perspective": "click", "label": 4, "theta": None}
