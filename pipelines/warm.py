@@ -8,7 +8,9 @@ arguments, environment and standard files to this process, which forks; until it
 else, the script is Python itself.
 """
 
+import atexit
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -20,9 +22,10 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 EXECUTOR = "kfp.dsl.executor_main"
 # Nothing of these may compute while it is loaded: threads do not come along in a fork.
@@ -81,11 +84,12 @@ def started() -> Iterator[str]:
 
 def serve(address: str) -> None:
     """Forks a task per connection to the Unix socket `address` until standard input ends; in the fork it
-    returns when the task ends, or raises what the task raises.
+    raises what the task raises, and does not return from one that ends well.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the run's, which ends its tasks
     for name in LOADED:
         importlib.import_module(name)
+    gc.freeze()  # what stands is not looked through, and so not copied, in every fork
     door, own = socket.socket(socket.AF_UNIX), sys.stdin.fileno()
     door.bind(f"{address}.new")
     door.listen()
@@ -111,7 +115,7 @@ def serve(address: str) -> None:
                 if (pid := os.fork()) == 0:
                     for other in (door, client, *(task.client for task in tasks.values())):
                         other.close()
-                    return _become(order, files)
+                    _become(order, files)
                 for number in files:
                     os.close(number)
                 task = Task(pid, os.pidfd_open(pid), client)
@@ -141,7 +145,7 @@ def _told(client: socket.socket) -> tuple[Order, list[int]]:
     return json.loads(told), files
 
 
-def _become(order: Order, files: list[int]) -> None:
+def _become(order: Order, files: list[int]) -> NoReturn:
     """This process as the task, with `files` as its standard files."""
     for number, file in enumerate(files):
         os.dup2(file, number)
@@ -152,6 +156,12 @@ def _become(order: Order, files: list[int]) -> None:
     os.chdir(order["folder"])
     sys.argv = ["", *order["arguments"][2:]]
     runpy.run_module(EXECUTOR, run_name="__main__", alter_sys=True)
+    # Taking thousands of loaded modules apart takes a second or two: what is owed at an end is done, no more.
+    threading._shutdown()  # type: ignore[attr-defined]  # as multiprocessing does in its forks
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 if __name__ == "__main__":

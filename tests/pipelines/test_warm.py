@@ -28,6 +28,12 @@ def task():
         rows = duckdb.sql("SELECT sum(range) AS n FROM range(3000000)").arrow().read_all()
         product = numpy.ones((600, 600)) @ numpy.ones((600, 600))
         print("computed", weight.grad[0, 0].item(), rows["n"][0].as_py(), product[0, 0])
+    if os.environ["TASK"] == "owes":
+        import atexit, threading
+        atexit.register(lambda: open("owed", "a").write("handler "))
+        late = lambda: (time.sleep(0.5), open("owed", "a").write("thread "))
+        threading.Thread(target=late).start()
+        sys.stdout.write("no line end")
     if os.environ["TASK"] == "fails":
         raise ValueError("of the task")
 """
@@ -75,6 +81,13 @@ def test_a_task_finds_its_modules_loaded_and_is_a_process_of_its_own(python3, tm
 def test_threads_of_torch_duckdb_and_numpy_work_in_a_fork(python3, tmp_path):
     computed = done(python3, tmp_path, "computes")
     assert "computed 600.0 4499998500000 600.0" in computed.stdout, computed.stdout + computed.stderr
+
+
+def test_what_a_task_owes_at_its_end_is_done(python3, tmp_path):
+    ended = done(python3, tmp_path, "owes")
+    assert ended.returncode == 0
+    assert "no line end" in ended.stdout
+    assert (tmp_path / "owed").read_text() == "thread handler "
 
 
 def test_a_task_that_fails_says_so_and_why(python3, tmp_path):
