@@ -23,8 +23,8 @@ pytestmark = pytest.mark.timeout(1_800)
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = """
 knowledge: {max_queries: 150}
-discriminate: {base: small, max_pairs: 1500, epochs: 1, ladder_pairs: 200, chance_pairs: 1000}
-train: {base: small, steps: 12, check_every: 6, batch_queries: 16, probe_steps: 6}
+discriminate: {base: small, max_pairs: 1500, epochs: 1, dual_steps: 30, ladder_pairs: 200, chance_pairs: 1000}
+train: {base: small, steps: 12, check_every: 6, batch_queries: 16, probe_steps: 6, mnrl_epochs: 1}
 """
 SETS = {"ct", "qr", "qr_raw", "qr_relevant", "truth", "unseen", "no_click"}
 SYSTEMS = {"bm25", "base", "clicks", "clicks_mnrl", "crops", "crops_paper", "crops_no_knowledge"}

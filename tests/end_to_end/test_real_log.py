@@ -26,7 +26,7 @@ def crops(*args: str) -> subprocess.CompletedProcess[str]:
 # The held-out days of configs/trec.yaml, with the encoder of the quick start.
 SMALL = """
 augment: {test_days: 3}
-discriminate: {epochs: 1, chance_pairs: 1000}
+discriminate: {epochs: 1, dual_steps: 30, chance_pairs: 1000}
 train: {base: small, steps: 12, check_every: 6, batch_queries: 16, probe_steps: 6}
 """
 
