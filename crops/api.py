@@ -136,19 +136,22 @@ class Labelled:
     @property
     def samples(self) -> pa.Table:
         """(query, doc_id, perspective, label int8, theta), one row per pair."""
-        samples = self.folder.table(records.SAMPLES)
         if not self.perspectives:
-            return samples
-        from crops.retriever import systems
+            return self.folder.table(records.SAMPLES)
+        from crops.engines import session
+        from crops.retriever import samples
+        from crops.retriever.systems import System as Seen
 
-        system = systems.System(only=self.perspectives)
-        pairs = zip(samples["query"].to_pylist(), samples["doc_id"].to_pylist(), strict=True)
-        labels = dict(zip(pairs, samples["label"].to_pylist(), strict=True))
-        origins = (tuple(row.values()) for row in self.origins.to_pylist())
-        seen = systems.visible(system, labels, origins, self.hierarchy["labels"])
-        rows = [{"query": q, "doc_id": d, "label": label} for (q, d), label in seen.items()]
-        columns = ("query", "doc_id", "label")
-        return pa.Table.from_pylist(rows, pa.schema([records.SAMPLES.schema.field(c) for c in columns]))
+        labels = self.hierarchy["labels"]
+        with (
+            tempfile.TemporaryDirectory(prefix="crops-") as scratch,
+            session.opened("duckdb", scratch=Path(scratch)) as house,
+        ):
+            pairs, origins = (
+                house.read(self.folder.path, table) for table in (records.SAMPLES, records.ORIGINS)
+            )
+            seen = samples.visible(pairs, origins, Seen(only=self.perspectives), labels, set(labels.values()))
+            return house.backend.to_pyarrow(seen.order_by("query", "doc_id"))
 
     @property
     def origins(self) -> pa.Table:
@@ -282,9 +285,7 @@ def label(
 
 
 def _scored(pairs: Tabular) -> Scored:
-    read = _arrow(pairs, "pairs")
-    if "doc_id" not in read.column_names and "video_id" in read.column_names:
-        read = read.rename_columns({"video_id": "doc_id"})
+    read = _by_document(_arrow(pairs, "pairs"))
     if "kept" not in read.column_names:
         read = read.append_column("kept", pa.repeat(True, read.num_rows))
     if "support" not in read.column_names:
@@ -412,54 +413,77 @@ def train(
     """
     from crops.config.train import TrainConfig
     from crops.labels import rank
-    from crops.retriever import batch, systems
-    from crops.retriever import train as method
+    from crops.retriever.systems import System as Seen
+    from crops.stages.learn import inputs
     from crops.stages.learn import train as stage
 
     config = TrainConfig.parse(settings if base is None else {"base": base, **settings})
-    catalogue = _texts(documents.documents if isinstance(documents, Mined) else documents)
-    texts, lowest, graded = dict(catalogue), [perspectives.positive_min()], perspectives.labels()
+    lowest, graded = [perspectives.positive_min()], perspectives.labels()
+    only: tuple[str, ...] = ()
     if isinstance(samples, Labelled):
-        texts |= _texts(samples.knowledge)
         lowest, graded = samples.hierarchy["anchor_min_candidates"], samples.hierarchy["labels"]
-        samples = samples.samples
-    ranks = {name: rank(label, graded) for name, label in graded.items()}
-    table = _arrow(samples, "samples")
-    own = (rank(label, graded) for label in table["label"].to_pylist())
-    labels = dict(zip(_pairs(table), own, strict=True))
-    if valid is None and isinstance(documents, Mined):
-        valid = documents.valid
-    held_out = [] if valid is None else _pairs(_arrow(valid, "valid"))
-    ids = sorted(catalogue)
-    relevant = systems.relevant_rows(held_out, ids)
-    check = method.Validation(
-        queries=tuple(relevant), texts=tuple(catalogue[d] for d in ids), relevant=tuple(relevant.values())
-    )
-    try:
-        border = perspectives.positive_min(ranks)
-        apart = {(query, texts[doc_id]) for query, doc_id in held_out if doc_id in texts}
-        rows = batch.pairs(systems.rows(labels, texts, apart), positive_min=border, unknown=apart)
-    except KeyError as error:
-        raise InputError("samples", f"doc_id {error} is not in documents") from error
-    corpus = [*sorted(set(catalogue.values())), *sorted({query for query, _ in labels})]
+        only = samples.perspectives
     lowest = lowest if anchor_min is None else [anchor_min]
-    asked = len(rows.queries)
-    plans = [stage.plan_of(config, loss, rank(label, graded), queries=asked) for label in lowest]
-    sizes = method.Sizes(queries=config.batch_queries, positives=config.positives, lower=config.lower)
-    with tempfile.TemporaryDirectory(prefix="crops-") as scratch:
-        encoder, history, plan = method.best(
-            lambda: stage.encoder_of(config, corpus),
-            rows,
-            check,
+    with tempfile.TemporaryDirectory(prefix="crops-") as name:
+        scratch = Path(name)
+        pairs = _samples(samples, scratch / "samples")
+        catalogue = _documents(documents, scratch / "documents", valid=valid, pairs=pairs)
+        read = inputs.inputs_of(pairs, catalogue, Seen(only=only), graded, soft=config.soft)
+        queries = len(read.samples.queries)
+        plans = [stage.plan_of(config, loss, rank(label, graded), queries=queries) for label in lowest]
+        encoder, history, plan = stage.fitted(
+            config,
+            read,
             plans,
-            sizes,
-            probe_steps=config.probe_steps,
-            checkpoints=Path(scratch),
-            log=log,
+            checkpoints=scratch / "checkpoints",
+            log=log or (lambda _step, _numbers: None),
         )
     return Trained(
         encoder=encoder.eval(), history=history, anchor_min=sorted({*graded.values()})[plan.anchor_min - 1]
     )
+
+
+def _samples(samples: Labelled | Tabular, folder: Path) -> Path:
+    """A folder of what `label` writes."""
+    if isinstance(samples, Labelled):
+        return samples.folder.path
+    read = _by_document(_arrow(samples, "samples"))
+    if "perspective" not in read.column_names:
+        read = read.append_column("perspective", pa.repeat(perspectives.CLICK.name, read.num_rows))
+    folder.mkdir()
+    artifacts.write(folder, records.SAMPLES, _conformed(read, records.SAMPLES))
+    artifacts.write(folder, records.ORIGINS, records.ORIGINS.schema.empty_table())
+    return folder
+
+
+def _documents(documents: Mined | Tabular, folder: Path, *, valid: Tabular | None, pairs: Path) -> Path:
+    """A folder of what training reads of `augment`: documents, queries, and what it stops by."""
+    if isinstance(documents, Mined) and valid is None:
+        return documents.folder.path
+    folder.mkdir()
+    if isinstance(documents, Mined):
+        texts, queries = documents.documents, documents.queries
+    else:
+        texts = _conformed(_arrow(documents, "documents"), records.DOCUMENTS)
+        asked = artifacts.read(pairs, records.SAMPLES)["query"].unique().to_pylist()
+        rows = [{"query": q, "split": "train", "searches": 0, "clicks": 0, "users": 0} for q in asked]
+        queries = pa.Table.from_pylist(rows, records.QUERIES.schema)
+    held = records.VALID_QR.schema.empty_table()
+    if valid is not None:
+        read = _by_document(_arrow(valid, "valid")).rename_columns({"doc_id": "video_id"})
+        if "later_query" not in read.column_names:
+            read = read.append_column("later_query", read["query"])
+        held = _conformed(read, records.VALID_QR)
+    for table, content in ((records.DOCUMENTS, texts), (records.QUERIES, queries), (records.VALID_QR, held)):
+        artifacts.write(folder, table, content)
+    return folder
+
+
+def _by_document(rows: pa.Table) -> pa.Table:
+    """`rows` with its ids under `doc_id`, where they stand under `video_id`."""
+    if "doc_id" in rows.column_names or "video_id" not in rows.column_names:
+        return rows
+    return rows.rename_columns({"video_id": "doc_id"})
 
 
 def _texts(documents: Tabular) -> dict[str, str]:
@@ -468,8 +492,7 @@ def _texts(documents: Tabular) -> dict[str, str]:
 
 
 def _pairs(rows: pa.Table) -> list[tuple[str, str]]:
-    ids = rows["doc_id"] if "doc_id" in rows.column_names else rows["video_id"]
-    return list(zip(rows["query"].to_pylist(), ids.to_pylist(), strict=True))
+    return list(zip(rows["query"].to_pylist(), _by_document(rows)["doc_id"].to_pylist(), strict=True))
 
 
 def evaluate(

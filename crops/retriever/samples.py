@@ -13,7 +13,8 @@ def visible(
     samples: ir.Table, origins: ir.Table, system: systems.System, ranks: Mapping[str, int], labels: set[int]
 ) -> ir.Table:
     """in: samples(query, doc_id, label), origins(query, doc_id, perspective); out: (query, doc_id, label), of
-    what `system` sees: as systems.visible. Labels come out by their rank among `labels`.
+    what `system` sees; one that sees only some of a pair's perspectives grades it by those. Labels come out
+    by their rank among `labels`.
 
     ranks  perspective -> rank of its label
     """

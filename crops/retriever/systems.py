@@ -1,6 +1,6 @@
 """The systems that are compared: which samples each may see, its loss, and its lowest anchor label."""
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from crops.perspectives import CLICK, FILTERED, KNOWLEDGE, STAGES
@@ -62,42 +62,9 @@ def cut(name: str, width: object) -> str:
     return f"{name}@{width}"
 
 
-def visible(
-    system: System,
-    samples: Mapping[Pair, int],
-    origins: Iterable[tuple[str, str, str]],
-    labels: Mapping[str, int],
-) -> dict[Pair, int]:
-    """(query, doc_id) -> label of what `system` sees.
-
-    samples  (query, doc_id) -> label, of all perspectives together
-    origins  (query, doc_id, perspective), every perspective that a sample came from
-    labels   perspective -> label; a system that sees only some of a pair's perspectives grades it by those
-    """
-    if not system.only and not system.hides:
-        return dict(samples)
-    labelled: dict[Pair, int] = {}
-    for query, doc_id, perspective in origins:
-        if sees(system, perspective) and (query, doc_id) in samples:
-            labelled[query, doc_id] = max(labels[perspective], labelled.get((query, doc_id), 0))
-    return labelled
-
-
 def sees(system: System, perspective: str) -> bool:
     """Whether the pairs of a perspective are shown to the system."""
     return perspective in system.only if system.only else perspective not in system.hides
-
-
-def rows(
-    labels: Mapping[Pair, int], texts: Mapping[str, str], held_out: Set[Pair]
-) -> list[tuple[str, str, int]]:
-    """(query, text, label) without the validation pairs. KeyError with the doc_id of a sample that has no
-    text.
-
-    held_out  (query, text): by text, because the same video may be there twice under two ids
-    """
-    triples = ((query, texts[doc_id], label) for (query, doc_id), label in labels.items())
-    return [(query, text, label) for query, text, label in triples if (query, text) not in held_out]
 
 
 def relevant_rows(pairs: Iterable[Pair], doc_ids: Sequence[str]) -> dict[str, frozenset[int]]:

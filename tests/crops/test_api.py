@@ -14,8 +14,11 @@ import pytest
 import crops
 from crops import api
 from crops.cli.mine import augment
+from crops.config.train import TrainConfig
 from crops.errors import ConfigError, InputError
 from crops.evaluation import metrics, rank, sets
+from crops.retriever import encoder
+from crops.stages.learn import train as stage
 from crops.tables import artifacts, records
 from crops.world import simulate
 
@@ -222,6 +225,23 @@ def test_pairs_of_ones_own_are_graded_trained_on_and_evaluated(tmp_path):
     assert recall["saved"] == recall["trained"]
     assert recall["own"] == 1.0
     assert recall["trained"] > 0.5
+
+
+def test_training_gives_what_the_verb_gives(mined, tmp_path):
+    """Two perspectives, one of them dropped in part, and the validation of the log: the same encoder."""
+    found = mined.candidates.to_pandas().drop_duplicates(["query", "video_id", "perspective"])
+    pairs = found[found["perspective"].isin(["click", "reformulation", "exposed"])].head(600)
+    kept = (pairs["perspective"] != "reformulation") | (np.arange(len(pairs)) % 2 == 0)
+    graded = crops.label(pairs.assign(kept=kept))
+    assert artifacts.read(graded.folder.path, records.DROPPED).num_rows
+    settings = {"base": "small", "steps": 4, "batch_queries": 8, "check_every": 2, "hard_negatives": 1}
+    door = crops.train(graded, mined, **settings)
+    stage.run(graded.folder.path, mined.folder.path, tmp_path / "out", TrainConfig(**settings))
+    verb = encoder.load(tmp_path / "out")
+    queries = ["sour dough", *mined.queries["query"].to_pylist()[:9]]
+    np.testing.assert_allclose(door.encode(queries), verb.encode(queries, kind="query"), atol=1e-6)
+    facts = artifacts.read_json(tmp_path / "out/train.json")
+    assert [c["loss"] for c in door.history["checks"]] == [c["loss"] for c in facts["checks"]]
 
 
 def test_bm25_has_the_recall_that_the_stage_gives_it(logs, mined):

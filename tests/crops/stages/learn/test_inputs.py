@@ -52,14 +52,26 @@ def written(folder, origins, held, gone):
     return best
 
 
+def seen(system, samples, origins, ranks):
+    """(query, doc_id) -> rank of the label under which `system` sees it."""
+    if not system.only and not system.hides:
+        return dict(samples)
+    labelled = {}
+    for query, doc_id, perspective in origins:
+        if systems.sees(system, perspective) and (query, doc_id) in samples:
+            labelled[query, doc_id] = max(ranks[perspective], labelled.get((query, doc_id), 0))
+    return labelled
+
+
 def expected(best, origins, held, gone, system):
-    """By the sets that the Python interface trains on."""
+    """The same by Python's own sets."""
     ranks = {name: labels.rank(n, GRADED) for name, n in GRADED.items()}
     texts = DOCUMENTS | WRITTEN
     graded = {pair: labels.rank(n, GRADED) for pair, n in best.items()}
     apart = {(q, DOCUMENTS[d]) for q, d, _later in held if d in DOCUMENTS}
     unknown = apart | {(q, texts[d]) for q, d, p in gone if systems.sees(system, p)}
-    rows = systems.rows(systems.visible(system, graded, origins, ranks), texts, apart)
+    labelled = seen(system, graded, origins, ranks)
+    rows = [(q, texts[d], n) for (q, d), n in labelled.items() if (q, texts[d]) not in apart]
     return batch.pairs(rows, positive_min=perspectives.positive_min(ranks), unknown=unknown)
 
 
