@@ -31,6 +31,8 @@ REPORTS = ("report.html", "report.json")
 GRACE_S = 5.0
 # Between two lines of a task about its progress, of which the screen shows the last.
 PROGRESS_EVERY_S = 2.0
+# Variables of the environment that say how many threads there are and how they wait.
+THREADS = ("OMP_", "GOMP_", "KMP_", "MKL_")
 
 
 def run(
@@ -130,8 +132,8 @@ def _end(pids: set[int]) -> None:
 
 
 def _runner(name: str, folders: list[Path]) -> Any:
-    """KFP's runner; in containers `folders` have the same paths as here, and what is written there belongs to
-    who runs this.
+    """KFP's runner; in containers `folders` have the same paths as here, what is written there belongs to who
+    runs this, and threads wait as they do here.
     """
     from kfp import local
 
@@ -148,6 +150,7 @@ def _runner(name: str, folders: list[Path]) -> Any:
         entrypoint="",
         user=f"{os.getuid()}:{os.getgid()}",
         network_mode="host",
+        environment={name: value for name, value in os.environ.items() if name.startswith(THREADS)},
         mounts=[Mount(str(folder), str(folder), type="bind") for folder in outermost],
     )
 
