@@ -428,7 +428,10 @@ def train(
         scratch = Path(name)
         pairs = _samples(samples, scratch / "samples")
         catalogue = _documents(documents, scratch / "documents", valid=valid, pairs=pairs)
-        read = inputs.inputs_of(pairs, catalogue, Seen(only=only), graded, soft=config.soft)
+        try:
+            read = inputs.inputs_of(pairs, catalogue, Seen(only=only), graded, soft=config.soft)
+        except InputError as error:  # of a folder that the user has never seen
+            raise InputError("samples", str(error).removeprefix(f"{pairs / 'samples'}: ")) from error
         queries = len(read.samples.queries)
         plans = [stage.plan_of(config, loss, rank(label, graded), queries=queries) for label in lowest]
         encoder, history, plan = stage.fitted(

@@ -244,6 +244,13 @@ def test_training_gives_what_the_verb_gives(mined, tmp_path):
     assert [c["loss"] for c in door.history["checks"]] == [c["loss"] for c in facts["checks"]]
 
 
+def test_a_sample_without_a_text_is_named_and_no_folder_of_ours():
+    documents, pairs = _topics()
+    rows = [{"query": p["query"], "doc_id": "lost", "label": 4} for p in pairs]
+    with pytest.raises(InputError, match=r"^samples: doc_id 'lost' is neither"):
+        crops.train(rows, documents, base="small", steps=1)
+
+
 def test_bm25_has_the_recall_that_the_stage_gives_it(logs, mined):
     rows = mined.documents
     clicked = artifacts.read(mined.folder.path, records.TEST_CT)
