@@ -1,6 +1,6 @@
 # Samples to a gated, registered release: the stages that need torch. LOCK=train-cuda is the variant for GPUs, with CUDA's
 # libraries and faiss-gpu; the driver is the node's.
-# syntax is plain: any builder that knows secret mounts (BuildKit, buildah) takes it.
+# syntax is plain: any builder that mounts secrets and stages (BuildKit, buildah) takes it.
 ARG BASE_IMAGE=python:3.11.14-slim-bookworm
 
 # The secret `ca` is a bundle of certificates, for builds behind a proxy that has one of its own. Nothing of it stays.
@@ -10,6 +10,7 @@ RUN --mount=type=secret,id=ca,target=/run/secrets/ca.crt \
     python3 -m venv /opt/build && /opt/build/bin/pip install --quiet --no-cache-dir --disable-pip-version-check uv==0.13.9
 
 FROM tools AS wheel
+ARG FIND_LINKS=
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY crops crops
@@ -18,7 +19,7 @@ COPY pipelines pipelines
 COPY serving serving
 RUN --mount=type=secret,id=ca,target=/run/secrets/ca.crt \
     if [ -s /run/secrets/ca.crt ]; then export SSL_CERT_FILE=/run/secrets/ca.crt; fi; \
-    UV_NO_CACHE=1 UV_PYTHON_DOWNLOADS=never /opt/build/bin/uv build --quiet --wheel --out-dir /opt/wheel .
+    UV_FIND_LINKS="$FIND_LINKS" UV_NO_CACHE=1 UV_PYTHON_DOWNLOADS=never /opt/build/bin/uv build --quiet --wheel --out-dir /opt/wheel .
 
 FROM scratch AS lock
 ARG LOCK=train
