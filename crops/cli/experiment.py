@@ -39,6 +39,12 @@ from crops.config.base import ENGINES
     metavar="URL",
     help="A gateway that served the experiment: refuse to read RQR by another window than it counts by.",
 )
+@click.option(
+    "--rollout",
+    default=None,
+    metavar="DIR",
+    help="State of `crops rollout`, a folder or an s3:// URL: read from the start of that rollout on.",
+)
 @click.option("--engine", type=click.Choice(ENGINES), default=None, help="Default: the config's.")
 @config_option
 def experiment(
@@ -48,6 +54,7 @@ def experiment(
     metric: str | None,
     planned_lift: float | None,
     gateway: str | None,
+    rollout: str | None,
     engine: str | None,
     config: Config,
 ) -> None:
@@ -56,10 +63,11 @@ def experiment(
     Writes readout.json and readout.html. Run again it computes only the days that changed.
     """
     from crops.stages.trial import experiment as stage
+    from crops.stages.trial.rollout import began
 
     started_s = time.monotonic()
     section = config.section("experiment")
-    options = {"primary": metric, "planned_lift": planned_lift}
+    options = {"primary": metric, "planned_lift": planned_lift, "since": began(rollout) if rollout else None}
     changed = section.model_dump() | {key: value for key, value in options.items() if value is not None}
     cfg = type(section).parse(changed, source="command line")
     if gateway is not None:

@@ -20,7 +20,7 @@ class Step(StageConfig):
     dwell_s: float = Field(ge=0)
     """Least time in this step, seconds."""
     min_users: int = Field(ge=0)
-    """Least users of both arms since the start."""
+    """Least users of both arms since the start, as gateways (within some 9 %) or the readout count them."""
 
 
 class Guardrail(StageConfig):

@@ -66,7 +66,7 @@ class Measurements:
     events    guardrail -> arm -> events behind it; of a rate the denominator
     served    arm -> releases that gateways report for it
     rejected  releases that gateways refused (fingerprint) since the start
-    users     of both arms since the start
+    users     of both arms since the start: what gateways counted, or the readout where that is more
     """
 
     at_s: float | None = None
@@ -240,7 +240,7 @@ def _not_yet(plan: RolloutConfig, state: State, measured: Measurements, *, now_s
     if now_s - state.entered_s < dwell_s:
         return f"{now_s - state.entered_s:.0f} of {dwell_s:.0f} s in this step"
     if measured.users is None:
-        return "the number of users is not known: no readout yet"
+        return "the number of users is not known: no gateway reports any, and there is no readout yet"
     if measured.users < users:
         return f"{measured.users} of {users} users seen"
     if silent := [g.name for g in plan.guardrails if not _check(plan, g, measured)[0]]:

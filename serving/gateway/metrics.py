@@ -5,11 +5,33 @@ from functools import partial
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from crops.arms import ARMS, NONE
+from crops.experiment import reach
 from crops.long_play import LONG_PLAY_S
 
 PHASES = ("encode", "retrieve", "total")
 # Seconds; the SLO's bound of 0.2 s is one of the edges.
 BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.5)
+
+
+class Reach:
+    """The users that each arm of the running experiments has reached: see crops.experiment.reach."""
+
+    def __init__(self, gauge: Gauge) -> None:
+        self._gauge = gauge
+        self._ranks: dict[tuple[str, str, int], int] = {}
+
+    def add(self, experiment: str, arm: str, user_id: str) -> None:
+        """Most calls change nothing: a user counts once, and few have a higher rank than all before."""
+        register, rank = reach.rank(user_id)
+        if rank > self._ranks.get((experiment, arm, register), 0):
+            self._ranks[experiment, arm, register] = rank
+            self._gauge.labels(experiment, arm, register).set(rank)
+
+    def keep(self, experiments: list[str]) -> None:
+        """Forgets the users of all others."""
+        for held in [held for held in self._ranks if held[0] not in experiments]:
+            del self._ranks[held]
+            self._gauge.remove(*held)
 
 
 class Metrics:
@@ -49,6 +71,13 @@ class Metrics:
         self.generation = gauge("crops_manifest_generation", "Generation of the manifest that is served")
         self.index_age = gauge(
             "crops_index_built_timestamp_seconds", "When the index of an arm was written", by_arm
+        )
+        self.reach = Reach(
+            gauge(
+                "crops_experiment_users_rank",
+                "HyperLogLog registers of the users of an experiment's arm",
+                ["experiment", "arm", "register"],
+            )
         )
         self.in_flight = gauge("crops_searches_in_flight", "Searches being answered")
         self.breaker = gauge("crops_encoder_breaker_open", "1 while Triton is left alone")

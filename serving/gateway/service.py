@@ -78,7 +78,6 @@ class Service:
         self._secret, self._log = secret, log
         self._reformulations, self._shown, self._alternatives = reformulations, shown, alternatives
         self.metrics.events_damaged.inc(getattr(log, "damaged_bytes", 0))
-        self._exposures = assign.Exposures()
         self._assigner: assign.Assigner | None = None
         self._features_version: str | None = None
         self.features_problem = ""  # why the experiments stay as they were
@@ -92,7 +91,7 @@ class Service:
         started_s, label = time.perf_counter(), NONE
         try:
             with self._slot():
-                arm, served = self._served(user_id)
+                arm, served, experiment = self._served(user_id)
                 label = arm or NONE
                 async with self._in_time():
                     arm, served, hits = await self._hits(arm, served, query, k)
@@ -114,6 +113,8 @@ class Service:
             took_s=time.perf_counter() - started_s,
         )
         self._count(label, query, answer)
+        if arm is not None and experiment is not None:
+            self.metrics.reach.add(experiment, arm, user_id)
         self._aside(self._shown.add(record.search_id, exposed(record)))
         self._aside(self._count_reformulated(user_id, Search(record.ts_us, label, wording(query))))
         return answer
@@ -270,7 +271,8 @@ class Service:
         self.searcher.close()
         await self.encoder.close()
 
-    def _served(self, user_id: str) -> tuple[str | None, Served]:
+    def _served(self, user_id: str) -> tuple[str | None, Served, str | None]:
+        """The arm that counts, what is served, and the experiment."""
         arms = self.holder.arms
         if CONTROL not in arms:
             raise Unavailable(self.holder.problem or "no release is served")
@@ -279,8 +281,8 @@ class Service:
         # An experiment whose releases are not those in service counts for nothing: everybody gets the
         # champion.
         if served is None or served.release.uri != assigned.release:
-            return None, arms[CONTROL]
-        return assigned.counted_arm, served
+            return None, arms[CONTROL], None
+        return assigned.counted_arm, served, assigned.experiment
 
     def _record(
         self, query: str, user_id: str, k: int, arm: str | None, served: Served, hits: Hits
@@ -373,10 +375,9 @@ class Service:
             return
         held = await asyncio.to_thread(document.read, url)
         if held.version != self._features_version:
-            self._assigner = assign.load(
-                url, exposures=self._exposures, clock=self.clock, before=self._assigner, held=held
-            )
+            self._assigner = assign.load(url, clock=self.clock, before=self._assigner, held=held)
             self._features_version = held.version
+            self.metrics.reach.keep([one.name for one in self._assigner.experiments])
         self.features_problem = ""
 
     async def _encode(self, model: str, texts: list[str]) -> np.ndarray:

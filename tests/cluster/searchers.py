@@ -1,6 +1,9 @@
 """Runs in a pod: people who search over connections that they keep, click, and count what they got.
 
-    python3 searchers.py URL      counts.json and acknowledged.txt in /tmp, written anew every second
+    python3 searchers.py URL [USERS [TASTE]]      counts.json, acknowledged.txt in /tmp, anew every second
+
+USERS share the connections (8, one each). TASTE is JSON: how probably one clicks, by the release that
+answered, "" for all others; without it everybody always does.
 
 A search that a dead server swallowed is asked once more, as clients do, and counted apart: a rolling change
 must need none of that.
@@ -8,6 +11,7 @@ must need none of that.
 
 import http.client
 import json
+import random
 import sys
 import threading
 import time
@@ -25,8 +29,8 @@ LOCK = threading.Lock()
 class Person:
     """One connection, as the standard library keeps it: it notices no close but one that it is told of."""
 
-    def __init__(self, host: str, port: int, name: str) -> None:
-        self.name = name
+    def __init__(self, host: str, port: int, names: list[str], taste: dict[str, float]) -> None:
+        self.names, self.taste, self.name = names, taste, ""
         self.connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT_S)
 
     def ask(self, path: str, body: object) -> tuple[int, bytes]:
@@ -65,13 +69,17 @@ class Person:
 
     def live(self) -> None:
         while True:
+            self.name = random.choice(self.names)
             answer = self.search()
-            clicked = answer is not None and self.click(answer)
+            likes = answer is not None and random.random() < self.taste.get(
+                answer["release"], self.taste.get("", 1.0)
+            )
+            clicked = likes and self.click(answer)
             with LOCK:
                 COUNTS["searches"] += 1
                 COUNTS["failed"] += answer is None
                 COUNTS["events"] += clicked
-                COUNTS["events_failed"] += answer is not None and not clicked
+                COUNTS["events_failed"] += likes and not clicked
                 if answer is not None and clicked:
                     ACKNOWLEDGED.append(answer["search_id"])
             time.sleep(PAUSE_S)
@@ -79,8 +87,10 @@ class Person:
 
 def main() -> None:
     address = urlsplit(sys.argv[1])
+    taste = json.loads(sys.argv[3]) if len(sys.argv) > 3 else {}
+    names = [f"person-{number}" for number in range(int(sys.argv[2]) if len(sys.argv) > 2 else PEOPLE)]
     for number in range(PEOPLE):
-        person = Person(address.hostname or "", address.port or 80, f"person-{number}")
+        person = Person(address.hostname or "", address.port or 80, names[number::PEOPLE], taste)
         threading.Thread(target=person.live, daemon=True).start()
     while True:
         with LOCK:

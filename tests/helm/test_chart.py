@@ -318,6 +318,21 @@ def test_the_controller_and_argo_ask_about_their_own_installation():
     assert "matchers" not in config["rollout"], "labels that nobody is known to bring"
 
 
+def test_the_readout_is_read_as_the_controllers_plan_says():
+    ab = {"primary": "lpr", "min_users": 1_000_000}
+    controller = {"enabled": True, "config": {"ab": ab}}
+    documents = rendered({"registry": "http://mlflow:5000", "rolloutController": controller})
+    config = named(documents, "ConfigMap", "-rollout")["data"]["crops.yaml"]
+    read = Config(raw=yaml.safe_load(config)).section("experiment")
+    assert (read.primary, read.planned_users) == ("lpr", 1_000_000)
+    pod = named(documents, "CronJob", "-compactor")["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert {"--config=/etc/crops/crops.yaml", "--rollout=/shared/rollout"} <= {*container["args"]}
+    assert {"name": "config", "configMap": {"name": "shop-crops-rollout"}} in pod["volumes"]
+    alone = named(rendered({}), "CronJob", "-compactor")["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    assert not [a for a in alone["containers"][0]["args"] if "rollout" in a or "config" in a]
+
+
 def test_an_alert_names_its_runbook_where_the_team_keeps_it():
     values = {"monitoring": {"rules": True, "runbookBaseUrl": "https://wiki.example/crops"}}
     urls = [

@@ -21,7 +21,7 @@ from crops.arms import ALIASES, ARMS, CHAMPION, CONTROL, TREATMENT
 from crops.config.deploy import DeployConfig
 from crops.config.rollout import ARM, Guardrail, RolloutConfig
 from crops.errors import ConfigError, CropsError, InputError, ServiceError
-from crops.experiment import features, rollout
+from crops.experiment import features, reach, rollout
 from crops.experiment.rollout import ABORT, AUDIT, LOOK, STATE, Measurements, Readout, State, Verdict
 from crops.release import document, manifest
 from crops.release.document import Conflict
@@ -208,9 +208,18 @@ def started(place: Place) -> bool:
     return document.read(place.of(STATE)).content is not None
 
 
+def began(folder: str) -> datetime | None:
+    """When the rollout began whose state is in `folder`, a path or an s3:// URL; None: none was started."""
+    url = f"{folder.rstrip('/')}/{STATE}"
+    state_at = document.read(url)
+    if state_at.content is None:
+        return None
+    return datetime.fromtimestamp(_parsed(url, state_at)[0].started_s, UTC)
+
+
 def load(place: Place) -> State:
     """The state that was written last; an InputError if there is none."""
-    return _parsed(place, document.read(place.of(STATE)))[0]
+    return _parsed(place.of(STATE), document.read(place.of(STATE)))[0]
 
 
 def trail(place: Place) -> list[str]:
@@ -221,15 +230,14 @@ def trail(place: Place) -> list[str]:
 def _held(place: Place) -> _Held:
     """What is written down; a line that is missing from the trail is added."""
     features_at, state_at = document.read(place.features), document.read(place.of(STATE))
-    state, raw = _parsed(place, state_at)
+    state, raw = _parsed(place.of(STATE), state_at)
     if raw.get("last") is not None:
         _audit(place, raw["last"])
     return _Held(state=state, facts=raw["facts"], state_at=state_at, features_at=features_at)
 
 
-def _parsed(place: Place, state_at: document.Held) -> tuple[State, dict[str, Any]]:
-    """The state, and all that the file says."""
-    url = place.of(STATE)
+def _parsed(url: str, state_at: document.Held) -> tuple[State, dict[str, Any]]:
+    """The state, and what else the file says."""
     if state_at.content is None:
         raise InputError(url, "not there: no rollout was started")
     try:
@@ -283,19 +291,30 @@ def measure(place: Place, plan: RolloutConfig, state: State, *, now_s: float) ->
         since = int(max(60.0, now_s - state.started_s))
         refusals = f"crops_release_rejected_total{{{plan.matchers}}}[{since}s]"
         rejected = prometheus.one(url, f"sum(increase({refusals}))")
+        reached = _reached(place.prometheus, plan, state.experiment, since)
         at_s = prometheus.one(url, "time()")
     except ServiceError as error:
         return Measurements(problem=str(error))
-    users, result = _readout(place.readout)
+    counted, result = _readout(place.readout, state)
     return Measurements(
         at_s=at_s,
         values=values,
         events=events,
         served={arm: frozenset(names) for arm, names in served.items()},
         rejected=round(rejected) if rejected is not None else None,
-        users=users,
+        users=max(known) if (known := [n for n in (reached, counted) if n is not None]) else None,
         readout=result,
     )
+
+
+def _reached(url: str, plan: RolloutConfig, experiment: str, seconds: int) -> int | None:
+    """Users of both arms by what gateways saw since the start, restarted ones too; None: none reports any."""
+    own = ",".join(filter(None, [f"experiment={json.dumps(experiment)}", plan.matchers]))
+    most = f"max by (arm, register) (max_over_time(crops_experiment_users_rank{{{own}}}[{seconds}s]))"
+    ranks = defaultdict(list)
+    for labels, rank in prometheus.ask(url, most):
+        ranks[labels.get("arm", "")].append(rank)
+    return round(sum(reach.users(held) for held in ranks.values())) if ranks else None
 
 
 def _of_this_installation(plan: RolloutConfig) -> Iterator[Guardrail]:
@@ -310,10 +329,17 @@ def _of(query: str, arm: str, seconds: int) -> str:
     return query.replace("$in", f'{ARM}="{arm}"').replace("$window", f"{seconds}s")
 
 
-def _readout(path: Path | None) -> tuple[int | None, Readout | None]:
+def _readout(path: Path | None, state: State) -> tuple[int | None, Readout | None]:
+    """Users and verdict; of a readout that looks further back than this rollout, only that it does."""
     if path is None or not path.exists():
         return None, None
     result = artifacts.read_json(path)
+    since = result["period"]["since"]
+    if since is None:
+        return None, None
+    if datetime.fromisoformat(since).timestamp() < state.started_s - 1:  # it is written to the second
+        reason = f"it begins at {since}, before this rollout: crops experiment --rollout STATE"
+        return None, Readout(verdict="of an earlier trial", reason=reason, users=0, primary=result["primary"])
     users = sum(int(result["users"][arm]) for arm in ARMS)
     return users, Readout(
         verdict=result["verdict"], reason=" ".join(result["reasons"]), users=users, primary=result["primary"]

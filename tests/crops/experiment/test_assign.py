@@ -81,29 +81,9 @@ def test_another_salt_is_another_draw():
     assert abs(same - 0.5) < 0.02  # 4 standard errors
 
 
-def test_exposure_is_said_once_per_user_also_across_payloads():
-    exposures = assign.Exposures()
-    first = assigner(experiment(coverage=1.0), exposures=exposures)
-    assert [first.assign("a").first, first.assign("a").first, first.assign("b").first] == [True, False, True]
-    wider = assigner(experiment(coverage=1.0, overrides={"t": "control"}), exposures=exposures)
-    assert not wider.assign("a").first
-
-
-def test_memory_of_exposures_is_bounded():
-    exposures = assign.Exposures(capacity=2)
-    assert [exposures.first("e", user) for user in ("a", "b", "a", "c", "a", "b")] == [
-        True,
-        True,
-        False,
-        True,
-        False,
-        True,
-    ]
-
-
 def test_testers_see_their_arm_and_count_nowhere():
     found = assigner(experiment(coverage=0.0, overrides={"ann": "treatment", "bob": "control"})).assign("ann")
-    assert (found.arm, found.release, found.counted_arm, found.first) == ("treatment", "crops/2", None, False)
+    assert (found.arm, found.release, found.counted_arm) == ("treatment", "crops/2", None)
 
 
 def test_nobody_before_the_start_and_nobody_outside():

@@ -18,9 +18,10 @@ import httpx
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from crops.evaluation import rank
-from crops.experiment import features
+from crops.experiment import features, reach
 from crops.experiment.rollout import ABORT, AUDIT, STATE
 from crops.release import document, manifest, milvus
 from crops.release.layout import sha256
@@ -428,8 +429,22 @@ def test_arms_see_their_release_and_reformulations_count_for_the_arm_of_the_firs
             assert f'crops_reformulations_total{{arm="{arm}"}} 2.0' in text, (
                 "both searches of the first query; the last one comes too late"
             )
+            assert sum(reached(text).values()) == pytest.approx(41, rel=0.4)
+            assert reached(text).keys() == {"control", "treatment"}
+            Path(gateway.settings.features).write_text(json.dumps(features.render([])))
+            await gateway.service.look()
+            assert reached((await gateway.client.get("/metrics")).text) == {}, "the trial is over"
 
     run(work())
+
+
+def reached(text):
+    """Arm -> the users that a gateway's metrics stand for."""
+    ranks = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples if family.name == "crops_experiment_users_rank" else ():
+            ranks.setdefault(sample.labels["arm"], []).append(sample.value)
+    return {arm: reach.users(held) for arm, held in ranks.items()}
 
 
 def broken(release, folder, change):

@@ -93,6 +93,14 @@ def test_the_verb_and_its_one_line_errors(events, tmp_path):
     assert done.exit_code == 0, done.output
     assert read(out)["primary"] == "rqr"
     assert {p.name for p in out.iterdir()} >= {"readout.json", "readout.html"}
+    began = logs.START + timedelta(days=1)
+    state = {"experiment": "e", "control": "models:/crops/1", "treatment": "models:/crops/2"}
+    state |= {"started_s": began.timestamp(), "entered_s": began.timestamp(), "facts": {}, "last": None}
+    (tmp_path / "rollout").mkdir()
+    (tmp_path / "rollout/rollout.json").write_text(json.dumps(state))
+    options = ["--events", str(events), "--out", str(out), "--rollout", str(tmp_path / "rollout")]
+    assert CliRunner().invoke(main, ["experiment", *options]).exit_code == 0
+    assert read(out)["period"]["since"] == "2026-02-02T00:00:00Z"
     (tmp_path / "empty").mkdir()
     with pytest.raises(CropsError, match="no Parquet file of the table 'searches'"):
         experiment.run(tmp_path / "empty", tmp_path / "other", CONFIG)

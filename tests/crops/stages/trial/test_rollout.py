@@ -9,6 +9,7 @@ import subprocess
 import threading
 import time
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,7 @@ PLAN = RolloutConfig(
     ab=AB(min_s=10, max_s=1000, min_users=1),
     max_skew_s=1e9,
 )
+GATEWAY_USERS = 2_000
 
 
 @pytest.fixture
@@ -132,6 +134,42 @@ def test_prometheus_that_is_down_waits_and_then_rolls_back(place):
     assert "no answer from Prometheus" in verdict.reason
     state, verdict = rollout.step(place, PLAN, clock=lambda: 1020.0 + PLAN.blind_limit_s)
     assert state.phase == "rolled back"
+
+
+def test_a_readout_of_the_trial_before_decides_nothing(place, monkeypatch, tmp_path):
+    """It may say worse, and it may say better: both of another challenger."""
+    path = tmp_path / "readout.json"
+    asked, now = replace(place, readout=path), 1_000_000.0
+    rollout.start(asked, PLAN, name="second", clock=lambda: now)
+
+    def written(since_s, verdict):
+        since = datetime.fromtimestamp(since_s, UTC).isoformat()
+        artifacts.write_json(
+            path,
+            {
+                "verdict": verdict,
+                "reasons": ["r"],
+                "primary": "ctr",
+                "users": {"control": 5, "treatment": 5},
+                "period": {"since": since},
+            },
+        )
+
+    def read():
+        return rollout._readout(path, rollout.load(asked))
+
+    for verdict in ("worse", "better"):
+        written(now - 5000, verdict)
+        users, held = read()
+        assert (users, held.verdict) == (None, "of an earlier trial")
+        measured = replace(seen(), readout=held, users=10)
+        state = replace(rollout.load(asked), phase="ab")
+        told = rules.decide(PLAN, state, measured, now_s=now + 500)
+        assert (told.kind, "before this rollout" in told.reason) == ("wait", True)
+    written(now + 3, "better")
+    assert read() == (10, Readout(verdict="better", reason="r", users=10))
+    assert rollout.began(asked.folder).timestamp() == now
+    assert rollout.began(str(tmp_path / "nothing")) is None
 
 
 class Killed(BaseException):
@@ -281,6 +319,9 @@ def prometheus(tmp_path):
         for phase in ("encode", "retrieve", "total"):
             metrics.seconds.labels(arm, phase)
         metrics.requests.labels(arm, "ok")
+    for user in range(GATEWAY_USERS):
+        metrics.reach.add("e", ("control", "treatment")[user % 2], f"user-{user}")
+        metrics.reach.add("another", "control", f"user-{-user}")
     server, _thread = start_http_server(exported, addr="127.0.0.1", registry=metrics.registry)
     scraped = {"job_name": "gateway", "static_configs": [{"targets": [f"127.0.0.1:{exported}"]}]}
     config = {"global": {"scrape_interval": "1s"}, "scrape_configs": [scraped]}
@@ -323,6 +364,7 @@ def test_a_real_prometheus_answers_every_guardrail_and_lost_clicks_roll_back(pla
         "reasons": ["too few"],
         "primary": "ctr",
         "users": {"control": 50, "treatment": 50},
+        "period": {"since": datetime.fromtimestamp(time.time(), UTC).isoformat()},
     }
     artifacts.write_json(tmp_path / "readout.json", readout)
     asked = replace(place, prometheus=prometheus, readout=tmp_path / "readout.json")
@@ -340,7 +382,7 @@ def test_a_real_prometheus_answers_every_guardrail_and_lost_clicks_roll_back(pla
         assert found.values[rail.name].keys() == {"control", "treatment"}
         assert None not in found.values[rail.name].values(), rail.name
     assert found.served["treatment"] == {"models:/crops/2"}
-    assert found.users == 100
+    assert found.users == pytest.approx(GATEWAY_USERS, rel=0.3), "more than the 100 of the readout"
     for _ in range(60):  # until the loss is beyond chance
         state, verdict = rollout.step(asked, PLAN)
         if state.phase not in rules.RUNNING:
