@@ -43,6 +43,8 @@ from crops.config.base import ENGINES
     "--rollout",
     default=None,
     metavar="DIR",
+    envvar="CROPS_ROLLOUT",
+    show_envvar=True,
     help="State of `crops rollout`, a folder or an s3:// URL: read from the start of that rollout on.",
 )
 @click.option("--engine", type=click.Choice(ENGINES), default=None, help="Default: the config's.")

@@ -23,11 +23,18 @@ def _common(command: Callable[..., Any]) -> Callable[..., Any]:
             "--state",
             default="rollout",
             show_default=True,
+            envvar="CROPS_ROLLOUT",
+            show_envvar=True,
             metavar="DIR",
             help="State and audit trail: a folder or an s3:// URL, of which each controller sees the same.",
         ),
         click.option(
-            "--prometheus", default="http://127.0.0.1:9090", show_default=True, help="Address of Prometheus."
+            "--prometheus",
+            default="http://127.0.0.1:9090",
+            show_default=True,
+            envvar="CROPS_PROMETHEUS",
+            show_envvar=True,
+            help="Address of Prometheus.",
         ),
         registry_option,
         click.option(
@@ -37,7 +44,12 @@ def _common(command: Callable[..., Any]) -> Callable[..., Any]:
             help="Features file of the gateways, a path or an s3:// URL. Default: STATE/features.json.",
         ),
         click.option(
-            "--readout", type=FILE, default=None, help="readout.json of `crops experiment`, made anew beside."
+            "--readout",
+            type=FILE,
+            default=None,
+            envvar="CROPS_READOUT",
+            show_envvar=True,
+            help="readout.json of `crops experiment`, made anew beside.",
         ),
         config_option,
     )

@@ -84,6 +84,8 @@ def config_option(command: Callable[..., Any]) -> Callable[..., Any]:
         "config",
         type=click.Path(path_type=Path),
         default=None,
+        envvar="CROPS_CONFIG",
+        show_envvar=True,
         callback=lambda _c, _p, path: configs.load(path),
         help="YAML with a section per stage; `crops config` prints the defaults with what each does.",
     )(command)
@@ -98,7 +100,12 @@ def registry_option(command: Callable[..., Any]) -> Callable[..., Any]:
         return uri or uri_of()
 
     return click.option(
-        "--registry", default=None, callback=given, help="MLflow tracking URI. Default: SQLite in ./mlruns."
+        "--registry",
+        default=None,
+        envvar="CROPS_REGISTRY",
+        show_envvar=True,
+        callback=given,
+        help="MLflow tracking URI. Default: SQLite in ./mlruns.",
     )(command)
 
 

@@ -220,6 +220,8 @@ def test_a_person_ends_a_trial_by_the_runbooks_line(shop):
     assert "spring: aborted" in told
     assert manifest(shop) == {"control": BETTER}
     assert trail(shop)[-1]["reason"] == "aborted by hand: latency"
+    in_pod(shop, "crops", "deploy", "--arm", "control", "--release", OLD)  # back to an older champion
+    assert manifest(shop) == {"control": OLD}
     none_failed(before, more_searches(shop, shop.counts(), 100))
 
 

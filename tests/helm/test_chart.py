@@ -327,10 +327,11 @@ def test_the_readout_is_read_as_the_controllers_plan_says():
     assert (read.primary, read.planned_users) == ("lpr", 1_000_000)
     pod = named(documents, "CronJob", "-compactor")["spec"]["jobTemplate"]["spec"]["template"]["spec"]
     (container,) = pod["containers"]
-    assert {"--config=/etc/crops/crops.yaml", "--rollout=/shared/rollout"} <= {*container["args"]}
+    told = {one["name"]: one["value"] for one in container["env"]}
+    assert told == {"CROPS_CONFIG": "/etc/crops/crops.yaml", "CROPS_ROLLOUT": "/shared/rollout"}
     assert {"name": "config", "configMap": {"name": "shop-crops-rollout"}} in pod["volumes"]
     alone = named(rendered({}), "CronJob", "-compactor")["spec"]["jobTemplate"]["spec"]["template"]["spec"]
-    assert not [a for a in alone["containers"][0]["args"] if "rollout" in a or "config" in a]
+    assert alone["containers"][0]["env"] == [{"name": "CROPS_ROLLOUT", "value": "/shared/rollout"}]
 
 
 def test_an_alert_names_its_runbook_where_the_team_keeps_it():
