@@ -7,6 +7,7 @@ The aliases `champion` and `challenger` move by compare-and-set, and every move 
 import hashlib
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,10 +20,12 @@ from filelock import FileLock, Timeout
 from crops.errors import ServiceError
 from crops.release import layout
 
-# MLflow reads both when it is imported, which happens only below: it sends no telemetry, and it gives up on a
-# server that does not answer within seconds.
+# MLflow reads these when it is imported, which happens only below: it sends no telemetry, gives up on a
+# server that does not answer within seconds, and draws no bars into a log.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+if not sys.stderr.isatty():
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 LOCK_S = 120.0
 SQLITE = "sqlite:///"

@@ -7,6 +7,7 @@ champions. Of several controllers (the chart's, a CI's, a person's) that decide 
 the others are told so and go on from what it wrote.
 """
 
+import contextlib
 import json
 import time
 import uuid
@@ -129,7 +130,9 @@ def start(
         document.remove(place.of(old))
     begun = _Held(state=state, facts=facts, state_at=state_at, features_at=features_at)
     _save(place, begun, Verdict(rollout.WAIT, f"started: {state.treatment} against {state.control}"), now_s)
-    reconcile(place, plan, begun)
+    # The chart's controller may look already while a release is fetched here: then that one puts it in place.
+    with contextlib.suppress(Conflict):
+        reconcile(place, plan, begun)
     return state
 
 

@@ -120,6 +120,21 @@ def test_a_worse_readout_rolls_back_and_the_champion_stays(place, monkeypatch):
         rollout.start(place, PLAN, name="f", clock=lambda: now[0])
 
 
+def test_a_start_at_which_the_following_controller_looks_meanwhile_has_started(place, monkeypatch):
+    """The release takes its time to come; the chart's controller sees the new state and puts it in place."""
+    fetched, looked = rollout._release, []
+
+    def slowly(*release):
+        if not looked:
+            looked.append(True)
+            rollout.step(place, PLAN, clock=lambda: 1001.0)
+        fetched(*release)
+
+    monkeypatch.setattr(rollout, "_release", slowly)
+    assert rollout.start(place, PLAN, name="e", clock=lambda: 1000.0).phase == "canary"
+    assert in_service(place) == ({"control": "1", "treatment": "2"}, [0.1], "1")
+
+
 def test_aborted_by_hand_at_any_time(place):
     rollout.start(place, PLAN, name="e", clock=lambda: 1000.0)
     assert rollout.abort(place, PLAN, reason="no", clock=lambda: 1001.0).phase == "aborted"
