@@ -1,6 +1,6 @@
-"""Canary, A/B and verdict by the chart's own controller on a node: a Prometheus that finds the gateways as it
-does on any cluster, the chart's trial MLflow as registry, people who like one release better, and the
-commands that docs/operations.md and the runbooks give.
+"""Canary, A/B and verdict by the chart's own controller on a node: a Prometheus that scrapes each gateway,
+the chart's trial MLflow as registry, people who like one release better, and the commands that
+docs/operations.md and the runbooks give.
 
 The people are made up, and so is their taste: what is shown is that the machinery sees it and acts on it.
 """
@@ -59,25 +59,6 @@ from crops.release import manifest
 print(json.dumps({arm: held.uri for arm, held in manifest.read("/shared/manifest.json").arms.items()}))
 """
 
-POD = "__meta_kubernetes_pod"
-
-
-def scraped(namespace: str) -> str:
-    """Prometheus's settings, as JSON, which is YAML: the gateways among the pods of a namespace."""
-    component = {"source_labels": [f"{POD}_label_app_kubernetes_io_component"], "regex": "gateway"}
-    port = {"source_labels": [f"{POD}_container_port_name"], "regex": "http"}
-    job = {
-        "job_name": "crops-gateway",
-        "kubernetes_sd_configs": [{"role": "pod", "namespaces": {"names": [namespace]}}],
-        "relabel_configs": [
-            component | {"action": "keep"},
-            port | {"action": "keep"},
-            {"source_labels": [f"{POD}_name"], "target_label": "pod"},
-        ],
-    }
-    return json.dumps({"global": {"scrape_interval": "2s"}, "scrape_configs": [job]})
-
-
 REGISTER = """
 import sys
 from pathlib import Path
@@ -102,6 +83,13 @@ print(Registry(sys.argv[1], "crops").holder("champion"))
 """
 
 
+def scraped(namespace: str) -> str:
+    """Prometheus's settings, as JSON, which is YAML: every gateway behind a Service without an address."""
+    found = {"names": [f"gateways.{namespace}.svc.cluster.local"], "type": "A", "port": 8080}
+    job = {"job_name": "crops-gateway", "dns_sd_configs": [found | {"refresh_interval": "5s"}]}
+    return json.dumps({"global": {"scrape_interval": "2s"}, "scrape_configs": [job]})
+
+
 def prometheus(cluster, namespace: str, of: str, image: str) -> None:
     """One in `namespace` that finds the pods of the namespace `of`."""
     command = [PROMETHEUS] if PROMETHEUS.startswith("/") else ["/bin/prometheus"]
@@ -115,25 +103,32 @@ def prometheus(cluster, namespace: str, of: str, image: str) -> None:
         image = PROMETHEUS
     asking = pod("prometheus", image, command, volumeMounts=mounts)
     asking["metadata"]["labels"] = {"app": "prometheus"}
-    asking["spec"] |= {"volumes": volumes, "serviceAccountName": "prometheus"}
-    account = {"kind": "ServiceAccount", "name": "prometheus", "namespace": namespace}
-    rule = {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]}
-    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "prometheus"}
-    rbac = {"apiVersion": "rbac.authorization.k8s.io/v1"}
+    asking["spec"]["volumes"] = volumes
+    probe = {"httpGet": {"path": "/-/ready", "port": PORT}, "periodSeconds": 1}
+    asking["spec"]["containers"][0]["readinessProbe"] = probe
 
-    def made(kind, at=namespace, api="v1", **more):
-        return {"apiVersion": api, "kind": kind, "metadata": {"name": "prometheus", "namespace": at}, **more}
+    def made(kind, name, at, **more):
+        return {"apiVersion": "v1", "kind": kind, "metadata": {"name": name, "namespace": at}, **more}
 
+    gateways = {"app.kubernetes.io/component": "gateway"}
     things = [
-        made("ServiceAccount"),
-        made("ConfigMap", data={"prometheus.yml": scraped(of)}),
-        made("Role", of, rbac["apiVersion"], rules=[rule]),
-        made("RoleBinding", of, rbac["apiVersion"], subjects=[account], roleRef=role),
-        made("Service", spec={"selector": {"app": "prometheus"}, "ports": [{"port": PORT}]}),
+        made("ConfigMap", "prometheus", namespace, data={"prometheus.yml": scraped(of)}),
+        made(
+            "Service",
+            "prometheus",
+            namespace,
+            spec={"selector": {"app": "prometheus"}, "ports": [{"port": PORT}]},
+        ),
+        made(
+            "Service",
+            "gateways",
+            of,
+            spec={"selector": gateways, "clusterIP": "None", "ports": [{"port": 8080}]},
+        ),
     ]
     cluster.kubectl("create", "-f-", text=json.dumps({"apiVersion": "v1", "kind": "List", "items": things}))
     cluster.kubectl("-n", namespace, "create", "-f-", text=json.dumps(asking))
-    cluster.kubectl("-n", namespace, "wait", "--for=condition=Ready", "--timeout=300s", "pod/prometheus")
+    cluster.kubectl("-n", namespace, "wait", "--for=condition=Ready", "--timeout=120s", "pod/prometheus")
 
 
 @pytest.fixture(scope="module")
