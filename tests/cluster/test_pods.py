@@ -2,12 +2,14 @@
 
 import json
 
+import pytest
 from kubernetes import config
 
 from pipelines.pods import RUN_LABEL, Pods
 from tests.cluster.access import eventually, place
 
 place()  # without a cluster this module is not run
+pytestmark = pytest.mark.cluster
 
 HARDENED = {
     "allowPrivilegeEscalation": False,
