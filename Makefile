@@ -1,6 +1,8 @@
 # `make help` prints this list.
 SHELL := /bin/bash
-PYTHON ?= python3.11
+# The first interpreter that the locks are for; where there is none, uv fetches one.
+PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
+  $$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$python && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
 OUT ?= runs/quickstart
@@ -14,14 +16,14 @@ CLUSTER ?= build/cluster
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
-setup: $(VENV)/.ready ## .venv with the locked versions (the only thing it needs is Python 3.11)
+setup: $(VENV)/.ready ## .venv with the locked versions (all it needs is Python 3.11, 3.12 or 3.13)
 
 # Compiled once here: a pipeline is some twenty processes, and each would compile torch and MLflow anew where Python may not
 # write bytecode. uv reads UV_FIND_LINKS only; whoever keeps wheels on disk for pip (PIP_FIND_LINKS) gets them here too.
 $(VENV)/.ready: locks/dev.txt pyproject.toml
-	@command -v $(PYTHON) >/dev/null || { echo "make setup: $(PYTHON) not found; install Python 3.11 or 3.12, or say PYTHON=..."; exit 2; }
+	@command -v $(or $(PYTHON),uv) >/dev/null || { echo "make setup: $(or $(PYTHON),Python 3.11 to 3.13) not found, and no uv that would fetch it: install one of them, or say PYTHON=..."; exit 2; }
 	@echo "make setup: installing locks/dev.txt into $(VENV): minutes, and gigabytes where torch comes with CUDA"
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	test -x $(BIN)/python || $(if $(PYTHON),$(PYTHON) -m venv,uv venv --quiet --seed --python 3.12) $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$$(sed -n 's/^uv==//p' locks/dev.txt)
 	UV_FIND_LINKS="$${UV_FIND_LINKS:-$$PIP_FIND_LINKS}" $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -r locks/dev.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .

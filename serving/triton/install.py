@@ -19,6 +19,8 @@ ROOT = Path(__file__).resolve().parents[2]
 LOCK = ROOT / "locks/triton.txt"
 VENV = ROOT / ".venv-triton"
 READY = ".ready"
+# The server's Python backend was built against numpy 1, whose last release knows no later Python.
+NEWEST = (3, 12)
 
 
 def ready(venv: Path = VENV, lock: Path = LOCK) -> bool:
@@ -45,7 +47,7 @@ def ensure(venv: Path = VENV, lock: Path = LOCK, *, say: Callable[[str], None]) 
     environment.setdefault("UV_FIND_LINKS", environment.get("PIP_FIND_LINKS", ""))
     with_uv = importlib.util.find_spec("uv") is not None
     shutil.rmtree(venv, ignore_errors=True)
-    _run([sys.executable, "-m", "venv", *(["--without-pip"] if with_uv else []), str(venv)], environment)
+    _run(_environment(venv, with_uv=with_uv), environment)
     installer = (
         [sys.executable, "-m", "uv", "pip", "install", "--python", str(python)]
         if with_uv
@@ -54,6 +56,21 @@ def ensure(venv: Path = VENV, lock: Path = LOCK, *, say: Callable[[str], None]) 
     _run([*installer, "--quiet", "--no-deps", "-r", str(lock)], environment)
     (venv / READY).write_text(_digest(lock), encoding="utf-8")
     return venv
+
+
+def _environment(venv: Path, *, with_uv: bool) -> list[str]:
+    """The command that makes an empty one: by this Python, or where it is too new by one that uv finds or
+    fetches.
+    """
+    if sys.version_info[:2] <= NEWEST:
+        return [sys.executable, "-m", "venv", *(["--without-pip"] if with_uv else []), str(venv)]
+    if not with_uv:
+        raise ServiceError(
+            f"the Triton server's wheel works with Python up to {'.'.join(map(str, NEWEST))}, this is "
+            f"{sys.version.split()[0]}: install uv beside crops, or say --triton DIR or HOST:PORT"
+        )
+    wanted = f">=3.11,<={'.'.join(map(str, NEWEST))}.99"
+    return [sys.executable, "-m", "uv", "venv", "--quiet", "--python", wanted, str(venv)]
 
 
 def _run(command: list[str], environment: dict[str, str]) -> None:

@@ -1,5 +1,6 @@
 """A release of the project: its version stands the same everywhere, and the workflow's steps run."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -10,6 +11,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+
+import crops
+from crops.world import simulate
 
 ROOT = Path(__file__).resolve().parents[2]
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
@@ -99,9 +103,11 @@ def test_the_notes_of_a_release_are_its_section_of_the_changelog(tmp_path):
     assert (tmp_path / "notes.md").read_text().strip() == "Old."
 
 
-def test_the_wheel_holds_every_file_of_its_packages(tmp_path):
-    """Pages and templates too: they are opened beside the module that reads them."""
-    tree = tmp_path / "tree"
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """The wheel built of what is committed, and the names that it must hold."""
+    folder = tmp_path_factory.mktemp("wheel")
+    tree = folder / "tree"
     packages = ("crops", "components", "pipelines", "serving")
     listed = subprocess.check_output(["git", "ls-files", "--", *packages], cwd=ROOT, text=True).split()
     for name in (*listed, "pyproject.toml", "README.md", "LICENSE"):
@@ -109,8 +115,33 @@ def test_the_wheel_holds_every_file_of_its_packages(tmp_path):
         (tree / name).write_bytes((ROOT / name).read_bytes())
     build = "from setuptools.build_meta import build_wheel; import sys; build_wheel(sys.argv[1])"
     done = subprocess.run(
-        [sys.executable, "-c", build, str(tmp_path)], cwd=tree, capture_output=True, text=True
+        [sys.executable, "-c", build, str(folder)], cwd=tree, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
-        assert not set(listed) - set(wheel.namelist())
+    return next(folder.glob("*.whl")), listed
+
+
+def test_the_wheel_holds_every_file_of_its_packages(wheel):
+    """Pages and templates too: they are opened beside the module that reads them."""
+    path, listed = wheel
+    with zipfile.ZipFile(path) as archive:
+        assert not set(listed) - set(archive.namelist())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("resolution", ["lowest-direct", "highest"])
+def test_the_wheel_mines_with_the_oldest_and_the_newest_versions_it_allows(wheel, resolution, tmp_path):
+    """In a virtual environment of its own, without the project's lock: what a library's user gets."""
+    simulate.write(tmp_path / "logs", scale="tiny", seed=0)
+    environment = os.environ | {"UV_FIND_LINKS": os.environ.get("PIP_FIND_LINKS", ""), "PYTHONPATH": ""}
+    uv, python = [sys.executable, "-m", "uv"], str(tmp_path / "venv/bin/python")
+    install = ["pip", "install", "--quiet", "--python", python, "--resolution", resolution]
+    script = "import crops, sys; print(crops.mine(sys.argv[1]).candidates.num_rows)"
+    for command in (
+        [*uv, "venv", "--quiet", "--python", sys.executable, str(tmp_path / "venv")],
+        [*uv, *install, f"{wheel[0]}[mine]"],
+        [python, "-c", script, str(tmp_path / "logs")],
+    ):
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert int(done.stdout) == crops.mine(tmp_path / "logs").candidates.num_rows
