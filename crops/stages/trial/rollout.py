@@ -206,11 +206,6 @@ def _abort(place: Place, plan: RolloutConfig, held: _Held, *, reason: str, clock
     return held.state
 
 
-def started(place: Place) -> bool:
-    """Whether a rollout was ever started here."""
-    return document.read(place.of(STATE)).content is not None
-
-
 def began(folder: str) -> datetime | None:
     """When the rollout began whose state is in `folder`, a path or an s3:// URL; None: none was started."""
     url = f"{folder.rstrip('/')}/{STATE}"
@@ -218,6 +213,11 @@ def began(folder: str) -> datetime | None:
     if state_at.content is None:
         return None
     return datetime.fromtimestamp(_parsed(url, state_at)[0].started_s, UTC)
+
+
+def started(place: Place) -> bool:
+    """Whether a rollout was ever started here."""
+    return began(place.folder) is not None
 
 
 def load(place: Place) -> State:
@@ -311,9 +311,14 @@ def measure(place: Place, plan: RolloutConfig, state: State, *, now_s: float) ->
 
 
 def _reached(url: str, plan: RolloutConfig, experiment: str, seconds: int) -> int | None:
-    """Users of both arms by what gateways saw since the start, restarted ones too; None: none reports any."""
+    """Users of both arms by what gateways saw since the start, restarted ones too; None: none reports any.
+
+    Ranks only grow while a gateway lives, so a hundred looks at them do for weeks; each sample of many
+    gateways would be more than Prometheus loads for one question.
+    """
     own = ",".join(filter(None, [f"experiment={json.dumps(experiment)}", plan.matchers]))
-    most = f"max by (arm, register) (max_over_time(crops_experiment_users_rank{{{own}}}[{seconds}s]))"
+    looks = f"{seconds}s:{max(1, seconds // 100)}s"
+    most = f"max by (arm, register) (max_over_time(crops_experiment_users_rank{{{own}}}[{looks}]))"
     ranks = defaultdict(list)
     for labels, rank in prometheus.ask(url, most):
         ranks[labels.get("arm", "")].append(rank)
