@@ -17,6 +17,9 @@ from crops.experiment import sequential
 WAIT, ADVANCE, ROLL_BACK, PROMOTE = "wait", "advance", "roll back", "promote"
 Phase = Literal["canary", "ab", "promoted", "rolled back", "aborted"]
 RUNNING: tuple[Phase, ...] = ("canary", "ab")
+# Prometheus is asked about at least so long: two scrapes. Until a rollout is as old, answers may be of the
+# one before, whose arms have the same names.
+LEAST_S = 60.0
 Sides = Mapping[str, float | None]  # by arm
 
 
@@ -106,7 +109,11 @@ def decide(plan: RolloutConfig, state: State, measured: Measurements, *, now_s: 
         return Verdict(WAIT, f"{state.experiment} is over: {state.phase}")
     if (blind := _blind(plan, state, measured, now_s=now_s)) is not None:
         return blind
+    if measured.readout is not None and measured.readout.verdict in ("worse", "blocked"):
+        return Verdict(ROLL_BACK, f"readout: {measured.readout.verdict}: {measured.readout.reason}")
     if broken := _broken(plan, state, measured):
+        if now_s - state.started_s < LEAST_S:
+            return Verdict(WAIT, f"{'; '.join(broken)}: of before the start, unless it lasts {LEAST_S:.0f} s")
         return Verdict(ROLL_BACK, "; ".join(broken))
     if (reason := _not_yet(plan, state, measured, now_s=now_s)) is not None:
         return _too_long(plan, state, reason, now_s=now_s)
@@ -171,8 +178,6 @@ def _broken(plan: RolloutConfig, state: State, measured: Measurements) -> list[s
         reasons.append(
             f"fingerprint: treatment is served by {', '.join(sorted(wrong))}, expected {state.treatment}"
         )
-    if measured.readout is not None and measured.readout.verdict in ("worse", "blocked"):
-        reasons.append(f"readout: {measured.readout.verdict}: {measured.readout.reason}")
     return reasons
 
 

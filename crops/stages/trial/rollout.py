@@ -275,7 +275,7 @@ def reconcile(place: Place, plan: RolloutConfig, held: _Held) -> str:
 
 def measure(place: Place, plan: RolloutConfig, state: State, *, now_s: float) -> Measurements:
     """What Prometheus and the readout say; `problem` where Prometheus does not answer."""
-    seconds = int(max(60.0, min(plan.look_back_s, now_s - state.entered_s)))
+    seconds = int(max(rollout.LEAST_S, min(plan.look_back_s, now_s - state.entered_s)))
     url = place.prometheus
     try:
         values: dict[str, dict[str, float | None]] = {}
@@ -291,7 +291,7 @@ def measure(place: Place, plan: RolloutConfig, state: State, *, now_s: float) ->
         for labels, value in prometheus.ask(url, f"crops_release_info{{{plan.matchers}}}"):
             if value == 1:
                 served[labels.get("arm", "")].add(labels.get("release", ""))
-        since = int(max(60.0, now_s - state.started_s))
+        since = int(max(rollout.LEAST_S, now_s - state.started_s))
         refusals = f"crops_release_rejected_total{{{plan.matchers}}}[{since}s]"
         rejected = prometheus.one(url, f"sum(increase({refusals}))")
         reached = _reached(place.prometheus, plan, state.experiment, since)

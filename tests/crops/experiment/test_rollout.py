@@ -57,6 +57,19 @@ def changed(name, **sides):
 
 
 @pytest.mark.parametrize(
+    "seen",
+    [changed("ctr", treatment=0), {"rejected": 1}, {"served": {"treatment": frozenset(["models:/crops/9"])}}],
+)
+def test_what_prometheus_still_has_of_the_trial_before_ends_none_that_was_just_started(seen):
+    """Ended and started anew under another name, as a runbook says: the arms have the same names."""
+    assert verdict(now_s=1000.0 + rollout.LEAST_S - 1, **seen).kind == WAIT
+    assert "of before the start" in verdict(now_s=1001.0, **seen).reason
+    assert verdict(now_s=1000.0 + rollout.LEAST_S, **seen).kind == ROLL_BACK
+    worse = Readout(verdict="worse", reason="CTR", users=500)
+    assert verdict(now_s=1001.0, readout=worse, **seen).kind == ROLL_BACK, "a readout is of this rollout"
+
+
+@pytest.mark.parametrize(
     ("seen", "kind", "words"),
     [
         ({}, ADVANCE, "next: step 2 at 50%"),
