@@ -8,6 +8,7 @@ canary step 0 .. n -> A/B -> promoted          wait: nothing; advance: the next 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Literal
 
 from crops.arms import CONTROL, TREATMENT
@@ -80,6 +81,13 @@ class Measurements:
     rejected: float | None = None
     users: int | None = None
     readout: Readout | None = None
+
+
+def is_of(started_s: float, since: str) -> bool:
+    """Whether a readout that begins at `since` (ISO 8601) is of the rollout that began then, not of the one
+    before.
+    """
+    return datetime.fromisoformat(since).timestamp() >= started_s - 1  # it is written to the second
 
 
 def coverage(plan: RolloutConfig, state: State) -> float:

@@ -13,7 +13,7 @@ from typing import Any
 from crops.arms import ARMS
 from crops.errors import CropsError
 from crops.experiment import features
-from crops.experiment.rollout import ABORT, AUDIT, LOOK, STATE
+from crops.experiment.rollout import ABORT, AUDIT, LOOK, STATE, is_of
 from crops.release import document
 
 SHOWN = (*ARMS, "lift", "low", "high", "verdict", "paper_lift", "higher_is_better", "means")
@@ -37,7 +37,7 @@ def status(rollout: str | None, features_file: str | None, readout: Path | None)
             "trail": _trail(f"{rollout}/{AUDIT}"),
         }
     measured = _json(str(readout / "readout.json")) if readout else None
-    if measured:
+    if measured and not _of_before(measured, state):
         metrics = {
             name: {key: m.get(key) for key in SHOWN} for name, m in (measured.get("metrics") or {}).items()
         }
@@ -49,6 +49,14 @@ def status(rollout: str | None, features_file: str | None, readout: Path | None)
             "metrics": metrics,
         }
     return page
+
+
+def _of_before(measured: dict[str, Any], state: dict[str, Any] | None) -> bool:
+    """Whether the readout is of the rollout before: its verdict beside the arms of this one would mislead."""
+    try:
+        return state is not None and not is_of(state["started_s"], measured["period"]["since"])
+    except (KeyError, TypeError, ValueError):  # one of them does not say
+        return False
 
 
 def request_abort(rollout: str, reason: str) -> None:

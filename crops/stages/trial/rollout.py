@@ -345,7 +345,7 @@ def _readout(path: Path | None, state: State) -> tuple[int | None, Readout | Non
     since = result["period"]["since"]
     if since is None:
         return None, None
-    if datetime.fromisoformat(since).timestamp() < state.started_s - 1:  # it is written to the second
+    if not rollout.is_of(state.started_s, since):
         reason = f"it begins at {since}, before this rollout: crops experiment --rollout STATE"
         return None, Readout(verdict="of an earlier trial", reason=reason, users=0, primary=result["primary"])
     users = sum(int(result["users"][arm]) for arm in ARMS)

@@ -1,0 +1,29 @@
+"""The experiment's page goes by files that others write, at any moment."""
+
+import json
+
+import pytest
+
+from serving.gateway import experiment
+
+STATE = {"experiment": "winter", "phase": "canary", "step": 0, "started_s": 1_800_000_000.0}
+READOUT = {"verdict": "better", "primary": "ctr", "reasons": ["r"], "metrics": {}}
+
+
+@pytest.mark.parametrize(
+    ("period", "shown"),
+    [
+        ({"since": "2027-01-15T08:00:00Z"}, True),  # the second at which it was started
+        ({"since": "2027-01-15T07:59:00Z"}, False),
+        ({"since": None}, True),
+        ("half", True),
+        (None, True),
+    ],
+)
+def test_the_readout_of_the_trial_before_does_not_stand_beside_this_ones_arms(tmp_path, period, shown):
+    (tmp_path / "rollout").mkdir()
+    (tmp_path / "rollout/rollout.json").write_text(json.dumps(STATE))
+    (tmp_path / "readout.json").write_text(json.dumps(READOUT | {"period": period}))
+    page = experiment.status(str(tmp_path / "rollout"), None, tmp_path)
+    assert page["rollout"]["experiment"] == "winter"
+    assert (page["readout"] is not None) == shown
