@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from crops.arms import ALIASES, TREATMENT
 from crops.config.deploy import DeployConfig
 from crops.config.register import RegisterConfig
 from crops.config.rollout import RolloutConfig
@@ -22,10 +23,11 @@ def until_over(
     place: Place, plan: RolloutConfig, *, name: str, seen: Seen, wait: Callable[[float], None] = time.sleep
 ) -> State:
     """Starts the rollout `name`, or takes it up, and looks every plan.poll_s until it has ended; `seen` hears
-    of every look.
+    of every look. One of that name that has ended is this one only if it was of today's challenger.
     """
-    started = rollout.started(place) and rollout.load(place).experiment == name
-    state = rollout.load(place) if started else rollout.start(place, plan, name=name)
+    state = rollout.load(place) if rollout.started(place) else None
+    if state is None or state.experiment != name or not _goes_on(place, state):
+        state = rollout.start(place, plan, name=name)
     seen(state, None)
     while True:
         state, verdict = rollout.step(place, plan)
@@ -33,6 +35,13 @@ def until_over(
         if state.phase not in RUNNING:
             return state
         wait(plan.poll_s)
+
+
+def _goes_on(place: Place, state: State) -> bool:
+    challenger = place.registry.holder(ALIASES[TREATMENT])
+    return (
+        state.phase in RUNNING or challenger is None or state.treatment == place.registry.release(challenger)
+    )
 
 
 def run(

@@ -557,6 +557,25 @@ def test_one_task_follows_it_to_the_end_and_a_second_one_goes_on_where_the_first
     assert [v for v in trail if v != "wait"] == ["advance", "advance", "promote"]
 
 
+def test_next_weeks_challenger_under_the_same_name_is_tried_anew(place, monkeypatch, tmp_path):
+    """And the same run again, of a challenger that was decided on, says what was decided."""
+    monkeypatch.setattr(rollout, "measure", lambda *_a, **_k: seen("better"))
+    followed(place, tmp_path / "out")
+    before = rollout.trail(place)
+    assert followed(place, tmp_path / "again").numbers["promoted"] == 1
+    assert rollout.trail(place) == before
+    folder = tmp_path / "made-3"
+    folder.mkdir()
+    artifacts.write_json(folder / "checksums.json", {})
+    third = place.registry.register(folder, tags={"checksums": sha256(folder / "checksums.json")})
+    place.registry.move("challenger", third, expected="2", reason="test")
+    of_third = replace(seen("worse"), served={"treatment": frozenset([f"models:/crops/{third}"])})
+    monkeypatch.setattr(rollout, "measure", lambda *_a, **_k: of_third)
+    with pytest.raises(CropsError, match="e was not promoted: rolled back"):
+        followed(place, tmp_path / "third")
+    assert rollout.load(place).treatment == f"models:/crops/{third}"
+
+
 def test_a_challenger_that_is_not_promoted_fails_its_run_with_the_reason(place, monkeypatch, tmp_path):
     monkeypatch.setattr(rollout, "measure", lambda *_a, **_k: seen("worse"))
     with pytest.raises(CropsError, match=r"e was not promoted: rolled back .*worse"):
