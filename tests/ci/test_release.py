@@ -54,7 +54,9 @@ def test_make_version_writes_every_place(tmp_path):
     shutil.copytree(
         ROOT,
         tree,
-        ignore=shutil.ignore_patterns(".git", ".venv*", "runs", "tests", "__pycache__", "docs", ".*"),
+        ignore=shutil.ignore_patterns(
+            ".git", ".venv*", "runs", "build", "tests", "__pycache__", "docs", ".*"
+        ),
     )
     (tree / ".venv").symlink_to(ROOT / ".venv")
     (tree / ".venv/.ready").exists() or pytest.skip("no .venv of `make setup` here")
