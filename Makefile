@@ -21,7 +21,7 @@ setup: $(VENV)/.ready ## .venv with the locked versions (all it needs is Python 
 # Compiled once here: a pipeline is some twenty processes, and each would compile torch and MLflow anew where Python may not
 # write bytecode. uv reads UV_FIND_LINKS only; whoever keeps wheels on disk for pip (PIP_FIND_LINKS) gets them here too.
 $(VENV)/.ready: locks/dev.txt pyproject.toml
-	@command -v $(or $(PYTHON),uv) >/dev/null || { echo "make setup: $(or $(PYTHON),Python 3.11 to 3.13) not found, and no uv that would fetch it: install one of them, or say PYTHON=..."; exit 2; }
+	@command -v $(or $(PYTHON),uv) >/dev/null || { echo "make setup: $(if $(PYTHON),$(PYTHON) is not here,neither Python 3.11 to 3.13 nor a uv that fetches one is here); install Python 3.11, 3.12 or 3.13, or say PYTHON=..."; exit 2; }
 	@echo "make setup: installing locks/dev.txt into $(VENV): minutes, and gigabytes where torch comes with CUDA"
 	test -x $(BIN)/python || $(if $(PYTHON),$(PYTHON) -m venv,uv venv --quiet --seed --python 3.12) $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$$(sed -n 's/^uv==//p' locks/dev.txt)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from crops.release import manifest
 from crops.release.manifest import Manifest
-from tests.cluster.access import Cluster, eventually, place
+from tests.cluster.access import HARDENED, Cluster, eventually, place
 from tests.helm.test_chart import CHART
 from tests.serving import releases as toys
 
@@ -64,20 +64,14 @@ class Shop:
     def in_volume(self, *command: str) -> str:
         return self.kubectl("exec", "volume", "--", *command)
 
-    def clicked(self) -> set[str]:
-        """Searches with a click in the compacted tables."""
-        return {*self.in_volume("python3", "-c", CLICKED).split()}
+    def compact(self, name: str) -> None:
+        """What the CronJob does, now, as a job of this name."""
+        self.kubectl("create", "job", name, "--from=cronjob/search-crops-compactor")
+        self.kubectl("wait", "--for=condition=Complete", "--timeout=600s", f"job/{name}")
 
 
 def pod(name: str, image: str, command: list[str], **more) -> dict:
-    context = {
-        "allowPrivilegeEscalation": False,
-        "capabilities": {"drop": ["ALL"]},
-        "runAsNonRoot": True,
-        "runAsUser": 10001,
-        "seccompProfile": {"type": "RuntimeDefault"},
-    }
-    container = {"name": name, "image": image, "command": command, "securityContext": context, **more}
+    container = {"name": name, "image": image, "command": command, "securityContext": HARDENED, **more}
     spec = {"containers": [container], "terminationGracePeriodSeconds": 0}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}
 
@@ -175,6 +169,16 @@ def opened(
 def more_searches(shop, before: dict, number: int) -> dict:
     """The counts once this many more were asked."""
     return eventually(shop.counts, lambda now: now["searches"] >= before["searches"] + number, 600)
+
+
+def none_lost(shop, *, least: int) -> None:
+    """Every click that was acknowledged until now is in the tables after a compaction."""
+    told = shop.cluster.kubectl("-n", shop.aside, "exec", "people", "--", "cat", "/tmp/acknowledged.txt")
+    shop.compact("last")
+    wanted, held = {*told.split()}, {*shop.in_volume("python3", "-c", CLICKED).split()}
+    print(f"{len(wanted)} clicks acknowledged, {len(wanted - held)} of them not in the tables")
+    assert len(wanted) > least
+    assert wanted <= held, sorted(wanted - held)[:5]
 
 
 def none_failed(before: dict, after: dict, *, again: int = 0) -> None:

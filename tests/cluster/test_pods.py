@@ -6,18 +6,10 @@ import pytest
 from kubernetes import config
 
 from pipelines.pods import RUN_LABEL, Pods
-from tests.cluster.access import eventually, place
+from tests.cluster.access import HARDENED, eventually, place
 
 place()  # without a cluster this module is not run
 pytestmark = pytest.mark.cluster
-
-HARDENED = {
-    "allowPrivilegeEscalation": False,
-    "capabilities": {"drop": ["ALL"]},
-    "runAsNonRoot": True,
-    "runAsUser": 10001,
-    "seccompProfile": {"type": "RuntimeDefault"},
-}
 
 
 def test_a_pod_for_which_there_is_no_node_is_named_with_the_schedulers_words(live):

@@ -294,7 +294,7 @@ def measure(place: Place, plan: RolloutConfig, state: State, *, now_s: float) ->
         since = int(max(rollout.LEAST_S, now_s - state.started_s))
         refusals = f"crops_release_rejected_total{{{plan.matchers}}}[{since}s]"
         rejected = prometheus.one(url, f"sum(increase({refusals}))")
-        reached = _reached(place.prometheus, plan, state.experiment, since)
+        reached = _reached(url, plan, state.experiment, since)
         at_s = prometheus.one(url, "time()")
     except ServiceError as error:
         return Measurements(problem=str(error))
