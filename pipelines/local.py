@@ -21,7 +21,7 @@ from crops.config.all import PIPELINE, Config
 from crops.errors import CropsError, InputError
 from crops.services import world_llm
 from crops.stages import plug
-from crops.tables import artifacts, fingerprint
+from crops.tables import artifacts, fingerprint, folders
 from pipelines import warm
 from pipelines.screen import Screen, Voice
 
@@ -62,6 +62,8 @@ def run(
     if not cache.exists() and (strange := [name for name in REPORTS if (out / name).exists()]):
         raise InputError(out, f"holds {strange[0]}, which no run has written there: name another folder")
     cache.mkdir(parents=True, exist_ok=True)
+    # KFP gives every run folders of its own: what a killed task left there no later task would replace.
+    folders.forget_unfinished(cache / "artifacts")
     with no_orphans(), world_llm.endpoint(logs, llm, cache) as url:
         arguments: dict[str, Any] = {f"{name}_config": config.section_json(name) for name in PIPELINE}
         # Stable names: what is passed to a component is part of its cache key.

@@ -99,6 +99,14 @@ def apart(out: Path, inputs: Iterable[Path]) -> None:
             raise InputError(out, f"{advice} {path}, which is read: name another folder for what is written")
 
 
+def forget_unfinished(root: Path) -> None:
+    """Removes what killed writers left half-written anywhere below `root`, where nobody may be writing now:
+    `replacing` itself tidies up only after those that wrote to the same name.
+    """
+    for partial in sorted(Path(root).rglob(".*.partial-*")):
+        shutil.rmtree(partial, ignore_errors=True)
+
+
 @contextmanager
 def held(out: Path, *, wait: bool = False) -> Iterator[None]:
     """Keeps other processes out of `out` while the block runs; an InputError if one is there already, or

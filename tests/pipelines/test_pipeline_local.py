@@ -119,7 +119,10 @@ def test_killed_in_a_stage_the_same_command_resumes_there(tmp_path):
     assert crops_run(tmp_path, kill="label", last_fit="1").returncode == -9
     before = [name for name, _ in runs(tmp_path)]
     assert before[-1] == "label"
+    half = next(tmp_path.glob("out/.cache/artifacts/*/validate")) / ".out.partial-00000000"
+    (half / "samples").mkdir(parents=True)
     done = crops_run(tmp_path, last_fit="1")
+    assert not half.exists(), "what the kill left half-written is gone"
     assert "VERDICT promote" in done.stdout, done.stdout + done.stderr
     after = runs(tmp_path)[len(before) :]
     assert sorted(runs(tmp_path)[: len(before) - 1] + after) == sorted([*EACH_ONCE, ["refit", ""]])
