@@ -1,5 +1,8 @@
-"""Which weights of a base train, and at which rate: adapters (LoRA), frozen layers, rates by layer, decay."""
+"""Which weights of a base are there, which train, and at which rate: a small tower for queries, adapters
+(LoRA), frozen layers, rates by layer, decay.
+"""
 
+import copy
 from typing import Any, cast
 
 import torch
@@ -11,6 +14,25 @@ from crops.retriever.encoder import Encoder
 
 # Times the rate of whole weights where none is named; ours, of the order that LoRA is used at.
 ADAPTERS_RATE = 10
+
+
+def shorten(encoder: Encoder, *, layers: int) -> None:
+    """Gives queries a tower of their own: the lowest `layers` layers of the one that they have, and what
+    stands below and above them. Documents keep theirs.
+
+    A ConfigError where there are fewer.
+    """
+    whole, count = encoder.query, _layers(encoder.query)
+    if layers > count:
+        raise ConfigError(f"train.query_layers is {layers}, but the base has {count} layers")
+    query = copy.deepcopy(whole)
+    stack = next(module for module in query.modules() if _is_stack(module, count))
+    del cast(nn.ModuleList, stack)[layers:]
+    config = query.config.get_text_config()
+    config.num_hidden_layers = layers
+    if kinds := getattr(config, "layer_types", None):
+        config.layer_types = kinds[:layers]
+    encoder.query, encoder.document = query, encoder.document or whole
 
 
 def adapt(encoder: Encoder, *, rank: int, alpha: float, seed: int) -> None:

@@ -171,8 +171,8 @@ def fitted(
         return encoder_of(cfg, inputs.corpus)
 
     samples, valid, plan = inputs.samples, inputs.valid, plans[0]
-    if plan.steps == 0:
-        encoder = make()
+    if plan.steps == 0:  # a tower that was cut and not trained since would be no measure
+        encoder = encoder_of(cfg.model_copy(update={"query_layers": None}), inputs.corpus)
         return encoder, train.untouched(encoder, valid, ranks), plan
     if plan.loss == systems.PAIRWISE:
         usual = base_model.learning_rate(encoders.source_of(cfg.base))
@@ -295,6 +295,8 @@ def encoder_of(cfg: TrainConfig, corpus: Sequence[str]) -> encoders.Encoder:
         query_prompt=cfg.query_prompt,
         document_prompt=cfg.document_prompt,
     ).to("cuda" if torch.cuda.is_available() else "cpu")
+    if cfg.query_layers is not None:
+        finetuning.shorten(encoder, layers=cfg.query_layers)
     if cfg.gradient_checkpointing:
         encoder.save_memory()
     if cfg.lora_rank is not None:

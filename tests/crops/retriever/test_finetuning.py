@@ -15,6 +15,7 @@ from crops.release.encoder import OnnxEncoder
 from crops.retriever import checkpoint, finetuning, step
 from crops.retriever import encoder as encoders
 from crops.stages.release import export
+from tests.crops.retriever import bases
 from tests.crops.retriever import toy_encoder as toy
 from tests.crops.retriever.test_encoder_bases import FAMILIES
 from tests.crops.retriever.test_encoder_bases import checkpoint as base_of
@@ -76,6 +77,51 @@ def test_every_family_has_a_depth_for_every_weight(tmp_path, family):
         layers = [int(part) for part in name.split(".") if part.isdecimal()][:1]
         tables = any(word in name for word in ("embed", "wte", "wpe", "shared", "encoder.relative"))
         assert depth == (layers[0] + 1 if layers else 0 if tables else 2), name
+
+
+@pytest.mark.parametrize("family", [family for family in FAMILIES if "static" not in family])
+def test_a_small_tower_for_queries_is_the_lowest_layers(tmp_path, family):
+    """Hugging Face's own hidden states of the first layer are the judge, before the norm that follows the
+    last; documents keep the whole base. Saved, read back, exported and by sentence-transformers it is the
+    same.
+    """
+    whole, encoder = of(tmp_path / "base", family), of(tmp_path / "base", family)
+    finetuning.shorten(encoder, layers=1)
+    kept = dict(encoder.query.named_parameters())
+    before = dict(whole.query.named_parameters())
+    assert all(torch.equal(p, before[name]) for name, p in kept.items())
+    assert {name for name in before if name not in kept} == {
+        name for name in before if finetuning.depth(whole.query, name) == 2 and any(map(str.isdecimal, name))
+    }
+    ids, mask = encoder.pad(encoder.tokenize(toy.TEXTS))
+    seen = []
+    final = [m for name, m in encoder.query.named_children() if name.endswith(("norm", "ln_f"))]
+    for norm in final:
+        norm.register_forward_pre_hook(lambda _module, given: seen.append(given[0]))
+    with torch.inference_mode():
+        states = whole.query.eval()(input_ids=ids, attention_mask=mask, output_hidden_states=True)
+        hidden = encoder.query.eval()(input_ids=ids, attention_mask=mask).last_hidden_state
+    first = states.hidden_states[1]
+    if family != "T5 encoder":  # whose norm lies deeper
+        np.testing.assert_allclose((seen[0] if seen else hidden)[mask > 0], first[mask > 0], atol=1e-6)
+    vectors = {kind: encoder.encode(toy.TEXTS, kind=kind) for kind in ("query", "document")}
+    np.testing.assert_array_equal(vectors["document"], whole.encode(toy.TEXTS, kind="document"))
+    folder = bases.exported(encoder, tmp_path)
+    again = encoders.load(tmp_path / "trained")
+    for kind in vectors:
+        np.testing.assert_allclose(again.encode(toy.TEXTS, kind=kind), vectors[kind], atol=2e-6)
+    assert bases.least_cosine(bases.library(folder, toy.TEXTS), vectors["query"]) >= bases.LEAST_COSINE
+    warm = encoders.from_base(str(tmp_path / "trained/encoder"), shared=False)
+    finetuning.shorten(warm, layers=1)
+    np.testing.assert_allclose(warm.encode(toy.TEXTS, kind="document"), vectors["document"], atol=2e-6)
+
+
+def test_a_small_tower_trains_beside_the_whole_one(tmp_path):
+    encoder = of(tmp_path, "BERT")
+    finetuning.shorten(encoder, layers=1)
+    before, after = taken(encoder, toy.PLAN)
+    moved = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert moved == {"query", "document", "log_tau"}
 
 
 @pytest.mark.parametrize("saving", [False, True], ids=["plain", "checkpointing"])
@@ -164,6 +210,8 @@ def test_what_a_base_cannot_do_is_said(tmp_path, monkeypatch):
     encoder = of(tmp_path, "BERT")
     with pytest.raises(ConfigError, match=r"^train.frozen_layers is 3, but the base has 2 layers$"):
         finetuning.freeze(encoder, layers=3)
+    with pytest.raises(ConfigError, match=r"^train.query_layers is 3, but the base has 2 layers$"):
+        finetuning.shorten(encoder, layers=3)
     none = encoders.Encoder(torch.nn.Embedding(2, 2), encoder.tokenizer, pooling="mean")
     with pytest.raises(ConfigError, match="no linear map"):
         finetuning.adapt(none, rank=2, alpha=4.0, seed=0)

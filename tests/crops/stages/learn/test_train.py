@@ -19,6 +19,7 @@ from crops.retriever import systems
 from crops.retriever.batch import Batches, pairs
 from crops.stages.learn import train
 from crops.tables import artifacts, records
+from tests.crops.retriever import bases
 
 CFG = TrainConfig(base="small", steps=12, check_every=3, batch_queries=4, patience=9)
 
@@ -89,6 +90,18 @@ def test_every_system_trains_and_loads(tmp_path, system):
     vectors = encoders.load(tmp_path / "out").encode(["topic1", "topic2"], kind="query")
     assert vectors.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
+
+
+def test_a_small_tower_for_queries_is_trained_and_the_untouched_base_is_whole(tmp_path):
+    data = toy(tmp_path / "in")
+    base = str(bases.checkpoint(tmp_path / "pretrained"))
+    cfg = CFG.model_copy(update={"base": base, "query_layers": 1, "steps": 3})
+    layers = {}
+    for system in ("crops", "base"):
+        train.run(data, data, tmp_path / system, cfg, system=system)
+        trained = encoders.load(tmp_path / system)
+        layers[system] = [tower.config.num_hidden_layers for tower in trained.towers]
+    assert layers == {"crops": [1, 2], "base": [2]}
 
 
 def test_an_unknown_loss_is_a_config_error_that_names_the_key():
