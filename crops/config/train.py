@@ -26,9 +26,8 @@ class TrainConfig(StageConfig):
     shared_towers: bool = True
     """One tower for queries and documents. Source: ours; halves the memory."""
     query_layers: int | None = Field(None, ge=1)
-    """Layers of a tower of the queries' own, the lowest of the base, beside all of them for documents, layers;
-    null: all for both. What is served answers sooner, and the index is as good as before. Source: dropping the
-    top layers hurts least, arXiv 2004.03844; off.
+    """Layers of a tower of the queries' own, the lowest of the base, beside the whole base for documents,
+    layers; null: all for both. Source: ours, off; that the top layers are the ones to drop: arXiv 2004.03844.
     """
     max_tokens: int = Field(128, ge=4)
     """Longest text, tokens. Source: paper."""
