@@ -1,6 +1,8 @@
 """Settings of `crops knowledge`."""
 
-from pydantic import Field, field_validator
+from typing import Self
+
+from pydantic import Field, field_validator, model_validator
 
 from crops.config.base import StageConfig
 
@@ -36,6 +38,11 @@ class KnowledgeConfig(StageConfig):
     """Time for one answer, seconds."""
     retries: int = Field(4, ge=1)
     """Tries per question, with exponential back-off; Retry-After is obeyed."""
+    store: str | None = None
+    """Folder or fsspec URL of answers that outlives a run and that runs share: what was ever asked there, of
+    the same model in the same words, is not asked again and costs nothing of the budget; null: none. Source:
+    ours.
+    """
     max_rejected_share: float = Field(0.5, gt=0, le=1)
     """More rejected answers than this end the stage: the LLM answers rubbish. Source: ours."""
 
@@ -45,3 +52,11 @@ class KnowledgeConfig(StageConfig):
         if unknown := prompt.keys() - BLOCKS:
             raise ValueError(f"unknown blocks {sorted(unknown)}, expected some of {', '.join(BLOCKS)}")
         return prompt
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        if self.store and self.model == type(self).model_fields["model"].default:
+            raise ValueError(
+                f"store is {self.store!r}, but model {self.model!r} may be another tomorrow: name the model"
+            )
+        return self

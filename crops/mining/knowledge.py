@@ -232,7 +232,7 @@ def merged(shards: Sequence[dict[str, Any]]) -> dict[str, Any]:
     if len(shards) <= 1:
         return shards[0] if shards else {}
     total: dict[str, Any] = {"model": shards[0].get("model")}
-    for key in ("asked", "not_asked_over_budget", "tokens", "accepted", "zero_shot"):
+    for key in ("asked", "from_store", "not_asked_over_budget", "tokens", "accepted", "zero_shot"):
         total[key] = sum(one.get(key, 0) for one in shards)
     rejected: Counter[str] = Counter()
     for one in shards:

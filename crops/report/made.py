@@ -52,6 +52,8 @@ def _cost(report: Json, parts: Json) -> str:
         costs.append(f"{encoded:,} texts encoded in training")
     if parts["knowledge"].get("asked"):
         costs.append(f"{parts['knowledge']['tokens']:,} tokens of the LLM")
+    if stored := parts["knowledge"].get("from_store"):
+        costs.append(f"{stored:,} of its answers from the store, where earlier runs had put them")
     return ", ".join(costs)
 
 

@@ -7,7 +7,7 @@ import hashlib
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -91,6 +91,15 @@ class Cache:
 def key_of(body: dict[str, Any]) -> str:
     """Hash of model, messages and settings; the address is not part of it."""
     return hashlib.sha256(json.dumps(body, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def recall(cache: Path, answers: Mapping[str, str]) -> int:
+    """Puts texts by key into the cache that other runs have paid for; returns how many were not there yet."""
+    with closing(Cache(cache)) as here:
+        new = [key for key in answers if here.get(key) is None]
+        for key in new:
+            here.put(key, answers[key], 0)
+    return len(new)
 
 
 def forget(cache: Path, bodies: Sequence[dict[str, Any]]) -> None:

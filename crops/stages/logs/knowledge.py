@@ -13,6 +13,7 @@ from crops import progress
 from crops.config.knowledge import KnowledgeConfig
 from crops.errors import ServiceError
 from crops.mining import knowledge
+from crops.services import answers as shelf
 from crops.services import llm as edge
 from crops.stages.base import WHOLE, Shard, StageReport
 from crops.tables import artifacts, records
@@ -31,7 +32,8 @@ def run(
     so.
 
     `cache`: the file of all answers so far, by default beside `out`; a restart that is given the same asks
-    nothing twice. `shard`: only its queries, within its share of the token budget.
+    nothing twice, and what `cfg.store` holds costs nothing. `shard`: only its queries, within its share of
+    the token budget.
     """
     if not llm:
         with artifacts.replacing(out) as folder:
@@ -44,6 +46,9 @@ def run(
     chosen = [pair for pair in _chosen(candidates, texts, cfg) if shard.holds(pair[0])]
     cache = cache or out.parent / f".{out.name}.answers.sqlite"
     bodies = _bodies(chosen, texts, cfg)
+    keys = [edge.key_of(body) for body in bodies]
+    stored = shelf.take(cfg.store, keys) if cfg.store else {}
+    edge.recall(cache, {key: text for key, (text, _tokens) in stored.items()})
     with (
         _endpoint(llm, cfg.concurrency) as (url, concurrency),
         progress.bar(total=len(bodies), desc="asking") as bar,
@@ -68,8 +73,18 @@ def run(
         )
         common, _count = Counter(bad.values()).most_common(1)[0]
         raise ServiceError(f"{llm}: {len(bad)} of {answered} answers were rejected, most of them: {common}")
+    if cfg.store:
+        asked = zip(keys, chosen, answers, strict=True)
+        # An answer that was of no use is worth another try, with another day's chance.
+        kept = {
+            key: (answer.text, answer.tokens)
+            for key, (query, _exemplar), answer in asked
+            if answer.text is not None and key not in stored and query not in bad
+        }
+        shelf.put(cfg.store, kept)
     summary: dict[str, Any] = {
         "asked": answered,
+        "from_store": len(stored),
         "not_asked_over_budget": len(answers) - answered,
         "tokens": sum(a.tokens for a in answers),
         "accepted": len(rows),
@@ -88,6 +103,7 @@ def run(
     return StageReport(
         numbers={
             "asked": answered,
+            "from_store": len(stored),
             "accepted": len(rows),
             "rejected": len(rejected),
             "tokens": summary["tokens"],

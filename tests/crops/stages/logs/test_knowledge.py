@@ -15,7 +15,7 @@ import pytest
 import uvicorn
 
 from crops.config.knowledge import KnowledgeConfig
-from crops.errors import ConfigError, ServiceError
+from crops.errors import ConfigError, InputError, ServiceError
 from crops.mining import knowledge as mining
 from crops.stages.base import Shard
 from crops.stages.logs import knowledge
@@ -176,6 +176,49 @@ def test_the_cache_can_lie_where_a_restart_finds_it(mined, tmp_path):
         run(mined, tmp_path / "one" / "out", endpoint.url, cache=tmp_path / "answers.sqlite")
         run(mined, tmp_path / "two" / "out", endpoint.url, cache=tmp_path / "answers.sqlite")
     assert len(endpoint.bodies) == QUERIES
+
+
+@pytest.mark.parametrize("where", ["folder", "object store"])
+def test_what_another_run_asked_is_taken_from_the_store(mined, tmp_path, where):
+    """Another --out, more queries in more users' words, two shards at once: only what is new is asked, and
+    the budget is for that alone. An answer that was of no use is asked again.
+    """
+    store = str(tmp_path / "answers") if where == "folder" else f"memory://{tmp_path.name}/answers"
+    few = CFG.model_copy(update={"store": store, "model": "one", "max_queries": 9})
+    rest = few.model_copy(update={"max_queries": 100, "token_budget": 10 * (QUERIES - 8)})
+
+    def reply(number, body):
+        return (200, {}, completion("I cannot answer that.")) if number == 0 else good(number, body)
+
+    with served(reply) as endpoint:
+        run(mined, tmp_path / "monday", endpoint.url, few)
+        assert len(endpoint.bodies) == 9
+    with served(good) as endpoint:
+        for n in range(2):
+            run(mined, tmp_path / f"tuesday{n}", endpoint.url, rest, shard=Shard.parse(f"{n}/2"))
+        assert len(endpoint.bodies) == QUERIES - 8
+        other = rest.model_copy(update={"model": "two"})
+        run(mined, tmp_path / "other", endpoint.url, other.model_copy(update={"max_queries": 3}))
+        assert len(endpoint.bodies) == QUERIES - 8 + 3, "another model's answers are others"
+    with served(good) as endpoint:
+        run(mined, tmp_path / "wednesday", endpoint.url, rest)
+        run(mined, tmp_path / "whole", endpoint.url, CFG.model_copy(update={"model": "one"}))
+        assert len(endpoint.bodies) == QUERIES, "only the last, which knows no store"
+    rows, about = read(tmp_path / "wednesday")
+    assert rows == read(tmp_path / "whole")[0]
+    assert (about["asked"], about["from_store"], about["tokens"]) == (QUERIES, QUERIES, 0)
+    merged = mining.merged([read(tmp_path / f"tuesday{n}")[1] for n in range(2)])
+    assert (merged["asked"], merged["from_store"], merged["tokens"]) == (QUERIES, 8, 10 * (QUERIES - 8))
+
+
+def test_a_store_needs_the_models_name_and_names_a_broken_file(mined, tmp_path):
+    with pytest.raises(ConfigError, match=r"store is 'answers', but model 'default' may be another"):
+        KnowledgeConfig.parse({"store": "answers"})
+    (tmp_path / "answers").mkdir()
+    (tmp_path / "answers/0.parquet").write_bytes(b"PAR1")
+    cfg = CFG.model_copy(update={"store": str(tmp_path / "answers"), "model": "one"})
+    with served(good) as endpoint, pytest.raises(InputError, match=r"answers/0.parquet: not a readable"):
+        run(mined, tmp_path / "out", endpoint.url, cfg)
 
 
 def test_over_budget_is_said(mined, tmp_path):
