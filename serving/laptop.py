@@ -87,7 +87,7 @@ def serve(
             if triton.server.process.poll() is not None:
                 restarts.count(f"Triton ended{triton.why}; its log is {triton.server.log}")
                 triton.stop()
-                triton, ready_by_s = start_triton(), time.monotonic() + READY_S
+                triton, ready_by_s = start_triton(again=True), time.monotonic() + READY_S
             if gateway.process.poll() is not None:
                 gateway.check(ready=ready)
                 restarts.count(f"the gateway ended{gateway.why}; its log is {gateway.log}")
@@ -168,13 +168,17 @@ class _Restarts:
             raise ServiceError(f"{what}; the {len(self._ends)}th end within a minute")
         self._say(f"{what}; starting it again")
 
-    def until(self, start: Callable[[], "_Triton"]) -> "_Triton":
-        """What `start` returns, tried again where Triton was killed meanwhile."""
+    def until(self, start: Callable[[], "_Triton"], *, again: bool = False) -> "_Triton":
+        """What `start` returns, tried again where Triton was killed meanwhile, and `again`, once it has
+        served, whatever it failed on: a machine that is short of time is no fault of the release.
+        """
         while True:
             try:
                 return start()
-            except _Killed as killed:
-                self.count(str(killed))
+            except ServiceError as error:
+                if not again and not isinstance(error, _Killed):
+                    raise
+                self.count(str(error))
 
 
 class _Ended:
