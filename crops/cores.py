@@ -95,4 +95,4 @@ def _quota(group: Path) -> float | None:
 
 
 def _plain(field: str) -> str:
-    return ESCAPED.sub(lambda found: chr(int(found[1], 8)), field)
+    return ESCAPED.sub(lambda match: chr(int(match[1], 8)), field)

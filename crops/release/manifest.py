@@ -106,12 +106,12 @@ def read(url: str) -> Manifest:
     come from a writer that was slower than its successors.
     """
     filesystem, path = document.opened(url)
-    found = _at(filesystem, path, url) or Manifest()
-    while (claimed := _at(filesystem, _claim(path, found), url)) is not None:
-        if claimed.generation != found.generation + 1:
-            raise InputError(_claim(path, found), f"generation is {claimed.generation}, not as it is named")
-        found = claimed
-    return found
+    newest = _at(filesystem, path, url) or Manifest()
+    while (claimed := _at(filesystem, _claim(path, newest), url)) is not None:
+        if claimed.generation != newest.generation + 1:
+            raise InputError(_claim(path, newest), f"generation is {claimed.generation}, not as it is named")
+        newest = claimed
+    return newest
 
 
 def write(url: str, manifest: Manifest) -> None:

@@ -247,9 +247,9 @@ class Service:
         try:
             await self._read_features()
         except (CropsError, OSError, UnicodeDecodeError) as error:
-            if self.features_problem != (said := str(error)):
-                LOG.warning("the features are refused", extra={"why": said})
-            self.features_problem = said
+            if self.features_problem != (problem := str(error)):
+                LOG.warning("the features are refused", extra={"why": problem})
+            self.features_problem = problem
 
     async def ready(self) -> str | None:
         """None if the champion can be searched now, else what is missing. It also serves the users of a

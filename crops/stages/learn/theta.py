@@ -55,8 +55,8 @@ def load(folder: Path) -> joined.Discriminator:
         facts["prior"],
         _by(facts["shifts"]),
     )
-    known = {name: chance.Chance(**entry) for name, entry in facts["chance"].items()}
-    return _joined(model.load(folder), encoders.load(folder / "dual"), calibration, known)
+    chances = {name: chance.Chance(**entry) for name, entry in facts["chance"].items()}
+    return _joined(model.load(folder), encoders.load(folder / "dual"), calibration, chances)
 
 
 def _by(shifts: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
@@ -112,14 +112,14 @@ def _joined(
     cross: model.CrossEncoder,
     dual: encoders.Encoder,
     calibration: calibrate.Calibration = joined.UNCALIBRATED,
-    known: Mapping[str, chance.Chance] | None = None,
+    chances: Mapping[str, chance.Chance] | None = None,
 ) -> joined.Discriminator:
     return joined.Discriminator(
         cross,
         lambda texts, kind: dual.encode(texts, kind=kind),
         float(dual.log_tau.detach().exp()),
         calibration,
-        known or {},
+        chances or {},
     )
 
 
@@ -139,11 +139,11 @@ def fit(
     calibration, facts = _calibrated(raw, mix, logs)
     judged_apart = everything[everything["query"].isin(apart)]
     shifts = _shifts(raw, calibration, judged_apart, mined[held_out], texts)
-    known = _chances(_joined(cross, dual, calibration), mined, apart, texts, cfg)
-    whole = _joined(cross, dual, dataclasses.replace(calibration, shifts=_by(shifts)), known)
+    chances = _chances(_joined(cross, dual, calibration), mined, apart, texts, cfg)
+    whole = _joined(cross, dual, dataclasses.replace(calibration, shifts=_by(shifts)), chances)
     facts |= {
         "judged": _agreements(whole, judged_apart, mined, texts),
-        "chance": {name: dataclasses.asdict(each) for name, each in known.items()},
+        "chance": {name: dataclasses.asdict(each) for name, each in chances.items()},
         "base": cfg.base,
         "pairs": len(mix.relevant),
         "losses": losses,
@@ -335,7 +335,7 @@ def _chances(
     A pair that came from results may also be a click by mistake: `chance_shown` of its chance pairs are what
     the engine showed and nobody chose, of queries that θ's readers did not learn from.
     """
-    known = {}
+    chances = {}
     of_query = clicked(mined, texts)
     mined = mined.rename(columns={"video_id": "doc_id"})
     idle = mined[(mined["perspective"] == perspectives.EXPOSED.name) & mined["query"].isin(apart)]
@@ -361,8 +361,8 @@ def _chances(
             for name in ("support", "lift"):
                 at = chance.EVIDENCE.index(name)
                 unchosen[:, at] = drawn[:, at]
-        known[row.name] = chance.fit(evidence[0], np.concatenate(evidence[1:]), weight)
-    return known
+        chances[row.name] = chance.fit(evidence[0], np.concatenate(evidence[1:]), weight)
+    return chances
 
 
 def _evidence(

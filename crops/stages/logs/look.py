@@ -94,8 +94,8 @@ def _look(house: DuckDBWarehouse, logs: Path, cfg: AugmentConfig, min_queries: i
     tables, notes = {}, []
     for table in records.logs():
         if artifacts.exists(logs, table):
-            tables[table.name], said = _table(house, logs, table)
-            notes += said
+            tables[table.name], remarks = _table(house, logs, table)
+            notes += remarks
     notes += source.beside(logs, records.logs())
     missing = [t.name for t in records.logs() if t.name not in tables]
     answer: dict[str, Any] = {"logs": str(logs), "tables": tables, "missing": missing, "notes": notes}
@@ -147,8 +147,8 @@ def _damaged(read: source.Source, error: duckdb.Error) -> InputError:
     for path in read.files:
         try:
             damage.probe(path, read.table)
-        except InputError as found:
-            return found
+        except InputError as fault:
+            return fault
     raise error
 
 

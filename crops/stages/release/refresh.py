@@ -56,7 +56,7 @@ def run(release: Path, logs: Path, out: Path, cfg: IndexConfig) -> StageReport:
     catalogue = _catalogue(logs, out.parent)
     held = dict(_pairs(artifacts.read(release, records.DOCUMENTS)))
     change = _change(held, catalogue)
-    about: dict[str, Any] = {
+    facts: dict[str, Any] = {
         "source": layout.checksum(release),
         "added": len(change.added),
         "changed": len(change.changed),
@@ -65,10 +65,10 @@ def run(release: Path, logs: Path, out: Path, cfg: IndexConfig) -> StageReport:
     }
     with artifacts.replacing(out) as folder:
         if change.any:
-            about |= _refreshed(release, folder / "release", catalogue, change, cfg)
-        artifacts.write_json(folder / "refresh.json", {"how": "nothing changed", **about})
+            facts |= _refreshed(release, folder / "release", catalogue, change, cfg)
+        artifacts.write_json(folder / "refresh.json", {"how": "nothing changed", **facts})
     counts: dict[str, float | int] = {
-        name: int(about[name]) for name in ("documents", "added", "changed", "removed")
+        name: int(facts[name]) for name in ("documents", "added", "changed", "removed")
     }
     return StageReport(numbers=counts, notes=() if change.any else ("nothing changed",))
 
@@ -110,10 +110,10 @@ def _refreshed(
     grown = len(change.added) <= cfg.rebuild_above * len(ids) and not (change.changed or change.removed)
     same_kind = indexes.factory_for(len(catalogue), cfg.factories) == before["factory"]
     if exact and grown and same_kind:
-        how, factory, vectors = "extended", before["factory"], np.concatenate([kept, new])
+        way, factory, vectors = "extended", before["factory"], np.concatenate([kept, new])
         made = indexes.extended(release / layout.INDEX, ids, new, change.added)
     else:
-        how = "rebuilt" if exact else "encoded anew"
+        way = "rebuilt" if exact else "encoded anew"
         vectors = _in_order(catalogue, dict(zip((*ids, *fresh), (*kept, *new), strict=True)))
         made, factory = index.built(vectors, tuple(catalogue), cfg)
     shutil.copytree(release, folder, ignore=lambda _, names: REPLACED & set(names))
@@ -121,7 +121,7 @@ def _refreshed(
     rows = pa.table({"doc_id": list(catalogue), "text": list(catalogue.values())})
     artifacts.write(folder, records.DOCUMENTS, rows)
     layout.seal(folder)
-    return {"how": how, "factory": factory, "recall_against_exact": recall}
+    return {"how": way, "factory": factory, "recall_against_exact": recall}
 
 
 def _same_encoder(release: Path, encoder: OnnxEncoder) -> None:

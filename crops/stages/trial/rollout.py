@@ -305,7 +305,7 @@ def measure(place: Place, plan: RolloutConfig, state: State, *, now_s: float) ->
         events=events,
         served={arm: frozenset(names) for arm, names in served.items()},
         rejected=round(rejected) if rejected is not None else None,
-        users=max(known) if (known := [n for n in (reached, counted) if n is not None]) else None,
+        users=max(numbers) if (numbers := [n for n in (reached, counted) if n is not None]) else None,
         readout=result,
     )
 
