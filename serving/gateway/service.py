@@ -373,10 +373,10 @@ class Service:
     async def _read_features(self) -> None:
         if (url := self.settings.features) is None:
             return
-        held = await asyncio.to_thread(document.read, url)
-        if held.version != self._features_version:
-            self._assigner = assign.load(url, clock=self.clock, before=self._assigner, held=held)
-            self._features_version = held.version
+        file = await asyncio.to_thread(document.read, url)
+        if file.version != self._features_version:
+            self._assigner = assign.load(url, clock=self.clock, before=self._assigner, file=file)
+            self._features_version = file.version
             self.metrics.reach.keep([one.name for one in self._assigner.experiments])
         self.features_problem = ""
 

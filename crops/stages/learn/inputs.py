@@ -156,9 +156,9 @@ def _write_samples(
         return rows.drop("query").rename(query="asked").select(*only)
 
     values = [name for name in seen.columns if name not in ("query", "doc_id")]
-    held = house.read(documents, records.VALID_QR).select("query", doc_id="video_id")
-    held = held.semi_join(house.read(documents, records.DOCUMENTS), "doc_id")
-    apart = house.keep(coded(held, only=["query", "text"]).distinct(), "apart")
+    valid = house.read(documents, records.VALID_QR).select("query", doc_id="video_id")
+    valid = valid.semi_join(house.read(documents, records.DOCUMENTS), "doc_id")
+    apart = house.keep(coded(valid, only=["query", "text"]).distinct(), "apart")
     whole = house.keep(samples.best(coded(seen, only=["query", "text", *values]), apart), "whole")
     if not house.fetch(whole.agg(pairs=whole.count()))[0]["pairs"]:
         raise InputError(tables / "samples", "no samples: nothing to train on")

@@ -130,7 +130,7 @@ def fit(
     everything, lacks = judged(logs, candidates, long_play_s=cfg.long_play_s)
     everything = _without(everything, artifacts.held_out(candidates, texts), texts)
     mix = sampled(everything, texts, cfg)
-    apart = {q for q, held in zip(mix.queries, mix.held_out, strict=True) if held}
+    apart = {q for q, is_held_out in zip(mix.queries, mix.held_out, strict=True) if is_held_out}
     cross, losses = _cross(mix, texts, cfg)
     mined = learnable(candidates, texts, ["query", "video_id", "perspective", "support"])
     held_out = mined["query"].isin(apart)
@@ -280,12 +280,12 @@ def _calibrated(
     raw: joined.Discriminator, mix: pairs.Judged, logs: Path
 ) -> tuple[calibrate.Calibration, dict[str, Any]]:
     """One half of the held-out queries fits the calibration, the other half judges it."""
-    held = np.flatnonzero(mix.held_out)
-    features = raw.features([mix.queries[i] for i in held], [mix.texts[i] for i in held])
-    relevant = mix.relevant[held]
-    names = sorted({mix.queries[i] for i in held})
+    places = np.flatnonzero(mix.held_out)
+    features = raw.features([mix.queries[i] for i in places], [mix.texts[i] for i in places])
+    relevant = mix.relevant[places]
+    names = sorted({mix.queries[i] for i in places})
     first = {q: n % 2 == 0 for n, q in enumerate(names)}
-    fits = np.array([first[mix.queries[i]] for i in held], dtype=bool)
+    fits = np.array([first[mix.queries[i]] for i in places], dtype=bool)
     for half in (fits, ~fits):
         if len(set(relevant[half].tolist())) < 2:
             raise InputError(
@@ -295,7 +295,7 @@ def _calibrated(
     calibration = calibrate.fit(features[fits], relevant[fits])
     theta, observed = calibration(features[~fits]), relevant[~fits]
     return calibration, {
-        "held_out": len(held),
+        "held_out": len(places),
         "reliability": calibrate.reliability(theta, observed),
         "ece": round(calibrate.expected_error(theta, observed), 4),
         "auc": round(calibrate.auc(theta, observed), 4),
