@@ -471,13 +471,17 @@ def _documents(documents: Mined | Tabular, folder: Path, *, valid: Tabular | Non
         asked = artifacts.read(pairs, records.SAMPLES)["query"].unique().to_pylist()
         rows = [{"query": q, "split": "train", "searches": 0, "clicks": 0, "users": 0} for q in asked]
         queries = pa.Table.from_pylist(rows, records.QUERIES.schema)
-    held = records.VALID_QR.schema.empty_table()
+    validation = records.VALID_QR.schema.empty_table()
     if valid is not None:
         read = _by_document(_arrow(valid, "valid")).rename_columns({"doc_id": "video_id"})
         if "later_query" not in read.column_names:
             read = read.append_column("later_query", read["query"])
-        held = _conformed(read, records.VALID_QR)
-    for table, content in ((records.DOCUMENTS, texts), (records.QUERIES, queries), (records.VALID_QR, held)):
+        validation = _conformed(read, records.VALID_QR)
+    for table, content in (
+        (records.DOCUMENTS, texts),
+        (records.QUERIES, queries),
+        (records.VALID_QR, validation),
+    ):
         artifacts.write(folder, table, content)
     return folder
 

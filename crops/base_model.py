@@ -75,9 +75,9 @@ def learning_rate(base: str) -> float:
         return SHALLOW_RATE
     source = weights(base)
     with _readable(source):
-        about = AutoConfig.from_pretrained(source, trust_remote_code=False)
-    about = about.get_text_config()
-    layers, width = getattr(about, "num_hidden_layers", None), getattr(about, "hidden_size", None)
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+    config = config.get_text_config()
+    layers, width = getattr(config, "num_hidden_layers", None), getattr(config, "hidden_size", None)
     if layers is not None and layers <= 1:
         return SHALLOW_RATE
     return 1e-4 if width is not None and width <= 512 else 2e-5
@@ -119,10 +119,12 @@ def load_encoder(source: str | Path) -> PreTrainedModel:
     An InputError for other pairs of encoder and decoder: which half to train would be a guess.
     """
     with _readable(source):
-        about = AutoConfig.from_pretrained(source, trust_remote_code=False)
-    half = HALVES.get(about.model_type)
-    if about.is_encoder_decoder and half is None:
-        raise InputError(source, f"an encoder-decoder ({about.model_type}); expected an encoder or a decoder")
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+    half = HALVES.get(config.model_type)
+    if config.is_encoder_decoder and half is None:
+        raise InputError(
+            source, f"an encoder-decoder ({config.model_type}); expected an encoder or a decoder"
+        )
     auto = AutoModel if half is None else getattr(transformers, half)
     return cast(PreTrainedModel, load(auto, source))
 
@@ -188,12 +190,12 @@ def pooling_of(source: str | Path) -> str | None:
 
     An InputError for a pooling that is none of these, or that leaves the prompt out.
     """
-    said = _json(source, "1_Pooling/config.json")
-    if said is None:
+    settings = _json(source, "1_Pooling/config.json")
+    if settings is None:
         return None
-    chosen = [name for name, on in said.items() if name.startswith("pooling_mode_") and on is True]
-    chosen = [str(said["pooling_mode"])] if isinstance(said.get("pooling_mode"), str) else chosen
-    known = {
+    chosen = [name for name, on in settings.items() if name.startswith("pooling_mode_") and on is True]
+    chosen = [str(settings["pooling_mode"])] if isinstance(settings.get("pooling_mode"), str) else chosen
+    poolings = {
         "pooling_mode_mean_tokens": "mean",
         "pooling_mode_cls_token": "cls",
         "pooling_mode_lasttoken": "last",
@@ -201,20 +203,20 @@ def pooling_of(source: str | Path) -> str | None:
         "cls": "cls",
         "lasttoken": "last",
     }
-    if len(chosen) != 1 or chosen[0] not in known or said.get("include_prompt") is False:
+    if len(chosen) != 1 or chosen[0] not in poolings or settings.get("include_prompt") is False:
         raise InputError(
             source, f"1_Pooling says {', '.join(chosen) or 'nothing'}; expected one of mean, cls, last token"
         )
-    return known[chosen[0]]
+    return poolings[chosen[0]]
 
 
 def prompts_of(source: str | Path) -> dict[str, str]:
     """What stands before a query and before a document, as config_sentence_transformers.json says; "" for
     none.
     """
-    said = _json(source, "config_sentence_transformers.json") or {}
-    prompts = said.get("prompts") or {}
-    usual = prompts.get(said.get("default_prompt_name") or "", "")
+    settings = _json(source, "config_sentence_transformers.json") or {}
+    prompts = settings.get("prompts") or {}
+    usual = prompts.get(settings.get("default_prompt_name") or "", "")
     names = {"query": ("query", "search_query"), "document": ("document", "passage", "search_document")}
     return {
         kind: next((str(prompts[name]) for name in given if name in prompts), usual)

@@ -22,9 +22,9 @@ def count(root: Path = ROOT) -> int:
     is in has a quota. Part of a core is not counted: a thread more than the quota stops all of them. root:
     the folder that holds `proc` and `sys`.
     """
-    held = quota(root)
+    limit = quota(root)
     runs_on = len(os.sched_getaffinity(0))
-    return runs_on if held is None else max(1, min(runs_on, math.floor(held)))
+    return runs_on if limit is None else max(1, min(runs_on, math.floor(limit)))
 
 
 def quota(root: Path = ROOT) -> float | None:
@@ -95,4 +95,4 @@ def _quota(group: Path) -> float | None:
 
 
 def _plain(field: str) -> str:
-    return ESCAPED.sub(lambda found: chr(int(found[1], 8)), field)
+    return ESCAPED.sub(lambda match: chr(int(match[1], 8)), field)

@@ -64,14 +64,14 @@ def rung(probabilities: np.ndarray, margins: np.ndarray | None = None) -> Rung |
     margins  by how much each probability [N] may be off as a whole, beyond the chance of the sample: their
              mean widens the interval on both sides
     """
-    known = ~np.isnan(probabilities)
-    measured = probabilities[known]
+    mask = ~np.isnan(probabilities)
+    measured = probabilities[mask]
     if len(measured) == 0:
         return None
     n, p, z = len(measured), float(measured.mean()), 1.959964
     centre, spread = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     scale = 1 + z * z / n
-    off = 0.0 if margins is None else float(margins[known].mean())
+    off = 0.0 if margins is None else float(margins[mask].mean())
     return Rung(
         round(p, 4),
         round(max(0.0, (centre - spread) / scale - off), 4),

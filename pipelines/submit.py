@@ -383,7 +383,7 @@ def submit(
         cfg,
         "training",
         parameters,
-        about=logs,
+        subject=logs,
         version=named,
         token=token,
         cron=cron,
@@ -456,7 +456,7 @@ def send(
     pipeline: str,
     parameters: dict[str, Any],
     *,
-    about: str,
+    subject: str,
     version: str | None = None,
     token: str | None = None,
     cron: str | None = None,
@@ -479,7 +479,7 @@ def send(
         server = Server(host, cfg, token=token, say=say)
         ids = server.upload(package, title, named)
     if cron is not None:
-        server.schedule(f"{title} {about}", cron, *ids, parameters)
+        server.schedule(f"{title} {subject}", cron, *ids, parameters)
         return False
     now = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
     run = server.start(f"{title} {named} {now}", *ids, parameters)

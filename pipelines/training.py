@@ -93,7 +93,9 @@ def build(
             raw = dsl.importer(artifact_uri=logs, artifact_class=dsl.Dataset, reimport=False).output
             validated = validate.validate(logs=raw, fingerprint=fingerprint, config=validate_config)
             valid, beside = validated.outputs["out"], validated.outputs["beside"]
-            held = _out(champion.champion(registry=registry, fingerprint=fingerprint, config=register_config))
+            current = _out(
+                champion.champion(registry=registry, fingerprint=fingerprint, config=register_config)
+            )
             mined = _out(augment.augment(logs=valid, config=augment_config))
             judge = _out(theta.theta(logs=valid, candidates=mined, config=discriminate_config))
             with dsl.ParallelFor(shards) if parallel else nullcontext("0/1") as shard:
@@ -112,7 +114,7 @@ def build(
             scored = _out(
                 discriminate.discriminate(
                     candidates=mined,
-                    champion=held,
+                    champion=current,
                     theta=judge,
                     source=beside,
                     config=discriminate_config,
@@ -130,7 +132,7 @@ def build(
                     documents=mined,
                     tests=scored,
                     source=beside,
-                    champion=held,
+                    champion=current,
                     config=evaluate_config,
                     **encoders,
                 )
@@ -143,7 +145,7 @@ def build(
                         encoder=chosen,
                         logs=valid,
                         documents=mined,
-                        champion=held,
+                        champion=current,
                         theta=judge,
                         augment_config=augment_config,
                         discriminate_config=discriminate_config,
@@ -154,7 +156,7 @@ def build(
                 )
             release = _released(
                 {"first": better, CHALLENGER: chosen},
-                held,
+                current,
                 {
                     "export": export_config,
                     "index": index_config,
@@ -171,7 +173,7 @@ def build(
                 source=beside,
                 validate=valid,
                 augment=mined,
-                champion=held,
+                champion=current,
                 theta=judge,
                 discriminate=scored,
                 label=samples,
@@ -192,7 +194,7 @@ def build(
 
 
 def _released(
-    encoders: Mapping[str, Any], held: Any, config: Mapping[str, Any], **facts: Any
+    encoders: Mapping[str, Any], current: Any, config: Mapping[str, Any], **facts: Any
 ) -> dict[str, Any]:
     """Export to register: what the report reads of them, by its inputs. `encoders`: what may become the first
     champion, and the challenger; `facts`: what both registrations are told.
@@ -212,7 +214,7 @@ def _released(
     baselined = baseline.baseline(
         exported=exported["first"],
         indexed=indexed["first"],
-        champion=held,
+        champion=current,
         config=config["register"],
         **facts,
     )

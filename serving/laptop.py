@@ -199,9 +199,9 @@ class _Ended:
 def _manifest(state: Path, arms: dict[str, Release]) -> str:
     """Says what is served, as a new generation where it is something else than before."""
     url = str((state / "manifest.json").resolve())
-    held = manifest.read(url)
-    if dict(held.arms) != arms:
-        manifest.write(url, Manifest(generation=held.generation + 1, arms=arms))
+    current = manifest.read(url)
+    if dict(current.arms) != arms:
+        manifest.write(url, Manifest(generation=current.generation + 1, arms=arms))
     return url
 
 

@@ -59,12 +59,12 @@ class InRedis:
         search = search._replace(wording=hashlib.sha256(search.wording.encode()).hexdigest()[:32])
         before: bytes | None = b""
         while before is not None:
-            held = before
-            waiting = tuple(Search(*one) for one in json.loads(held or "[]"))
+            state = before
+            waiting = tuple(Search(*one) for one in json.loads(state or "[]"))
             after, again = fold(waiting, search, self._window_s)
             # Redis counts the window by its own clock: a second more than the searches can need.
             expiry_ms = int(self._window_s * 1000) + 1000
             before = await self._swap(
-                keys=[f"crops:searches:{digest}"], args=[held, json.dumps(after), expiry_ms]
+                keys=[f"crops:searches:{digest}"], args=[state, json.dumps(after), expiry_ms]
             )
         return again

@@ -315,13 +315,13 @@ def submit(
         parameters = submission.rollout(
             config, name=name, state=state, prometheus=prometheus, readout=readout, registry=registry
         )
-        submission.send(host, config.section("kubeflow"), pipeline, parameters, about=name, **sending)
+        submission.send(host, config.section("kubeflow"), pipeline, parameters, subject=name, **sending)
         return
     (logs,) = _said(pipeline, logs=logs)
     submission.refuse_path(logs)
     if pipeline == "refresh_index":
         parameters = submission.refresh(config, logs=logs, registry=registry)
-        submission.send(host, config.section("kubeflow"), pipeline, parameters, about=logs, **sending)
+        submission.send(host, config.section("kubeflow"), pipeline, parameters, subject=logs, **sending)
         return
     verdict = submission.submit(
         host, config, logs=logs, llm=llm, registry=registry, checkpoints=checkpoints, shards=shards, **sending

@@ -473,11 +473,11 @@ def _from_kafka(servers: str, topic: str, folder: Path, file: Path | None) -> No
     from serving.events import kafka
     from serving.events.log import EventLogError, SegmentLog
 
-    known = kafka.settings_in(file)
+    kafka_settings = kafka.settings_in(file)
     try:
         log = SegmentLog(folder, replica="kafka")
         try:
-            count = kafka.drain(servers, topic, "crops-compact", log, settings=known)
+            count = kafka.drain(servers, topic, "crops-compact", log, settings=kafka_settings)
             click.echo(f"{count:,} records from Kafka")
         finally:
             log.stop()

@@ -96,14 +96,14 @@ def judgements(
     takes it: 1, and one more for each grade above the least that is relevant. What was graded lower is 0.
     Sets without a query are left out.
     """
-    known = grades or {}
+    graded = grades or {}
     judgements: dict[str, dict[str, dict[int, int]]] = {}
     for name, relevant in sets.items():
         if relevant:
             judgements[name] = {
                 query: {
-                    **{d: 0 for d, grade in known.get(query, {}).items() if grade < RELEVANT_GRADE},
-                    **{d: max(1, known.get(query, {}).get(d, 0) - RELEVANT_GRADE + 1) for d in sorted(rows)},
+                    **{d: 0 for d, grade in graded.get(query, {}).items() if grade < RELEVANT_GRADE},
+                    **{d: max(1, graded.get(query, {}).get(d, 0) - RELEVANT_GRADE + 1) for d in sorted(rows)},
                 }
                 for query, rows in relevant.items()
             }

@@ -65,8 +65,8 @@ def condensed(ranked: np.ndarray, judged: Sequence[Collection[int]]) -> np.ndarr
     array([[ 7,  1, -1, -1]])
     """
     out = np.full_like(ranked, -1)
-    for q, (row, known) in enumerate(zip(ranked.tolist(), judged, strict=True)):
-        kept = [d for d in row if d in known]
+    for q, (row, documents) in enumerate(zip(ranked.tolist(), judged, strict=True)):
+        kept = [d for d in row if d in documents]
         out[q, : len(kept)] = kept
     return out
 

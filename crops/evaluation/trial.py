@@ -236,9 +236,9 @@ def per_query(scores: Mapping[str, Scores], chains: Mapping[str, int] | None = N
     """per_query.parquet: (set, system, query, recall_at_20, recall_at_100, ndcg_at_4, chain), the last null
     for a query that is alone.
     """
-    known = chains or {}
+    chain_of = chains or {}
     rows: Sequence[tuple] = [
-        (name, system, query, at_20, at_100, s.ndcg.get(query), known.get(query))
+        (name, system, query, at_20, at_100, s.ndcg.get(query), chain_of.get(query))
         for system, s in sorted(scores.items())
         for name, values in sorted(s.recalls.items())
         for query, (at_20, at_100) in values.items()

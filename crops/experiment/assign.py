@@ -77,15 +77,15 @@ def load(
     clock: Callable[[], float] = time.time,
     releases: set[str] | None = None,
     before: Assigner | None = None,
-    held: document.Held | None = None,
+    file: document.Held | None = None,
 ) -> Assigner:
     """The assigner of a features file; where there is no file nobody is in an experiment. Raises
     ConfigError, also where it changes an experiment that runs in `before` in a way that the controller would
-    refuse. held: the file as it was read already.
+    refuse. file: it, where it was read already.
     """
-    source, held = str(location), held or document.read(str(location))
+    source, file = str(location), file or document.read(str(location))
     read = Assigner(
-        features.payload(held.content, source=source), clock=clock, releases=releases, source=source
+        features.payload(file.content, source=source), clock=clock, releases=releases, source=source
     )
     features.check_changes(before.experiments if before else [], read.experiments)
     return read

@@ -107,9 +107,9 @@ def check(
     for one in experiments:
         for arm, release in one.releases.items():
             if releases is not None and release not in releases:
-                known = ", ".join(sorted(releases)) or "none"
+                names = ", ".join(sorted(releases)) or "none"
                 raise ConfigError(
-                    f"{source}: {one.name}: unknown release {release!r} for {arm}; known: {known}"
+                    f"{source}: {one.name}: unknown release {release!r} for {arm}; known: {names}"
                 )
     return experiments
 

@@ -23,8 +23,8 @@ def rank(user_id: str) -> tuple[int, int]:
 
 def users(ranks: Iterable[float]) -> float:
     """The number of users, within some 9 %. ranks: the greatest of each register that holds any."""
-    held = [*ranks]
-    empty = REGISTERS - len(held)
-    estimate = _ALPHA * REGISTERS**2 / (empty + sum(2.0**-one for one in held))
+    filled = [*ranks]
+    empty = REGISTERS - len(filled)
+    estimate = _ALPHA * REGISTERS**2 / (empty + sum(2.0**-one for one in filled))
     few = empty > 0 and estimate <= 2.5 * REGISTERS
     return REGISTERS * math.log(REGISTERS / empty) if few else estimate

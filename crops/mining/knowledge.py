@@ -118,7 +118,7 @@ def messages(
     slot = re.compile("{(" + "|".join(fills) + ")}")
 
     def block(heading: str, text: str) -> str:
-        return f"### {heading}\n{slot.sub(lambda found: fills[found[1]], text)}"
+        return f"### {heading}\n{slot.sub(lambda match: fills[match[1]], text)}"
 
     role, form, rules, example, asked = prompt.headings
     blocks = [block(form, prompt.format), block(rules, prompt.rules)]

@@ -51,21 +51,21 @@ def read(url: str) -> Held:
     raise ServiceError(f"{url}: it changed at each of {READS} reads")
 
 
-def write(url: str, content: bytes, held: Held) -> Held:
-    """Puts `content` in the place of `held`, and returns what is there now; a Conflict where something else
+def write(url: str, content: bytes, before: Held) -> Held:
+    """Puts `content` in the place of `before`, and returns what is there now; a Conflict where something else
     is.
     """
     filesystem, path = conditional(url)
     if is_local(filesystem):
-        return _swap(Path(path), url, content, held)
-    wanted = {"IfMatch": held.version} if held.version else {"IfNoneMatch": "*"}
+        return _swap(Path(path), url, content, before)
+    wanted = {"IfMatch": before.version} if before.version else {"IfNoneMatch": "*"}
     try:
         filesystem.pipe_file(path, content, **wanted)
     except Exception as error:
         now = read(url)
         if now.content == content:  # a put that was answered too late and was sent again
             return now
-        if now.version != held.version:
+        if now.version != before.version:
             raise Conflict(f"{url}: another writer changed it since it was read") from error
         raise _away(url, "written", error) from error
     return Held(content, _tag(filesystem, path))
@@ -154,11 +154,11 @@ def _on_disk(path: Path, url: str) -> Held:
     return Held(content, hashlib.blake2b(content, digest_size=16).hexdigest())
 
 
-def _swap(path: Path, url: str, content: bytes, held: Held) -> Held:
+def _swap(path: Path, url: str, content: bytes, before: Held) -> Held:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_name(f".{path.name}.lock").open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        if _on_disk(path, url).version != held.version:
+        if _on_disk(path, url).version != before.version:
             raise Conflict(f"{url}: another writer changed it since it was read")
         replace(opened(url)[0], str(path), content)
         return _on_disk(path, url)

@@ -58,7 +58,7 @@ class Manifest:
         """The next generation with `release` in `arm` (None: the arm is gone)."""
         if arm not in ARMS:
             raise ValueError(f"arm is {arm!r}, expected one of {ARMS}")
-        arms = {name: held for name, held in self.arms.items() if name != arm} | (
+        arms = {name: entry for name, entry in self.arms.items() if name != arm} | (
             {arm: release} if release else {}
         )
         return Manifest(generation=self.generation + 1, arms=arms)
@@ -67,7 +67,7 @@ class Manifest:
         """Sorted and closed by a line feed: the same manifest gives the same bytes."""
         value = {
             "generation": self.generation,
-            "arms": {name: asdict(held) for name, held in self.arms.items()},
+            "arms": {name: asdict(entry) for name, entry in self.arms.items()},
         }
         return json.dumps(value, indent=2, sort_keys=True) + "\n"
 
@@ -77,7 +77,7 @@ def parse(text: str, *, source: str = "manifest") -> Manifest:
     try:
         raw = json.loads(text)
         generation, arms = raw["generation"], raw["arms"]
-        read = {name: _release(held) for name, held in arms.items()}
+        read = {name: _release(entry) for name, entry in arms.items()}
     except (json.JSONDecodeError, KeyError, TypeError, AttributeError, ValueError) as error:
         raise InputError(source, f"not a release manifest: {type(error).__name__} {error}") from error
     if not isinstance(generation, int) or isinstance(generation, bool) or generation < 0:
@@ -106,12 +106,12 @@ def read(url: str) -> Manifest:
     come from a writer that was slower than its successors.
     """
     filesystem, path = document.opened(url)
-    found = _at(filesystem, path, url) or Manifest()
-    while (claimed := _at(filesystem, _claim(path, found), url)) is not None:
-        if claimed.generation != found.generation + 1:
-            raise InputError(_claim(path, found), f"generation is {claimed.generation}, not as it is named")
-        found = claimed
-    return found
+    newest = _at(filesystem, path, url) or Manifest()
+    while (claimed := _at(filesystem, _claim(path, newest), url)) is not None:
+        if claimed.generation != newest.generation + 1:
+            raise InputError(_claim(path, newest), f"generation is {claimed.generation}, not as it is named")
+        newest = claimed
+    return newest
 
 
 def write(url: str, manifest: Manifest) -> None:

@@ -41,8 +41,8 @@ class PluggedIndex:
         try:
             answers = self.nearest(np.ascontiguousarray(queries, dtype=np.float32), k)
             for q, hits in enumerate(answers):
-                known = [(self.rows[doc_id], score) for doc_id, score in hits if doc_id in self.rows][:k]
-                for rank, (row, score) in enumerate(known):
+                best = [(self.rows[doc_id], score) for doc_id, score in hits if doc_id in self.rows][:k]
+                for rank, (row, score) in enumerate(best):
                     rows[q, rank], scores[q, rank] = row, score
         except CropsError:
             raise

@@ -45,12 +45,12 @@ def of(
     pairs  rows of crops.stages.release.pairs.of, of these documents
     """
     pairs_of, answers = _by_document(pairs), _answers(tops)
-    documents, known = _Listed(), _Listed()
+    documents, listed_pairs = _Listed(), _Listed()
 
     def result(system: str, query: str, name: str, row: Mapping[str, Any]) -> list[Any]:
         learnt = _learnt(system, query, pairs_of.get(row["doc_id"], []))
         doc = documents.place((row["doc_id"], captions.get(row["doc_id"], "")))
-        first = [known.place(pair) for pair in learnt[:PAIRS_EACH]]
+        first = [listed_pairs.place(pair) for pair in learnt[:PAIRS_EACH]]
         return [doc, int(name in row["sets"]), first, len(learnt) - len(first)]
 
     shown = {
@@ -63,7 +63,7 @@ def of(
     return {
         "systems": [[NAMES[name], int(name in SYSTEMS and SYSTEMS[name].trained)] for name in sides],
         "documents": documents.rows(),
-        "pairs": known.rows(),
+        "pairs": listed_pairs.rows(),
         "sets": shown,
     }
 

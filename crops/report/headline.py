@@ -36,8 +36,8 @@ def on(name: str, row: Mapping[str, float], intervals: Mapping[str, Any]) -> dic
     best = max(rivals, key=row.__getitem__)
 
     def gap(ours: str, other: str) -> dict[str, float] | None:
-        known: dict[str, float] | None = intervals.get(f"{ours}_minus", {}).get(other)
-        return known
+        difference: dict[str, float] | None = intervals.get(f"{ours}_minus", {}).get(other)
+        return difference
 
     return {
         "set": name,

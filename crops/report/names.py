@@ -67,6 +67,6 @@ SYSTEM_COLOURS = {
 
 def plain(text: str) -> str:
     """`text` with the names of test sets in place of their codes."""
-    known = SET_NAMES | SLICE_NAMES
-    codes = "|".join(sorted(known, key=len, reverse=True))
-    return re.sub(rf"\b({codes})\b", lambda found: f"“{known[found[1]]}”", text)
+    names = SET_NAMES | SLICE_NAMES
+    codes = "|".join(sorted(names, key=len, reverse=True))
+    return re.sub(rf"\b({codes})\b", lambda match: f"“{names[match[1]]}”", text)

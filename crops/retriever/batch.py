@@ -251,8 +251,8 @@ def anchors_per_step(samples: Pairs, *, anchor_min: int, size: int, positives: i
     border = samples.positive_min
     highest = max(border, int(samples.label.max()))
     counts = np.zeros((len(samples.queries), highest + 1), dtype=np.int64)  # [query, label]
-    known = samples.label >= 0
-    np.add.at(counts, (samples.query[known], samples.label[known].astype(np.int64)), 1)
+    labelled = samples.label >= 0
+    np.add.at(counts, (samples.query[labelled], samples.label[labelled].astype(np.int64)), 1)
     drawn = np.minimum(counts[:, border:].sum(axis=1), positives)
     for label in range(anchor_min, border):
         drawn = drawn + np.minimum(counts[:, label], lower)

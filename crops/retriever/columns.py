@@ -41,8 +41,8 @@ class Column:
         self.length += len(values)
 
     def _head(self) -> None:
-        about = {"descr": self.dtype.str, "fortran_order": False, "shape": (self.length,)}
-        np.lib.format.write_array_header_1_0(self._file, about)
+        header = {"descr": self.dtype.str, "fortran_order": False, "shape": (self.length,)}
+        np.lib.format.write_array_header_1_0(self._file, header)
 
 
 class ListColumn:

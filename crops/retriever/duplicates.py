@@ -35,7 +35,7 @@ def near_duplicates(texts: Iterable[str], *, least: float = LEAST) -> Iterator[t
     place = array("i", bytes(flat.itemsize * len(numbers)))
     for rank, word in enumerate(sorted(numbers, key=lambda word: (seen[numbers[word]], word))):
         place[numbers[word]] = rank
-    held: defaultdict[int, list[int]] = defaultdict(list)
+    rows_of: defaultdict[int, list[int]] = defaultdict(list)
 
     def own(row: int) -> list[int]:
         return [place[word] for word in flat[starts[row] : starts[row + 1]]]
@@ -44,10 +44,10 @@ def near_duplicates(texts: Iterable[str], *, least: float = LEAST) -> Iterator[t
         ordered = sorted(own(j))
         whole = frozenset(ordered)
         prefix = ordered[: len(ordered) - ceil(least * len(ordered) - 1e-9) + 1] if ordered else []
-        met = {i for number in prefix if len(held[number]) < MOST for i in held[number]}
+        met = {i for number in prefix if len(rows_of[number]) < MOST for i in rows_of[number]}
         for i in sorted(met):
             common = len(whole.intersection(own(i)))
             if common >= least * (len(ordered) + starts[i + 1] - starts[i] - common):
                 yield i, j
         for number in prefix:
-            held[number].append(j)
+            rows_of[number].append(j)

@@ -346,21 +346,21 @@ def _parts(base: str, texts: Sequence[str], *, seed: int) -> _Parts:
     )
     base_model.check_tokenizer(model, tokenizer, source, texts)
     model.config.pad_token_id = tokenizer.pad_token_id
-    said = base_model.pooling_of(source)
+    pooling = base_model.pooling_of(source)
     return _Parts(
         model=model,
         tokenizer=tokenizer,
-        pooling=said or ("last" if _causal(model, tokenizer) else "mean"),
+        pooling=pooling or ("last" if _causal(model, tokenizer) else "mean"),
         prompts=base_model.prompts_of(source),
     )
 
 
 def _causal(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether a token's hidden state is blind to what follows it: tried, as no name tells it for sure."""
-    known = [n for n in range(64) if n not in tokenizer.all_special_ids][:3]
-    if len(known) < 3:
+    tokens = [n for n in range(64) if n not in tokenizer.all_special_ids][:3]
+    if len(tokens) < 3:
         return False
-    ids = torch.tensor([known[:2], [known[0], known[2]]])
+    ids = torch.tensor([tokens[:2], [tokens[0], tokens[2]]])
     with torch.inference_mode():
         states = model.eval()(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state[:, 0]
     return bool((states[0] - states[1]).abs().max() <= 1e-6 * states.abs().max())
@@ -368,11 +368,11 @@ def _causal(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> bool:
 
 def _try(encoder: Encoder, base: str) -> None:
     """An InputError where the longest text that training may meet does not become a vector."""
-    known = [n for n in range(64) if n not in encoder.tokenizer.all_special_ids][:1] or [0]
+    tokens = [n for n in range(64) if n not in encoder.tokenizer.all_special_ids][:1] or [0]
     training, _ = encoder.training, encoder.eval()
     try:
         with torch.inference_mode():
-            vector = encoder(*encoder.pad([known * encoder.max_tokens]))
+            vector = encoder(*encoder.pad([tokens * encoder.max_tokens]))
     except (RuntimeError, IndexError, ValueError, AttributeError, TypeError) as error:
         limit = getattr(encoder.query.config, "max_position_embeddings", None)
         reason = (str(error).splitlines() or [type(error).__name__])[0]

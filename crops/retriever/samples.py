@@ -65,14 +65,14 @@ def best(pairs: ir.Table, held_out: ir.Table) -> ir.Table:
     return kept.group_by("query", "text").agg(**{name: kept[name].max() for name in values})
 
 
-def masked(known: ir.Table, doubted: ir.Table, alike: ir.Table, *, positive_min: int) -> ir.Table:
-    """in: known(query, text, label, maybe weight), doubted(query, text), alike(text, other); out: rows like
-    those of `known`, label -1, of what is no sample but in doubt, or nearly the same as a positive of the
+def masked(pairs: ir.Table, doubted: ir.Table, alike: ir.Table, *, positive_min: int) -> ir.Table:
+    """in: pairs(query, text, label, maybe weight), doubted(query, text), alike(text, other); out: rows like
+    those of `pairs`, label -1, of what is no sample but in doubt, or nearly the same as a positive of the
     query.
     """
-    positives = known.filter(known.label >= positive_min)
+    positives = pairs.filter(pairs.label >= positive_min)
     near = positives.join(alike, "text").select("query", text="other")
     both = ibis.union(doubted.select("query", "text"), near, distinct=True)
-    rest = both.anti_join(known, ["query", "text"])
+    rest = both.anti_join(pairs, ["query", "text"])
     values = {"label": ibis.literal(-1, "int8"), "weight": ibis.literal(1.0, "float32")}
-    return rest.mutate(**{name: value for name, value in values.items() if name in known.columns})
+    return rest.mutate(**{name: value for name, value in values.items() if name in pairs.columns})

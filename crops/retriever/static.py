@@ -51,13 +51,13 @@ def made(teacher: Any) -> tuple[Qwen2Model, PreTrainedTokenizerFast]:
     """The same without the cache."""
     tokenizer = bare(teacher.tokenizer)
     vectors = token_vectors(teacher, len(tokenizer))  # [V, H]
-    known = [n for n in range(len(vectors)) if n not in tokenizer.all_special_ids]
-    words = pca(vectors[known], min(WIDTH, vectors.shape[1], len(known)) - 1)
+    tokens = [n for n in range(len(vectors)) if n not in tokenizer.all_special_ids]
+    words = pca(vectors[tokens], min(WIDTH, vectors.shape[1], len(tokens)) - 1)
     words *= sif(len(words))[:, None]
     longest = float(np.linalg.norm(words, axis=1).max())
     rng = np.random.default_rng(0)
     table = rng.normal(size=(len(vectors), words.shape[1])) / words.shape[1] ** 0.5 * longest * SILENT
-    table[known] = words
+    table[tokens] = words
     return model_of(table.astype(np.float32), tokenizer), tokenizer
 
 

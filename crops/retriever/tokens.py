@@ -52,7 +52,7 @@ def _key(encoder: Encoder, kind: Kind) -> str | None:
     rules = json.loads(backend.to_str())
     # The last call's settings, which the next one gives again.
     rules |= {"truncation": None, "padding": None}
-    about = [kind, encoder.prompts[kind], encoder.pooling, encoder.max_tokens, rules]
-    about += [encoder.tokenizer.eos_token_id, encoder.tokenizer.pad_token_id]
-    digest = hashlib.blake2b(json.dumps(about, sort_keys=True).encode(), digest_size=8).hexdigest()
+    settings = [kind, encoder.prompts[kind], encoder.pooling, encoder.max_tokens, rules]
+    settings += [encoder.tokenizer.eos_token_id, encoder.tokenizer.pad_token_id]
+    digest = hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=8).hexdigest()
     return f"tokens-{kind}-{digest}"

@@ -104,8 +104,8 @@ def recall(cache: Path, answers: Mapping[str, str]) -> int:
 
 def forget(cache: Path, bodies: Sequence[dict[str, Any]]) -> None:
     """Takes the answers to `bodies` out of the cache, so that another try does not meet them again."""
-    with closing(Cache(cache)) as known:
-        known.forget([key_of(body) for body in bodies])
+    with closing(Cache(cache)) as answers:
+        answers.forget([key_of(body) for body in bodies])
 
 
 def ask(
@@ -125,8 +125,8 @@ def ask(
     `budget`: tokens in all, those of cached answers included, so that a restart spends no more than a run
     without one.
     """
-    with closing(Cache(cache)) as known:
-        work = _Work(bodies, known, retries=retries, timeout_s=timeout_s, budget=budget, progress=progress)
+    with closing(Cache(cache)) as answers:
+        work = _Work(bodies, answers, retries=retries, timeout_s=timeout_s, budget=budget, progress=progress)
         try:
             return asyncio.run(work.run(url, concurrency))
         except Busy as error:

@@ -56,7 +56,7 @@ def reading(actual: pa.DataType, target_type: pa.DataType) -> Reading | None:
     actual, target = plain(actual), SQL_TYPES[target_type]
     if pa.types.is_null(actual):
         return Reading(f"CAST(NULL AS {target})", exact=True)
-    return next((how(actual, target) for is_wanted, how in FAMILIES if is_wanted(target_type)), None)
+    return next((reader(actual, target) for is_wanted, reader in FAMILIES if is_wanted(target_type)), None)
 
 
 def plain(dtype: pa.DataType) -> pa.DataType:

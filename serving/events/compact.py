@@ -332,22 +332,22 @@ def _join(run: _Run, lines: list[bytes], one: dict[tables.Table, pa.Table]) -> b
     new = [decode(line) for line in lines]
     wanted = pa.array(sorted({record.search_id for record in new}), pa.string())
     there = one[tables.SEARCHES]["search_id"]
-    held = set(there.filter(pc.is_in(there, wanted)).to_pylist())
+    stored = set(there.filter(pc.is_in(there, wanted)).to_pylist())
     fresh: dict[str, Search] = {}
     for record in new:
         if isinstance(record, Search):
-            run.tally.duplicates += record.search_id in held or record.search_id in fresh
-            if record.search_id not in held:
+            run.tally.duplicates += record.search_id in stored or record.search_id in fresh
+            if record.search_id not in stored:
                 fresh.setdefault(record.search_id, record)
     events = [record for record in new if isinstance(record, Interaction)]
-    rows = _held_rows(one[tables.RESULTS], {event.search_id for event in events} & held)
+    rows = _held_rows(one[tables.RESULTS], {event.search_id for event in events} & stored)
     shown = {(s.search_id, r.video_id) for s in fresh.values() for r in s.results if r.position is not None}
     shown |= {key for key, (_at, row) in rows.items() if row["stage"] == "exposed"}
     touched: dict[tuple[str, str], dict[str, Any]] = {}
     for event in events:
         key = (event.search_id, event.video_id)
         if key not in shown:
-            run.orphan(event, UNSEEN if event.search_id in held or event.search_id in fresh else UNKNOWN)
+            run.orphan(event, UNSEEN if event.search_id in stored or event.search_id in fresh else UNKNOWN)
             continue
         if key not in touched:
             touched[key] = _before(rows[key][1]) if key in rows else {}

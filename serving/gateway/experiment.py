@@ -66,10 +66,10 @@ def request_abort(rollout: str, reason: str) -> None:
 
 def _coverage(url: str | None) -> float | None:
     try:
-        held = features.parse(features.load(url)) if url else []
+        experiments = features.parse(features.load(url)) if url else []
     except Exception:  # whatever is wrong with it is the follower's to say
         return None
-    return held[0].coverage if held else 0.0
+    return experiments[0].coverage if experiments else 0.0
 
 
 def _trail(url: str) -> list[dict[str, Any]]:

@@ -29,9 +29,9 @@ class Reach:
 
     def keep(self, experiments: list[str]) -> None:
         """Forgets the users of all others."""
-        for held in [held for held in self._ranks if held[0] not in experiments]:
-            del self._ranks[held]
-            self._gauge.remove(*held)
+        for key in [key for key in self._ranks if key[0] not in experiments]:
+            del self._ranks[key]
+            self._gauge.remove(*key)
 
 
 class Metrics:

@@ -93,8 +93,8 @@ def event_log(settings: Settings) -> EventLog | None:
     if settings.kafka:
         from serving.events import kafka  # the extra `cluster`, for those who ask for it
 
-        known = kafka.settings_in(settings.kafka_file)
-        return kafka.KafkaLog(settings.kafka, settings.kafka_topic, settings=known)
+        kafka_settings = kafka.settings_in(settings.kafka_file)
+        return kafka.KafkaLog(settings.kafka, settings.kafka_topic, settings=kafka_settings)
     return SegmentLog(settings.events, replica=settings.replica) if settings.events else None
 
 

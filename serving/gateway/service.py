@@ -247,9 +247,9 @@ class Service:
         try:
             await self._read_features()
         except (CropsError, OSError, UnicodeDecodeError) as error:
-            if self.features_problem != (said := str(error)):
-                LOG.warning("the features are refused", extra={"why": said})
-            self.features_problem = said
+            if self.features_problem != (problem := str(error)):
+                LOG.warning("the features are refused", extra={"why": problem})
+            self.features_problem = problem
 
     async def ready(self) -> str | None:
         """None if the champion can be searched now, else what is missing. It also serves the users of a
@@ -373,10 +373,10 @@ class Service:
     async def _read_features(self) -> None:
         if (url := self.settings.features) is None:
             return
-        held = await asyncio.to_thread(document.read, url)
-        if held.version != self._features_version:
-            self._assigner = assign.load(url, clock=self.clock, before=self._assigner, held=held)
-            self._features_version = held.version
+        file = await asyncio.to_thread(document.read, url)
+        if file.version != self._features_version:
+            self._assigner = assign.load(url, clock=self.clock, before=self._assigner, file=file)
+            self._features_version = file.version
             self.metrics.reach.keep([one.name for one in self._assigner.experiments])
         self.features_problem = ""
 

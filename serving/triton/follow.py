@@ -215,10 +215,10 @@ class Follower:
                 self._load(release)
             except (BadRelease, CropsError, OSError) as error:
                 if self.problem != (
-                    said := f"generation {current.generation}, {arm}: {release.uri}: {error}"
+                    problem := f"generation {current.generation}, {arm}: {release.uri}: {error}"
                 ):
-                    LOG.error(said)
-                self.problem = said
+                    LOG.error(problem)
+                self.problem = problem
                 return
         wanted = {release.model: release.checksum for release in current.arms.values()}
         now_s = self._clock()

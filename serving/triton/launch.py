@@ -95,8 +95,8 @@ class Server:
             start = int((proc / "stat").read_text().rpartition(")")[2].split()[ARGUMENTS_AT])
             listed = (proc / "cmdline").read_bytes()
             with (proc / "mem").open("r+b", buffering=0) as memory:
-                for found in re.finditer(self.key.encode(), listed):
-                    memory.seek(start + found.start())
+                for match in re.finditer(self.key.encode(), listed):
+                    memory.seek(start + match.start())
                     memory.write(b"*" * len(self.key))
 
     def stubs(self) -> dict[int, str]:

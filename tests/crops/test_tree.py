@@ -1,7 +1,9 @@
-"""The tree of the tests follows the packages, and the examples in docstrings hold."""
+"""The tree of the tests follows the packages, the examples in docstrings hold, locals are nouns."""
 
+import ast
 import doctest
 import importlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,8 @@ EXAMPLES = [
     for path in sorted((ROOT / package).rglob("*.py"))
     if ">>> " in path.read_text()
 ]
+FOLDERS = ("crops", "serving", "pipelines", "components", "monitoring")
+NO_NOUNS = {"found", "known", "about", "how", "said"}
 
 
 def test_every_test_file_is_named_after_the_module_that_it_tests():
@@ -36,3 +40,34 @@ def test_the_examples_in_docstrings_hold(module):
     counts = doctest.testmod(importlib.import_module(module))
     assert counts.attempted
     assert not counts.failed
+
+
+def test_no_local_or_argument_is_named_by_how_its_value_came_about():
+    """Fields are free: tables, pages and callers know them by their names."""
+    strays = []
+    for folder in FOLDERS:
+        files = sorted((ROOT / folder).rglob("*.py"))
+        assert files, folder
+        for path in files:
+            names = [each for each in names_of(ast.parse(path.read_text())) if each[1] in NO_NOUNS]
+            strays += [f"{path.relative_to(ROOT)}:{line} {name}" for line, name in names]
+    assert not strays, f"say what the value is: {', '.join(strays)}"
+
+
+def names_of(module: ast.Module) -> Iterator[tuple[int, str]]:
+    """(line, name) of all that is bound in it, the fields of its classes apart."""
+    classes = [node for node in ast.walk(module) if isinstance(node, ast.ClassDef)]
+    fields = {name for each in classes for line in each.body for name in ast.iter_child_nodes(line)}
+    for node in ast.walk(module):
+        match node:
+            case ast.Name(id=name, ctx=ast.Store()) if node not in fields:
+                yield node.lineno, name
+            case (
+                ast.arg(arg=name)
+                | ast.ExceptHandler(name=name)
+                | ast.alias(asname=name)
+                | ast.MatchAs(name=name)
+                | ast.MatchStar(name=name)
+                | ast.MatchMapping(rest=name)
+            ) if name:
+                yield node.lineno, name

@@ -48,8 +48,8 @@ class TritonPythonModel:
             if texts is None:
                 responses.append(pb_utils.InferenceResponse(error=pb_utils.TritonError("text is not UTF-8")))
                 continue
-            found = pb_utils.Tensor("vector", vectors[start : start + len(texts)])
-            responses.append(pb_utils.InferenceResponse(output_tensors=[found]))
+            tensor = pb_utils.Tensor("vector", vectors[start : start + len(texts)])
+            responses.append(pb_utils.InferenceResponse(output_tensors=[tensor]))
             start += len(texts)
         return responses
 

@@ -184,7 +184,9 @@ def _trained(shop: Workshop, base: Base, config: Config, name: str, variant: Var
         f"train {_slug(name)}",
         (samples, base.mined),
         f"{variant.system} {training.model_dump_json()}",
-        lambda out: train.run(samples, base.mined, out, training, system=name, known={name: variant.system}),
+        lambda out: train.run(
+            samples, base.mined, out, training, system=name, choices={name: variant.system}
+        ),
     )
 
 

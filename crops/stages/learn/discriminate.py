@@ -149,8 +149,8 @@ def _score(
             [q for q, _ in left], [texts[d] for _, d in left], _clicked(rows, texts), progress=bar.update
         )
     scores = scores | dict(zip(left, np.stack(read, axis=1).tolist(), strict=True))
-    known = np.array([scores[pair] for pair in pairs], dtype=np.float64).reshape(-1, 2)
-    asked["theta"], asked["nearest"] = known[:, 0], known[:, 1]
+    values = np.array([scores[pair] for pair in pairs], dtype=np.float64).reshape(-1, 2)
+    asked["theta"], asked["nearest"] = values[:, 0], values[:, 1]
     for perspective in set(asked["perspective"]):
         own = asked["perspective"] == perspective
         asked.loc[own, "theta"] = thetas.held(judge, asked[own], perspective, texts, mined=asked[own])

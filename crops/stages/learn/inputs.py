@@ -122,13 +122,13 @@ def _texts(house: Warehouse, catalogue: ir.Table, tables: Path) -> ir.Table:
     """(doc_id, text, spelled): of the catalogue and of what an LLM wrote; `spelled` numbers distinct texts in
     their order.
     """
-    known = catalogue
+    all_texts = catalogue
     if artifacts.exists(tables, records.KNOWLEDGE):
         own = house.read(tables, records.KNOWLEDGE).select("doc_id", "text")
-        known = ibis.union(known.anti_join(own, "doc_id"), own)
-    known = house.keep(known.group_by("doc_id").agg(text=known.text.max()), "known")
-    spelled = house.keep(samples.numbered(known.select("text").distinct(), "text", "spelled"), "spelled")
-    return house.keep(known.join(spelled, "text").select("doc_id", "text", "spelled"), "texts")
+        all_texts = ibis.union(all_texts.anti_join(own, "doc_id"), own)
+    all_texts = house.keep(all_texts.group_by("doc_id").agg(text=all_texts.text.max()), "all_texts")
+    spelled = house.keep(samples.numbered(all_texts.select("text").distinct(), "text", "spelled"), "spelled")
+    return house.keep(all_texts.join(spelled, "text").select("doc_id", "text", "spelled"), "texts")
 
 
 def _write_samples(
@@ -156,9 +156,9 @@ def _write_samples(
         return rows.drop("query").rename(query="asked").select(*only)
 
     values = [name for name in seen.columns if name not in ("query", "doc_id")]
-    held = house.read(documents, records.VALID_QR).select("query", doc_id="video_id")
-    held = held.semi_join(house.read(documents, records.DOCUMENTS), "doc_id")
-    apart = house.keep(coded(held, only=["query", "text"]).distinct(), "apart")
+    valid = house.read(documents, records.VALID_QR).select("query", doc_id="video_id")
+    valid = valid.semi_join(house.read(documents, records.DOCUMENTS), "doc_id")
+    apart = house.keep(coded(valid, only=["query", "text"]).distinct(), "apart")
     whole = house.keep(samples.best(coded(seen, only=["query", "text", *values]), apart), "whole")
     if not house.fetch(whole.agg(pairs=whole.count()))[0]["pairs"]:
         raise InputError(tables / "samples", "no samples: nothing to train on")
@@ -188,15 +188,15 @@ def _write_numbered(
 
     def rows(pairs: ir.Table) -> ir.Table:
         q, t = query.select(query="asked", query_row="row"), text.select(text="spelled", text_row="row")
-        found = pairs.join(q, "query").join(t, "text").drop("query", "text")
-        return found.rename(query="query_row", text="text_row")
+        joined = pairs.join(q, "query").join(t, "text").drop("query", "text")
+        return joined.rename(query="query_row", text="text_row")
 
-    known = house.keep(rows(whole), "known_rows")
+    numbered = house.keep(rows(whole), "numbered")
     near = np.fromiter(near_duplicates(columns.texts(folder, "texts")), np.dtype((np.int32, 2)))
     both = np.concatenate([near, near[:, ::-1]])
     alike = house.put(pa.table({"text": both[:, 0], "other": both[:, 1]}), "alike")
-    masked = samples.masked(known, rows(doubted), alike, positive_min=positive_min)
-    ordered = ibis.union(known, masked.select(*known.columns)).order_by("query", "text")
+    masked = samples.masked(numbered, rows(doubted), alike, positive_min=positive_min)
+    ordered = ibis.union(numbered, masked.select(*numbered.columns)).order_by("query", "text")
     kinds = {"query": "i4", "text": "i4", "label": "i1", "weight": "f4"}
     with ExitStack() as stack:
         written = {
@@ -226,21 +226,21 @@ def _write_valid(house: Warehouse, catalogue: ir.Table, documents: Path, folder:
     columns.write_texts(folder, "catalogue", _column(house, rows.order_by("row").select("text")))
     pairs = house.read(documents, records.VALID_QR)
     places = pairs.join(rows.select("row", video_id="doc_id"), "video_id")
-    found = house.backend.to_pyarrow(
+    relevant = house.backend.to_pyarrow(
         places.select("query", "row")
         .distinct()
         .group_by("query")
         .agg(rows=ibis._.row.collect(order_by="row"))
         .order_by("query")
     )
-    columns.write_texts(folder, "valid", (chunk for chunk in found["query"].chunks))
+    columns.write_texts(folder, "valid", (chunk for chunk in relevant["query"].chunks))
     with columns.ListColumn(folder, "relevant", "i4") as column:
-        for chunk in found["rows"].chunks:
+        for chunk in relevant["rows"].chunks:
             column.add(chunk.flatten().to_numpy(), chunk.value_lengths().to_numpy())
     # Of one day's reformulations: who was led to the same video is one witness.
     chains = sets.chains(house.fetch(pairs))
     with columns.Column(folder / "people.npy", "i8") as people:
-        people.add(trial.chained(found["query"].to_pylist(), chains))
+        people.add(trial.chained(relevant["query"].to_pylist(), chains))
 
 
 def _column(house: Warehouse, expr: ir.Table) -> Iterator[pa.Array]:

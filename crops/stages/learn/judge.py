@@ -88,15 +88,15 @@ def _pool(metrics: Path, samples: Path | None, documents: Path, texts: Mapping[s
         raise InputError(
             metrics, "a pool needs the samples as well (what `crops label` wrote): no trained pair is asked"
         )
-    known = [
+    pairs = [
         *artifacts.read(samples, records.SAMPLES, ["query", "doc_id"]).to_pylist(),
         *artifacts.read(samples, records.ORIGINS, ["query", "doc_id"]).to_pylist(),
     ]
-    known += [
+    pairs += [
         {"query": r["query"], "doc_id": r["video_id"]}
         for r in artifacts.read(documents, records.VALID_QR).to_pylist()
     ]
-    seen = {(r["query"], texts.get(r["doc_id"])) for r in known}
+    seen = {(r["query"], texts.get(r["doc_id"])) for r in pairs}
     pool = artifacts.read(metrics, records.POOL).to_pandas().rename(columns={"video_id": "doc_id"})
     fresh = [
         doc_id in texts and (query, texts[doc_id]) not in seen
@@ -123,10 +123,10 @@ def read(asked: Path, sheets: Sequence[Path], out: Path) -> StageReport:
     rows, pool = judged[~pooled], judged[pooled]
     agreed = judgement.agreement(raters)
     rungs = {name: asdict(step) for name, step in _by_perspective(rows).items()}
-    about = {"raters": len(raters), "agreement": asdict(agreed), "grades": list(judgement.GRADES)}
+    rating = {"raters": len(raters), "agreement": asdict(agreed), "grades": list(judgement.GRADES)}
     asked_of_pool = sum(pair["perspective"] == POOL for pair in key.values())
     facts = {
-        **about,
+        **rating,
         "judged": len(rows),
         "asked": len(key) - asked_of_pool,
         "relevant": rungs,
@@ -136,7 +136,7 @@ def read(asked: Path, sheets: Sequence[Path], out: Path) -> StageReport:
         if not rows.empty:
             _write(folder, rows, facts)
         if not pool.empty:
-            _write(folder / grades.POOL, pool, {**about, "judged": len(pool), "asked": asked_of_pool})
+            _write(folder / grades.POOL, pool, {**rating, "judged": len(pool), "asked": asked_of_pool})
     kappa = {} if agreed.kappa is None else {"kappa": agreed.kappa}
     missing = len(key) - len(judged)
     notes = (f"{missing} of {len(key)} pairs were not judged",) if missing else ()

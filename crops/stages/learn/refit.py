@@ -109,8 +109,8 @@ def _write(fitted: encoders.Encoder, out: Path, before: dict, fit: dict) -> None
         saved = folder / "encoder"
         saved.mkdir()
         fitted.save(saved, system=before["system"])
-        about = artifacts.read_json(saved / layout.ENCODER)
-        artifacts.write_json(saved / layout.ENCODER, {**about, layout.LAST_FIT: fit["day"]})
+        facts = artifacts.read_json(saved / layout.ENCODER)
+        artifacts.write_json(saved / layout.ENCODER, {**facts, layout.LAST_FIT: fit["day"]})
         artifacts.write_json(folder / train.FACTS, {**before, layout.LAST_FIT: fit})
 
 
@@ -132,14 +132,14 @@ def _untouched(documents: Path, *, seed: int) -> pa.Table:
     texts = artifacts.texts(documents)
     mined = artifacts.read(documents, records.CANDIDATES, ["query", "video_id", "perspective"])
     positive = pc.is_in(mined["perspective"], pa.array(perspectives.names(positive=True)))
-    known = _by_text(mined.filter(positive), texts)
+    earlier = _by_text(mined.filter(positive), texts)
     held_out = [artifacts.read(documents, table) for table in (records.TEST_CT, records.TEST_QR)]
     pairs = sorted(
         {
             (row["query"], row["video_id"])
             for table in held_out
             for row in table.to_pylist()
-            if row["video_id"] in texts and (row["query"], texts[row["video_id"]]) not in known
+            if row["video_id"] in texts and (row["query"], texts[row["video_id"]]) not in earlier
         }
     )
     queries = sorted({query for query, _video in pairs})

@@ -55,8 +55,8 @@ def load(folder: Path) -> joined.Discriminator:
         facts["prior"],
         _by(facts["shifts"]),
     )
-    known = {name: chance.Chance(**entry) for name, entry in facts["chance"].items()}
-    return _joined(model.load(folder), encoders.load(folder / "dual"), calibration, known)
+    chances = {name: chance.Chance(**entry) for name, entry in facts["chance"].items()}
+    return _joined(model.load(folder), encoders.load(folder / "dual"), calibration, chances)
 
 
 def _by(shifts: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
@@ -112,14 +112,14 @@ def _joined(
     cross: model.CrossEncoder,
     dual: encoders.Encoder,
     calibration: calibrate.Calibration = joined.UNCALIBRATED,
-    known: Mapping[str, chance.Chance] | None = None,
+    chances: Mapping[str, chance.Chance] | None = None,
 ) -> joined.Discriminator:
     return joined.Discriminator(
         cross,
         lambda texts, kind: dual.encode(texts, kind=kind),
         float(dual.log_tau.detach().exp()),
         calibration,
-        known or {},
+        chances or {},
     )
 
 
@@ -130,7 +130,7 @@ def fit(
     everything, lacks = judged(logs, candidates, long_play_s=cfg.long_play_s)
     everything = _without(everything, artifacts.held_out(candidates, texts), texts)
     mix = sampled(everything, texts, cfg)
-    apart = {q for q, held in zip(mix.queries, mix.held_out, strict=True) if held}
+    apart = {q for q, is_held_out in zip(mix.queries, mix.held_out, strict=True) if is_held_out}
     cross, losses = _cross(mix, texts, cfg)
     mined = learnable(candidates, texts, ["query", "video_id", "perspective", "support"])
     held_out = mined["query"].isin(apart)
@@ -139,11 +139,11 @@ def fit(
     calibration, facts = _calibrated(raw, mix, logs)
     judged_apart = everything[everything["query"].isin(apart)]
     shifts = _shifts(raw, calibration, judged_apart, mined[held_out], texts)
-    known = _chances(_joined(cross, dual, calibration), mined, apart, texts, cfg)
-    whole = _joined(cross, dual, dataclasses.replace(calibration, shifts=_by(shifts)), known)
+    chances = _chances(_joined(cross, dual, calibration), mined, apart, texts, cfg)
+    whole = _joined(cross, dual, dataclasses.replace(calibration, shifts=_by(shifts)), chances)
     facts |= {
         "judged": _agreements(whole, judged_apart, mined, texts),
-        "chance": {name: dataclasses.asdict(each) for name, each in known.items()},
+        "chance": {name: dataclasses.asdict(each) for name, each in chances.items()},
         "base": cfg.base,
         "pairs": len(mix.relevant),
         "losses": losses,
@@ -280,12 +280,12 @@ def _calibrated(
     raw: joined.Discriminator, mix: pairs.Judged, logs: Path
 ) -> tuple[calibrate.Calibration, dict[str, Any]]:
     """One half of the held-out queries fits the calibration, the other half judges it."""
-    held = np.flatnonzero(mix.held_out)
-    features = raw.features([mix.queries[i] for i in held], [mix.texts[i] for i in held])
-    relevant = mix.relevant[held]
-    names = sorted({mix.queries[i] for i in held})
+    places = np.flatnonzero(mix.held_out)
+    features = raw.features([mix.queries[i] for i in places], [mix.texts[i] for i in places])
+    relevant = mix.relevant[places]
+    names = sorted({mix.queries[i] for i in places})
     first = {q: n % 2 == 0 for n, q in enumerate(names)}
-    fits = np.array([first[mix.queries[i]] for i in held], dtype=bool)
+    fits = np.array([first[mix.queries[i]] for i in places], dtype=bool)
     for half in (fits, ~fits):
         if len(set(relevant[half].tolist())) < 2:
             raise InputError(
@@ -295,7 +295,7 @@ def _calibrated(
     calibration = calibrate.fit(features[fits], relevant[fits])
     theta, observed = calibration(features[~fits]), relevant[~fits]
     return calibration, {
-        "held_out": len(held),
+        "held_out": len(places),
         "reliability": calibrate.reliability(theta, observed),
         "ece": round(calibrate.expected_error(theta, observed), 4),
         "auc": round(calibrate.auc(theta, observed), 4),
@@ -335,7 +335,7 @@ def _chances(
     A pair that came from results may also be a click by mistake: `chance_shown` of its chance pairs are what
     the engine showed and nobody chose, of queries that θ's readers did not learn from.
     """
-    known = {}
+    chances = {}
     of_query = clicked(mined, texts)
     mined = mined.rename(columns={"video_id": "doc_id"})
     idle = mined[(mined["perspective"] == perspectives.EXPOSED.name) & mined["query"].isin(apart)]
@@ -361,8 +361,8 @@ def _chances(
             for name in ("support", "lift"):
                 at = chance.EVIDENCE.index(name)
                 unchosen[:, at] = drawn[:, at]
-        known[row.name] = chance.fit(evidence[0], np.concatenate(evidence[1:]), weight)
-    return known
+        chances[row.name] = chance.fit(evidence[0], np.concatenate(evidence[1:]), weight)
+    return chances
 
 
 def _evidence(

@@ -39,12 +39,12 @@ def run(
     checkpoints: Path | None = None,
     log: train.Log | None = None,
     tracking: str | None = None,
-    known: Mapping[str, systems.System] = systems.SYSTEMS,
+    choices: Mapping[str, systems.System] = systems.SYSTEMS,
 ) -> StageReport:
     """Trains `system` on `samples` (label's out) with texts and validation from `documents` (augment's out).
 
     `tracking`: an MLflow tracking URI that gets every check's numbers while it trains, and has the release
-    that `cfg.base` may name. `known`: the systems there are.
+    that `cfg.base` may name. `choices`: the systems there are.
     """
     # Started by torchrun, every rank comes through here; the first one tracks and writes.
     with at_hand(cfg.base, tracking) as base, joined() as ranks:
@@ -58,7 +58,7 @@ def run(
             checkpoints=checkpoints,
             log=log,
             tracking=tracking,
-            known=known,
+            choices=choices,
             ranks=ranks,
         )
 
@@ -87,14 +87,14 @@ def _run(
     checkpoints: Path | None,
     log: train.Log | None,
     tracking: str | None,
-    known: Mapping[str, systems.System],
+    choices: Mapping[str, systems.System],
     ranks: Ranks,
 ) -> StageReport:
     cfg = given.model_copy(update={"base": base})
-    if system not in known:
-        raise ConfigError(f"system is {system!r}, expected one of {', '.join(known)}")
+    if system not in choices:
+        raise ConfigError(f"system is {system!r}, expected one of {', '.join(choices)}")
     hierarchy = artifacts.read_json(samples / "label.json")["hierarchy"]
-    chosen = known[system]
+    chosen = choices[system]
     graded = hierarchy["labels"]
     home = checkpoints or out.with_name(f".{out.name}.checkpoints")
 
@@ -218,7 +218,7 @@ def _unseen(queries: int, plan: train.Plan, cfg: TrainConfig) -> str:
     )
 
 
-def _report(inputs: Inputs, plan: train.Plan, history: dict, said: list[str]) -> StageReport:
+def _report(inputs: Inputs, plan: train.Plan, history: dict, remarks: list[str]) -> StageReport:
     numbers: dict[str, float] = {
         "pairs": int((inputs.samples.label >= 0).sum()),
         "masked_pairs": int((inputs.samples.label < 0).sum()),
@@ -227,7 +227,7 @@ def _report(inputs: Inputs, plan: train.Plan, history: dict, said: list[str]) ->
         "best_step": history["best_step"],
         "encodes": history["encodes"],
     }
-    notes = [note for note in said if note]
+    notes = [note for note in remarks if note]
     if (probes := history.get("probes")) and not probes["told"]:
         notes.append(
             f"hierarchy: cannot tell{_gap(probes)}; anchors >= {plan.anchor_min}, the safe one, is taken"

@@ -133,10 +133,10 @@ def _chosen(candidates: Path, texts: dict[str, str], cfg: KnowledgeConfig) -> li
     ]
     mined = artifacts.read(candidates, records.CANDIDATES, ["query", "video_id", "perspective", "support"])
     rows = zip(*(mined[c].to_pylist() for c in mined.column_names), strict=True)
-    known = [r for r in rows if r[1] in texts]
+    with_text = [r for r in rows if r[1] in texts]
     apart = artifacts.held_out(candidates, texts)
-    held_out = {(query, video) for query, video, _p, _n in known if (query, texts[video]) in apart}
-    return knowledge.choose(queries, known, max_queries=cfg.max_queries, held_out=held_out)
+    held_out = {(query, video) for query, video, _p, _n in with_text if (query, texts[video]) in apart}
+    return knowledge.choose(queries, with_text, max_queries=cfg.max_queries, held_out=held_out)
 
 
 def _bodies(

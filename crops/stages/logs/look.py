@@ -94,8 +94,8 @@ def _look(house: DuckDBWarehouse, logs: Path, cfg: AugmentConfig, min_queries: i
     tables, notes = {}, []
     for table in records.logs():
         if artifacts.exists(logs, table):
-            tables[table.name], said = _table(house, logs, table)
-            notes += said
+            tables[table.name], remarks = _table(house, logs, table)
+            notes += remarks
     notes += source.beside(logs, records.logs())
     missing = [t.name for t in records.logs() if t.name not in tables]
     answer: dict[str, Any] = {"logs": str(logs), "tables": tables, "missing": missing, "notes": notes}
@@ -109,10 +109,10 @@ def _look(house: DuckDBWarehouse, logs: Path, cfg: AugmentConfig, min_queries: i
     ends = {"first": days[0], "last": days[-1]} if days else {"first": None, "last": None}
     answer["days"] = {**ends, "count": len(days)}
     nothing = Held(reformulated=0, chains=0, clicked=0)
-    mined, held, share = _mined(house, cfg, days) if days else ({}, nothing, 1.0)
+    mined, held_out, share = _mined(house, cfg, days) if days else ({}, nothing, 1.0)
     answer["mined"] = mined
     answer["feed"] = _one(house, FEED) | {"share_of_users_looked_at": share}
-    answer["enough"] = _enough(held, days, cfg, min_queries)
+    answer["enough"] = _enough(held_out, days, cfg, min_queries)
     return answer
 
 
@@ -147,8 +147,8 @@ def _damaged(read: source.Source, error: duckdb.Error) -> InputError:
     for path in read.files:
         try:
             damage.probe(path, read.table)
-        except InputError as found:
-            return found
+        except InputError as fault:
+            return fault
     raise error
 
 
@@ -264,26 +264,26 @@ def _mined(house: DuckDBWarehouse, cfg: AugmentConfig, days: list[str]) -> tuple
     pairs = house.fetch(tested.select("query", "later_query", "video_id").distinct())
     chains = sets.chains(pairs)
     clicked = clicks.filter(clicks.date >= first).semi_join(with_text, "video_id").select("query").distinct()
-    held = Held(reformulated=len(chains), chains=len(set(chains.values())), clicked=count(clicked))
-    return mined, held, 1 / shares
+    held_out = Held(reformulated=len(chains), chains=len(set(chains.values())), clicked=count(clicked))
+    return mined, held_out, 1 / shares
 
 
-def _enough(held: Held, days: list[str], cfg: AugmentConfig, min_queries: int) -> dict[str, Any]:
+def _enough(held_out: Held, days: list[str], cfg: AugmentConfig, min_queries: int) -> dict[str, Any]:
     """What a comparison on the held-out days could tell, and how many days would tell more."""
     tested = min(cfg.test_days, max(0, len(days) - 1))
-    per_day = held.chains / tested if tested else 0.0
+    per_day = held_out.chains / tested if tested else 0.0
 
     def days_for(needed: int) -> int | None:
         return -(-needed // max(1, round(per_day))) if per_day >= 1 else None
 
-    smallest = power.smallest_difference(held.chains) if tested else None
-    answer = "no" if not tested or held.reformulated < min_queries else "yes"
+    smallest = power.smallest_difference(held_out.chains) if tested else None
+    answer = "no" if not tested or held_out.reformulated < min_queries else "yes"
     return {
         "answer": answer if answer == "no" or (smallest or 1.0) <= 2 * POINTS else "large differences only",
         "test_days": cfg.test_days,
-        "queries_reformulated": held.reformulated,
-        "queries_independent": held.chains,
-        "queries_clicked": held.clicked,
+        "queries_reformulated": held_out.reformulated,
+        "queries_independent": held_out.chains,
+        "queries_clicked": held_out.clicked,
         "min_queries": min_queries,
         "smallest_difference": smallest and round(smallest, 4),
         "spread": power.SPREAD,

@@ -117,10 +117,10 @@ def _placed(registry: Registry, version: str, releases: str) -> tuple[Path, str]
 
 def _fill(uri: str, release: Path, collection: str) -> None:
     """The release's vectors from its FAISS file into a collection of their own."""
-    held = index.of_release(release)
-    starts = range(0, len(held.ids), milvus.ROWS_AT_ONCE)
-    vectors = (held.inner.reconstruct_n(s, min(milvus.ROWS_AT_ONCE, len(held.ids) - s)) for s in starts)
-    milvus.build(uri, collection, vectors, width=held.width)
+    built = index.of_release(release)
+    starts = range(0, len(built.ids), milvus.ROWS_AT_ONCE)
+    vectors = (built.inner.reconstruct_n(s, min(milvus.ROWS_AT_ONCE, len(built.ids) - s)) for s in starts)
+    milvus.build(uri, collection, vectors, width=built.width)
 
 
 def withdraw(arm: str, cfg: DeployConfig) -> int:

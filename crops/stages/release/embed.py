@@ -55,13 +55,13 @@ def run(release: Path, documents: Path, out: Path, cfg: IndexConfig, *, shard: S
         parts = parts_of(out)
         parts.mkdir(parents=True, exist_ok=True)
         total = artifacts.rows(documents, records.DOCUMENTS)
-        done, known = [], 0
+        done, earlier = [], 0
         with progress.bar(total=total, desc="encoding documents", unit="document") as bar:
             for number, (ids, texts, read) in enumerate(_blocks(documents, cfg.batch * BATCHES, shard)):
                 path = parts / artifacts.part(number)
                 key = _key(identity, ids, texts)
                 if _holds(path, key):
-                    known += len(ids)
+                    earlier += len(ids)
                 else:
                     vectors = encoded(encoder, texts, batch=cfg.batch)
                     _write(path, iter([_table(ids, vectors)]), {"key": key, "width": encoder.width})
@@ -69,10 +69,10 @@ def run(release: Path, documents: Path, out: Path, cfg: IndexConfig, *, shard: S
                 bar.update(read)
         if not done:
             raise InputError(documents / "documents", f"no document in shard {shard.index}/{shard.count}")
-        about = {"encoder": identity, "width": encoder.width, "shard": f"{shard.index}/{shard.count}"}
-        written = _write(out, (pq.read_table(path) for path in done), about)
+        facts = {"encoder": identity, "width": encoder.width, "shard": f"{shard.index}/{shard.count}"}
+        written = _write(out, (pq.read_table(path) for path in done), facts)
         shutil.rmtree(parts)
-    return StageReport(numbers={"documents": written, "width": encoder.width, "of_an_earlier_start": known})
+    return StageReport(numbers={"documents": written, "width": encoder.width, "of_an_earlier_start": earlier})
 
 
 def _identity(release: Path) -> str:
@@ -118,11 +118,11 @@ def _table(ids: list[str], vectors: np.ndarray) -> pa.Table:
     return pa.table({"doc_id": pa.array(ids, pa.string()), "vector": rows})
 
 
-def _write(path: Path, tables: Iterator[pa.Table], about: dict[str, object]) -> int:
+def _write(path: Path, tables: Iterator[pa.Table], facts: dict[str, object]) -> int:
     """The tables as one file with a row group each, which appears when it is whole; the number of rows."""
     partial, rows = path.with_name(f".{path.name}.partial"), 0
     first = next(tables)
-    schema = first.schema.with_metadata({ABOUT: json.dumps(about)})
+    schema = first.schema.with_metadata({ABOUT: json.dumps(facts)})
     with pq.ParquetWriter(partial, schema, compression="zstd") as writer:
         for table in itertools.chain((first,), tables):
             writer.write_table(table.replace_schema_metadata(schema.metadata))

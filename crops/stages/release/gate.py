@@ -37,19 +37,19 @@ def run(
     """
     values, both = _values(metrics)
     chains = _chains(metrics / "per_query.parquet")
-    known = {system for _set, system in values}
+    systems = {system for _set, system in values}
     facts, built = (
         artifacts.read_json(export / "export.json"),
         artifacts.read_json(index / layout.INDEX_FACTS),
     )
     # What is asked about is what would be released: vectors that were cut were measured as a system.
-    asked = short if (short := cut(challenger, built.get("width"))) in known else challenger
-    against = champion or (CHAMPION if CHAMPION in known else first(metrics))
+    asked = short if (short := cut(challenger, built.get("width"))) in systems else challenger
+    against = champion or (CHAMPION if CHAMPION in systems else first(metrics))
     for system in (asked, against):
-        if system not in known:
+        if system not in systems:
             raise InputError(
                 metrics / "per_query.parquet",
-                f"holds no system {system!r}; systems: {', '.join(sorted(known))}",
+                f"holds no system {system!r}; systems: {', '.join(sorted(systems))}",
             )
 
     def difference(name: str, of: Values, other: str = against) -> gate.Difference | None:
@@ -123,7 +123,7 @@ def _values(metrics: Path) -> tuple[Values, Values]:
     # Recall@100 alone is near its ceiling, and one paired test on the mean needs far fewer queries.
     # Guardrails stay on recall@100.
     at_20, at_100 = (_per_query(metrics / "per_query.parquet", f"recall_at_{k}") for k in (20, 100))
-    both = {key: {q: (x + at_20[key][q]) / 2 for q, x in found.items()} for key, found in at_100.items()}
+    both = {key: {q: (x + at_20[key][q]) / 2 for q, x in recalls.items()} for key, recalls in at_100.items()}
     return at_100, both
 
 

@@ -54,9 +54,9 @@ def run(release: Path, logs: Path, out: Path, cfg: IndexConfig) -> StageReport:
     if not layout.is_release(release):
         raise InputError(release, "holds no release; the registry has no champion to refresh")
     catalogue = _catalogue(logs, out.parent)
-    held = dict(_pairs(artifacts.read(release, records.DOCUMENTS)))
-    change = _change(held, catalogue)
-    about: dict[str, Any] = {
+    released = dict(_pairs(artifacts.read(release, records.DOCUMENTS)))
+    change = _change(released, catalogue)
+    facts: dict[str, Any] = {
         "source": layout.checksum(release),
         "added": len(change.added),
         "changed": len(change.changed),
@@ -65,10 +65,10 @@ def run(release: Path, logs: Path, out: Path, cfg: IndexConfig) -> StageReport:
     }
     with artifacts.replacing(out) as folder:
         if change.any:
-            about |= _refreshed(release, folder / "release", catalogue, change, cfg)
-        artifacts.write_json(folder / "refresh.json", {"how": "nothing changed", **about})
+            facts |= _refreshed(release, folder / "release", catalogue, change, cfg)
+        artifacts.write_json(folder / "refresh.json", {"how": "nothing changed", **facts})
     counts: dict[str, float | int] = {
-        name: int(about[name]) for name in ("documents", "added", "changed", "removed")
+        name: int(facts[name]) for name in ("documents", "added", "changed", "removed")
     }
     return StageReport(numbers=counts, notes=() if change.any else ("nothing changed",))
 
@@ -88,11 +88,11 @@ def _pairs(rows: pa.Table) -> list[tuple[str, str]]:
     return list(zip(rows["doc_id"].to_pylist(), rows["text"].to_pylist(), strict=True))
 
 
-def _change(held: dict[str, str], catalogue: dict[str, str]) -> Change:
+def _change(released: dict[str, str], catalogue: dict[str, str]) -> Change:
     return Change(
-        added=tuple(i for i in catalogue if i not in held),
-        changed=tuple(i for i in catalogue if i in held and held[i] != catalogue[i]),
-        removed=tuple(i for i in held if i not in catalogue),
+        added=tuple(i for i in catalogue if i not in released),
+        changed=tuple(i for i in catalogue if i in released and released[i] != catalogue[i]),
+        removed=tuple(i for i in released if i not in catalogue),
     )
 
 
@@ -101,19 +101,19 @@ def _refreshed(
 ) -> dict[str, Any]:
     encoder = OnnxEncoder(release)
     _same_encoder(release, encoder)
-    held, before = indexes.of_release(release), artifacts.read_json(release / layout.INDEX_FACTS)
-    ids = held.ids
-    kept = held.inner.reconstruct_n(0, len(ids))
+    old, before = indexes.of_release(release), artifacts.read_json(release / layout.INDEX_FACTS)
+    ids = old.ids
+    kept = old.inner.reconstruct_n(0, len(ids))
     exact = _holds_vectors(dict(zip(ids, kept, strict=True)), catalogue, change, encoder)
     fresh = (*change.added, *change.changed) if exact else tuple(catalogue)
     new = index.encoded(encoder, [catalogue[i] for i in fresh], batch=cfg.batch)
     grown = len(change.added) <= cfg.rebuild_above * len(ids) and not (change.changed or change.removed)
     same_kind = indexes.factory_for(len(catalogue), cfg.factories) == before["factory"]
     if exact and grown and same_kind:
-        how, factory, vectors = "extended", before["factory"], np.concatenate([kept, new])
+        way, factory, vectors = "extended", before["factory"], np.concatenate([kept, new])
         made = indexes.extended(release / layout.INDEX, ids, new, change.added)
     else:
-        how = "rebuilt" if exact else "encoded anew"
+        way = "rebuilt" if exact else "encoded anew"
         vectors = _in_order(catalogue, dict(zip((*ids, *fresh), (*kept, *new), strict=True)))
         made, factory = index.built(vectors, tuple(catalogue), cfg)
     shutil.copytree(release, folder, ignore=lambda _, names: REPLACED & set(names))
@@ -121,7 +121,7 @@ def _refreshed(
     rows = pa.table({"doc_id": list(catalogue), "text": list(catalogue.values())})
     artifacts.write(folder, records.DOCUMENTS, rows)
     layout.seal(folder)
-    return {"how": how, "factory": factory, "recall_against_exact": recall}
+    return {"how": way, "factory": factory, "recall_against_exact": recall}
 
 
 def _same_encoder(release: Path, encoder: OnnxEncoder) -> None:
@@ -138,15 +138,15 @@ def _same_encoder(release: Path, encoder: OnnxEncoder) -> None:
 
 
 def _holds_vectors(
-    held: dict[str, np.ndarray], catalogue: dict[str, str], change: Change, encoder: OnnxEncoder
+    vectors: dict[str, np.ndarray], catalogue: dict[str, str], change: Change, encoder: OnnxEncoder
 ) -> bool:
     """Whether what the index gives back of unchanged documents is what the encoder makes of them."""
-    same = sorted(held.keys() & catalogue.keys() - set(change.changed))
+    same = sorted(vectors.keys() & catalogue.keys() - set(change.changed))
     asked = same[:: max(1, len(same) // ASKED)][:ASKED]
     if not asked:
         return True
     made = encoder.encode([catalogue[i] for i in asked], kind="document")
-    return bool(np.abs(made - np.stack([held[i] for i in asked])).max() <= CLOSE)
+    return bool(np.abs(made - np.stack([vectors[i] for i in asked])).max() <= CLOSE)
 
 
 def _in_order(catalogue: dict[str, str], vectors: dict[str, np.ndarray]) -> np.ndarray:

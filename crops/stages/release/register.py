@@ -84,19 +84,19 @@ def assemble(
     """
     _export, _index, documents, samples = parts
     _collect(release, *parts, cfg)
-    about = artifacts.read_json(release / layout.ENCODER)
+    facts = artifacts.read_json(release / layout.ENCODER)
     written = card.text(
         name=cfg.name,
         alias=alias,
         licence=cfg.licence,
-        encoder=about,
+        encoder=facts,
         data=_counted(documents, samples),
         recall=_recall(measured or {}),
         decided=decided or {"verdict": "promote", "reasons": []},
     )
     (release / layout.CARD).write_text(written, encoding="utf-8")
     if (release / layout.HUB).is_dir():
-        mlmodel.write(release, width=int(about["width"]))
+        mlmodel.write(release, width=int(facts["width"]))
     return layout.seal(release)
 
 

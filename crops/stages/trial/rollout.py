@@ -101,8 +101,8 @@ def start(
     challenger.
     """
     features_at, state_at = document.read(place.features), document.read(place.of(STATE))
-    if state_at.content is not None and (held := load(place)).phase in rollout.RUNNING:
-        raise ConfigError(f"{place.folder}: {held.experiment} is running ({held.phase}); abort it first")
+    if state_at.content is not None and (last := load(place)).phase in rollout.RUNNING:
+        raise ConfigError(f"{place.folder}: {last.experiment} is running ({last.phase}); abort it first")
     models = place.registry
     control, treatment = (models.holder(alias) for alias in ALIASES.values())
     if control is None or treatment is None:
@@ -305,7 +305,7 @@ def measure(place: Place, plan: RolloutConfig, state: State, *, now_s: float) ->
         events=events,
         served={arm: frozenset(names) for arm, names in served.items()},
         rejected=round(rejected) if rejected is not None else None,
-        users=max(known) if (known := [n for n in (reached, counted) if n is not None]) else None,
+        users=max(numbers) if (numbers := [n for n in (reached, counted) if n is not None]) else None,
         readout=result,
     )
 
@@ -322,7 +322,7 @@ def _reached(url: str, plan: RolloutConfig, experiment: str, seconds: int) -> in
     ranks = defaultdict(list)
     for labels, rank in prometheus.ask(url, most):
         ranks[labels.get("arm", "")].append(rank)
-    return round(sum(reach.users(held) for held in ranks.values())) if ranks else None
+    return round(sum(reach.users(of_arm) for of_arm in ranks.values())) if ranks else None
 
 
 def _of_this_installation(plan: RolloutConfig) -> Iterator[Guardrail]:
