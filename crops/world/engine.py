@@ -66,6 +66,13 @@ class Engine:
         self.popularity = np.zeros(documents.shape[0])
         self.clicks = sparse.csr_matrix((len(query_texts), documents.shape[0]))
         self.documents, self.words = _lsa(documents, settings, rng)
+        self.release: tuple[ndarray, ndarray] | None = None
+
+    def serve(self, queries: ndarray, documents: ndarray) -> None:
+        """From now on the dense path goes by a release's vectors of length 1: float [T, H] of every query
+        text, [V, H] of every video; what words it has learnt by itself no longer counts.
+        """
+        self.release = queries, documents
 
     def search(self, queries: ndarray) -> tuple[ndarray, ndarray]:
         """For query ids [N]: videos int [N, pool] best first, and bit masks of the PATHS that brought them
@@ -87,7 +94,7 @@ class Engine:
         score += self.settings.click_feedback_weight * np.log1p(self.clicks[queries].toarray())
         brought = np.where(lexical > 0, 1, 0)
         if self.dense:
-            near = self._near(terms)
+            near = self._near(queries, terms)
             score += near
             # The dense path brings as many as fill the pool's half; the rest of it is lexical.
             cut = np.partition(near, -(pool // 2), axis=1)[:, -(pool // 2)][:, None]
@@ -99,7 +106,10 @@ class Engine:
         paths = np.take_along_axis(brought, videos, axis=1)
         return videos, np.where(paths == 0, 4, paths)
 
-    def _near(self, terms: sparse.csr_matrix) -> ndarray:
+    def _near(self, queries: ndarray, terms: sparse.csr_matrix) -> ndarray:
+        if self.release is not None:
+            texts, videos = self.release
+            return texts[queries] @ videos.T
         return _unit(np.asarray(terms @ self.words)) @ self.documents.T
 
     def learn(self, queries: ndarray, videos: ndarray) -> None:

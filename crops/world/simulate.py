@@ -101,19 +101,32 @@ def write(
         options["language"] = language
     world = make(scale, **options)
     _save(out, records.VIDEOS, world.videos.columns())
-    engine = Engine(world.videos, world.queries.texts, incumbent, world.settings, default_rng([seed, ENGINE]))
-    shelves, typed = feed.Shelves(world.videos), np.zeros(len(world.queries.texts), bool)
-    tally: Counter[str] = Counter()
+    engine, typed, tally = engine_of(world), np.zeros(len(world.queries.texts), bool), Counter[str]()
     for number in progress.bar(range(world.scale.days), desc="world", unit="day"):
-        searches = _search_day(world, engine, number, tally)
-        _write_day(out, world, engine, shelves, number, searches)
-        typed[searches["text"]] = True
+        typed[day(world, engine, number, tally, out)["text"]] = True
     _save(out / "truth", records.RELEVANCE, truth(world, typed))
     numbers = _numbers(world, tally, int(typed.sum()))
     description = {"scale": scale, **options, "settings": asdict(world.settings), "numbers": numbers}
     text = json.dumps(description, indent=2, sort_keys=True)
     (out / "world.json").write_text(text + "\n", encoding="utf-8")
     return numbers
+
+
+def engine_of(world: World) -> Engine:
+    """The world's incumbent before its first day."""
+    chance = default_rng([world.seed, ENGINE])
+    return Engine(world.videos, world.queries.texts, world.incumbent, world.settings, chance)
+
+
+def day(world: World, engine: Engine, number: int, tally: Counter, out: Path) -> dict[str, ndarray]:
+    """Lives day `number` (from 0) with that engine, which learns from it, and adds it to the tables of `out`.
+
+    Returns its searches: `user`, `intent`, `text` int [N], `videos` int [N, pool] best first, of which the
+    first `settings.exposed` were shown, `clicked` bool of the same shape. tally: counts of what people did.
+    """
+    searches = _search_day(world, engine, number, tally)
+    _write_day(out, world, engine, feed.Shelves(world.videos), number, searches)
+    return searches
 
 
 def _numbers(world: World, tally: Counter, distinct: int) -> dict[str, float | int]:
