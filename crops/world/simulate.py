@@ -100,8 +100,7 @@ def write(
     if language != "en":
         options["language"] = language
     world = make(scale, **options)
-    _save(out, records.VIDEOS, world.videos.columns())
-    engine, typed, tally = engine_of(world), np.zeros(len(world.queries.texts), bool), Counter[str]()
+    engine, typed, tally = begin(world, out), np.zeros(len(world.queries.texts), bool), Counter[str]()
     for number in progress.bar(range(world.scale.days), desc="world", unit="day"):
         typed[day(world, engine, number, tally, out)["text"]] = True
     _save(out / "truth", records.RELEVANCE, truth(world, typed))
@@ -112,8 +111,9 @@ def write(
     return numbers
 
 
-def engine_of(world: World) -> Engine:
-    """The world's incumbent before its first day."""
+def begin(world: World, out: Path) -> Engine:
+    """Writes the catalogue into `out`; returns the world's incumbent before its first day."""
+    _save(out, records.VIDEOS, world.videos.columns())
     chance = default_rng([world.seed, ENGINE])
     return Engine(world.videos, world.queries.texts, world.incumbent, world.settings, chance)
 

@@ -1,0 +1,184 @@
+"""What becomes of a search engine whose next release is trained on the log of its last one?
+
+    python benchmarks/bubble.py [--seeds 3] [--weeks 10] [--systems clicks crops] [--out DIR]
+
+The tiny simulated world (500 searches a day) lives week after week. In the first the incumbent answers, in
+each later one its dense path goes by an encoder that was trained on the two weeks before: by clicks alone, by
+CroPS without an LLM, or by CroPS where one result in ten is drawn from what the engine ranked and did not
+show. `incumbent` goes on as it was, learning words from clicks every night. Nothing of people or engine is
+set for this. A release of CroPS takes minutes, so ten weeks and three seeds take a night.
+
+Measured, per week: how often people reword a search, how many of the videos that fit a need were ever shown
+to somebody with that need, and on how many videos half of the impressions fall.
+"""
+
+import json
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy import ndarray
+from numpy.random import default_rng
+
+sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
+
+import crops
+from benchmarks import report
+from crops import perspectives
+from crops.api import Trained
+from crops.retriever.systems import BASELINE, SYSTEMS
+from crops.text import document_text
+from crops.world import simulate
+from crops.world.engine import Engine
+from crops.world.settings import FIRST_DAY
+
+DAYS, TRAINED_ON, SCALE = 7, 14, "tiny"
+INCUMBENT, EXPLORING = "incumbent", "crops exploring"
+NAMES = (INCUMBENT, "clicks", "crops", EXPLORING)
+FITS = 2  # the lowest grade that people are satisfied by
+EXPLORE = 0.1
+TABLES = ("searches", "results", "feed")
+WORDS = {
+    "reworded": "searches reworded",
+    "clicked": "results clicked",
+    "ever_shown": "fitting videos ever shown",
+    "half_on": "videos with half of the impressions",
+}
+
+
+class Exploring(Engine):
+    """Draws one shown result in ten anew from those that it ranked below."""
+
+    chance = default_rng(0)
+
+    def search(self, queries: ndarray) -> tuple[ndarray, ndarray]:
+        """As Engine.search."""
+        videos, paths = super().search(queries)
+        shown = self.settings.exposed
+        ranked = shown + self.settings.ranked
+        swapped = self.chance.random((len(queries), shown)) < EXPLORE
+        for row, column in zip(*np.nonzero(swapped), strict=True):
+            other = self.chance.integers(shown, ranked)
+            for array in (videos, paths):
+                array[row, [column, other]] = array[row, [other, column]]
+        return videos, paths
+
+
+def release(name: str, logs: Path, seed: int) -> Trained:
+    """An encoder trained on `logs` as the system of that name is."""
+    mined = crops.mine(logs)
+    if name == BASELINE:
+        system = SYSTEMS[BASELINE]
+        pairs = mined.candidates.filter(
+            np.isin(mined.candidates["perspective"].to_numpy(zero_copy_only=False), system.only)
+        )
+        lowest = perspectives.labels()[perspectives.CLICK.name]
+        return crops.train(crops.label(pairs), mined, loss="info_nce", anchor_min=lowest, seed=seed)
+    graded = crops.label(crops.discriminate(mined, seed=seed))
+    return crops.train(graded, mined, seed=seed)
+
+
+def weeks(name: str, count: int, seed: int, work: Path) -> list[dict[str, float]]:
+    """The figures of every week of one engine in the world of that seed."""
+    world = simulate.make(SCALE, seed=seed)
+    engine = simulate.begin(world, work)
+    if name == EXPLORING:
+        engine.__class__, Exploring.chance = Exploring, default_rng([seed, 9])
+    parts = (world.videos.captions, world.videos.keywords, world.videos.covers, world.videos.related)
+    documents = [document_text(*texts) for texts in zip(*parts, strict=True)]
+    wanted = _fitting(world)
+    ever = np.zeros_like(wanted)
+    rows = []
+    for week in range(count):
+        tally, shown = Counter[str](), np.zeros(len(documents))
+        if week and name != INCUMBENT:
+            logs = _last(work, week, work / f"week-{week}")
+            trained = release(name.split()[0], logs, seed)
+            vectors = [trained.encode(texts, kind=k) for k, texts in _texts(world, documents)]
+            engine.serve(*vectors)
+        for day in range(week * DAYS, (week + 1) * DAYS):
+            searches = simulate.day(world, engine, day, tally, work)
+            videos = searches["videos"][:, : world.settings.exposed]
+            ever[searches["intent"][:, None], videos] = True
+            shown += np.bincount(videos.ravel(), minlength=len(shown))
+        share = np.sort(shown)[::-1].cumsum() / shown.sum()
+        rows.append(
+            {
+                "reworded": tally["rephrased"] / tally["searches"],
+                "clicked": tally["clicks"] / tally["shown"],
+                "ever_shown": float((ever & wanted).sum() / wanted.sum()),
+                "half_on": float((np.searchsorted(share, 0.5) + 1) / len(shown)),
+            }
+        )
+        print(name, seed, week, json.dumps(rows[-1]), flush=True)
+    return rows
+
+
+def _fitting(world: simulate.World) -> ndarray:
+    """bool [I, V]: whether a video satisfies an intent."""
+    intents = np.arange(len(world.popularity))
+    everything = np.tile(np.arange(len(world.videos.intent)), (len(intents), 1))
+    return np.asarray(world.videos.grades(intents, everything) >= FITS)
+
+
+def _texts(world: simulate.World, documents: list[str]) -> tuple[tuple[str, list[str]], ...]:
+    return ("query", list(world.queries.texts)), ("document", documents)
+
+
+def _last(work: Path, week: int, folder: Path) -> Path:
+    """The last days before `week` as a log of their own, by links."""
+    first = np.datetime64(FIRST_DAY)
+    folder.mkdir()
+    (folder / "videos").symlink_to(work / "videos")
+    for table in TABLES:
+        (folder / table).mkdir()
+        for number in range(max(0, week * DAYS - TRAINED_ON), week * DAYS):
+            name = f"date={first + number}"
+            (folder / table / name).symlink_to(work / table / name)
+    return folder
+
+
+def main() -> None:
+    """Prints a table of the first and the last week; --out keeps every week as JSON."""
+    parser = report.arguments(__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--weeks", type=int, default=10)
+    parser.add_argument("--systems", nargs="*", choices=NAMES, default=NAMES)
+    parser.add_argument("--out", type=Path, help="figures of every week as JSON, one file a system and seed")
+    given = parser.parse_args()
+    figures: dict[str, list[list[dict[str, Any]]]] = {}
+    for seed in range(given.seeds):
+        for name in given.systems:
+            kept = given.out and given.out / f"{name.replace(' ', '-')}-{seed}.json"
+            if kept and kept.is_file():
+                rows = json.loads(kept.read_text(encoding="utf-8"))
+            else:
+                with tempfile.TemporaryDirectory() as work:
+                    rows = weeks(name, given.weeks, seed, Path(work).resolve())
+                if kept:
+                    given.out.mkdir(parents=True, exist_ok=True)
+                    kept.write_text(json.dumps(rows), encoding="utf-8")
+            figures.setdefault(name, []).append(rows)
+    header = ["engine", *(f"{what}, week {n}" for what in WORDS.values() for n in (1, given.weeks))]
+    lines = [
+        [name, *(_percent([run[n][key] for run in runs]) for key in WORDS for n in (0, -1))]
+        for name, runs in figures.items()
+    ]
+    text = (
+        "# Releases that are trained on what the last one showed\n\n"
+        f"{SCALE} world, {given.seeds} seeds, {given.weeks} weeks, %: mean (least to most).\n\n"
+        f"{report.table(header, lines)}\n\n{report.machine(['torch', 'transformers'])}"
+    )
+    report.out("bubble", text, write=given.write)
+
+
+def _percent(values: list[float]) -> str:
+    low, mean, high = (100 * x for x in (min(values), sum(values) / len(values), max(values)))
+    return f"{mean:.1f} ({low:.1f} to {high:.1f})"
+
+
+if __name__ == "__main__":
+    main()
