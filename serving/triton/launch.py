@@ -25,6 +25,7 @@ START_S = 60.0
 LOOPBACK = "127.0.0.1"
 # Loading a model is running its code, shared memory and logging reach files: all of these take the key.
 CONTROL_APIS = "model-repository,shared-memory,trace,logging"
+STUB, SERVER = "triton_python_backend_stub", 5  # its name, and which word of its command is the server's id
 MODEL_OF_STUB = re.compile(rb"triton_python_backend_stub\0[^\0]*/([^/\0]+)/[0-9]+/model\.py\0")
 ZOMBIE = "Z"
 STOPPED = f"Tt{ZOMBIE}X"  # process states of proc(5): stopped, traced, zombie, dead
@@ -142,12 +143,26 @@ def backends(venv: Path, folder: Path) -> Path:
     """
     wheel = _wheel(venv) / "pytriton/tritonserver"
     out = folder / "python"
+    end_orphans((out / STUB).resolve())  # as the server starts it
     shutil.rmtree(out, ignore_errors=True)
     shutil.copytree(wheel / "backends/python", out)
-    stub = out / "triton_python_backend_stub"
-    shutil.copyfile(wheel / "python_backend_stubs" / PYTHON / stub.name, stub)
+    stub = out / STUB
+    shutil.copyfile(wheel / "python_backend_stubs" / PYTHON / STUB, stub)
     stub.chmod(0o755)
     return folder
+
+
+def end_orphans(stub: Path) -> None:
+    """Kills the processes of `stub` whose server is gone: one that was killed before it had said a word to
+    them is waited for for ever.
+    """
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            command = (folder / "cmdline").read_bytes().split(b"\0")
+            if command[0] == os.fsencode(stub):
+                parent = (folder / "stat").read_text().rpartition(")")[2].split()[1]
+                if int(parent) != int(command[SERVER]):
+                    os.kill(int(folder.name), signal.SIGKILL)
 
 
 def start(
