@@ -80,7 +80,7 @@ images: setup ## the images, their sizes, a bill of materials of each, and their
 
 # The two left out at the end want samples of a finished run.
 bench: setup ## side-by-side measurements, printed as ratios
-	for f in $(filter-out benchmarks/report.py benchmarks/synthetic_log.py benchmarks/minilm.py benchmarks/gate_seeds.py benchmarks/focus.py,$(wildcard benchmarks/*.py)); do echo "== $$f"; $(BIN)/python $$f || exit 1; done
+	for f in $(filter-out benchmarks/report.py benchmarks/synthetic_log.py benchmarks/minilm.py benchmarks/gate_seeds.py benchmarks/focus.py benchmarks/bubble.py,$(wildcard benchmarks/*.py)); do echo "== $$f"; $(BIN)/python $$f || exit 1; done
 
 rehearsal: setup triton ## canary, A/B, verdict, three bad releases, and a training on the result, after `make run` (at most 30 minutes)
 	bash tests/install_system_parts

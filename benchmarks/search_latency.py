@@ -10,12 +10,13 @@ encoder and FAISS index in one process on the same cores. Embedding cache off: e
 """
 
 import asyncio
+import contextlib
 import resource
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -123,11 +124,25 @@ def measured(
     """One row per share of the bound, by a stack of its own; the load generator's CPU time is measured, not
     guessed.
     """
-    (port,), rows = launch.free_ports(1), []
+    rows = []
+    with stack(release, instances) as url:
+        for number, share in enumerate(shares):
+            cpu_s, started_s = own_cpu_s(), time.perf_counter()
+            took, lost = asyncio.run(offered(url, most * share, seconds, number))
+            wall_s = time.perf_counter() - started_s
+            p50, p99 = np.quantile(took, [0.5, 0.99]) * 1000 if took else (np.nan, np.nan)
+            rows.append(Row(share, len(took) / wall_s, lost, p50, p99, (own_cpu_s() - cpu_s) / wall_s))
+    return rows
+
+
+@contextlib.contextmanager
+def stack(release: Path, instances: repository.Instances) -> Iterator[str]:
+    """The address of a whole stack that serves `release`, every query encoded."""
+    (port,) = launch.free_ports(1)
     ready, stop = threading.Event(), threading.Event()
     arms = {CONTROL: laptop.release_of(release, "models:/bench/1")}
     with tempfile.TemporaryDirectory() as place:
-        stack = threading.Thread(
+        serving = threading.Thread(
             target=lambda: laptop.serve(
                 arms,
                 Path(place) / "state",
@@ -141,17 +156,13 @@ def measured(
                 handle_signals=False,
             )
         )
-        stack.start()
+        serving.start()
         ready.wait(120)
-        for number, share in enumerate(shares):
-            cpu_s, started_s = own_cpu_s(), time.perf_counter()
-            took, lost = asyncio.run(offered(f"http://127.0.0.1:{port}", most * share, seconds, number))
-            wall_s = time.perf_counter() - started_s
-            p50, p99 = np.quantile(took, [0.5, 0.99]) * 1000 if took else (np.nan, np.nan)
-            rows.append(Row(share, len(took) / wall_s, lost, p50, p99, (own_cpu_s() - cpu_s) / wall_s))
-        stop.set()
-        stack.join()
-    return rows
+        try:
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            stop.set()
+            serving.join()
 
 
 def lines(rows: Sequence[Row], most: float) -> list[list[str]]:
@@ -206,7 +217,7 @@ def main() -> None:
         print("not run: no Triton server; make triton")
         return
     with tempfile.TemporaryDirectory() as place:
-        release = given.release or _made(Path(place))
+        release = given.release or made(Path(place))
         most = bound(release, given.seconds)
         rows = measured(
             release, most, given.seconds, repository.Instances(), (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
@@ -227,7 +238,7 @@ def main() -> None:
     report.out("search_latency", text, write=given.write)
 
 
-def _made(root: Path) -> Path:
+def made(root: Path) -> Path:
     import minilm
 
     return minilm.release(root, DOCUMENTS)
