@@ -133,11 +133,16 @@ def check_change(before: Experiment, after: Experiment) -> Experiment:
 
 
 def check_changes(before: list[Experiment], after: list[Experiment]) -> None:
-    """A ConfigError where an experiment that runs in both is another one in `after` (check_change)."""
+    """A ConfigError where an experiment that runs in both is another one in `after` (check_change).
+
+    Of the same name, but begun later with a salt of its own, it is another trial: the first one ended between
+    two looks.
+    """
     running = {one.name: one for one in before}
     for one in after:
-        if one.name in running:
-            check_change(running[one.name], one)
+        old = running.get(one.name)
+        if old is not None and not (one.salt != old.salt and one.start > old.start):
+            check_change(old, one)
 
 
 def render(experiments: list[Experiment], *, releases: set[str] | None = None) -> Json:

@@ -181,3 +181,13 @@ def test_a_running_experiment_may_only_widen():
     ):
         with pytest.raises(ConfigError, match=f"{next(iter(changes))}"):
             features.check_change(running, experiment(**({"coverage": 0.2} | changes)))
+
+
+def test_aborted_and_begun_anew_between_two_looks_it_is_another_trial():
+    """Under one name, with a salt of its own, later; each of them alone is a change of what runs."""
+    running, later = experiment(), START + timedelta(hours=1)
+    anew = {"salt": "s2", "start": later, "coverage": 0.01, "treatment": "crops/3"}
+    features.check_changes([running], [experiment(**anew)])
+    for kept in ({"salt": "s1"}, {"start": START}, {"start": START - timedelta(hours=1)}):
+        with pytest.raises(ConfigError, match="fixed while the experiment runs"):
+            features.check_changes([running], [experiment(**(anew | kept))])
