@@ -19,11 +19,11 @@ def test_all_that_it_answers_is_of_the_generated_client(server):
     """A run that is waited for, one that is looked for, a recurring one twice."""
     config = Config(raw=SETTINGS)
     given = submit.refresh(config, logs="s3://nobody/logs", registry="http://mlflow:5000")
-    about = {"about": "logs", "version": "v1", "token": None, "say": lambda _line: None}
+    words = {"subject": "logs", "version": "v1", "token": None, "say": lambda _line: None}
     kubeflow = config.section("kubeflow")
-    submit.send(server.url, kubeflow, "refresh_index", given, cron=None, wait=True, **about)
+    submit.send(server.url, kubeflow, "refresh_index", given, cron=None, wait=True, **words)
     for cron in ("0 3 * * 1", "0 4 * * 1"):
-        submit.send(server.url, kubeflow, "refresh_index", given, cron=cron, wait=False, **about)
+        submit.send(server.url, kubeflow, "refresh_index", given, cron=cron, wait=False, **words)
     (recurring,) = server.recurring.values()
     assert recurring.trigger.cron_schedule.cron == "0 0 4 * * 1", "with seconds, as KFP's cron begins"
     assert undeclared(server.answered) == []
