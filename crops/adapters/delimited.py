@@ -13,6 +13,7 @@ from crops.errors import InputError
 
 # What the engine calls the tables of lines that were set aside, and of the files that they are from.
 BROKEN, SCANS = "broken_lines", "scanned_files"
+UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # as a file in it begins
 NOT_SAID = "(empty)"  # so says the sniffer of a character that the file does not have
 Layout = tuple[str, tuple[str, ...]]
 
@@ -41,6 +42,9 @@ def _layout(engine: duckdb.DuckDBPyConnection, path: Path) -> Layout:
     """The options of read_csv and the names of the columns."""
     if not path.stat().st_size:
         raise InputError(path, "an empty file, expected a header and rows")
+    with path.open("rb") as file:
+        if file.read(2) in UTF_16:
+            raise InputError(path, "is UTF-16: iconv -f utf-16 -t utf-8 FILE")
     # Strict, the sniffer refuses a whole file for one line that has too few fields.
     sniffed = (
         "SELECT Delimiter, Quote, Escape, Comment, SkipRows, Columns FROM sniff_csv("

@@ -36,6 +36,19 @@ def rows_per_search(by_id: bool, own_results: bool) -> tuple[Remark, ...]:
     return (Remark(counts, say),)
 
 
+def _merged(answers: list[tuple[Any, ...]]) -> list[str]:
+    rows, results = answers[0]
+    words = f"results: {results:,} from {rows:,} rows; those of one search, video and stage are one, clicked "
+    return [words + "if one of them was"] if results < rows else []
+
+
+# The same video twice in one search: clicked twice, or shown twice.
+MERGED_ROWS = Remark(
+    "SELECT (SELECT count(*) FROM in_results WHERE video_id IS NOT NULL), (SELECT count(*) FROM listed)",
+    _merged,
+)
+
+
 def broken_lines(path: Path, files: Iterable[Path], table: str) -> Remark:
     """Lines of `files` that were left out, beside those that `table` has; an InputError where they are many,
     or where the text is in another encoding.

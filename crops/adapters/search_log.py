@@ -1,4 +1,4 @@
-"""A search log of any shape, as CSV or Parquet, to the tables by a map of its columns.
+"""A search log of any shape, as CSV, JSON lines or Parquet, to the tables by a map of its columns.
 
 - One row per result that was shown, per click or per search: rows of one search are told by its id, or else
   by user, time and query; rows of one result in one search become one.
@@ -23,6 +23,7 @@ from crops.errors import InputError
 from crops.tables import artifacts, records
 
 CSV = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
+JSON = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
 TOUCHED = ("clicked", "liked", "play_s")
 TEXTS = ("caption", "keywords", "cover_text", "related_queries")
 # What a column says that nothing is said about.
@@ -76,6 +77,7 @@ def read(src: Path, columns: ColumnMap, more: Mapping[str, Path] | None = None) 
             *(r for part in parts.values() for r in part.remarks()),
             *_broken(parts),
             *remarks.rows_per_search(by_id, own_results),
+            remarks.MERGED_ROWS,
         ),
     )
 
@@ -187,23 +189,37 @@ def _broken(parts: Mapping[str, _Part]) -> list[Remark]:
 
 
 def source(path: Path) -> Source:
-    """A file, or all CSV or all Parquet files of a folder; an InputError where they cannot be read."""
+    """A file, or all files of one form in a folder; an InputError where they cannot be read."""
     files = [p for p in artifacts.walk(path) if form(p)] if path.is_dir() else [path]
     forms = {form(p) for p in files}
     if len(forms) != 1 or None in forms:
-        mixture = "files of both" if len(forms) > 1 else "neither"
-        raise InputError(path, f"expected CSV ({', '.join(CSV[:3])}, .gz) or Parquet files, found {mixture}")
+        mixture = " and ".join(sorted(filter(None, forms))) or "none of them"
+        words = f"expected CSV ({', '.join(CSV[:3])}, .gz), JSON lines ({JSON[0]}, .gz) or Parquet files"
+        raise InputError(path, f"{words}, found {mixture}")
     with duckdb.connect() as engine:
         try:
+            listed = f"[{', '.join(map(release.text, files))}]"
             if forms == {"parquet"}:
-                listed = f"[{', '.join(map(release.text, files))}]"
                 sql = f"read_parquet({listed}, union_by_name = true, hive_partitioning = false)"
+            elif forms == {"json"}:
+                sql = _json_lines(engine, listed)
             else:
                 sql = delimited.sql(engine, files)
             described = engine.execute(f"DESCRIBE SELECT * FROM {sql}").fetchall()
         except duckdb.Error as error:
             raise unread(path, error) from error
     return Source(path, tuple(files), sql, {row[0]: row[1] for row in described})
+
+
+def _json_lines(engine: duckdb.DuckDBPyConnection, listed: str) -> str:
+    """Objects, one a line, as one table of texts and of lists of texts: a number or a time is read as it
+    stands there, as in a CSV file.
+    """
+    options = "format = 'newline_delimited', union_by_name = true, hive_partitioning = false"
+    told = engine.execute(f"DESCRIBE SELECT * FROM read_json({listed}, {options})").fetchall()
+    types = {name: "VARCHAR[]" if kind.endswith("[]") else "VARCHAR" for name, kind, *_ in told}
+    columns = ", ".join(f"{release.text(name)}: {release.text(kind)}" for name, kind in types.items())
+    return f"read_json({listed}, {options}, columns = {{{columns}}})"
 
 
 def unread(path: Path, error: duckdb.Error) -> InputError:
@@ -213,9 +229,9 @@ def unread(path: Path, error: duckdb.Error) -> InputError:
 
 
 def form(path: Path) -> str | None:
-    """`csv`, `parquet`, or None: not to be read; by the name."""
-    name = path.name.lower()
-    return "parquet" if name.endswith(artifacts.PARQUET) else "csv" if name.endswith(CSV) else None
+    """`csv`, `json`, `parquet`, or None: not to be read; by the name."""
+    endings = {"parquet": artifacts.PARQUET, "csv": CSV, "json": JSON}
+    return next((kind for kind, ending in endings.items() if path.name.lower().endswith(ending)), None)
 
 
 def _setup(parts: Mapping[str, _Part], by_id: bool, own_results: bool) -> tuple[str, ...]:

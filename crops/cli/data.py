@@ -123,7 +123,7 @@ def import_(
     """Convert a search log of any shape, or a public data set, to the tables.
 
     \b
-    table         a search log as CSV or Parquet (a file, or a folder of them), by --map
+    table         a search log as CSV, JSON lines or Parquet (a file, or a folder of them), by --map
     trec-session  sessiontrack2013.xml of the TREC 2013 Session track: searches, reformulations, clicks; no
                   feed
     kuaisar       the folder with src_inter.csv: searches and feed of the same people, words hashed
@@ -164,7 +164,7 @@ def look(logs: Path, as_json: bool, config: Config) -> None:
     which perspectives can be mined and what each would need; whether the log is enough; the next command.
 
     Nothing is written, and nothing that `crops validate` would put into quarantine is an error. LOGS may be a
-    CSV or Parquet file, or a folder of them, for `crops import table`.
+    CSV, JSON lines or Parquet file, or a folder of them, for `crops import table`.
     """
     from crops.report import first_look
     from crops.stages.logs import look as stage

@@ -46,7 +46,7 @@ def run_table(
     *,
     memory_gb: float = MEMORY_GB,
 ) -> StageReport:
-    """Writes the tables of a search log in CSV or Parquet; `more`: files of results, feed and videos by these
+    """Writes the tables of a search log in CSV, JSON lines or Parquet; `more`: files of results, feed and videos by these
     names. The notes say how times were read and what could not be. Raises InputError that names file, column
     and expectation.
     """

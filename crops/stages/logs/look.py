@@ -57,8 +57,8 @@ class Held:
 def run(logs: Path, cfg: AugmentConfig, *, min_queries: int) -> dict[str, Any]:
     """What `crops look --json` prints. min_queries: fewer give no verdict (the gate's setting).
 
-    `files` instead of anything else, where `logs` holds none of our tables but CSV or Parquet files. Raises
-    InputError where there is nothing to look at.
+    `files` instead of anything else, where `logs` holds none of our tables but CSV, JSON lines or Parquet
+    files. Raises InputError where there is nothing to look at.
     """
     if logs.is_file() or not any(artifacts.exists(logs, table) for table in records.logs()):
         answer: dict[str, Any] = {"logs": str(logs), "files": _files(logs)}
@@ -83,7 +83,7 @@ def _files(logs: Path) -> list[dict[str, Any]]:
     if beside := [path for path in files if path.parent == logs]:
         files = beside
     if not files:
-        raise InputError(logs, "holds no table of ours and no CSV or Parquet file")
+        raise InputError(logs, "holds no table of ours and no CSV, JSON lines or Parquet file")
     return [
         {"file": str(path), "bytes": path.stat().st_size, "columns": list(search_log.source(path).types)}
         for path in files[:20]

@@ -5,6 +5,7 @@ told.
 import csv
 import datetime
 import gzip
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -126,6 +127,41 @@ def test_parquet_of_pandas_gives_what_csv_gives(tmp_path):
     assert [v["video_id"] for v in videos] == ["10", "11"]
     assert sorted(s["user_id"] for s in searches) == ["1", "2"]  # the search for b found nothing
     assert [(r["video_id"], r["position"], r["play_s"]) for r in results] == [("10", 0, 2.5), ("11", 1, None)]
+
+
+def test_json_lines_give_what_csv_gives(tmp_path):
+    """Numbers, texts that look like numbers, lists, escapes, a key that only some lines have, gzip."""
+    header = ["query", "user", "time", "video", "rank", "clicked", "caption", "tags"]
+    rows = [
+        ['caf\u00e9 "x", y', "007", "2026-03-01T09:00:00+02:00", "0012", 1, True, "a\nb", ["red", "blue"]],
+        ['caf\u00e9 "x", y', "007", "2026-03-01T09:00:00+02:00", "12", 2, False, "c", []],
+        ["b", "8", 1772352000000, "0012", 1, None, "a\nb", ["red", "blue"]],
+    ]
+    with gzip.open(tmp_path / "log.jsonl.gz", "wt", encoding="utf-8") as file:
+        for row in rows:
+            given = {name: value for name, value in zip(header, row, strict=True) if value is not None}
+            file.write(json.dumps(given, ensure_ascii=row[0] == "b") + "\n")
+    with (tmp_path / "log.csv").open("w", newline="", encoding="utf-8") as file:
+        flat = [["; ".join(v) if isinstance(v, list) else v for v in row] for row in rows]
+        csv.writer(file).writerows([header, *flat])
+    read = []
+    for name in ("log.jsonl.gz", "log.csv"):
+        _import({"log": tmp_path / name}, tmp_path / "logs" / name, "position=rank", "keywords=tags")
+        read.append([_rows(tmp_path / "logs" / name, t) for t in records.REQUIRED])
+    assert read[0] == read[1]
+    assert {r["video_id"] for r in read[0][2]} == {"0012", "12"}
+    (tmp_path / "broken.jsonl").write_text('{"query": "a"}\n{"query": ')
+    with pytest.raises(InputError, match=r"broken\.jsonl: cannot be read: .*Malformed JSON"):
+        _import({"log": tmp_path / "broken.jsonl"}, tmp_path / "logs/broken")
+
+
+def test_rows_that_become_one_are_counted_and_utf_16_is_named(tmp_path):
+    lines = ["search,query,user,time,video,clicked,caption", *["s,a,1,1772323200,v,1,x"] * 3]
+    notes = _import({"log": _csv(tmp_path / "log.csv", *lines)}, tmp_path / "logs").notes
+    assert "results: 1 from 3 rows; those of one search, video and stage are one" in "\n".join(notes)
+    (tmp_path / "wide.csv").write_text("\n".join(lines), encoding="utf-16")
+    with pytest.raises(InputError, match=r"wide\.csv: is UTF-16: iconv -f utf-16 -t utf-8 FILE$"):
+        _import({"log": tmp_path / "wide.csv"}, tmp_path / "wide")
 
 
 def test_rows_of_one_result_are_one_and_positions_keep_their_holes(tmp_path):

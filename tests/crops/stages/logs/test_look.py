@@ -162,7 +162,7 @@ def test_files_of_another_shape_lead_to_import(tmp_path):
         f"crops import table {tmp_path / 'shop'} --out logs --map {columns}"
     ]
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="holds no table of ours and no CSV or Parquet file"):
+    with pytest.raises(InputError, match="holds no table of ours and no CSV, JSON lines or Parquet file"):
         _look(tmp_path / "empty")
 
 
