@@ -46,9 +46,9 @@ def run_table(
     *,
     memory_gb: float = MEMORY_GB,
 ) -> StageReport:
-    """Writes the tables of a search log in CSV, JSON lines or Parquet; `more`: files of results, feed and videos by these
-    names. The notes say how times were read and what could not be. Raises InputError that names file, column
-    and expectation.
+    """Writes the tables of a search log in CSV, JSON lines or Parquet; `more`: files of results, feed and
+    videos by these names. The notes say how times were read and what could not be. Raises InputError that
+    names file, column and expectation.
     """
     inputs = [src, *(more or {}).values()]
     return _large(search_log.read(src, columns, more), inputs, out, memory_gb)
