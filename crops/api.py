@@ -35,6 +35,7 @@ Logs: TypeAlias = str | Path | Mapping[str, Tabular]
 Settings: TypeAlias = Any  # the fields of the stage's section in `crops config`, by name
 
 # A catalogue without keywords, cover texts or related queries simply has none.
+_ADVICE = {"stage": " ('exposed' where all were shown)", "liked": " (False where nobody says)"}
 _EMPTY = {"keywords": [], "cover_text": "", "related_queries": []}
 
 
@@ -212,8 +213,9 @@ def mine(logs: Logs, *, out: str | Path | None = None, **settings: Settings) -> 
     logs      a folder of Parquet tables, or tables by name: `searches`, `results`, `videos` and, if there is
               one, `feed` (and those of registered perspectives), with the columns that
               `crops/tables/records.py` names. Ids may be numbers, times without a zone are UTC, and columns
-              that may be null may be missing; in tables by name those that may be empty, too. A folder that
-              is not in these very types goes through `crops validate` first.
+              that may be null may be missing; in tables by name those that may be empty, too. What is not in
+              these very types, or holds a null where none may be, goes through `crops validate` first: the
+              notes say what it left out.
     out       where to keep what is written; by default a temporary folder
     settings  of section `augment`, e.g. `window_s=60`
 
@@ -313,21 +315,31 @@ def _arrow(rows: Tabular, name: str) -> pa.Table:
 
 
 def _conformed(rows: pa.Table, table: records.Table) -> pa.Table:
-    """`given` with the columns and types of `table`; null or empty where a column may be missing."""
-    columns = []
+    """`rows` with the columns and types of `table`; null or empty where a column may be missing."""
+    whole, faults = _filled(rows, table)
+    if faults:
+        raise InputError.of(table.name, faults)
+    columns = [_cast(whole[column.name], column, table.name) for column in table.schema]
+    return pa.table(columns, schema=table.schema)
+
+
+def _filled(rows: pa.Table, table: records.Table) -> tuple[pa.Table, list[InputError]]:
+    """`rows` with every column of `table`, in the types that they came in, and a fault for each column that
+    may not be missing.
+    """
+    present, faults = ", ".join(rows.column_names), []
     for column in table.schema:
         if column.name in rows.column_names:
-            columns.append(_cast(rows[column.name], column, table.name))
-        elif column.nullable:
-            columns.append(pa.nulls(rows.num_rows, column.type))
+            continue
+        if column.nullable:
+            rows = rows.append_column(column, pa.nulls(rows.num_rows, column.type))
         elif column.name in _EMPTY:
-            columns.append(pa.array([_EMPTY[column.name]] * rows.num_rows, column.type))
+            rows = rows.append_column(column, pa.array([_EMPTY[column.name]] * rows.num_rows, column.type))
         else:
-            present = ", ".join(rows.column_names)
-            raise InputError(
-                table.name, f"column {column.name!r} ({column.type}) is missing; columns: {present}"
-            )
-    return pa.table(columns, schema=table.schema)
+            advice = _ADVICE.get(column.name, "")
+            problem = f"column {column.name!r} ({column.type}) is missing{advice}; columns: {present}"
+            faults.append(InputError(table.name, problem))
+    return rows.select([name for name in table.schema.names if name in rows.column_names]), faults
 
 
 def _cast(values: pa.ChunkedArray, column: pa.Field, table: str) -> pa.ChunkedArray:
@@ -352,8 +364,25 @@ def _logs(tables: Mapping[str, Tabular]) -> _Folder:
     needed = (records.SEARCHES, records.RESULTS, records.VIDEOS)
     if missing := [table.name for table in needed if table.name not in tables]:
         raise InputError("logs", f"table {missing[0]!r} is missing")
-    arrow = {name: _conformed(_arrow(rows, name), names[name]) for name, rows in tables.items()}
+    whole = {name: _filled(_arrow(rows, name), names[name]) for name, rows in tables.items()}
+    if faults := [fault for _rows, missing in whole.values() for fault in missing]:
+        raise InputError.of("logs", faults)
+    try:
+        arrow = {name: _conformed(rows, names[name]) for name, (rows, _none) in whole.items()}
+        if len(ids := arrow["videos"]["video_id"]) > pc.count_distinct(ids).as_py():
+            raise InputError("videos", "a video_id stands twice")
+    except InputError:  # other types, and cells and rows that are not as they should be, are validation's
+        raw = _folder(None, "given")
+        for name, (rows, _none) in whole.items():
+            artifacts.write(raw.path, replace(names[name], schema=rows.schema, partitioned=False), rows)
+        try:
+            return _validated(raw.path)
+        except InputError as error:  # of a file that the user has never seen
+            told = str(error).replace(f"{raw.path}/", "").replace("/part-0.parquet", "")
+            raise InputError("logs", told.removeprefix(f"{raw.path}: ")) from error
     searches = arrow["searches"]
+    if not len(searches):
+        raise InputError("searches", "no rows")
     dates = {name: _dates(rows["ts"]) for name, rows in arrow.items() if "ts" in rows.column_names}
     place = pc.index_in(arrow["results"]["search_id"], searches["search_id"].combine_chunks())
     if place.null_count:
@@ -376,11 +405,16 @@ def _checked(logs: Path) -> _Folder:
                 artifacts.table_files(logs, table)
         return _Folder(path=logs)
     except InputError:
-        from crops.config.validate import ValidateConfig
-        from crops.stages.logs import validate
+        return _validated(logs)
 
-        made = _folder(None, "validate")
-        return replace(made, notes=tuple(validate.run(logs, made.path, ValidateConfig()).notes))
+
+def _validated(logs: Path) -> _Folder:
+    """What validation accepts of the tables in `logs`, and what it says of the rest."""
+    from crops.config.validate import ValidateConfig
+    from crops.stages.logs import validate
+
+    made = _folder(None, "validate")
+    return replace(made, notes=tuple(validate.run(logs, made.path, ValidateConfig()).notes))
 
 
 def _dates(times: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -143,7 +143,18 @@ def test_a_shop_without_feed_and_related_queries_and_with_numbers_as_ids_is_mine
         (lambda t: t.update(searches=t["searches"].slice(1)), "results: search_id '.*' is not in searches"),
         (
             lambda t: t.update(videos=t["videos"].set_column(0, "video_id", pa.nulls(len(t["videos"])))),
-            "videos: column 'video_id' has .* nulls",
+            "videos: .* rows, none of them acceptable.*video_id is null",
+        ),
+        (lambda t: t.update(searches=t["searches"].slice(0, 0)), "searches: no rows"),
+        (
+            lambda t: t.update(searches=t["searches"].drop_columns("ts"), results=t["results"].drop("stage")),
+            r"(?s)2 faults.*searches: column 'ts'.*results: column 'stage' .*'exposed' where all were shown",
+        ),
+        (
+            lambda t: t.update(
+                searches=t["searches"].set_column(2, "ts", pa.array(["monday"] * len(t["searches"])))
+            ),
+            r"^logs: searches: column 'ts' is string, expected timestamp.*pd.to_datetime",
         ),
     ],
 )
@@ -152,6 +163,34 @@ def test_what_is_wrong_with_a_table_is_named(logs, change, message):
     change(tables)
     with pytest.raises(InputError, match=message):
         crops.mine(tables)
+
+
+def test_cells_and_rows_that_are_not_as_they_should_be_are_left_out_and_named(logs):
+    """Ids that pandas made floats, a query that is null, a flag nobody knows, a video twice: validation sees
+    to them as it does for a folder, and everything else is mined.
+    """
+    tables = _tables(logs)
+    whole = crops.mine(tables).candidates.num_rows
+    searches = tables["searches"].to_pandas()
+    number = {name: n for n, name in enumerate(searches["search_id"])}
+    searches["search_id"] = searches["search_id"].map(number).astype(float)
+    searches.loc[3, "query"] = None
+    results = tables["results"].to_pandas()
+    results["search_id"] = results["search_id"].map(number)
+    results["clicked"] = results["clicked"].astype(object).where(results.index != 7, None)
+    videos = pa.concat_tables([tables["videos"], tables["videos"].slice(0, 1)])
+    mined = crops.mine(tables | {"searches": searches, "results": results, "videos": videos})
+    assert 0.9 * whole < mined.candidates.num_rows <= whole
+    notes = "\n".join(mined.notes)
+    for fault in (
+        "searches: query is null: 1 of",
+        "results: clicked is null: 1 of",
+        "videos: key stands twice: 1 of",
+    ):
+        assert fault in notes
+    twice = crops.mine(tables | {"videos": videos})  # of our types in everything
+    assert twice.documents.num_rows == tables["videos"].num_rows
+    assert "videos: key stands twice: 1 of" in "\n".join(twice.notes)
 
 
 def test_a_misspelt_setting_names_the_class():
