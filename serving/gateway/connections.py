@@ -10,7 +10,7 @@ import asyncio
 import json
 import logging
 import resource
-from collections import Counter
+from collections import Counter, deque
 from http import HTTPStatus
 from typing import Any
 
@@ -27,6 +27,7 @@ FRAME = (
     8  # a body in chunks of one byte comes as 6 bytes for each; with more frame than that it is no request
 )
 FIELDS = 100  # headers of a request, trailers included
+AT_ONCE = 20  # connections that are cut before others have their turn
 PIPELINED = 100  # requests that may wait behind the one that is answered
 LATE, CROWD = "timeout", Overloaded.code
 
@@ -41,6 +42,7 @@ class Connections:
         self.owing: dict[Connection, float] = {}  # -> late at, by the loop's clock; oldest first
         self._cut: Counter[str] = Counter()
         self._looks = False
+        self._waiting = deque[Connection]()  # whose next request came before the last one was answered
 
     def __call__(self, **uvicorn: Any) -> "Connection":
         """The protocol of a new connection."""
@@ -75,13 +77,31 @@ class Connections:
         self.owing.pop(one, None)
         self.open.discard(one)
 
+    def wait(self, one: "Connection") -> None:
+        """Its next request is begun when the loop has come round: of those that came before they could be
+        answered, one in a turn. Thousands at once would hold up whoever asks for one thing at a time.
+        """
+        self._waiting.append(one)
+        if len(self._waiting) == 1:
+            one.loop.call_soon(self._begin, one.loop)
+
+    def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        one = self._waiting.popleft()
+        if self._waiting:
+            loop.call_soon(self._begin, loop)
+        one.begin_next()
+
     def cut(self, reason: str) -> None:
         """Counts one that was ended for `reason`."""
         self._cut[reason] += 1
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
-        for one in [one for one, late_at_s in self.owing.items() if late_at_s <= loop.time()]:
+        late = [one for one, late_at_s in self.owing.items() if late_at_s <= loop.time()]
+        for one in late[:AT_ONCE]:
             one.end(HTTPStatus.REQUEST_TIMEOUT, LATE, "the request did not come in time")
+        if len(late) > AT_ONCE:  # a thousand that came together are late together
+            loop.call_soon(self._look, loop)
+            return
         if self._cut:
             LOG.warning("connections were cut", extra={"cut": dict(self._cut), "open": len(self.open)})
             self._cut.clear()
@@ -163,6 +183,13 @@ class Connection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """See uvicorn."""
+        if self.pipeline:
+            self._among.wait(self)
+        else:
+            self.begin_next()
+
+    def begin_next(self) -> None:
+        """Goes on with the next request, if there is one."""
         super().on_response_complete()
         if self.cycle.response_complete:  # else the next one is under way
             self._among.owes(self, self._limits.head_timeout_s)
