@@ -34,8 +34,9 @@ Tabular: TypeAlias = _ArrowStream | pa.Table | Sequence[Mapping[str, Any]]
 Logs: TypeAlias = str | Path | Mapping[str, Tabular]
 Settings: TypeAlias = Any  # the fields of the stage's section in `crops config`, by name
 
-# A catalogue without keywords, cover texts or related queries simply has none.
+# What to say where the log does not tell.
 _ADVICE = {"stage": " ('exposed' where all were shown)", "liked": " (False where nobody says)"}
+# A catalogue without keywords, cover texts or related queries simply has none.
 _EMPTY = {"keywords": [], "cover_text": "", "related_queries": []}
 
 

@@ -93,13 +93,11 @@ def key_of(body: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(body, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
-def recall(cache: Path, answers: Mapping[str, str]) -> int:
-    """Puts texts by key into the cache that other runs have paid for; returns how many were not there yet."""
+def recall(cache: Path, answers: Mapping[str, str]) -> None:
+    """Puts texts by key into the cache that other runs have paid for: they cost nothing here."""
     with closing(Cache(cache)) as here:
-        new = [key for key in answers if here.get(key) is None]
-        for key in new:
+        for key in [key for key in answers if here.get(key) is None]:
             here.put(key, answers[key], 0)
-    return len(new)
 
 
 def forget(cache: Path, bodies: Sequence[dict[str, Any]]) -> None:
