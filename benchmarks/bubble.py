@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 from numpy import ndarray
-from numpy.random import default_rng
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
 
@@ -30,6 +29,7 @@ from benchmarks import report
 from crops import perspectives
 from crops.api import Trained
 from crops.retriever.systems import BASELINE, SYSTEMS
+from crops.tables import records
 from crops.text import document_text
 from crops.world import simulate
 from crops.world.engine import Engine
@@ -40,7 +40,6 @@ INCUMBENT, EXPLORING = "incumbent", "crops exploring"
 NAMES = (INCUMBENT, "clicks", "crops", EXPLORING)
 FITS = 2  # the lowest grade that people are satisfied by
 EXPLORE = 0.1
-TABLES = ("searches", "results", "feed")
 WORDS = {
     "reworded": "searches reworded",
     "clicked": "results clicked",
@@ -51,8 +50,6 @@ WORDS = {
 
 class Exploring(Engine):
     """Draws one shown result in ten anew from those that it ranked below."""
-
-    chance = default_rng(0)
 
     def search(self, queries: ndarray) -> tuple[ndarray, ndarray]:
         """As Engine.search."""
@@ -71,12 +68,9 @@ def release(name: str, logs: Path, seed: int) -> Trained:
     """An encoder trained on `logs` as the system of that name is."""
     mined = crops.mine(logs)
     if name == BASELINE:
-        system = SYSTEMS[BASELINE]
-        pairs = mined.candidates.filter(
-            np.isin(mined.candidates["perspective"].to_numpy(zero_copy_only=False), system.only)
-        )
+        graded = crops.label(mined.candidates).only(*SYSTEMS[BASELINE].only)
         lowest = perspectives.labels()[perspectives.CLICK.name]
-        return crops.train(crops.label(pairs), mined, loss="info_nce", anchor_min=lowest, seed=seed)
+        return crops.train(graded, mined, loss="info_nce", anchor_min=lowest, seed=seed)
     graded = crops.label(crops.discriminate(mined, seed=seed))
     return crops.train(graded, mined, seed=seed)
 
@@ -84,9 +78,7 @@ def release(name: str, logs: Path, seed: int) -> Trained:
 def weeks(name: str, count: int, seed: int, work: Path) -> list[dict[str, float]]:
     """The figures of every week of one engine in the world of that seed."""
     world = simulate.make(SCALE, seed=seed)
-    engine = simulate.begin(world, work)
-    if name == EXPLORING:
-        engine.__class__, Exploring.chance = Exploring, default_rng([seed, 9])
+    engine = simulate.begin(world, work, Exploring if name == EXPLORING else Engine)
     parts = (world.videos.captions, world.videos.keywords, world.videos.covers, world.videos.related)
     documents = [document_text(*texts) for texts in zip(*parts, strict=True)]
     wanted = _fitting(world)
@@ -97,8 +89,7 @@ def weeks(name: str, count: int, seed: int, work: Path) -> list[dict[str, float]
         if week and name != INCUMBENT:
             logs = _last(work, week, work / f"week-{week}")
             trained = release(name.split()[0], logs, seed)
-            vectors = [trained.encode(texts, kind=k) for k, texts in _texts(world, documents)]
-            engine.serve(*vectors)
+            engine.serve(trained.encode(world.queries.texts), trained.encode(documents, kind="document"))
         for day in range(week * DAYS, (week + 1) * DAYS):
             searches = simulate.day(world, engine, day, tally, work)
             videos = searches["videos"][:, : world.settings.exposed]
@@ -124,16 +115,12 @@ def _fitting(world: simulate.World) -> ndarray:
     return np.asarray(world.videos.grades(intents, everything) >= FITS)
 
 
-def _texts(world: simulate.World, documents: list[str]) -> tuple[tuple[str, list[str]], ...]:
-    return ("query", list(world.queries.texts)), ("document", documents)
-
-
 def _last(work: Path, week: int, folder: Path) -> Path:
     """The last days before `week` as a log of their own, by links."""
     first = np.datetime64(FIRST_DAY)
     folder.mkdir()
     (folder / "videos").symlink_to(work / "videos")
-    for table in TABLES:
+    for table in (table.name for table in records.LOGS if table.partitioned):
         (folder / table).mkdir()
         for number in range(max(0, week * DAYS - TRAINED_ON), week * DAYS):
             name = f"date={first + number}"

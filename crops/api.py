@@ -320,6 +320,11 @@ def _conformed(rows: pa.Table, table: records.Table) -> pa.Table:
     whole, faults = _filled(rows, table)
     if faults:
         raise InputError.of(table.name, faults)
+    return _typed(whole, table)
+
+
+def _typed(whole: pa.Table, table: records.Table) -> pa.Table:
+    """What `_filled` returned without a fault, in the types of `table`."""
     columns = [_cast(whole[column.name], column, table.name) for column in table.schema]
     return pa.table(columns, schema=table.schema)
 
@@ -369,7 +374,7 @@ def _logs(tables: Mapping[str, Tabular]) -> _Folder:
     if faults := [fault for _rows, missing in whole.values() for fault in missing]:
         raise InputError.of("logs", faults)
     try:
-        arrow = {name: _conformed(rows, names[name]) for name, (rows, _none) in whole.items()}
+        arrow = {name: _typed(rows, names[name]) for name, (rows, _none) in whole.items()}
         if len(ids := arrow["videos"]["video_id"]) > pc.count_distinct(ids).as_py():
             raise InputError("videos", "a video_id stands twice")
     except InputError:  # other types, and cells and rows that are not as they should be, are validation's

@@ -15,6 +15,8 @@ FIRST_DAY, LAST_DAY = "2000-01-01", "2100-01-01"
 LEAST_ROWS_PER_SEARCH = 1.1
 # More lines that do not fit than this share: it is not the lines that are wrong but how they are cut.
 MOST_BROKEN = 0.05
+# Rows that say something of a result.
+ROWS = "(SELECT count(*) FROM in_results WHERE video_id IS NOT NULL)"
 
 
 def rows_per_search(by_id: bool, own_results: bool) -> tuple[Remark, ...]:
@@ -31,8 +33,7 @@ def rows_per_search(by_id: bool, own_results: bool) -> tuple[Remark, ...]:
             ]
         return []
 
-    rows = "(SELECT count(*) FROM in_results WHERE video_id IS NOT NULL)"
-    counts = f"SELECT {rows}, count(*), count(DISTINCT user_id) FROM found"
+    counts = f"SELECT {ROWS}, count(*), count(DISTINCT user_id) FROM found"
     return (Remark(counts, say),)
 
 
@@ -43,10 +44,7 @@ def _merged(answers: list[tuple[Any, ...]]) -> list[str]:
 
 
 # The same video twice in one search: clicked twice, or shown twice.
-MERGED_ROWS = Remark(
-    "SELECT (SELECT count(*) FROM in_results WHERE video_id IS NOT NULL), (SELECT count(*) FROM listed)",
-    _merged,
-)
+MERGED_ROWS = Remark(f"SELECT {ROWS}, (SELECT count(*) FROM listed)", _merged)
 
 
 def broken_lines(path: Path, files: Iterable[Path], table: str) -> Remark:

@@ -56,7 +56,7 @@ class Engine:
         settings: Settings,
         rng: Generator,
     ):
-        self.settings, self.dense = settings, incumbent == "paths"
+        self.settings, self.dense, self.chance = settings, incumbent == "paths", rng
         parts = zip(catalogue.captions, catalogue.keywords, catalogue.covers, catalogue.related, strict=True)
         vocabulary: dict[str, int] = {}
         documents = _counts([document_text(*p) for p in parts], vocabulary)

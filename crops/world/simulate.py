@@ -111,11 +111,11 @@ def write(
     return numbers
 
 
-def begin(world: World, out: Path) -> Engine:
-    """Writes the catalogue into `out`; returns the world's incumbent before its first day."""
+def begin(world: World, out: Path, kind: type[Engine] = Engine) -> Engine:
+    """Writes the catalogue into `out`; returns the world's incumbent, of that kind, before its first day."""
     _save(out, records.VIDEOS, world.videos.columns())
     chance = default_rng([world.seed, ENGINE])
-    return Engine(world.videos, world.queries.texts, world.incumbent, world.settings, chance)
+    return kind(world.videos, world.queries.texts, world.incumbent, world.settings, chance)
 
 
 def day(world: World, engine: Engine, number: int, tally: Counter, out: Path) -> dict[str, ndarray]:

@@ -119,12 +119,9 @@ class Server:
 
     def _children(self) -> Iterator[tuple[Path, str]]:
         """Its folder in /proc and the state of each."""
-        for folder in Path("/proc").iterdir():
-            if folder.name.isdecimal():
-                with contextlib.suppress(OSError):
-                    state, parent = (folder / "stat").read_text().rpartition(")")[2].split()[:2]
-                    if int(parent) == self.process.pid:
-                        yield folder, state
+        for folder, state, parent in _processes():
+            if parent == self.process.pid:
+                yield folder, state
 
     def stop(self) -> None:
         """Lets running requests end."""
@@ -135,6 +132,15 @@ class Server:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+
+
+def _processes() -> Iterator[tuple[Path, str, int]]:
+    """Every process of the machine: its folder in /proc, its state, its parent's id."""
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdecimal():
+            with contextlib.suppress(OSError):
+                state, parent = (folder / "stat").read_text().rpartition(")")[2].split()[:2]
+                yield folder, state, int(parent)
 
 
 def backends(venv: Path, folder: Path) -> Path:
@@ -156,13 +162,11 @@ def end_orphans(stub: Path) -> None:
     """Kills the processes of `stub` whose server is gone: one that was killed before it had said a word to
     them is waited for for ever.
     """
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError, ValueError, IndexError):
+    for folder, _state, parent in _processes():
+        with contextlib.suppress(OSError):
             command = (folder / "cmdline").read_bytes().split(b"\0")
-            if command[0] == os.fsencode(stub):
-                parent = (folder / "stat").read_text().rpartition(")")[2].split()[1]
-                if int(parent) != int(command[SERVER]):
-                    os.kill(int(folder.name), signal.SIGKILL)
+            if command[0] == os.fsencode(stub) and parent != int(command[SERVER]):
+                os.kill(int(folder.name), signal.SIGKILL)
 
 
 def start(

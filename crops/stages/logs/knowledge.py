@@ -46,9 +46,7 @@ def run(
     chosen = [pair for pair in _chosen(candidates, texts, cfg) if shard.holds(pair[0])]
     cache = cache or out.parent / f".{out.name}.answers.sqlite"
     bodies = _bodies(chosen, texts, cfg)
-    keys = [edge.key_of(body) for body in bodies]
-    stored = shelf.take(cfg.store, keys) if cfg.store else {}
-    edge.recall(cache, {key: text for key, (text, _tokens) in stored.items()})
+    stored = _recalled(cfg.store, cache, bodies) if cfg.store else frozenset[str]()
     with (
         _endpoint(llm, cfg.concurrency) as (url, concurrency),
         progress.bar(total=len(bodies), desc="asking") as bar,
@@ -74,14 +72,13 @@ def run(
         common, _count = Counter(bad.values()).most_common(1)[0]
         raise ServiceError(f"{llm}: {len(bad)} of {answered} answers were rejected, most of them: {common}")
     if cfg.store:
-        asked = zip(keys, chosen, answers, strict=True)
         # An answer that was of no use is worth another try, with another day's chance.
-        kept = {
-            key: (answer.text, answer.tokens)
-            for key, (query, _exemplar), answer in asked
-            if answer.text is not None and key not in stored and query not in bad
+        useful = {
+            edge.key_of(body): (answer.text, answer.tokens)
+            for body, (query, _exemplar), answer in zip(bodies, chosen, answers, strict=True)
+            if answer.text is not None and query not in bad
         }
-        shelf.put(cfg.store, kept)
+        shelf.put(cfg.store, {key: answer for key, answer in useful.items() if key not in stored})
     summary: dict[str, Any] = {
         "asked": answered,
         "from_store": len(stored),
@@ -109,6 +106,13 @@ def run(
             "tokens": summary["tokens"],
         }
     )
+
+
+def _recalled(store: str, cache: Path, bodies: list[dict[str, Any]]) -> frozenset[str]:
+    """Puts what the store holds of these questions into the cache; the keys of that."""
+    stored = shelf.take(store, {edge.key_of(body) for body in bodies})
+    edge.recall(cache, {key: text for key, (text, _tokens) in stored.items()})
+    return frozenset(stored)
 
 
 @contextmanager
