@@ -469,7 +469,9 @@ def train(
         pairs = _samples(samples, scratch / "samples")
         catalogue = _documents(documents, scratch / "documents", valid=valid, pairs=pairs)
         try:
-            read = inputs.inputs_of(pairs, catalogue, Seen(only=only), graded, soft=config.soft)
+            read = inputs.inputs_of(
+                pairs, catalogue, Seen(only=only), graded, weights=stage.weights_of(config)
+            )
         except InputError as error:  # of a folder that the user has never seen
             raise InputError("samples", str(error).removeprefix(f"{pairs / 'samples'}: ")) from error
         queries = len(read.samples.queries)

@@ -18,6 +18,14 @@ class AugmentConfig(StageConfig):
     """Users with more searches on a day are left out of reformulation and feed for that day, searches.
     Source: ours, because bots and shared accounts grow as the square and reformulate nothing.
     """
+    bots_click: bool = True
+    """Whether clicks of such users count all the same, for P0 and for the test set ct. Source: ours: a user
+    with many searches clicks no worse, where nothing is known of bots.
+    """
+    evidence: bool = False
+    """Also count, for each pair, how often it was shown, seen, clicked and played, and when last: what
+    train.weigh reads. Source: ours; off.
+    """
     feed_half_window_s: int = Field(1_800, ge=1, le=86_400)
     """Feed: views at most this long before or after the search, both ends included, seconds. Source: ours (30
     minutes), because the paper centres a window on the query without saying how both ends count.

@@ -27,6 +27,14 @@ class DiscriminateConfig(StageConfig):
     """
     gate_knowledge: bool = False
     """Whether θ decides on knowledge too. Source: ours: a θ learnt from clicks drops what it is for."""
+    round_trip: int | None = Field(None, ge=1)
+    """An LLM answer is kept only where the catalogue's first so many documents for it, by θ's base untouched,
+    hold one that was clicked for its query; null: all. Source: arXiv 2209.11755; off: ours.
+    """
+    most_alike: float = Field(1.0, gt=0, le=1)
+    """Highest cosine of two LLM answers to one query, by the same base: of nearer ones the first is kept; 1:
+    all. Source: ours, off.
+    """
     long_play_s: float = Field(LONG_PLAY_S, gt=0)
     """Positive pair: played this long, or whole where shorter, seconds. Source: KuaiRand's long view."""
     max_pairs: int = Field(30_000, ge=10)

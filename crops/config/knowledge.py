@@ -1,6 +1,6 @@
 """Settings of `crops knowledge`."""
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -21,7 +21,11 @@ class KnowledgeConfig(StageConfig):
     """Blocks of the prompt (role, format, rules, example, query) to take in place of ours; {query},
     {exemplar}, {descriptions}, {items} and {fields} are filled in. Source: the paper's blocks, our words."""
     max_queries: int = Field(3_000, ge=1)
-    """Training queries asked, most searched first. Source: ours, a budget."""
+    """Training queries asked, in the order of `first`. Source: ours, a budget."""
+    first: Literal["searched", "unanswered"] = "searched"
+    """Which queries are asked first. searched: with the most searches; unanswered: with the most searches that
+    nobody clicked in, where the log itself says least. Source: ours.
+    """
     min_users: int = Field(5, ge=1)
     """A query is asked only where at least so many users typed it: rarer ones are private. Source: ours."""
     descriptions: int = Field(3, ge=1, le=10)

@@ -1,8 +1,8 @@
 """Settings of `crops train`."""
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 
 from crops.config.base import StageConfig
 
@@ -63,10 +63,15 @@ class TrainConfig(StageConfig):
     """Samples per lower label, query and step. Source: ours: 2 gained nothing and cost half as much time
     again.
     """
-    soft: bool = False
-    """Whether a pair that the discriminator gates comes into a batch with chance θ instead of always: with a
-    low discriminate.alpha pairs are weighed and not cut. Source: ours; off, see docs/method.md.
+    weigh: tuple[Literal["theta", "support", "clicks", "dwell", "age"], ...] = ()
+    """What positives are weighed by: one comes into a batch with this chance instead of always; several are
+    multiplied. theta: θ of what the discriminator gates (with a low discriminate.alpha pairs are weighed and
+    not cut); support: n / (n + 1) of n events; and with augment.evidence, clicks: for each time that it was
+    looked at, whatever its position; dwell: the played share of a long play; age: see half_life_days.
+    Source: ours; off, see docs/method.md.
     """
+    half_life_days: float = Field(14.0, gt=0)
+    """Age after which a pair weighs half where train.weigh holds age, days. Source: ours."""
     hard_share: float = Field(0.0, ge=0, le=1)
     """Share of the queries' turns that go by how low the base ranks their positives; 0: each query once a
     pass. Source: ours: see docs/method.md.
@@ -78,6 +83,18 @@ class TrainConfig(StageConfig):
     hard_margin: float = Field(0.95, gt=0)
     """Highest cosine of such a text, as a share of the mean of the query's positives. Source: arXiv
     2407.15831.
+    """
+    hard_refresh: bool = False
+    """Whether both hard settings ask the encoder in training anew, at every check, instead of the base alone.
+    Source: arXiv 2007.00808; off: ours, see docs/method.md.
+    """
+    teacher: str | None = None
+    """Whose scores are learnt beside the labels: theta, the discriminator's odds of the samples that it was
+    asked about; or a base as above, the cosines of a larger encoder; null: nobody's. Source: ours; off.
+    """
+    distil: float = Field(1.0, gt=0)
+    """How much the divergence from the teacher (Kullback-Leibler, over a batch's candidates) counts beside
+    the loss. Source: ours.
     """
     learning_rate: float | None = Field(None, gt=0)
     """Adam's rate; null: by kind of base, 3e-3 for small and static, 1e-4 for encoders of at most 512 wide,
@@ -136,3 +153,13 @@ class TrainConfig(StageConfig):
     """Trade time for memory in the towers. Source: ours."""
     seed: int = Field(0, ge=0)
     """Chance of base, batches and dropout. Source: ours."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _soft(cls, values: Any) -> Any:
+        """`soft: true` of older configs is `weigh: [theta]`."""
+        if isinstance(values, dict) and "soft" in values:
+            values = dict(values)
+            if values.pop("soft") and "theta" not in (kinds := values.get("weigh") or ()):
+                values["weigh"] = ("theta", *kinds)
+        return values

@@ -138,9 +138,9 @@ def choose(
     max_queries: int,
     held_out: Collection[tuple[str, str]] = (),
 ) -> list[tuple[str, str | None]]:
-    """(query, exemplar's video id or None), most searched first.
+    """(query, exemplar's video id or None), the highest number first.
 
-    queries     (query, searches) of the training days
+    queries     (query, its searches, or how many of them count) of the training days
     candidates  (query, video_id, perspective, support): the exemplar is the query's best positive, in the
                 order of the perspectives (a click first), else what was exposed; most support first
     held_out    (query, video_id) that checkpoints are chosen by: never an exemplar, or the answers would tell

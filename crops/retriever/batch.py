@@ -17,7 +17,8 @@ class Pairs:
     """Samples by number: row i says that text `text[i]` has `label[i]` for query `query[i]`. Equal texts
     share a number. Labels from `positive_min` on are those of positives; -1: no sample, but not to be taken
     for irrelevant either. Sorted by query and text. `weight`: the chance of row i to be a sample when its
-    query has its turn; None: each is. `home`: the folder that all of it is mapped from.
+    query has its turn; None: each is. `theta`: what the discriminator says of row i, NaN where it was not
+    asked. `home`: the folder that all of it is mapped from.
     """
 
     queries: Sequence[str]
@@ -27,6 +28,7 @@ class Pairs:
     label: np.ndarray  # int8 [N]
     positive_min: int
     weight: np.ndarray | None = None  # float32 [N], 0..1
+    theta: np.ndarray | None = None  # float32 [N], 0..1
     home: Path | None = None
 
 
@@ -113,6 +115,10 @@ class Batches:
         self._pass: tuple[int, np.ndarray] = -1, self.usable  # number and order of the one under way
         if not len(self.usable):
             raise NothingToTrainOn(f"no query has a sample with a label >= {anchor_min}: nothing to train on")
+
+    def aim(self, *, turns: np.ndarray | None, rivals: np.ndarray | None) -> None:
+        """Other turns and rivals from the next step on, where a pass is begun anew by them."""
+        self.turns, self.rivals, self._pass = turns, rivals, (-1, self.usable)
 
     @property
     def per_epoch(self) -> int:

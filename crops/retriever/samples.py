@@ -5,7 +5,6 @@ from collections.abc import Mapping
 import ibis
 import ibis.expr.types as ir
 
-from crops import perspectives
 from crops.retriever import systems
 
 
@@ -28,16 +27,6 @@ def visible(
     return best.semi_join(samples, ["query", "doc_id"])
 
 
-def weighed(pairs: ir.Table, samples: ir.Table) -> ir.Table:
-    """in: pairs(query, doc_id, label), samples(query, doc_id, perspective, theta); out: the first with
-    `weight`, θ of what the discriminator gates and 1 for everything else.
-    """
-    gated = samples.filter(samples.perspective.isin(perspectives.names(gated=True)), samples.theta.notnull())
-    theta = gated.select("query", "doc_id", weight=gated.theta.cast("float32"))
-    both = pairs.left_join(theta, ["query", "doc_id"]).select(*pairs.columns, "weight")
-    return both.mutate(weight=both.weight.fill_null(1.0).cast("float32"))
-
-
 def dropped(pairs: ir.Table, system: systems.System) -> ir.Table:
     """in: dropped(query, doc_id, perspective); out: (query, doc_id), of the perspectives that it sees."""
     return _seen(pairs, system).select("query", "doc_id").distinct()
@@ -57,8 +46,8 @@ def numbered(distinct: ir.Table, column: str, number: str) -> ir.Table:
 
 
 def best(pairs: ir.Table, held_out: ir.Table) -> ir.Table:
-    """in: (query, text, label, maybe weight), held_out(query, text), as numbers; out: the first without the
-    second, one row a pair with its highest label and weight.
+    """in: (query, text, label, maybe weight and theta), held_out(query, text), as numbers; out: the first
+    without the second, one row a pair with the highest of each value.
     """
     kept = pairs.anti_join(held_out, ["query", "text"])
     values = [name for name in kept.columns if name not in ("query", "text")]
@@ -66,13 +55,17 @@ def best(pairs: ir.Table, held_out: ir.Table) -> ir.Table:
 
 
 def masked(pairs: ir.Table, doubted: ir.Table, alike: ir.Table, *, positive_min: int) -> ir.Table:
-    """in: pairs(query, text, label, maybe weight), doubted(query, text), alike(text, other); out: rows like
-    those of `pairs`, label -1, of what is no sample but in doubt, or nearly the same as a positive of the
-    query.
+    """in: pairs(query, text, label, maybe weight and theta), doubted(query, text), alike(text, other); out:
+    rows like those of `pairs`, label -1, of what is no sample but in doubt, or nearly the same as a positive
+    of the query.
     """
     positives = pairs.filter(pairs.label >= positive_min)
     near = positives.join(alike, "text").select("query", text="other")
     both = ibis.union(doubted.select("query", "text"), near, distinct=True)
     rest = both.anti_join(pairs, ["query", "text"])
-    values = {"label": ibis.literal(-1, "int8"), "weight": ibis.literal(1.0, "float32")}
+    values = {
+        "label": ibis.literal(-1, "int8"),
+        "weight": ibis.literal(1.0, "float32"),
+        "theta": ibis.null("float32"),
+    }
     return rest.mutate(**{name: value for name, value in values.items() if name in pairs.columns})

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from crops.retriever import finetuning
+from crops.retriever import finetuning, teacher
 from crops.retriever import loss as losses
 from crops.retriever.encoder import Encoder, Kind
 from crops.retriever.loss import AnyLoss, Loss
@@ -30,6 +30,7 @@ class Plan:
     with a graph; None: all. `clip`: most length of the gradient of all weights, the temperature's apart;
     None: any. `layer_decay`: a layer's rate is this share of the next one's. `widths`: the first so many
     numbers of a vector are a vector as well, and the loss is the sum over all (Matryoshka, arXiv 2205.13147).
+    `distil`: how much the divergence from a teacher counts beside the loss, where there is one.
     """
 
     loss: AnyLoss
@@ -47,6 +48,7 @@ class Plan:
     clip: float | None = None
     layer_decay: float = 1.0
     widths: tuple[int, ...] = ()
+    distil: float = 1.0
 
 
 def optimizer_of(encoder: Encoder, plan: Plan) -> torch.optim.Optimizer:
@@ -83,11 +85,12 @@ def take(
     *,
     step: int,
     ranks: Ranks = ALONE,
+    targets: np.ndarray | None = None,
 ) -> float:
     """Step number `step` (0-based) on the joint batch of all ranks; returns its loss. See `gradients`."""
     for group in optimizer.param_groups:
         group["lr"] = group["full"] * rate(step, plan)
-    loss = gradients(encoder, ids, labels, plan, step=step, ranks=ranks)
+    loss = gradients(encoder, ids, labels, plan, step=step, ranks=ranks, targets=targets)
     if plan.clip is not None:
         torch.nn.utils.clip_grad_norm_(_weights(encoder), plan.clip)
     optimizer.step()
@@ -106,13 +109,14 @@ def gradients(
     *,
     step: int,
     ranks: Ranks = ALONE,
+    targets: np.ndarray | None = None,
 ) -> float:
     """Leaves d(loss of the joint batch) in .grad of every parameter, the same on every rank, and returns that
     loss.
 
-    ids: tokens of the queries and of the distinct texts; labels int8 [Q, D]. With plan.cache_tokens the
-    vectors are made without a graph, and each piece is encoded again for its backward, with the dropout of
-    the first time.
+    ids: tokens of the queries and of the distinct texts; labels int8 [Q, D]; targets float32 [Q, D]
+    of a teacher, if there is one. With plan.cache_tokens the vectors are made without a graph, and each piece
+    is encoded again for its backward, with the dropout of the first time.
     """
     encoder.train()
     encoder.zero_grad(set_to_none=True)
@@ -125,6 +129,9 @@ def gradients(
     tau = encoder.log_tau.exp()
     cut = [(F.normalize(q[:, :w], dim=-1), F.normalize(d[:, :w], dim=-1)) for w in plan.widths]
     loss = sum((_loss(plan, *pair, grades, tau) for pair in cut), _loss(plan, q, d, grades, tau))
+    if targets is not None:
+        wanted = torch.from_numpy(targets).to(encoder.device)
+        loss = loss + plan.distil * teacher.divergence(q @ d.T / tau.detach(), wanted)
     (loss / ranks.count).backward()  # every rank has the whole loss: its share of the temperature's gradient
     for side in sides:
         side.backward()

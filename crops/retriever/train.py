@@ -17,6 +17,7 @@ from crops.retriever.focus import focus
 from crops.retriever.loss import AnyLoss
 from crops.retriever.ranks import ALONE, Ranks
 from crops.retriever.step import Plan
+from crops.retriever.teacher import Teacher
 from crops.retriever.tokens import tokenized
 
 __all__ = ["AnyLoss", "Log", "Plan", "Sizes", "Validation", "best", "fit"]
@@ -31,6 +32,7 @@ class Sizes:
 
     hard_share: share of the queries' turns that go by how low the untrained encoder ranks their positives.
     hard_negatives: texts that it ranks high for a query, with `hard_margin`; see `crops.retriever.focus`.
+    hard_refresh: both are asked of the encoder in training anew, at every check (arXiv 2007.00808).
     """
 
     queries: int
@@ -39,6 +41,7 @@ class Sizes:
     hard_share: float = 0.0
     hard_negatives: int = 0
     hard_margin: float = 0.95
+    hard_refresh: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +92,7 @@ def best(
     checkpoints: Path,
     log: Log | None = None,
     ranks: Ranks = ALONE,
+    teacher: Teacher | None = None,
 ) -> tuple[Encoder, dict[str, Any], Plan]:
     """Trains by the plan that is best on `valid`: each plan is probed for `probe_steps`, and training goes on
     with the best.
@@ -119,7 +123,18 @@ def best(
 
         folder = checkpoints / f"anchors-{plan.anchor_min}-{plan.seed}"
         plan = one_by_one(plan, samples, sizes) if plan.loss == ONE_ANCHOR else plan
-        return encoder, fit(encoder, batches, valid, plan, checkpoints=folder, log=named, ranks=ranks)
+        history = fit(
+            encoder,
+            batches,
+            valid,
+            plan,
+            checkpoints=folder,
+            log=named,
+            ranks=ranks,
+            teacher=teacher,
+            aim=(lambda: focused(encoder, samples, sizes, ranks)) if draws and sizes.hard_refresh else None,
+        )
+        return encoder, history
 
     chosen, choice = plans[0], None
     if len(plans) > 1 and valid.queries:
@@ -183,6 +198,8 @@ def fit(
     checkpoints: Path,
     log: Log | None = None,
     ranks: Ranks = ALONE,
+    teacher: Teacher | None = None,
+    aim: Callable[[], dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Trains `encoder` in place and leaves it at the check that is kept: the best one where validation can
     tell it from the last, else the last; resumes where a killed run left `checkpoints`.
@@ -192,6 +209,9 @@ def fit(
     check, null before the first step: the untrained encoder is a candidate as well. recall: null without
     validation. encodes: texts that went through the encoder in training, all steps. Of several ranks the
     first checks, saves and logs. RanksDiffer if they differ in plan, samples, batch or checkpoint.
+
+    teacher: whose scores are learnt beside the labels. aim: called after every check, where the encoder is
+    wrong now (`Batches.aim`).
     """
     if wide := [w for w in plan.widths if w >= encoder.width]:
         raise ConfigError(
@@ -241,6 +261,8 @@ def fit(
 
     if resumed is None:
         check()
+    elif aim is not None and state["step"]:
+        batches.aim(**aim())
     query_ids = tokenized(encoder, samples.queries, "query", samples.home)
     text_ids = tokenized(encoder, samples.texts, "document", samples.home)
     with progress.bar(
@@ -251,7 +273,10 @@ def fit(
         ] < plan.patience * plan.check_every:
             batch = batches.at(number)
             ids = [query_ids[i] for i in batch.queries], [text_ids[i] for i in batch.texts]
-            loss = step.take(encoder, optimizer, ids, batch.labels, plan, step=number, ranks=ranks)
+            targets = None if teacher is None else teacher(batch)
+            loss = step.take(
+                encoder, optimizer, ids, batch.labels, plan, step=number, ranks=ranks, targets=targets
+            )
             state["losses"].append(loss)
             state["step"] += 1
             state["encodes"] += len(batch.queries) + len(batch.texts)
@@ -261,6 +286,8 @@ def fit(
                 bar.set_postfix(loss=entry["loss"], valid=entry["valid_recall_at_100"])
                 if log and ranks.rank == 0:
                     log(state["step"], {k: v for k, v in entry.items() if k != "step" and v is not None})
+                if aim is not None:
+                    batches.aim(**aim())
     last = len(state["checks"]) - 1
     choice = valid.choose([[recalls] for recalls in state["recalls"]], safe=last) if valid.queries else None
     if choice is not None and choice.told:

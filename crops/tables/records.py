@@ -107,6 +107,16 @@ CANDIDATES = table(
     key="query video_id perspective later_query",
 )
 
+# What the log says of a pair beside that it was chosen; written where the setting augment.evidence says so.
+EVIDENCE = table(
+    "evidence",
+    """
+    query string, video_id string, shown int64, examined double, clicked int64, watched double?,
+    last_ts timestamp
+    """,
+    key="query video_id",
+)
+
 DOCUMENTS = table("documents", "doc_id string, text string", key="doc_id")
 
 TEST_CT = table("test_ct", "query string, video_id string", key="query video_id")

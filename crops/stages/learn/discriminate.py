@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from crops import base_model, perspectives, progress
 from crops.config.discriminate import DiscriminateConfig
-from crops.discriminator import chance, joined
+from crops.discriminator import answers, chance, joined
 from crops.stages.base import StageReport
 from crops.stages.learn import score
 from crops.stages.learn import theta as thetas
@@ -50,6 +50,7 @@ def run(
     _score(rows, judge, {**texts, **synthetic}, cfg, scores=_scores(scores))
     similarity, note = _similarity(rows, champion, cfg)
     _decide(rows, similarity, cfg)
+    proven = _prove(rows, synthetic, texts, cfg)
     test = artifacts.read(candidates, records.TEST_QR)
     test = test.filter(pa.array([d in texts for d in test["video_id"].to_pylist()], pa.bool_()))
     test_theta = _test(test, rows, judge, texts)
@@ -72,7 +73,7 @@ def run(
     }
     return StageReport(
         numbers={"pairs": len(rows), **numbers, "auc": facts["auc"], "ece": facts["ece"]},
-        notes=(note, *_silent(report["bands"], cfg.alpha)),
+        notes=(note, *proven, *_silent(report["bands"], cfg.alpha)),
     )
 
 
@@ -224,6 +225,37 @@ def _decide(rows: pd.DataFrame, similarity: np.ndarray | None, cfg: Discriminate
     rows["kept"] = ~gated | (rows["theta"].to_numpy() > alpha)
     if similarity is not None:
         rows["kept"] &= ~(similarity < cfg.beta)
+
+
+def _prove(
+    rows: pd.DataFrame, synthetic: dict[str, str], texts: dict[str, str], cfg: DiscriminateConfig
+) -> tuple[str, ...]:
+    """Takes `kept` from LLM answers that do not find what was clicked for their query, or repeat another."""
+    own = rows.index[rows["perspective"].isin(perspectives.names(synthetic=True)) & rows["kept"]]
+    if not len(own) or (cfg.round_trip is None and cfg.most_alike == 1):
+        return ()
+    from crops.retriever import encoder as encoders
+
+    encoder = encoders.from_base(cfg.base, [*texts.values()])
+    written = [synthetic[name] for name in rows.loc[own, "doc_id"]]
+    queries = rows.loc[own, "query"].tolist()
+    right = np.ones(len(own), dtype=bool)
+    if cfg.round_trip is not None:
+        row_of = {name: row for row, name in enumerate(texts)}
+        clicked = rows[rows["perspective"] == perspectives.CLICK.name].groupby("query")["doc_id"].agg(list)
+        relevant = [frozenset(row_of[d] for d in clicked.get(query, ())) for query in queries]
+        answered = encoder.encode(written, kind="query")
+        catalogue = encoder.encode([*texts.values()], kind="document")
+        right = answers.round_trip(answered, catalogue, relevant, depth=cfg.round_trip)
+    lost = int((~right).sum())
+    kept = np.flatnonzero(right)
+    vectors = encoder.encode([written[i] for i in kept], kind="document")
+    right[kept] = answers.distinct(vectors, [queries[i] for i in kept], most_alike=cfg.most_alike)
+    rows.loc[own, "kept"] = right
+    return (
+        f"knowledge: of {len(own):,} answers {lost:,} do not find what was clicked, "
+        f"{int((~right).sum()) - lost:,} repeat another",
+    )
 
 
 def _gated(cfg: DiscriminateConfig) -> set[str]:

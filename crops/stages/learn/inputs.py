@@ -22,6 +22,7 @@ from crops.evaluation import sets, trial
 from crops.release import layout
 from crops.retriever import batch, columns, samples, systems, train
 from crops.retriever.duplicates import near_duplicates
+from crops.retriever.weights import PLAIN, TABLE, Weights, weighed
 from crops.tables import artifacts, records
 
 DIGEST = "digest"
@@ -46,36 +47,51 @@ def inputs_of(
     system: systems.System,
     graded: dict[str, int],
     *,
-    soft: bool = False,
+    weights: Weights = PLAIN,
     home: Path | None = None,
 ) -> Inputs:
     """Samples by the rank of their label: only the order of the labels matters.
 
-    soft: what the discriminator gates is weighed by its θ.
     home: where the columns lie, in a folder named after the tables' content; who comes first makes it, others
     map it. None: they have no name, and are gone with this process.
     """
     border = perspectives.positive_min({name: labels.rank(n, graded) for name, n in graded.items()})
     if home is not None:
-        own = home / f"data-{_key(samples, documents, system, graded, soft)}"
-        made = columns.made(own, lambda new: _write(samples, documents, new, system, graded, soft))
+        own = home / f"data-{_key(samples, documents, system, graded, weights)}"
+        made = columns.made(own, lambda new: _write(samples, documents, new, system, graded, weights))
         return _mapped(made, border)
     with tempfile.TemporaryDirectory(prefix="crops-data-") as folder:
-        _write(samples, documents, Path(folder), system, graded, soft)
+        _write(samples, documents, Path(folder), system, graded, weights)
         return _mapped(Path(folder), border, kept=False)  # a mapped file stays after its name
 
 
-def _key(samples: Path, documents: Path, system: systems.System, graded: dict[str, int], soft: bool) -> str:
+def _key(
+    samples: Path, documents: Path, system: systems.System, graded: dict[str, int], weights: Weights
+) -> str:
     """Of the content of all tables that are read."""
-    digest = hashlib.blake2b(repr((system, sorted(graded.items()), soft)).encode(), digest_size=6)
+    digest = hashlib.blake2b(repr((system, sorted(graded.items()), weights)).encode(), digest_size=6)
     for folder, tables in (
         (samples, (records.SAMPLES, records.ORIGINS, records.DROPPED, records.KNOWLEDGE)),
-        (documents, (records.DOCUMENTS, records.VALID_QR, records.QUERIES)),
+        (documents, (records.DOCUMENTS, records.VALID_QR, records.QUERIES, *_evidence(documents, weights))),
     ):
         for table in tables:
             for path in artifacts.parquet_files(folder, table):
                 digest.update(f"{table.name} {layout.sha256(path)}\n".encode())
     return digest.hexdigest()
+
+
+def _evidence(documents: Path, weights: Weights) -> list[records.Table]:
+    """The tables that the weights are read from, in order; an InputError names the one that is not there."""
+    tables = sorted(weights.tables, key=lambda table: table.name)
+    for table in tables:
+        if not artifacts.exists(documents, table):
+            why = "; `crops augment` writes it where augment.evidence is true"
+            raise InputError(
+                documents,
+                f"train.weigh is {', '.join(weights.kinds)}, and there is no table {table.name}"
+                f"{why * (table is records.EVIDENCE)}",
+            )
+    return tables
 
 
 def _mapped(folder: Path, positive_min: int, *, kept: bool = True) -> Inputs:
@@ -88,7 +104,11 @@ def _mapped(folder: Path, positive_min: int, *, kept: bool = True) -> Inputs:
             text=columns.mapped(folder, "text"),
             label=columns.mapped(folder, "label"),
             positive_min=positive_min,
-            weight=columns.mapped(folder, "weight") if (folder / "weight.npy").exists() else None,
+            **{
+                name: columns.mapped(folder, name)
+                for name in ("weight", "theta")
+                if (folder / f"{name}.npy").exists()
+            },
             home=folder if kept else None,
         ),
         valid=train.Validation(
@@ -103,13 +123,18 @@ def _mapped(folder: Path, positive_min: int, *, kept: bool = True) -> Inputs:
 
 
 def _write(
-    tables: Path, documents: Path, folder: Path, system: systems.System, graded: dict[str, int], soft: bool
+    tables: Path,
+    documents: Path,
+    folder: Path,
+    system: systems.System,
+    graded: dict[str, int],
+    weights: Weights,
 ) -> None:
     """All columns; the engine spills into `folder` what exceeds its memory."""
     with session.opened("duckdb", scratch=folder) as house:
         catalogue = house.read(documents, records.DOCUMENTS)
         texts = _texts(house, catalogue, tables)
-        _write_samples(house, tables, documents, folder, texts, system, graded, soft)
+        _write_samples(house, tables, documents, folder, texts, system, graded, weights)
         _write_corpus(house, catalogue, house.read(documents, records.QUERIES), folder)
         _write_valid(house, catalogue, documents, folder)
     digest = hashlib.sha256()
@@ -139,12 +164,20 @@ def _write_samples(
     texts: ir.Table,
     system: systems.System,
     graded: Mapping[str, int],
-    soft: bool,
+    weights: Weights,
 ) -> None:
     ranks = {name: labels.rank(label, graded) for name, label in graded.items()}
     every, origins = house.read(tables, records.SAMPLES), house.read(tables, records.ORIGINS)
     pairs = samples.visible(every, origins, system, ranks, set(graded.values()))
-    seen = house.keep(samples.weighed(pairs, every) if soft else pairs, "seen")
+    border = perspectives.positive_min(ranks)
+    if weights.kinds:
+        read = {table: house.read(documents, table) for table in _evidence(documents, weights)}
+        given = {kind: read[TABLE[kind]] if kind in TABLE else every for kind in weights.kinds}
+        pairs = weighed(pairs, weights, given, positive_min=border)
+    if weights.bring_theta:
+        pairs = pairs.left_join(every.select("query", "doc_id", "theta"), ["query", "doc_id"])
+        pairs = pairs.drop("query_right", "doc_id_right")
+    seen = house.keep(pairs, "seen")
     lost = house.fetch(seen.anti_join(texts, "doc_id").agg(doc_id=ibis._.doc_id.min()))[0]["doc_id"]
     if lost is not None:
         raise InputError(tables / "samples", f"doc_id {lost!r} is neither in documents nor in knowledge")
@@ -166,7 +199,7 @@ def _write_samples(
     if artifacts.exists(tables, records.DROPPED):
         gone = samples.dropped(house.read(tables, records.DROPPED), system)
         doubted = ibis.union(apart, coded(gone, only=["query", "text"]))
-    _write_numbered(house, folder, asked, texts, whole, doubted, perspectives.positive_min(ranks))
+    _write_numbered(house, folder, asked, texts, whole, doubted, border)
 
 
 def _write_numbered(
@@ -197,7 +230,7 @@ def _write_numbered(
     alike = house.put(pa.table({"text": both[:, 0], "other": both[:, 1]}), "alike")
     masked = samples.masked(numbered, rows(doubted), alike, positive_min=positive_min)
     ordered = ibis.union(numbered, masked.select(*numbered.columns)).order_by("query", "text")
-    kinds = {"query": "i4", "text": "i4", "label": "i1", "weight": "f4"}
+    kinds = {"query": "i4", "text": "i4", "label": "i1", "weight": "f4", "theta": "f4"}
     with ExitStack() as stack:
         written = {
             name: stack.enter_context(columns.Column(folder / f"{name}.npy", kinds[name]))
@@ -205,7 +238,7 @@ def _write_numbered(
         }
         for piece in house.stream(ordered):
             for name, column in written.items():
-                column.add(piece.column(name).to_numpy())
+                column.add(piece.column(name).to_numpy(zero_copy_only=False))
 
 
 def _write_corpus(house: Warehouse, catalogue: ir.Table, queries: ir.Table, folder: Path) -> None:

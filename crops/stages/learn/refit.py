@@ -159,7 +159,9 @@ def _fitted(
 ) -> tuple[encoders.Encoder, retriever.Validation, int]:
     """The encoder after as many passes as before, the pairs that it was kept from, and its steps."""
     graded = artifacts.read_json(samples / "label.json")["hierarchy"]["labels"]
-    inputs = inputs_of(samples, mined, SYSTEMS[CHALLENGER], graded, soft=cfg.soft, home=samples.parent)
+    inputs = inputs_of(
+        samples, mined, SYSTEMS[CHALLENGER], graded, weights=train.weights_of(cfg), home=samples.parent
+    )
     lowest = labels.rank(before["hierarchy"]["anchor_min"], graded)
     passes = len(inputs.samples.queries) / before["queries"]
     plan = train.plan_of(cfg, cfg.loss, lowest, queries=before["queries"])

@@ -15,8 +15,10 @@ from crops.config.train import TrainConfig
 from crops.errors import ConfigError, InputError
 from crops.retriever import encoder as encoders
 from crops.retriever import finetuning, mnrl, systems, train
+from crops.retriever import teacher as teachers
 from crops.retriever.errors import NothingToTrainOn, TrainingError
 from crops.retriever.ranks import ALONE, Ranks, joined
+from crops.retriever.weights import Weights
 from crops.services import tracking as tracking_run
 from crops.services.registry import Registry, uri_of
 from crops.stages.base import StageReport
@@ -99,7 +101,7 @@ def _run(
     home = checkpoints or out.with_name(f".{out.name}.checkpoints")
 
     def mapped() -> Inputs:
-        return inputs_of(samples, documents, chosen, graded, soft=cfg.soft, home=home)
+        return inputs_of(samples, documents, chosen, graded, weights=weights_of(cfg), home=home)
 
     if ranks.count > 1:
         ranks.from_first(lambda: mapped().digest)  # the others map what the first has written
@@ -199,6 +201,7 @@ def fitted(
         checkpoints=checkpoints,
         log=log,
         ranks=ranks,
+        teacher=teacher_of(cfg, inputs),
     )
 
 
@@ -278,7 +281,25 @@ def sizes_of(cfg: TrainConfig) -> train.Sizes:
         hard_share=cfg.hard_share,
         hard_negatives=cfg.hard_negatives,
         hard_margin=cfg.hard_margin,
+        hard_refresh=cfg.hard_refresh,
     )
+
+
+def weights_of(cfg: TrainConfig) -> Weights:
+    """What the config says of how much a positive counts."""
+    return Weights(
+        kinds=cfg.weigh, half_life_days=cfg.half_life_days, bring_theta=cfg.teacher == teachers.THETA
+    )
+
+
+def teacher_of(cfg: TrainConfig, inputs: Inputs) -> teachers.Teacher | None:
+    """The teacher that the config names, for these samples."""
+    if cfg.teacher is None:
+        return None
+    if cfg.teacher == teachers.THETA:
+        return teachers.of_theta(inputs.samples)
+    encoder = encoders.from_base(cfg.teacher, inputs.corpus, max_tokens=cfg.max_tokens, seed=cfg.seed)
+    return teachers.of_encoder(encoder, inputs.samples)
 
 
 def encoder_of(cfg: TrainConfig, corpus: Sequence[str]) -> encoders.Encoder:

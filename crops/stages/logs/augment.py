@@ -15,7 +15,7 @@ from crops.config.augment import AugmentConfig
 from crops.engines import session
 from crops.engines.warehouse import Warehouse
 from crops.errors import InputError
-from crops.mining import click, documents, queries, reformulation, testsets
+from crops.mining import click, documents, evidence, queries, reformulation, testsets
 from crops.stages.base import StageReport
 from crops.stages.logs import candidates
 from crops.tables import artifacts, records
@@ -102,6 +102,8 @@ def _augment(house: Warehouse, logs: Path, folder: Path, cfg: AugmentConfig) -> 
         records.TEST_QR: testsets.reformulated_pairs(mined.reformulations, days=days.test),
         records.VALID_QR: testsets.reformulated_pairs(_before(mined, days), days=days.valid),
     }
+    if cfg.evidence:
+        pairs_of[records.EVIDENCE] = _evidence(house, logs, events, mined, days)
     tables |= {table: pairs.semi_join(with_text, "video_id") for table, pairs in pairs_of.items()}
     rows |= {table.name: house.write(expr, folder, table) for table, expr in tables.items()}
     missing = {t.name for t in records.logs() if not artifacts.exists(logs, t)}
@@ -157,7 +159,7 @@ def _mine(house: Warehouse, logs: Path, searches: ir.Table, cfg: AugmentConfig) 
         searches=searches,
         people=people,
         touched=touched,
-        clicks=house.keep(click.clicks(searches, touched), "clicks"),
+        clicks=house.keep(click.clicks(searches if cfg.bots_click else people, touched), "clicks"),
         reformulations=house.keep(reformulated, "reformulations"),
     )
 
@@ -180,6 +182,18 @@ def _events(house: Warehouse, logs: Path, mined: Mined, days: Days, cfg: Augment
         shown=candidates.shown(house, past, house.read(logs, records.RESULTS), cuts),
         feed=candidates.watched(house, logs, searches, cfg, before=first, cuts=cuts) if has_feed else None,
     )
+
+
+def _evidence(house: Warehouse, logs: Path, events: candidates.Events, mined: Mined, days: Days) -> ir.Table:
+    """Of the training days, as all that is learnt from."""
+    past = mined.searches.filter(mined.searches.date < days.end)
+    tables = (house.read(logs, table) for table in (records.RESULTS, records.VIDEOS))
+    seen = house.keep(evidence.shown(past, *tables), "evidence_shown")
+    chances = evidence.propensities(house.fetch(evidence.neighbours(seen)))
+    touched = [
+        rows.select("query", "video_id", "ts") for rows in (*events.whole.values(), *(events.feed or ()))
+    ]
+    return evidence.collected(seen, touched, chances)
 
 
 def _registered(house: Warehouse, logs: Path, searches: ir.Table, before: str) -> dict[str, ir.Table]:

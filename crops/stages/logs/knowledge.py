@@ -131,7 +131,7 @@ def _endpoint(address: str, concurrency: int) -> Iterator[tuple[str, int]]:
 
 def _chosen(candidates: Path, texts: dict[str, str], cfg: KnowledgeConfig) -> list[tuple[str, str | None]]:
     queries = [
-        (r["query"], r["searches"])
+        (r["query"], r["searches"] - r["clicks"] * (cfg.first == "unanswered"))
         for r in artifacts.read(candidates, records.QUERIES).to_pylist()
         if r["split"] == "train" and r["users"] >= cfg.min_users
     ]

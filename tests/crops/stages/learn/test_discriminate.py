@@ -91,3 +91,31 @@ def test_a_log_without_long_plays_is_learnt_from_by_clicks_and_says_so(chain, tm
     cfg = CFG.model_copy(update={"long_play_s": 31.0})
     report = discriminate.whole(chain / "logs", chain / "mined", tmp_path / "out", cfg)
     assert report.notes[0].startswith("θ: no long play(s) on the training days")
+
+
+def test_answers_are_kept_by_proof(chain, tmp_path):
+    """subject1's answers: one is what was clicked for it and one repeats it in other case; the third finds
+    nothing.
+    """
+    clicked = next(r["text"] for r in toy.DOCUMENTS if r["doc_id"] == toy.doc(1, 0))
+    texts = {"knowledge:a": clicked, "knowledge:b": clicked.upper(), "knowledge:c": "keyword11 subject11"}
+    toy.write(
+        tmp_path / "known",
+        KNOWLEDGE=[
+            {"query": "subject1", "doc_id": name, "text": text, "exemplar_id": "", "model": "m"}
+            for name, text in texts.items()
+        ],
+    )
+    toy.trained(tmp_path / "trained")
+    more = {"base": str(tmp_path / "trained" / "encoder"), "round_trip": 1, "most_alike": 0.999}
+    report = run(
+        chain,
+        tmp_path / "out",
+        CFG.model_copy(update=more),
+        knowledge=[tmp_path / "known"],
+        theta=chain / "out-theta",
+    )
+    rows = scored(tmp_path / "out")
+    kept = dict(zip(rows["doc_id"], rows["kept"], strict=True))
+    assert [kept[name] for name in texts] == [True, False, False]
+    assert "knowledge: of 3 answers 1 do not find what was clicked, 1 repeat another" in report.notes

@@ -10,6 +10,7 @@ from crops import labels, perspectives
 from crops.errors import InputError
 from crops.retriever import batch, systems
 from crops.retriever.errors import NothingToTrainOn
+from crops.retriever.weights import Weights
 from crops.stages.learn import inputs
 from crops.tables import artifacts, records
 
@@ -118,7 +119,7 @@ def test_what_is_gated_is_weighed_by_theta(tmp_path):
     artifacts.write(tmp_path, records.SAMPLES, pa.Table.from_pylist(rows, schema=records.SAMPLES.schema))
     system = systems.SYSTEMS["crops"]
     assert inputs.inputs_of(tmp_path, tmp_path, system, GRADED).samples.weight is None
-    made = inputs.inputs_of(tmp_path, tmp_path, system, GRADED, soft=True).samples
+    made = inputs.inputs_of(tmp_path, tmp_path, system, GRADED, weights=Weights(kinds=("theta",))).samples
     weights = {
         (made.queries[q], made.texts[t]): float(weight)
         for q, t, weight, label in zip(made.query, made.text, made.weight, made.label, strict=True)

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from crops.config.train import TrainConfig
-from crops.errors import ConfigError
+from crops.errors import ConfigError, InputError
 from crops.retriever import encoder as encoders
 from crops.retriever import systems
 from crops.retriever.batch import Batches, pairs
@@ -146,15 +146,17 @@ def test_a_fault_of_the_program_keeps_its_trace(tmp_path, monkeypatch):
         train.run(data, data, tmp_path / "out", CFG, system="clicks")
 
 
-def test_killed_run_ends_with_the_same_bytes(tmp_path):
-    data = toy(tmp_path / "in")
-    train.run(data, data, tmp_path / "whole", CFG, system="clicks")
+@pytest.mark.parametrize("more", [{}, {"hard_negatives": 1, "hard_share": 0.5, "hard_refresh": True}])
+def test_killed_run_ends_with_the_same_bytes(tmp_path, more):
+    """Also where the hard samples are those of the encoder in training, which no checkpoint holds."""
+    data, cfg = toy(tmp_path / "in"), CFG.model_copy(update=more)
+    train.run(data, data, tmp_path / "whole", cfg, system="clicks")
     code = f"""
 import os, signal, pathlib
 from crops.config.train import TrainConfig
 from crops.stages.learn import train
 p = pathlib.Path({str(tmp_path)!r})
-cfg = TrainConfig.from_json({CFG.model_dump_json()!r})
+cfg = TrainConfig.from_json({cfg.model_dump_json()!r})
 kill = lambda step, _: os.kill(os.getpid(), signal.SIGKILL) if step == 6 else None
 train.run(p / "in", p / "in", p / "killed", cfg, system="clicks", log=kill)
 """
@@ -162,10 +164,44 @@ train.run(p / "in", p / "in", p / "killed", cfg, system="clicks", log=kill)
     assert died.returncode == -signal.SIGKILL
     assert not (tmp_path / "killed").exists()
     steps = []
-    train.run(data, data, tmp_path / "killed", CFG, system="clicks", log=lambda step, _: steps.append(step))
+    train.run(data, data, tmp_path / "killed", cfg, system="clicks", log=lambda step, _: steps.append(step))
     assert steps == [9, 12]
     for name in ("train.json", "encoder/model.safetensors"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes()
+
+
+def test_hard_samples_of_the_encoder_in_training_are_others(tmp_path):
+    data = toy(tmp_path / "in")
+    hard = {"hard_negatives": 2, "hard_margin": 2.0}
+    for name, refresh in (("once", False), ("anew", True)):
+        cfg = CFG.model_copy(update=hard | {"hard_refresh": refresh})
+        train.run(data, data, tmp_path / name, cfg, system="clicks")
+    once, anew = ((tmp_path / name / "encoder/model.safetensors").read_bytes() for name in ("once", "anew"))
+    assert once != anew
+
+
+@pytest.mark.parametrize("teacher", ["theta", "other"])
+def test_a_teacher_changes_what_is_learnt(tmp_path, teacher):
+    data = toy(tmp_path / "in")
+    if teacher == "other":
+        train.run(data, data, tmp_path / "other", CFG, system="clicks")
+        teacher = str(tmp_path / "other" / "encoder")
+    train.run(data, data, tmp_path / "plain", CFG)
+    rows = artifacts.read(data, records.SAMPLES).to_pylist()
+    judged = [row | {"theta": 0.2 * row["label"]} for row in rows]
+    artifacts.write(data, records.SAMPLES, pa.Table.from_pylist(judged, schema=records.SAMPLES.schema))
+    report = train.run(data, data, tmp_path / "out", CFG.model_copy(update={"teacher": teacher}))
+    plain, taught = ((tmp_path / n / "encoder/model.safetensors").read_bytes() for n in ("plain", "out"))
+    assert plain != taught
+    assert report.numbers["pairs"] == len(rows)
+
+
+def test_weights_of_a_log_without_evidence_name_the_setting(tmp_path):
+    data = toy(tmp_path / "in")
+    with pytest.raises(InputError, match=r"weigh is support, dwell.*no table candidates"):
+        train.run(data, data, tmp_path / "out", CFG.model_copy(update={"weigh": ("support", "dwell")}))
+    with pytest.raises(InputError, match=r"no table evidence; .crops augment. writes it where augment.evid"):
+        train.run(data, data, tmp_path / "out", CFG.model_copy(update={"weigh": ("age",)}))
 
 
 def test_what_was_held_out_or_dropped_is_never_irrelevant(tmp_path):

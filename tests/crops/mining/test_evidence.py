@@ -1,0 +1,107 @@
+"""What a pair was shown, seen, clicked and played: by hand, against a loop, and of people whose eyes are
+known.
+"""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from crops.mining import evidence
+from crops.tables import records
+from tests.crops.mining.small_logs import arrow, at, result, video
+
+SCHEMA = pa.schema(
+    [
+        ("query", pa.string()),
+        ("video_id", pa.string()),
+        ("position", pa.int32()),
+        ("clicked", pa.bool_()),
+        ("watched", pa.float64()),
+        ("ts", records.TS),
+    ]
+)
+
+
+def seen(house, rows, name="seen"):
+    """From (video, position, clicked) for one query, a second apart."""
+    of = [
+        {"query": "q", "video_id": v, "position": p, "clicked": c, "watched": None, "ts": at(n)}
+        for n, (v, p, c) in enumerate(rows)
+    ]
+    return house.put(pa.Table.from_pylist(of, schema=SCHEMA), name)
+
+
+def test_a_result_counts_as_shown_with_its_played_share_of_a_long_play(house):
+    """18 s are a long play, of a video of 4 s all of it; what the engine only ranked nobody saw."""
+    searches = [{"search_id": s, "ts": at(n), "query": "q"} for n, s in enumerate("ab")]
+    results = [
+        result("a", "short", clicked=True, play_s=3.0),
+        result("a", "long", liked=True, play_s=40.0),
+        result("b", "long", play_s=9.0),
+        result("b", "idle"),
+        result("b", "ranked", stage="ranked"),
+    ]
+    videos = [video("short") | {"duration_s": 4.0}, video("long") | {"duration_s": 300.0}, video("idle")]
+    schema = pa.schema([("search_id", pa.string()), ("ts", records.TS), ("query", pa.string())])
+    rows = evidence.shown(
+        house.put(pa.Table.from_pylist(searches, schema=schema), "searches"),
+        house.put(arrow(records.RESULTS, results), "results"),
+        house.put(arrow(records.VIDEOS, videos), "videos"),
+    )
+    got = {(r["video_id"], r["ts"]): (r["clicked"], r["watched"]) for r in house.fetch(rows)}
+    assert got == {
+        ("short", at(0)): (True, 0.75),
+        ("long", at(0)): (True, 1.0),
+        ("long", at(1)): (False, 0.5),
+        ("idle", at(1)): (False, None),
+    }
+
+
+def test_only_pairs_that_stood_at_both_positions_say_how_well_these_are_seen(house):
+    """x: clicked 2 of 2 times at 0 and 1 of 2 at 1; y stood at 0 alone, z at 2 alone."""
+    rows = [("x", 0, True), ("x", 0, True), ("x", 1, True), ("x", 1, False), ("y", 0, False), ("z", 2, True)]
+    assert house.fetch(evidence.neighbours(seen(house, rows))) == [{"position": 0, "here": 2.0, "after": 1.0}]
+
+
+def test_the_chain_ends_at_the_first_gap_and_never_rises():
+    rows = [
+        {"position": 0, "here": 3.0, "after": 1.0},
+        {"position": 1, "here": 1.0, "after": 7.0},
+        {"position": 3, "here": 9.0, "after": 1.0},
+    ]
+    assert evidence.propensities(rows) == [1.0, 0.5, 0.5]
+    assert evidence.propensities([]) == [1.0]
+
+
+def test_people_whose_eyes_are_known_are_read_back(house):
+    """Clicks of a position-based model with 1 / (1 + position): its chances come out, whatever ranked."""
+    rng = np.random.default_rng(5)
+    relevance = {f"v{n}": r for n, r in enumerate(rng.uniform(0.1, 0.9, 12))}
+    rows = []
+    for _ in range(3_000):
+        order = sorted(relevance, key=lambda v: -relevance[v] + rng.normal(0, 0.3))[:5]
+        for place, name in enumerate(order):
+            rows.append((name, place, bool(rng.random() < relevance[name] / (1 + place))))
+    chances = evidence.propensities(house.fetch(evidence.neighbours(seen(house, rows))))
+    assert np.allclose(chances, [1 / (1 + k) for k in range(5)], atol=0.05)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_is_collected_agrees_with_a_loop(house, seed):
+    rng = np.random.default_rng(seed)
+    names, chances = ["a", "b", "c"], [1.0, 0.5, 0.25]
+    rows = [(str(rng.choice(names)), int(rng.integers(0, 6)), bool(rng.random() < 0.4)) for _ in range(40)]
+    mined = [{"query": "q", "video_id": v, "ts": at(100 + n)} for n, v in enumerate("cd")]
+    schema = pa.schema([SCHEMA.field(n) for n in ("query", "video_id", "ts")])
+    events = house.put(pa.Table.from_pylist(mined, schema=schema), "mined")
+    got = {r["video_id"]: r for r in house.fetch(evidence.collected(seen(house, rows), [events], chances))}
+    for name in "abcd":
+        own = [(n, p, c) for n, (v, p, c) in enumerate(rows) if v == name]
+        last = max([at(n) for n, _p, _c in own] + [m["ts"] for m in mined if m["video_id"] == name])
+        expected = {
+            "shown": len(own),
+            "clicked": sum(c for _n, _p, c in own),
+            "examined": pytest.approx(sum(chances[min(p, 2)] for _n, p, _c in own)),
+            "last_ts": last,
+        }
+        assert {key: got[name][key] for key in expected} == expected
