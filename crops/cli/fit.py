@@ -131,7 +131,30 @@ def evaluate(
     return stage.run(documents, tests, out, config.section("evaluate"), **given)
 
 
+def _list(context: click.Context, _param: click.Parameter, wanted: bool) -> None:
+    """Every table with its rows and what each changes."""
+    if not wanted:
+        return
+    from crops.retriever.ablations import variants
+
+    rows = variants(None)
+    width = max(map(len, rows))
+    for name, table in TABLES.items():
+        click.echo(f"{name}: {table.title}")
+        for row in table.rows:
+            click.echo(f"  {row:<{width}}  {rows[row].says}")
+    context.exit()
+
+
 @click.command()
+@click.option(
+    "--list",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_list,
+    help="Print the tables and their rows, and end.",
+)
 @folder("--logs", "Your tables, or what `crops world` or `crops import` wrote.")
 @shared_out_option("Folder for tables, page and cache.")
 @click.option(

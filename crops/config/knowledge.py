@@ -23,8 +23,8 @@ class KnowledgeConfig(StageConfig):
     max_queries: int = Field(3_000, ge=1)
     """Training queries asked, in the order of `first`. Source: ours, a budget."""
     first: Literal["searched", "unanswered"] = "searched"
-    """Which queries are asked first. searched: with the most searches; unanswered: with the most searches that
-    nobody clicked in, where the log itself says least. Source: ours.
+    """Which queries are asked first. searched: with the most searches; unanswered: with the most searches
+    in which nobody clicked, where the log itself says least. Source: ours.
     """
     min_users: int = Field(5, ge=1)
     """A query is asked only where at least so many users typed it: rarer ones are private. Source: ours."""

@@ -29,7 +29,7 @@ def round_trip(
 
 
 def distinct(vectors: np.ndarray, groups: Sequence[str], *, most_alike: float) -> np.ndarray:
-    """bool [A]: whether an answer is no nearer than `most_alike` to any earlier one of its group that is kept.
+    """bool [A]: whether an answer is at most `most_alike` near to all of its group that are kept before it.
 
     vectors  float32 [A, H], rows of length 1
     """

@@ -7,6 +7,14 @@ from dataclasses import dataclass, field
 
 FULL, CHOSEN = "all perspectives", "chosen by the log"
 OTHER_GATES = ("α 0.7", "α 0.8", "α per query", "θ as chance, α 0.4", "θ as chance, α 0.2")
+WEIGHED = (
+    "clicks of bots left out",
+    *(f"weighed by {kind}" for kind in ("support", "clicks", "dwell", "age")),
+)
+HARD = ("half of the turns by rank", "2 hard negatives", "2 hard negatives, refreshed")
+TAUGHT = ("taught by θ", "taught by MiniLM")
+PROVEN = ("θ rejects answers", "answers that find", "distinct answers")
+ASKED, UNANSWERED = (f"300 queries asked, {first}" for first in ("searched", "unanswered"))
 FIXED = ("anchors >= 1", "anchors >= 3", "anchors >= 4", "binary labels")  # what the choice is compared with
 
 
@@ -81,9 +89,30 @@ TABLES = {
         rows=("α 0.5", FULL, *OTHER_GATES),
         claims=tuple(Claim(name, FULL, f"{name} against 0.6") for name in ("α 0.5", *OTHER_GATES)),
     ),
+    "weights": Table(
+        title="Weights that a log carries",
+        rows=(FULL, *WEIGHED),
+        claims=tuple(Claim(name, FULL, name) for name in WEIGHED),
+    ),
+    "hard": Table(
+        title="Steps spent where the encoder is wrong",
+        rows=(FULL, *HARD),
+        claims=(
+            *(Claim(name, FULL, name) for name in HARD),
+            Claim(HARD[2], HARD[1], "hard negatives of the encoder in training"),
+        ),
+    ),
+    "teachers": Table(
+        title="Distillation beside the labels",
+        rows=(FULL, *TAUGHT),
+        claims=tuple(Claim(name, FULL, name) for name in TAUGHT),
+    ),
     "answers": Table(
-        title="Rejection of LLM answers by θ",
-        rows=(FULL, "θ rejects answers"),
-        claims=(Claim("θ rejects answers", FULL, "θ on the LLM's answers"),),
+        title="LLM answers with proof, and where the budget goes",
+        rows=(FULL, *PROVEN, ASKED, UNANSWERED),
+        claims=(
+            *(Claim(name, FULL, name) for name in PROVEN),
+            Claim(UNANSWERED, ASKED, "asking where nobody clicked"),
+        ),
     ),
 }

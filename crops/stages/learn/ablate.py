@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from crops import perspectives, progress
 from crops.config.all import Config
 from crops.config.base import StageConfig
+from crops.config.knowledge import KnowledgeConfig
 from crops.evaluation import comparison as comparisons
 from crops.evaluation.claims import TABLES
 from crops.report import ablation as page
@@ -77,10 +78,10 @@ class Base:
 
     valid: Path
     mined: Path
-    written: Path
     theta: Path
     scores: Path
     truth: Path | None
+    llm: str | None
 
 
 def run(
@@ -94,14 +95,17 @@ def run(
 ) -> StageReport:
     """Writes ablation.json and ablation.html: `tables` (keys of TABLES) on `logs`."""
     settings = config.section("ablate")
+    config = config.with_value("augment", "evidence", True)
     every = ablations.variants(perspectives.FILTERED.name if settings.form == "paper" else None)
     names = list(dict.fromkeys(name for table in tables for name in TABLES[table].rows))
     shop = Workshop(out / ".cache", logs, say)
-    with world_llm.endpoint(logs, llm, shop.root) as url:
-        base = _base(shop, logs, config, url)
-    plain = _scored(shop, base, config, Variant(system=every[ablations.FULL].system, says=""))
     trained: dict[int, dict[str, Path]] = {}
-    with progress.bar(total=settings.seeds * len(names), desc="ablate", unit="training") as bar:
+    with (
+        world_llm.endpoint(logs, llm, shop.root) as url,
+        progress.bar(total=settings.seeds * len(names), desc="ablate", unit="training") as bar,
+    ):
+        base = _base(shop, logs, config, url)
+        plain = _scored(shop, base, config, Variant(system=every[ablations.FULL].system, says=""))
         for seed in range(settings.seeds):
             trained[seed] = {}
             for name in names:
@@ -131,44 +135,39 @@ def run(
 
 
 def _base(shop: Workshop, logs: Path, config: Config, llm: str | None) -> Base:
-    def made(
-        name: str, after: Sequence[Path], run: Callable[[Path, Any], StageReport], with_: str = ""
-    ) -> Path:
+    def made(name: str, after: Sequence[Path], run: Callable[[Path, Any], StageReport]) -> Path:
         settings = config.section(name if name != "theta" else "discriminate")
-        key = f"{with_}{settings.model_dump_json()}"
-        return shop.made(name, after, key, lambda out: run(out, settings))
+        return shop.made(name, after, settings, lambda out: run(out, settings))
 
     valid = made("validate", (), lambda out, cfg: validate.run(logs, out, cfg))
     mined = made("augment", (valid,), lambda out, cfg: augment.run(valid, out, cfg))
-    answers = shop.root / "answers.sqlite"
-    written = made(
-        "knowledge",
-        (mined,),
-        lambda out, cfg: knowledge.run(mined, out, cfg, llm=llm, cache=answers),
-        "llm " if llm else "none ",
-    )
     judge = made("theta", (mined,), lambda out, cfg: theta.run(valid, mined, out, cfg))
     scores = shop.made("score", (judge, mined), "", partial(score.run, judge, mined))
     truth = logs / "truth" if artifacts.exists(logs / "truth", records.RELEVANCE) else None
-    return Base(valid=valid, mined=mined, written=written, theta=judge, scores=scores, truth=truth)
+    return Base(valid=valid, mined=mined, theta=judge, scores=scores, truth=truth, llm=llm)
+
+
+def _asked(shop: Workshop, mined: Path, llm: str | None, settings: KnowledgeConfig) -> Path:
+    """What the LLM answers; without one, nothing. Rows that ask otherwise share the answers of before."""
+    key = f"{'llm' if llm else 'none'} {settings.model_dump_json()}"
+    cache = shop.root / "answers.sqlite"
+    make = partial(knowledge.run, mined, cfg=settings, llm=llm, cache=cache)
+    return shop.made("knowledge", (mined,), key, make)
 
 
 def _scored(shop: Workshop, base: Base, config: Config, variant: Variant) -> Path:
-    """Mined and gated as the variant has it; θ, answers and test sets stay those of the base."""
-    mining, gating = (_changed(config.section(name), variant, name) for name in ("augment", "discriminate"))
+    """Mined, asked and gated as the variant has it; θ and test sets stay those of the base."""
+    mining, asking, gating = (
+        _changed(config.section(name), variant, name) for name in ("augment", "knowledge", "discriminate")
+    )
+    written = _asked(shop, base.mined, base.llm, asking)
     mined = shop.made("augment", (base.valid,), mining, lambda out: augment.run(base.valid, out, mining))
     return shop.made(
         "discriminate",
-        (base.valid, mined, base.written, base.theta),
+        (base.valid, mined, written, base.theta),
         gating,
         lambda out: discriminate.run(
-            mined,
-            out,
-            gating,
-            knowledge=[base.written],
-            truth=base.truth,
-            theta=base.theta,
-            scores=[base.scores],
+            mined, out, gating, knowledge=[written], truth=base.truth, theta=base.theta, scores=[base.scores]
         ),
     )
 

@@ -3,8 +3,13 @@
 import json
 
 import pytest
+from click.testing import CliRunner
 
+from crops.cli.main import main
 from crops.config.all import Config
+from crops.evaluation import claims
+from crops.evaluation.claims import TABLES
+from crops.retriever import ablations
 from crops.stages.learn import ablate
 from crops.world import simulate
 
@@ -44,14 +49,39 @@ def test_rows_claims_and_page(done):
     ]
 
 
-def test_asked_for_more_it_makes_only_what_is_missing(done):
+def test_asked_for_more_it_makes_only_what_is_missing(done, monkeypatch):
+    """Weights need the evidence that ablate lets mining collect; another budget is another knowledge, of
+    which the rest of the row follows.
+    """
     root, _said, _report = done
     again = []
-    ablate.run(
-        root / "logs",
-        root / "out",
-        CONFIG,
-        tables=["losses", "answers"],
-        say=lambda name, *_: again.append(name),
-    )
-    assert again == ["discriminate", "label", "train θ-rejects-answers", "evaluate"]
+    rows = ("all perspectives", "θ rejects answers", "weighed by age", "300 queries asked, unanswered")
+    some = claims.Table(title="some", rows=rows, claims=(claims.Claim(rows[1], rows[0], "θ"),))
+    monkeypatch.setitem(TABLES, "some", some)
+    say = lambda name, *_: again.append(name)  # noqa: E731
+    ablate.run(root / "logs", root / "out", CONFIG, tables=["losses", "some"], say=say)
+    assert again == [
+        *("discriminate", "label", "train θ-rejects-answers"),
+        "train weighed-by-age",
+        *("knowledge", "discriminate", "label", "train 300-queries-asked--unanswered"),
+        "evaluate",
+    ]
+
+
+def test_every_row_of_every_table_is_a_variant_and_valid_settings():
+    """A row's changes are settings that their sections take; every variant stands in a table."""
+    every = ablations.variants(None)
+    listed = {row for table in TABLES.values() for row in table.rows}
+    assert listed == set(every)
+    for name, variant in every.items():
+        for section in variant.changes:
+            changed = ablate._changed(Config().section(section), variant, section)
+            assert changed != Config().section(section), name
+
+
+def test_the_list_of_rows_needs_no_log():
+    told = CliRunner().invoke(main, ["ablate", "--list"])
+    assert told.exit_code == 0
+    for name, table in TABLES.items():
+        assert f"{name}: {table.title}" in told.output
+        assert all(f"  {row} " in told.output for row in table.rows)
