@@ -7,7 +7,7 @@ from crops.report import charts, template
 
 Json = dict[str, Any]
 # Where truth is known, reformulations are judged by it; otherwise as they came.
-SHOWN = ("ct", "qr_relevant", "truth", "unseen", "no_click"), ("ct", "qr_raw")
+SHOWN = ("ct", "qr_relevant", "truth", "unseen", "no_click", "cold_start"), ("ct", "qr_raw", "cold_start")
 DRAWN = ("ct", "qr_relevant", "qr_raw", "truth")
 
 
