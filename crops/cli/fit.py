@@ -11,7 +11,7 @@ from crops.cli.mine import TRUTH
 from crops.cli.support import FOLDER, config_option, folder, shared_out_option, show, unread, verb
 from crops.config.all import Config
 from crops.errors import InputError
-from crops.evaluation.claims import TABLES
+from crops.evaluation.claims import REGISTERED, TABLES
 from crops.retriever import systems
 from crops.stages.base import StageReport
 
@@ -143,8 +143,9 @@ def evaluate(
     "--table",
     "tables",
     multiple=True,
-    type=click.Choice(list(TABLES)),
-    help="Only this table; repeat it. Default: all.",
+    type=click.Choice([*TABLES, REGISTERED]),
+    help="Only this table; repeat it. registered: each perspective that a package brought, left out. "
+    "Default: all that there are.",
 )
 @click.option(
     "--seeds",
@@ -169,7 +170,7 @@ def ablate(
     started_s = time.monotonic()
     if seeds is not None:
         config = config.with_value("ablate", "seeds", seeds)
-    report = stage.run(logs, out, config, tables=tables or tuple(TABLES), llm=llm, say=_line)
+    report = stage.run(logs, out, config, tables=tables, llm=llm, say=_line)
     show("ablate", started_s, report, out)
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from crops.evaluation.claims import TABLES
+from crops.evaluation.claims import tables
 from crops.report import charts, template
 
 Json = dict[str, Any]
@@ -15,7 +15,8 @@ def render(report: Json) -> str:
     """`report` is ablation.json."""
     from markupsafe import Markup
 
-    chosen = {name: TABLES[name] for name in report["claims"]}
+    every = tables()
+    chosen = {name: every[name] for name in report["claims"]}
     drawn = {name: Markup(_claims(report["claims"][name])) for name in chosen}  # noqa: S704  our own SVG
     judged, raw = SHOWN
     sets = [

@@ -5,6 +5,8 @@ import json
 import pytest
 
 from crops.config.all import Config
+from crops.errors import InputError
+from crops.evaluation import claims
 from crops.stages.learn import ablate
 from crops.world import simulate
 
@@ -42,6 +44,12 @@ def test_rows_claims_and_page(done):
         "train softmax-ce",
         "train all-perspectives",
     ]
+
+
+def test_where_nothing_is_registered_its_table_is_refused_in_one_line(tmp_path):
+    with pytest.raises(InputError, match="no installed package registers a perspective"):
+        ablate.run(tmp_path / "logs", tmp_path / "out", CONFIG, tables=[claims.REGISTERED])
+    assert not (tmp_path / "out").exists()
 
 
 def test_asked_for_more_it_makes_only_what_is_missing(done):
