@@ -178,7 +178,7 @@ def run(
     reasons = Counter(reason for _accepted, rejected in read for reason in rejected)
     back = round_trip(encoder_of(config.section("train"), corpus), corpus, pairs, first=first)
     kept = sorted((query, ids[n]) for (query, n), there in zip(pairs, back, strict=True) if there)
-    numbers = {
+    numbers: dict[str, float | int] = {
         "unfound": len(chosen),
         "asked": sum(a.text is not None for a in answers),
         "tokens": sum(a.tokens for a in answers),
