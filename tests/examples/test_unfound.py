@@ -121,8 +121,10 @@ def small_log(folder):
     return folder / "logs", folder / "mined"
 
 
-def test_asked_for_is_what_nobody_found_the_newest_first(writer, tmp_path):
+def test_asked_for_is_what_nobody_found_the_newest_first(writer, tmp_path, monkeypatch):
     """What this perspective brought before does not count as found: its table is written anew."""
+    row = perspectives.Perspective(name="unfound", label=4, table="feed")
+    monkeypatch.setitem(perspectives._registered, "unfound", row)
     logs, mined = small_log(tmp_path)
     texts = artifacts.texts(mined)
     assert writer.nobody_found(logs, mined, texts, most=9) == ["d4", "d2", "d3"]
