@@ -82,6 +82,12 @@ def every() -> tuple[Perspective, ...]:
     return (*PAPER, *_registered.values(), *ENGINE)
 
 
+def registered() -> tuple[Perspective, ...]:
+    """Those from outside, in the order in which they were registered."""
+    _load()
+    return tuple(_registered.values())
+
+
 def names(**fields: object) -> tuple[str, ...]:
     """Names of the perspectives whose fields have these values, e.g. names(gated=True).
 

@@ -190,6 +190,7 @@ SETS = {
     "truth": "all held-out queries, all relevant documents",
     "unseen": "queries not seen in training",
     "no_click": "queries that nobody clicked for in training",
+    "cold_start": "only documents that training had no positive of",
     "qr_relevant": "consumed after a reformulation, relevant",
     "qr": "consumed after a reformulation, kept by the discriminator",
     "qr_raw": "consumed after a reformulation",

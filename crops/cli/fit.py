@@ -11,7 +11,7 @@ from crops.cli.mine import TRUTH
 from crops.cli.support import FOLDER, config_option, folder, shared_out_option, show, unread, verb
 from crops.config.all import Config
 from crops.errors import InputError
-from crops.evaluation.claims import TABLES
+from crops.evaluation import claims
 from crops.retriever import systems
 from crops.stages.base import StageReport
 
@@ -139,7 +139,7 @@ def _list(context: click.Context, _param: click.Parameter, wanted: bool) -> None
 
     rows = variants(None)
     width = max(map(len, rows))
-    for name, table in TABLES.items():
+    for name, table in claims.tables().items():
         click.echo(f"{name}: {table.title}")
         for row in table.rows:
             click.echo(f"  {row:<{width}}  {rows[row].says}")
@@ -166,8 +166,9 @@ def _list(context: click.Context, _param: click.Parameter, wanted: bool) -> None
     "--table",
     "tables",
     multiple=True,
-    type=click.Choice(list(TABLES)),
-    help="Only this table; repeat it. Default: all.",
+    type=click.Choice([*claims.TABLES, claims.REGISTERED]),
+    help="Only this table; repeat it. registered: each perspective that a package brought, left out. "
+    "Default: all that there are.",
 )
 @click.option(
     "--seeds",
@@ -192,7 +193,7 @@ def ablate(
     started_s = time.monotonic()
     if seeds is not None:
         config = config.with_value("ablate", "seeds", seeds)
-    report = stage.run(logs, out, config, tables=tables or tuple(TABLES), llm=llm, say=_line)
+    report = stage.run(logs, out, config, tables=tables, llm=llm, say=_line)
     show("ablate", started_s, report, out)
 
 

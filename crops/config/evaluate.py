@@ -32,6 +32,11 @@ class EvaluateConfig(StageConfig):
     """Also measure the challenger's ranking fused with BM25's by reciprocal rank, as a gateway with the
     setting `fusion` answers. Source: Cormack, Clarke and Büttcher 2009; off: ours.
     """
+    cold_start: bool = False
+    """Also measure on the documents that training had no positive of, for any query, as what is uploaded
+    today: for perspectives that write positives for them. Source: ours: off, because a log with a feed may
+    hold too few.
+    """
     write_beir: bool = False
     """Also write corpus, test sets and rankings for other programs, as a BEIR folder and TREC's files, into
     beir/ of the output. Source: ours: off, because it repeats the catalogue.

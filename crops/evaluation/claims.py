@@ -5,6 +5,8 @@ show.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from crops import perspectives
+
 FULL, CHOSEN = "all perspectives", "chosen by the log"
 OTHER_GATES = ("α 0.7", "α 0.8", "α per query", "θ as chance, α 0.4", "θ as chance, α 0.2")
 WEIGHED = (
@@ -44,6 +46,7 @@ class Table:
     hours: Mapping[str, float] = field(default_factory=dict)
 
 
+REGISTERED = "registered"  # the table of the perspectives that packages brought
 TABLES = {
     "perspectives": Table(
         title="Perspectives and labels (the paper's Table 3)",
@@ -116,3 +119,20 @@ TABLES = {
         ),
     ),
 }
+
+
+def tables() -> dict[str, Table]:
+    """TABLES, and where a package has registered perspectives what each of them adds.
+
+    >>> tables().keys() - TABLES.keys() <= {REGISTERED}
+    True
+    """
+    names = [p.name for p in perspectives.registered()]
+    if not names:
+        return TABLES
+    table = Table(
+        title="Registered perspectives, each left out",
+        rows=(FULL, *(f"without {name}" for name in names)),
+        claims=tuple(Claim(FULL, f"without {name}", f"{name} adds") for name in names),
+    )
+    return {**TABLES, REGISTERED: table}

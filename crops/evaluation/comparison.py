@@ -9,27 +9,29 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from crops.evaluation.claims import CHOSEN, FIXED, TABLES, Claim
+from crops.evaluation.claims import CHOSEN, FIXED, Claim, tables
+from crops.evaluation.sets import COLD_START
 from crops.evaluation.sets import SETS as ALL
 
-SETS = tuple(name for name in ALL if name != "qr")  # gated by θ, which gated training as well
+SETS = (*(name for name in ALL if name != "qr"), COLD_START)  # qr is gated by θ, which gated training as well
 METRICS = ("recall_at_100", "recall_at_20", "ndcg_at_4")
 Z = 1.959964
 WITHIN = 0.005  # half a point: how near the chosen hierarchy must come to the best fixed one
 
 
-def compared(seeds: Sequence[pd.DataFrame], tables: Sequence[str]) -> dict[str, Any]:
+def compared(seeds: Sequence[pd.DataFrame], names: Sequence[str]) -> dict[str, Any]:
     """`seeds`: one per_query table (set, system, query, recall_at_20, recall_at_100, ndcg_at_4) per training
-    seed.
+    seed; `names`: of claims.tables().
 
     Returns {"values": {set: {row: {metric: mean, "low", "high"}}}, "claims": {table: [...]}, "hierarchy",
     "findings"}.
     """
+    every = tables()
     per = pd.concat([rows.assign(seed=n) for n, rows in enumerate(seeds)], ignore_index=True)
     values = {name: _values(per[per["set"] == name]) for name in SETS if (per["set"] == name).any()}
     claims = {
-        table: [entry for claim in TABLES[table].claims if (entry := _claim(per, claim)) is not None]
-        for table in tables
+        name: [entry for claim in every[name].claims if (entry := _claim(per, claim)) is not None]
+        for name in names
     }
     choice = _choice(values)
     findings = [f["verdict"] for table in claims.values() for f in table if f["paper_ct"] is not None]

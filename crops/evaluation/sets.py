@@ -1,6 +1,7 @@
 """The test sets: which rows of the catalogue are relevant to which held-out query."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from crops.tables import records
 from crops.text import script
 
 SETS = ("ct", "qr", "qr_raw", "qr_relevant", "truth", "unseen", "no_click")
+COLD_START = "cold_start"  # only where the setting asks for it
 SLICES = ("head", "torso", "tail")
 VOCABULARY = ("foreign", "familiar")  # to the base: words that its own training hardly held, and the rest
 SLICED = ("qr_raw", "truth")  # by vocabulary and by script
@@ -69,6 +71,24 @@ def build(
     for name in SLICED:
         sets |= {f"{name}_{written}": of for written, of in by_script(sets[name] or {}).items()}
     return sets
+
+
+def named(sets: Collection[str]) -> tuple[str, ...]:
+    """The sets that figures are given of: those of every log, then what a setting added."""
+    return (*SETS, *(name for name in (COLD_START,) if name in sets))
+
+
+def cold_start(had: AbstractSet[int], *wanted: Relevant | None) -> Relevant:
+    """query -> what is relevant to it in one of `wanted` and had no positive of any query in training.
+
+    had  rows of the catalogue. Queries of which nothing is left are left out.
+    """
+    cold: Relevant = {}
+    for relevant in wanted:
+        for query, rows in (relevant or {}).items():
+            if left := rows - had:
+                cold.setdefault(query, set()).update(left)
+    return cold
 
 
 def by_script(relevant: Relevant) -> dict[str, Relevant]:

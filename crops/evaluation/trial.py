@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from crops.evaluation import metrics
-from crops.evaluation.sets import SETS, SLICED, SLICES, VOCABULARY, Grades, Relevant, scripts_of
+from crops.evaluation.sets import SLICED, SLICES, VOCABULARY, Grades, Relevant, named, scripts_of
 from crops.tables import records
 
 DIVERSITY_QUERIES = 500  # a mean over them is known to about 0.01
@@ -58,7 +58,7 @@ class Trial:
     def counted(self) -> dict[tuple[str, int], list[str]]:
         """(query, row of the catalogue) -> the sets in which the document is relevant to it."""
         sets_of: dict[tuple[str, int], list[str]] = {}
-        for name in SETS:
+        for name in named(self.sets):
             for query, docs in (self.sets.get(name) or {}).items():
                 for doc in docs:
                     sets_of.setdefault((query, doc), []).append(name)
@@ -159,11 +159,12 @@ def summary(
             for system, s in scores.items()
         }
 
+    main = named(sets)
     sides = {name: (*VOCABULARY, *scripts_of(sets, name)) for name in SLICED}
     kinds = [kind for kind in ("relevant", "not relevant") if any(kind in s.clicked for s in scores.values())]
     return {
-        "recall_at_100": {name: mean(name, 1) for name in SETS},
-        "recall_at_20": {name: mean(name, 0) for name in SETS},
+        "recall_at_100": {name: mean(name, 1) for name in main},
+        "recall_at_20": {name: mean(name, 0) for name in main},
         "ndcg_at_4": {
             system: round(float(np.mean(list(s.ndcg.values()))), 4) if s.ndcg else None
             for system, s in scores.items()
@@ -179,7 +180,7 @@ def summary(
             name: _intervals(
                 {system: s.recalls[name] for system, s in scores.items()}, ours, draws, seed, chains or {}
             )
-            for name in (*SETS, *(f"{name}_{side}" for name in SLICED for side in sides[name]))
+            for name in (*main, *(f"{name}_{side}" for name in SLICED for side in sides[name]))
             if sets.get(name)
         },
         "slices": {name: mean(f"qr_{name}", 1) for name in SLICES},

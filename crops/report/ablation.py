@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from crops.evaluation.claims import TABLES
+from crops.evaluation.claims import tables
 from crops.report import charts, template
 
 Json = dict[str, Any]
 # Where truth is known, reformulations are judged by it; otherwise as they came.
-SHOWN = ("ct", "qr_relevant", "truth", "unseen", "no_click"), ("ct", "qr_raw")
+SHOWN = ("ct", "qr_relevant", "truth", "unseen", "no_click", "cold_start"), ("ct", "qr_raw", "cold_start")
 DRAWN = ("ct", "qr_relevant", "qr_raw", "truth")
 
 
@@ -15,7 +15,8 @@ def render(report: Json) -> str:
     """`report` is ablation.json."""
     from markupsafe import Markup
 
-    chosen = {name: TABLES[name] for name in report["claims"]}
+    every = tables()
+    chosen = {name: every[name] for name in report["claims"]}
     drawn = {name: Markup(_claims(report["claims"][name])) for name in chosen}  # noqa: S704  our own SVG
     judged, raw = SHOWN
     sets = [

@@ -14,6 +14,7 @@ SETS = {
     "truth": "all held-out queries, all relevant documents",
     "unseen": "held-out queries that the training days do not hold",
     "no_click": "held-out queries that nobody clicked for in the training days",
+    "cold_start": "held-out queries, only the relevant documents that training had no positive of",
 }
 SET_NAMES = {
     "ct": "Clicks",
@@ -23,6 +24,7 @@ SET_NAMES = {
     "truth": "All queries",
     "unseen": "New queries",
     "no_click": "Queries without a click",
+    "cold_start": "New documents",
 }
 SLICE_NAMES = {
     "qr_head": "After a reformulation, frequent queries",

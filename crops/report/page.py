@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from crops.evaluation.sets import SETS as ALWAYS
 from crops.report import charts, headline, made, queries, template
 from crops.report.names import SET_NAMES, SETS, SYSTEM_COLOURS, SYSTEM_MEANS, SYSTEMS, plain
 from crops.retriever.systems import ALTERNATIVES, SHOWN
@@ -52,7 +53,7 @@ def render(
         examples=examples,
         simulated=simulated,
         systems=systems,
-        sets=SETS,
+        sets={name: text for name, text in SETS.items() if name in {*ALWAYS, *report["recall_at_100"]}},
         set_names=SET_NAMES,
         names=SYSTEMS,
         means=SYSTEM_MEANS,

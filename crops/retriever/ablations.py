@@ -4,7 +4,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from crops.perspectives import CLICK, EXPOSED, FEED, FILTERED, PAPER, REFORMULATION, STAGES, Perspective
+from crops.perspectives import (
+    CLICK,
+    EXPOSED,
+    FEED,
+    FILTERED,
+    PAPER,
+    REFORMULATION,
+    STAGES,
+    Perspective,
+    registered,
+)
 from crops.retriever.systems import BASELINE, CHALLENGER, SYSTEMS, System
 
 FULL = "all perspectives"  # as in crops.evaluation.claims
@@ -142,4 +152,11 @@ def variants(anchors_from: str | None) -> dict[str, Variant]:
         "θ rejects answers": Variant(
             system=full, says="LLM answers kept by θ > α", changes={"discriminate": {"gate_knowledge": True}}
         ),
+        **{
+            f"without {p.name}": Variant(
+                system=System("h_infonce", anchors_from=anchors_from, hides=(p.name,)),
+                says="its pairs are not seen",
+            )
+            for p in registered()
+        },
     }

@@ -7,6 +7,7 @@ import hashlib
 import json
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -104,6 +105,23 @@ def forget(cache: Path, bodies: Sequence[dict[str, Any]]) -> None:
     """Takes the answers to `bodies` out of the cache, so that another try does not meet them again."""
     with closing(Cache(cache)) as answers:
         answers.forget([key_of(body) for body in bodies])
+
+
+def refuse_rubbish(
+    url: str, bodies: Sequence[dict[str, Any]], faults: Sequence[str | None], *, cache: Path, most: float
+) -> None:
+    """ServiceError where more than the share `most` of the answers were of no use. Kept, they would fail
+    every later try as well, even with another model behind the same name: they are forgotten first.
+
+    faults  per body why nothing of its answer could be used, "" where something could, None: not asked
+    """
+    asked = [fault for fault in faults if fault is not None]
+    reasons = [fault for fault in asked if fault]
+    if not asked or len(reasons) / len(asked) <= most:
+        return
+    forget(cache, [body for body, fault in zip(bodies, faults, strict=True) if fault])
+    common, _count = Counter(reasons).most_common(1)[0]
+    raise ServiceError(f"{url}: {len(reasons)} of {len(asked)} answers were rejected, most of them: {common}")
 
 
 def ask(

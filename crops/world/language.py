@@ -56,7 +56,7 @@ def make(
     text_of, vague = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=bool)
     for i, intent in enumerate(intents):
         for w in range(settings.wordings):
-            text, is_vague = _wording(intent, settings, rng, tongue)
+            text, is_vague = wording(intent, settings, rng, tongue)
             text_of[i, w] = ids.setdefault(normalise_query(text), len(ids))
             vague[i, w] = is_vague
     rank = np.arange(1, settings.wordings + 1, dtype=np.float64)
@@ -64,7 +64,8 @@ def make(
     return Queries(texts=tuple(ids), text_of=text_of, weight=weight, vague=vague)
 
 
-def _wording(intent: Intent, settings: Settings, rng: Generator, tongue: Tongue) -> tuple[str, bool]:
+def wording(intent: Intent, settings: Settings, rng: Generator, tongue: Tongue = ENGLISH) -> tuple[str, bool]:
+    """One way to type an intent, drawn anew, and whether it is too short to tell what is meant."""
     gap = tongue.space
     names, shares = zip(*settings.forms, strict=True)
     form = names[int(rng.choice(len(names), p=shares))]

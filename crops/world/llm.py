@@ -17,8 +17,11 @@ from numpy.random import Generator, default_rng
 from crops.text import normalise_query, words
 from crops.world import simulate
 from crops.world.catalogue import video_texts
+from crops.world.language import wording
 from crops.world.simulate import TONGUES
 
+# What is asked for, by the property of the schema, and an answer to it that was cut off.
+CUT_OFF = {"videos": '{"videos": [{"caption": "', "queries": '{"queries": ["'}
 # A share reported in a summary of the preprint of arXiv 2511.15443; the proceedings do not hold it.
 BAD_SHARE = 0.042
 
@@ -31,22 +34,36 @@ class Model:
         shares = world.queries.intent_share(world.popularity)
         self.meant = {world.queries.texts[text]: meant for text, meant in shares.items()}
 
-    def answer(self, prompt: str, count: int) -> str:
-        """`count` descriptions as the JSON text {"videos": [...]}."""
-        # The last block is the query's, whatever language its heading is in.
-        query = normalise_query(prompt.rpartition("### ")[2].partition("\n")[2])
+    def answer(self, prompt: str, count: int, kind: str = "videos") -> str:
+        """JSON text: {"videos": [...]} with `count` descriptions of videos that answer the query in the
+        prompt's last block, or {"queries": [...]} with `count` queries that ask for the video in it.
+        """
+        # Whatever language its heading is in.
+        asked = normalise_query(prompt.rpartition("### ")[2].partition("\n")[2])
         digest = hashlib.sha256(f"{self.seed}\n{prompt}".encode()).digest()
         rng = default_rng(list(digest[:16]))
         bad = rng.random() < self.bad_share
         if bad and rng.random() < 0.25:
-            return '{"videos": [{"caption": "'
-        shares = self.meant.get(query) or self._guess(query)
+            return CUT_OFF[kind]
+        shares = self._shown(asked) if kind == "queries" else self.meant.get(asked) or self._guess(asked)
         intents = np.array(sorted(shares))
         weights = np.array([shares[i] for i in intents.tolist()])
         if bad:
             intents, weights = np.arange(len(self.world.popularity)), self.world.popularity
         chosen = rng.choice(intents, count, p=weights / weights.sum())
-        return json.dumps({"videos": [self._video(int(i), rng) for i in chosen]})
+        one = self._query if kind == "queries" else self._video
+        return json.dumps({kind: [one(int(i), rng) for i in chosen]})
+
+    def _query(self, intent: int, rng: Generator) -> str:
+        """A wording drawn anew from the language: it does not know which of them people type."""
+        need = self.world.videos.intents[intent]
+        return wording(need, self.world.settings, rng, TONGUES[self.world.language])[0]
+
+    def _shown(self, text: str) -> dict[int, float]:
+        """What a video's text may be the video of: the intents that share most words with it."""
+        scores = self._guess(text)
+        most = max(scores.values())
+        return {i: 1.0 for i, score in scores.items() if score == most}
 
     def _video(self, intent: int, rng: Generator) -> dict[str, Any]:
         need = self.world.videos.intents[intent]
@@ -90,11 +107,12 @@ def app(world_dir: Path, *, bad_share: float = BAD_SHARE, seed: int = 0) -> Fast
         body = await request.json()
         prompt = str(body["messages"][-1]["content"])
         try:
-            schema = body["response_format"]["json_schema"]["schema"]
-            count = int(schema["properties"]["videos"]["maxItems"])
-        except (KeyError, TypeError):
-            count = 3
-        text = model.answer(prompt, count)
+            properties = body["response_format"]["json_schema"]["schema"]["properties"]
+            kind = next(name for name in CUT_OFF if name in properties)
+            count = int(properties[kind]["maxItems"])
+        except (KeyError, TypeError, StopIteration):
+            kind, count = "videos", 3
+        text = model.answer(prompt, count, kind)
         used = {"prompt_tokens": len(prompt.split()), "completion_tokens": len(text.split())}
         return {
             "id": "world",

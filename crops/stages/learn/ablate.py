@@ -19,8 +19,9 @@ from crops import perspectives, progress
 from crops.config.all import Config
 from crops.config.base import StageConfig
 from crops.config.knowledge import KnowledgeConfig
+from crops.errors import InputError
+from crops.evaluation import claims
 from crops.evaluation import comparison as comparisons
-from crops.evaluation.claims import TABLES
 from crops.report import ablation as page
 from crops.retriever import ablations
 from crops.retriever.ablations import Variant
@@ -89,15 +90,22 @@ def run(
     out: Path,
     config: Config,
     *,
-    tables: Sequence[str] = tuple(TABLES),
+    tables: Sequence[str] = (),
     llm: str | None = None,
     say: Say = lambda _name, _seconds, _report: None,
 ) -> StageReport:
-    """Writes ablation.json and ablation.html: `tables` (keys of TABLES) on `logs`."""
+    """Writes ablation.json and ablation.html: `tables` (keys of claims.tables(); none: all) on `logs`."""
     settings = config.section("ablate")
     config = config.with_value("augment", "evidence", True)
     every = ablations.variants(perspectives.FILTERED.name if settings.form == "paper" else None)
-    names = list(dict.fromkeys(name for table in tables for name in TABLES[table].rows))
+    there = claims.tables()
+    tables = tables or tuple(there)
+    if claims.REGISTERED in tables and claims.REGISTERED not in there:
+        raise InputError(
+            f"--table {claims.REGISTERED}",
+            f"no installed package registers a perspective in the entry point group {perspectives.GROUP}",
+        )
+    names = list(dict.fromkeys(name for table in tables for name in there[table].rows))
     shop = Workshop(out / ".cache", logs, say)
     trained: dict[int, dict[str, Path]] = {}
     with (

@@ -24,6 +24,8 @@ from crops.tables import artifacts, records
 from crops.tables import grades as grading
 from crops.text import words
 
+# Whatever is registered: runs with and without an extension have one cold-start set.
+OF_THE_LOG = {p.name for p in perspectives.PAPER if not p.synthetic}
 BEIR = "beir"  # the folder for other programs
 
 
@@ -185,6 +187,11 @@ def _measures(
         qr=pairs(tests, records.TEST_QR),
     )
     mined = artifacts.read(documents, records.CANDIDATES, ["query", "video_id", "perspective"]).to_pylist()
+    if cfg.cold_start:
+        complete = graded is not None and graded.complete
+        wanted = ("truth",) if complete else ("ct", "qr_raw")
+        had = {row[r["video_id"]] for r in mined if r["perspective"] in OF_THE_LOG and r["video_id"] in row}
+        built[sets.COLD_START] = sets.cold_start(had, *(built[name] for name in wanted))
     shown = ((r["query"], r["video_id"]) for r in mined if r["perspective"] in perspectives.SHOWN)
     return trial.Trial(
         {

@@ -200,7 +200,7 @@ def _registered(house: Warehouse, logs: Path, searches: ir.Table, before: str) -
     """By name, the events of the registered perspectives whose table the log has."""
     tables = {table.name: table for table in records.logs()}
     events = {}
-    for row in perspectives.every():
+    for row in perspectives.registered():
         if row.mine and artifacts.exists(logs, table := tables[str(row.table)]):
             rows = house.read(logs, table)
             if "ts" in rows.columns:
@@ -246,7 +246,7 @@ def _notes(
         (perspectives.FEED, "no view within the window of a search"),
         (perspectives.REFORMULATION, f"none within {cfg.window_s} s on the training days"),
         (perspectives.CLICK, "nobody clicked or liked anything on the training days"),
-        *((p, "nothing was mined on the training days") for p in perspectives.every() if p.mine),
+        *((p, "nothing was mined on the training days") for p in perspectives.registered()),
     ]
     supports = {p.name: named[p.name]["support"] for p, _ in empty if p.table not in missing}
     few = {name: n for name, n in supports.items() if 0 < n < LEAST_PER_SEARCH * numbers["searches"]}

@@ -11,7 +11,6 @@ import pyarrow as pa
 
 from crops import progress
 from crops.config.knowledge import KnowledgeConfig
-from crops.errors import ServiceError
 from crops.mining import knowledge
 from crops.services import answers as shelf
 from crops.services import llm as edge
@@ -64,13 +63,11 @@ def run(
     rows, rejected = _rows(chosen, answers, texts, cfg)
     answered = sum(a.text is not None for a in answers)
     bad = {r["query"]: r["reason"] for r in rejected if r["whole"]}
-    if answered and len(bad) / answered > cfg.max_rejected_share:
-        # Kept, they would fail every later try as well, even with another model behind the same name.
-        edge.forget(
-            cache, [body for body, (query, _exemplar) in zip(bodies, chosen, strict=True) if query in bad]
-        )
-        common, _count = Counter(bad.values()).most_common(1)[0]
-        raise ServiceError(f"{llm}: {len(bad)} of {answered} answers were rejected, most of them: {common}")
+    faults = [
+        None if answer.text is None else bad.get(query, "")
+        for (query, _exemplar), answer in zip(chosen, answers, strict=True)
+    ]
+    edge.refuse_rubbish(llm, bodies, faults, cache=cache, most=cfg.max_rejected_share)
     if cfg.store:
         # An answer that was of no use is worth another try, with another day's chance.
         useful = {

@@ -7,8 +7,9 @@ import math
 import pandas as pd
 import pytest
 
+from crops import perspectives
 from crops.evaluation import claims, comparison
-from crops.retriever import ablations
+from crops.retriever import ablations, systems
 
 
 def per_query(values, *, name="truth"):
@@ -101,6 +102,27 @@ def test_every_row_of_every_table_is_a_variant_and_every_claim_a_row():
         assert {c.row for c in table.claims} <= set(table.rows)
         assert set(table.paper) <= set(table.rows)
         assert {name for c in table.claims for name in (c.row, c.against)} <= set(table.rows) | {"clicks"}
+
+
+def test_a_registered_perspective_is_left_out_in_a_row_of_its_own(monkeypatch):
+    """`saved` gives two points on what nobody found yet: that, and nothing of the paper, is what is said."""
+    assert claims.tables() == claims.TABLES
+    row = perspectives.Perspective(name="saved", label=4, table="feed", mine=lambda searches, rows: rows)
+    monkeypatch.setitem(perspectives._registered, "saved", row)
+    table = claims.tables()[claims.REGISTERED]
+    assert table.rows == (claims.FULL, "without saved")
+    variants = ablations.variants("filtered")
+    assert set(table.rows) <= variants.keys()
+    left = variants["without saved"].system
+    seen = {name for name in perspectives.names() if systems.sees(left, name)}
+    assert seen == set(perspectives.names()) - {"saved"}
+    assert (left.loss, left.anchors_from) == (variants[claims.FULL].system.loss, "filtered")
+    recall = {(claims.FULL, 0): [0.52] * 4, ("without saved", 0): [0.5] * 4}
+    seeds = [per_query(recall, name="cold_start").drop(columns="seed")]
+    compared = comparison.compared(seeds, [claims.REGISTERED])
+    (claim,) = compared["claims"][claims.REGISTERED]
+    assert claim["sets"]["cold_start"]["difference"] == pytest.approx(0.02)
+    assert (claim["says"], claim["paper_ct"], compared["findings"]) == ("saved adds", None, [])
 
 
 def test_the_papers_steps_are_the_differences_of_the_papers_rows():

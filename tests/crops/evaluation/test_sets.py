@@ -44,3 +44,13 @@ def test_queries_are_told_by_script_only_where_two_scripts_have_enough():
     assert sets.scripts_of(built, "truth") == []
     fewer = {query: {0} for query in (*latin, *han[:29])}
     assert sets.scripts_of(sets.build(fewer, None, [], slice_of=lambda _: "tail"), "qr_raw") == []
+
+
+def test_the_cold_start_set_by_hand():
+    """Training had 0 and 3 as positives. a loses 3, b all that it has, c nothing; b comes back by the second
+    set, a gains what only the second one has.
+    """
+    first, second = {"a": {3, 5}, "b": {0, 3}, "c": {7}}, {"a": {0, 6}, "b": {8}}
+    assert sets.cold_start({0, 3}, first) == {"a": {5}, "c": {7}}
+    assert sets.cold_start({0, 3}, first, second, None) == {"a": {5, 6}, "b": {8}, "c": {7}}
+    assert first == {"a": {3, 5}, "b": {0, 3}, "c": {7}}, "what it was made of stays"

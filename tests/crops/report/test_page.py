@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from crops.evaluation import sets
 from crops.report import charts, headline, names, page
 from crops.retriever.systems import SHOWN
 
@@ -90,7 +91,18 @@ def test_a_set_has_its_name_in_place_of_its_code():
         "recall@100 on “After a reformulation”: 1; “After a reformulation, rare queries”; product"
     )
     assert set(names.SET_NAMES) == set(names.SETS)
+    assert set(names.SET_NAMES) == set(sets.named({sets.COLD_START}))
     assert set(names.SYSTEMS) == set(names.SYSTEM_MEANS) == set(names.SYSTEM_COLOURS) == set(SHOWN)
+
+
+def test_a_set_that_a_setting_adds_is_on_the_page_only_where_it_was_measured():
+    """Others are there in any case, and say so where nobody knows them."""
+    plain = report()
+    with_it = plain["recall_at_100"] | {"cold_start": plain["recall_at_100"]["ct"]}
+    for recall, shown in ((plain["recall_at_100"], False), (with_it, True)):
+        made = page.render(plain | {"recall_at_100": recall}, parts(), title="A", examples=1, simulated=True)
+        assert ("New documents" in made) is shown
+        assert "New queries" in made
 
 
 @pytest.mark.browser

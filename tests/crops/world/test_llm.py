@@ -12,7 +12,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from crops.mining import knowledge
-from crops.text import document_text
+from crops.text import document_text, normalise_query
 from crops.world import llm
 from tests.crops.world.binomial import within
 
@@ -150,3 +150,58 @@ def test_the_mining_sides_prompt_goes_in_and_its_parser_accepts_what_comes_out(m
         )
     assert accepted > 400
     assert rejected < 0.1 * accepted
+
+
+def _shown(world, number):
+    videos = world.videos
+    return document_text(
+        videos.captions[number], videos.keywords[number], videos.covers[number], videos.related[number]
+    )
+
+
+def test_it_writes_the_queries_that_ask_for_a_video(tiny_world):
+    """A faultless one means the video's own need by most of them, and some of its wordings nobody has typed:
+    it knows the language, not the log.
+    """
+    model = llm.Model(tiny_world, bad_share=0.0, seed=0)
+    right = typed = total = 0
+    for number in range(0, len(tiny_world.videos.intent), 5):
+        prompt = _prompt(_shown(tiny_world, number))
+        queries = json.loads(model.answer(prompt, 3, "queries"))["queries"]
+        assert len(queries) == 3
+        assert model.answer(prompt, 3, "queries") == json.dumps({"queries": queries})
+        need = int(tiny_world.videos.intent[number])
+        for query in map(normalise_query, queries):
+            total += 1
+            typed += query in model.meant
+            right += need in (model.meant.get(query) or model._guess(query))
+    assert right > 0.8 * total
+    assert 0.1 * total < typed < 0.9 * total
+
+
+def test_bad_queries_are_within_chance_of_the_share(tiny_world):
+    """Draw for draw against one that never errs; a wrong need can be typed like the right one by accident."""
+    model, faultless = (llm.Model(tiny_world, bad_share=share, seed=0) for share in (llm.BAD_SHARE, 0.0))
+    bad = cut = 0
+    for number in range(N):
+        prompt = _prompt(_shown(tiny_world, 0), number)
+        answer = model.answer(prompt, 3, "queries")
+        bad += answer != faultless.answer(prompt, 3, "queries")
+        cut += answer == '{"queries": ["'
+    assert within(bad, N, llm.BAD_SHARE)
+    assert within(cut, N, llm.BAD_SHARE / 4)
+
+
+def test_the_endpoint_tells_the_question_by_its_schema(paths_log):
+    client = TestClient(llm.app(paths_log.folder))
+    for kind, most in (("queries", 4), ("videos", 2)):
+        schema = {"type": "object", "properties": {kind: {"type": "array", "maxItems": most}}}
+        reply = client.post(
+            "/v1/chat/completions",
+            json={
+                "messages": [{"role": "user", "content": _prompt("ramen at home | ramen")}],
+                "response_format": {"type": "json_schema", "json_schema": {"name": "any", "schema": schema}},
+            },
+        )
+        answer = json.loads(reply.json()["choices"][0]["message"]["content"])
+        assert [(name, len(values)) for name, values in answer.items()] == [(kind, most)]

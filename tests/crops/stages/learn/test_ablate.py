@@ -7,6 +7,7 @@ from click.testing import CliRunner
 
 from crops.cli.main import main
 from crops.config.all import Config
+from crops.errors import InputError
 from crops.evaluation import claims
 from crops.evaluation.claims import TABLES
 from crops.retriever import ablations
@@ -49,6 +50,12 @@ def test_rows_claims_and_page(done):
     ]
 
 
+def test_where_nothing_is_registered_its_table_is_refused_in_one_line(tmp_path):
+    with pytest.raises(InputError, match="no installed package registers a perspective"):
+        ablate.run(tmp_path / "logs", tmp_path / "out", CONFIG, tables=[claims.REGISTERED])
+    assert not (tmp_path / "out").exists()
+
+
 def test_asked_for_more_it_makes_only_what_is_missing(done, monkeypatch):
     """Weights need the evidence that ablate lets mining collect; another budget is another knowledge, of
     which the rest of the row follows.
@@ -71,7 +78,7 @@ def test_asked_for_more_it_makes_only_what_is_missing(done, monkeypatch):
 def test_every_row_of_every_table_is_a_variant_and_valid_settings():
     """A row's changes are settings that their sections take; every variant stands in a table."""
     every = ablations.variants(None)
-    listed = {row for table in TABLES.values() for row in table.rows}
+    listed = {row for table in claims.tables().values() for row in table.rows}
     assert listed == set(every)
     for name, variant in every.items():
         for section in variant.changes:
@@ -82,6 +89,6 @@ def test_every_row_of_every_table_is_a_variant_and_valid_settings():
 def test_the_list_of_rows_needs_no_log():
     told = CliRunner().invoke(main, ["ablate", "--list"])
     assert told.exit_code == 0
-    for name, table in TABLES.items():
+    for name, table in claims.tables().items():
         assert f"{name}: {table.title}" in told.output
         assert all(f"  {row} " in told.output for row in table.rows)

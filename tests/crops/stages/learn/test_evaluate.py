@@ -296,6 +296,32 @@ def test_scripts_stand_apart_where_there_are_several(chain, tmp_path):
     assert set(metrics["intervals"]["qr_raw_han"]) == {"bm25"}
 
 
+def test_documents_without_a_positive_are_a_set_of_their_own_where_asked_for(chain, tmp_path):
+    """Of each topic 0 and 3 were clicked in training: with truth 8 of 10 are left of every query. Without, of
+    0 (clicked and consumed) and 12 (consumed) only 12 is. What an extension mined takes nothing away.
+    """
+    root, _systems, metrics = chain
+    assert "cold_start" not in {*metrics["recall_at_100"], *metrics["counts"], *metrics["intervals"]}
+    mined = shutil.copytree(root / "mined", tmp_path / "mined")
+    extra = {"query": "subject0", "video_id": toy.doc(0, 12), "perspective": "saved", "first_ts": 0}
+    toy.write(mined, CANDIDATES=[*toy.candidates(), extra | {"support": 1}])
+    cfg = CFG.model_copy(update={"cold_start": True, "tops": 20})
+    for name, truth, count in (("graded", root / "truth", 36), ("log", None, 12)):
+        out = tmp_path / name
+        evaluate.run(mined, root / "gated", out, cfg, systems={}, truth=truth)
+        measured = artifacts.read_json(out / "metrics.json")
+        assert measured["counts"]["cold_start"] == count
+        assert measured["recall_at_100"]["cold_start"] == {"bm25": 1.0}
+        assert set(measured["intervals"]["cold_start"]) == {"bm25"}
+    counted = {
+        (row["query"], row["doc_id"])
+        for row in artifacts.read(tmp_path / "graded", records.TOPS).to_pylist()
+        if "cold_start" in row["sets"]
+    }
+    left = {toy.doc(3, n) for n in (1, 2, 4, 5, 6, 7, 8, 9)}
+    assert {doc for query, doc in counted if query == "subject3"} == left
+
+
 def _lines(path):
     return [line.split() for line in path.read_text(encoding="utf-8").splitlines()]
 
