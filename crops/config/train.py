@@ -124,6 +124,11 @@ class TrainConfig(StageConfig):
     included, and that is released. Source: ours; off, because a champion that learnt from a test day beats
     every challenger that is measured on that day: for logs that go on between two runs.
     """
+    generative: bool = False
+    """Whether a second retriever is trained beside the challenger, on the same samples, which evaluate then
+    measures alone and fused: from a query's vector to semantic ids of documents. Source: arXiv 2202.06991;
+    off: ours, see docs/method.md.
+    """
     probe_seeds: int = Field(2, ge=1)
     """Probes of each candidate, with another seed each: a difference that another seed would turn round is no
     difference. Source: ours.

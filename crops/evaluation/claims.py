@@ -86,4 +86,12 @@ TABLES = {
         rows=(FULL, "θ rejects answers"),
         claims=(Claim("θ rejects answers", FULL, "θ on the LLM's answers"),),
     ),
+    "generative": Table(
+        title="A generative retriever beside the dense one",
+        rows=("dense", "dense_generative", "dense_generative_fused"),
+        claims=(
+            Claim("dense_generative", "dense", "semantic ids in place of vectors"),
+            Claim("dense_generative_fused", "dense", "semantic ids beside vectors"),
+        ),
+    ),
 }

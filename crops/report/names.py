@@ -29,6 +29,7 @@ SLICE_NAMES = {
     "qr_torso": "After a reformulation, queries in between",
     "qr_tail": "After a reformulation, rare queries",
 }
+GENERATIVE, BOTH = (name(systems.CHALLENGER) for name in (systems.generative_of, systems.generative_fused))
 SYSTEMS = {
     systems.BM25: "BM25",
     systems.CHAMPION: "Champion",
@@ -39,6 +40,8 @@ SYSTEMS = {
     systems.PAPER: "CroPS, the paper's anchors",
     systems.CHALLENGER: "CroPS",
     systems.FUSED: "CroPS and BM25",
+    GENERATIVE: "CroPS, generative",
+    BOTH: "CroPS, both retrievers",
 }
 SYSTEM_MEANS = {
     systems.BM25: "words, no training",
@@ -50,6 +53,8 @@ SYSTEM_MEANS = {
     systems.PAPER: "all perspectives, every label from 1 on an anchor, as in the paper",
     systems.CHALLENGER: "all perspectives, with the hierarchy that this log chose",
     systems.FUSED: "both rankings by reciprocal rank, as a gateway with the setting fusion answers",
+    GENERATIVE: "the second retriever: from CroPS' vector of a query to semantic ids of documents",
+    BOTH: "CroPS' ranking and the second retriever's by reciprocal rank",
 }
 # A system has the same colour in every chart and table, whichever others stand beside it.
 SYSTEM_COLOURS = {
@@ -62,6 +67,8 @@ SYSTEM_COLOURS = {
     systems.PAPER: "#1f938b",
     systems.CHALLENGER: "#3b82c4",
     systems.FUSED: "#5e6fbf",
+    GENERATIVE: "#7a7f8a",
+    BOTH: "#4f93a8",
 }
 
 

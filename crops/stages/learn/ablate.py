@@ -95,7 +95,8 @@ def run(
     """Writes ablation.json and ablation.html: `tables` (keys of TABLES) on `logs`."""
     settings = config.section("ablate")
     every = ablations.variants(perspectives.FILTERED.name if settings.form == "paper" else None)
-    names = list(dict.fromkeys(name for table in tables for name in TABLES[table].rows))
+    shown = list(dict.fromkeys(name for table in tables for name in TABLES[table].rows))
+    names = [name for name in shown if every[name].of is None]
     shop = Workshop(out / ".cache", logs, say)
     with world_llm.endpoint(logs, llm, shop.root) as url:
         base = _base(shop, logs, config, url)
@@ -108,7 +109,9 @@ def run(
                 trained[seed][name] = _trained(shop, base, config, name, every[name], seed)
                 bar.update()
     measured = {seed: _measured(shop, base, plain, config, folders) for seed, folders in trained.items()}
-    rows = {name: _row(every[name], [trained[seed][name] for seed in trained]) for name in names}
+    rows = {
+        name: _row(every[name], [trained[seed][every[name].of or name] for seed in trained]) for name in shown
+    }
     compared = comparisons.compared(
         [pq.read_table(folder / "per_query.parquet").to_pandas() for folder in measured.values()], tables
     )
@@ -125,7 +128,7 @@ def run(
     artifacts.write_json(out / "ablation.json", report)
     partial.replace(out / "ablation.html")
     return StageReport(
-        numbers={"rows": len(names), "trainings": settings.seeds * len(names)},
+        numbers={"rows": len(shown), "trainings": settings.seeds * len(names)},
         notes=tuple(compared["findings"]),
     )
 

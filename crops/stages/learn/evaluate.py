@@ -18,7 +18,18 @@ from crops.evaluation import beir, rank, sets, trial
 from crops.release import index, layout
 from crops.release.encoder import OnnxEncoder
 from crops.retriever import encoder as encoders
-from crops.retriever.systems import BASE, BM25, CHALLENGER, CHAMPION, FUSED, LOG_ONLY, cut
+from crops.retriever import generative
+from crops.retriever.systems import (
+    BASE,
+    BM25,
+    CHALLENGER,
+    CHAMPION,
+    FUSED,
+    LOG_ONLY,
+    cut,
+    generative_fused,
+    generative_of,
+)
 from crops.stages.base import StageReport
 from crops.tables import artifacts, records
 from crops.tables import grades as grading
@@ -61,8 +72,13 @@ def run(
     loaders: dict[str, Any] = {name: partial(encoders.load, folder) for name, folder in systems.items()}
     if champion is not None:
         loaders[CHAMPION] = partial(OnnxEncoder, champion)
-    rankings = _rankings(measures.queries, texts, loaders, cfg)
-    total = len(loaders) + 1 + cfg.fusion
+    second = {
+        name: partial(generative.load, folder / generative.FOLDER, texts)
+        for name, folder in systems.items()
+        if (folder / generative.FOLDER).is_dir()
+    }
+    rankings = _rankings(measures.queries, texts, loaders, second, cfg)
+    total = len(loaders) + 1 + cfg.fusion + 2 * len(second)
     bar = progress.bar(rankings, total=total, desc="evaluating", unit="system")
     scores, pool = {}, _consumed(documents, set(measures.queries), set(ids))
     kept: dict[str, np.ndarray] = {}
@@ -201,10 +217,17 @@ def _measures(
 
 
 def _rankings(
-    queries: list[str], texts: list[str], loaders: Mapping[str, Any], cfg: EvaluateConfig
+    queries: list[str],
+    texts: list[str],
+    loaders: Mapping[str, Callable[[], Any]],
+    second: Mapping[str, Callable[[], Any]],
+    cfg: EvaluateConfig,
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Name and int [Q, K] of each system, one model in memory at a time; the challenger also fused with BM25
     and at every width that it was trained for.
+
+    loaders: by system, of what has `encode`. second: by system, of what ranks the catalogue itself, by
+    `rank(vectors of the queries, depth)`: measured alone, and fused with the system's own ranking.
     """
     depth = cfg.depth
     by_words = rank.bm25(queries, texts, depth)
@@ -216,6 +239,10 @@ def _rankings(
         yield name, ranked
         if name == CHALLENGER and cfg.fusion:
             yield FUSED, rank.fused(ranked, by_words)
+        if name in second:
+            other = second[name]().rank(asked, depth)
+            yield generative_of(name), other
+            yield generative_fused(name), rank.fused(ranked, other)
         for width in model.widths if name == CHALLENGER else ():
             short = [x[:, :width] for x in (vectors, asked)]
             short = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in short]

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from crops.config.all import Config
+from crops.retriever import generative
 from crops.stages.learn import ablate
 from crops.world import simulate
 
@@ -55,3 +56,26 @@ def test_asked_for_more_it_makes_only_what_is_missing(done):
         say=lambda name, *_: again.append(name),
     )
     assert again == ["discriminate", "label", "train θ-rejects-answers", "evaluate"]
+
+
+def test_rows_that_are_other_rankings_of_one_training_train_once(done, monkeypatch):
+    """The dense row is the same training as all perspectives: the second retriever leaves it as it is."""
+    monkeypatch.setattr(generative, "LEAST_STEPS", 3)
+    monkeypatch.setattr(generative, "PASSES", 1)
+    root, _said, _report = done
+    made = []
+    report = ablate.run(
+        root / "logs",
+        root / "out",
+        CONFIG,
+        tables=["losses", "generative"],
+        say=lambda name, *_: made.append(name),
+    )
+    assert made == ["train dense", "evaluate"]
+    assert (report.numbers["rows"], report.numbers["trainings"]) == (6, 4)
+    found = json.loads((root / "out" / "ablation.json").read_text())
+    assert [c["row"] for c in found["claims"]["generative"]] == ["dense_generative", "dense_generative_fused"]
+    for row in found["values"].values():
+        assert row["dense"] == row["all perspectives"]
+        assert row["dense_generative"] != row["dense"]
+    assert "A generative retriever beside the dense one" in (root / "out" / "ablation.html").read_text()
