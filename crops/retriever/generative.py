@@ -47,8 +47,9 @@ class Generative(nn.Module):
         """width: H. seed: chance of the weights."""
         super().__init__()
         self.levels, self.digits = trie.ids.shape[1], trie.children.shape[1]
-        for name, table in (("after", trie.children), ("nodes", trie.nodes), ("ids", trie.ids)):
-            self.register_buffer(name, torch.from_numpy(table).long(), persistent=False)
+        self.register_buffer("after", torch.from_numpy(trie.children), persistent=False)  # by far the largest
+        self.register_buffer("nodes", torch.from_numpy(trie.nodes).long(), persistent=False)
+        self.register_buffer("ids", torch.from_numpy(trie.ids).long(), persistent=False)
         # A digit means another thing at each level: each has tokens of its own, after the start's.
         config = T5Config(
             vocab_size=1 + self.levels * self.digits,
@@ -116,7 +117,7 @@ class Generative(nn.Module):
             looked = memory.repeat_interleave(beams, 0)
             digits = self.choices(looked, begun.flatten(0, 1), path.flatten(0, 1))[:, -1]  # [Q * B, W]
             grown = (scores[:, :, None] + digits.unflatten(0, (count, beams))).flatten(1)  # [Q, B * W]
-            after = self.after[path[:, :, -1]].flatten(1)
+            after = self.after[path[:, :, -1]].long().flatten(1)
             order = after.argsort(dim=1, stable=True)  # ties go to the lower node, at the end the lower row
             likely = grown.gather(1, order).argsort(dim=1, descending=True, stable=True)
             best = order.gather(1, likely)[:, :depth]
