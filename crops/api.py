@@ -449,7 +449,8 @@ def train(
     anchor_min  lowest label that is an anchor; by default what the ladder chose, else the positives'
     valid       (query, doc_id or video_id) to stop by; by default `documents.valid`
     log         called with the step and its numbers at every check
-    settings    of section `train`, e.g. `steps=500` or `learning_rate=2e-5`
+    settings    of section `train`, e.g. `steps=500` or `learning_rate=2e-5`; not `generative`, which is a
+                second retriever in the folder that the verb writes
     """
     from crops.config.train import TrainConfig
     from crops.labels import rank
@@ -458,6 +459,8 @@ def train(
     from crops.stages.learn import train as stage
 
     config = TrainConfig.parse(settings if base is None else {"base": base, **settings})
+    if config.generative:
+        raise ConfigError("generative is a setting of the verb: `crops train` writes the second retriever")
     lowest, graded = [perspectives.positive_min()], perspectives.labels()
     only: tuple[str, ...] = ()
     if isinstance(samples, Labelled):

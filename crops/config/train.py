@@ -63,11 +63,11 @@ class TrainConfig(StageConfig):
     """Samples per lower label, query and step. Source: ours: 2 gained nothing and cost half as much time
     again.
     """
-    weigh: tuple[Literal["theta", "support", "clicks", "dwell", "age"], ...] = ()
+    weigh: tuple[Literal["theta", "support", "rate", "dwell", "age"], ...] = ()
     """What positives are weighed by: one comes into a batch with this chance instead of always; several are
     multiplied. theta: θ of what the discriminator gates (with a low discriminate.alpha pairs are weighed and
-    not cut); support: n / (n + 1) of n events; and with augment.evidence, clicks: for each time that it was
-    looked at, whatever its position; dwell: the played share of a long play; age: see half_life_days.
+    not cut); support: n / (n + 1) of n events; and with augment.evidence, rate: clicks for each time that it
+    was looked at, whatever its position; dwell: the played share of a long play; age: see half_life_days.
     Source: ours; off, see docs/method.md.
     """
     half_life_days: float = Field(14.0, gt=0)
@@ -140,6 +140,11 @@ class TrainConfig(StageConfig):
     """Whether the challenger, once it is chosen and measured, is trained anew on all days, held-out ones
     included, and that is released. Source: ours; off, because a champion that learnt from a test day beats
     every challenger that is measured on that day: for logs that go on between two runs.
+    """
+    generative: bool = False
+    """Whether a second retriever is trained beside the challenger, on the same samples, which evaluate then
+    measures alone and fused: from a query's vector to semantic ids of documents. Source: arXiv 2202.06991;
+    off: ours, see docs/method.md.
     """
     probe_seeds: int = Field(2, ge=1)
     """Probes of each candidate, with another seed each: a difference that another seed would turn round is no

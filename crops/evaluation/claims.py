@@ -9,14 +9,12 @@ from crops import perspectives
 
 FULL, CHOSEN = "all perspectives", "chosen by the log"
 OTHER_GATES = ("α 0.7", "α 0.8", "α per query", "θ as chance, α 0.4", "θ as chance, α 0.2")
-WEIGHED = (
-    "clicks of bots left out",
-    *(f"weighed by {kind}" for kind in ("support", "clicks", "dwell", "age")),
-)
+WEIGHED = ("clicks of bots left out", *(f"weighed by {kind}" for kind in ("support", "rate", "dwell", "age")))
 HARD = ("half of the turns by rank", "2 hard negatives", "2 hard negatives, refreshed")
 TAUGHT = ("taught by θ", "taught by MiniLM")
 PROVEN = ("θ rejects answers", "answers that find", "distinct answers")
 ASKED, UNANSWERED = (f"300 queries asked, {first}" for first in ("searched", "unanswered"))
+FUSED = f"{FULL}_bm25"
 FIXED = ("anchors >= 1", "anchors >= 3", "anchors >= 4", "binary labels")  # what the choice is compared with
 
 
@@ -116,6 +114,19 @@ TABLES = {
         claims=(
             *(Claim(name, FULL, name) for name in PROVEN),
             Claim(UNANSWERED, ASKED, "asking where nobody clicked"),
+        ),
+    ),
+    "fusion": Table(
+        title="Dense and words as one ranking",
+        rows=(FULL, FUSED),
+        claims=(Claim(FUSED, FULL, "with BM25's ranking"),),
+    ),
+    "generative": Table(
+        title="A generative retriever beside the dense one",
+        rows=("dense", "dense_generative", "dense_generative_fused"),
+        claims=(
+            Claim("dense_generative", "dense", "semantic ids in place of vectors"),
+            Claim("dense_generative_fused", "dense", "semantic ids beside vectors"),
         ),
     ),
 }

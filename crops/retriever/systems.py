@@ -12,7 +12,8 @@ Pair = tuple[str, str]  # query, doc_id
 class System:
     """What sets a system apart. `loss` None: the setting `train.loss`; `anchors_from`: the perspective whose
     label is anchor_min, None: the candidates that the ladder chose; `hides`: perspectives whose samples the
-    system must not see. `trained` False: the encoder as it is before the first step.
+    system must not see. `trained` False: the encoder as it is before the first step. `generative`: whether
+    the setting `train.generative` gives it a second retriever.
     """
 
     loss: str | None = None
@@ -20,6 +21,7 @@ class System:
     anchors_from: str | None = None
     only: tuple[str, ...] = ()
     hides: tuple[str, ...] = ()
+    generative: bool = False
 
 
 BM25, CHAMPION, BASE, BASELINE, MNRL, CHALLENGER = (
@@ -30,14 +32,13 @@ BM25, CHAMPION, BASE, BASELINE, MNRL, CHALLENGER = (
     "clicks_mnrl",
     "crops",
 )
-FUSED = "crops_bm25"  # the challenger's ranking and BM25's as one
 PAIRWISE = "mnrl"  # a loss with a training of its own: crops.retriever.mnrl
 LOG_ONLY, PAPER = "crops_no_knowledge", "crops_paper"
 SYSTEMS = {
     BASE: System(trained=False),
     BASELINE: System("info_nce", anchors_from=CLICK.name, only=(CLICK.name, *STAGES)),
     MNRL: System(PAIRWISE, anchors_from=CLICK.name, only=(CLICK.name,)),
-    CHALLENGER: System(),
+    CHALLENGER: System(generative=True),
     PAPER: System("h_infonce", anchors_from=FILTERED.name),
     LOG_ONLY: System(hides=(KNOWLEDGE.name,)),
 }
@@ -45,6 +46,23 @@ SYSTEMS = {
 ALTERNATIVES = (BM25, BASE, BASELINE, MNRL)
 # Where there is no champion, the better of these becomes it.
 FIRST = (BASE, BASELINE)
+
+
+def fused_of(name: str) -> str:
+    """The ranking of the system `name` and BM25's as one."""
+    return f"{name}_bm25"
+
+
+def generative_of(name: str) -> str:
+    """The second retriever that was trained beside the encoder of the system `name`."""
+    return f"{name}_generative"
+
+
+def generative_fused(name: str) -> str:
+    """Both rankings of the system `name` as one."""
+    return f"{name}_generative_fused"
+
+
 # In the order of the report: what it is measured against, then the variants, then the challenger.
 SHOWN = (
     BM25,
@@ -53,7 +71,9 @@ SHOWN = (
     BASELINE,
     MNRL,
     *reversed([name for name in SYSTEMS if name not in ALTERNATIVES]),
-    FUSED,
+    fused_of(CHALLENGER),
+    generative_of(CHALLENGER),
+    generative_fused(CHALLENGER),
 )
 
 

@@ -48,14 +48,14 @@ def support(candidates: ir.Table, _weights: Weights) -> ir.Table:
     return times.select("query", "doc_id", weight=times.times / (times.times + 1.0))
 
 
-def clicks(evidence: ir.Table, _weights: Weights) -> ir.Table:
+def rate(evidence: ir.Table, _weights: Weights) -> ir.Table:
     """in: evidence(query, video_id, shown, examined, clicked); out: clicks for each time that the pair was
     looked at (inverse propensity: Joachims, Swaminathan and Schnabel, WSDM 2017), both with one more; at most
     1. Pairs that were never shown have none.
     """
     seen = evidence.filter(evidence.shown > 0)
-    rate = (seen.clicked + 1.0) / (seen.examined + 1.0)
-    return seen.select("query", doc_id="video_id", weight=ibis.least(rate, 1.0))
+    per_look = (seen.clicked + 1.0) / (seen.examined + 1.0)
+    return seen.select("query", doc_id="video_id", weight=ibis.least(per_look, 1.0))
 
 
 def dwell(evidence: ir.Table, _weights: Weights) -> ir.Table:
@@ -74,9 +74,9 @@ def age(evidence: ir.Table, weights: Weights) -> ir.Table:
 
 
 KINDS: Mapping[str, Callable[[ir.Table, Weights], ir.Table]] = {
-    f.__name__: f for f in (theta, support, clicks, dwell, age)
+    f.__name__: f for f in (theta, support, rate, dwell, age)
 }
-TABLE = {"support": records.CANDIDATES, **dict.fromkeys(("clicks", "dwell", "age"), records.EVIDENCE)}
+TABLE = {"support": records.CANDIDATES, **dict.fromkeys(("rate", "dwell", "age"), records.EVIDENCE)}
 
 
 def weighed(

@@ -198,6 +198,11 @@ def test_a_misspelt_setting_names_the_class():
         crops.mine("nowhere", windows_s=60)
 
 
+def test_a_setting_that_only_the_verb_heeds_is_refused():
+    with pytest.raises(ConfigError, match="generative is a setting of the verb"):
+        crops.train([], [], generative=True)
+
+
 TOPICS = {"bread": "flour yeast oven crust dough salt", "bike": "wheel chain pedal brake tyre saddle"}
 
 

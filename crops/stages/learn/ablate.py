@@ -25,6 +25,7 @@ from crops.evaluation import comparison as comparisons
 from crops.report import ablation as page
 from crops.retriever import ablations
 from crops.retriever.ablations import Variant
+from crops.retriever.systems import fused_of
 from crops.services import world_llm
 from crops.stages.base import StageReport
 from crops.stages.learn import discriminate, evaluate, label, score, theta, train
@@ -105,7 +106,8 @@ def run(
             f"--table {claims.REGISTERED}",
             f"no installed package registers a perspective in the entry point group {perspectives.GROUP}",
         )
-    names = list(dict.fromkeys(name for table in tables for name in there[table].rows))
+    shown = list(dict.fromkeys(name for table in tables for name in there[table].rows))
+    names = [name for name in shown if every[name].of is None]
     shop = Workshop(out / ".cache", logs, say)
     trained: dict[int, dict[str, Path]] = {}
     with (
@@ -119,8 +121,14 @@ def run(
             for name in names:
                 trained[seed][name] = _trained(shop, base, config, name, every[name], seed)
                 bar.update()
-    measured = {seed: _measured(shop, base, plain, config, folders) for seed, folders in trained.items()}
-    rows = {name: _row(every[name], [trained[seed][name] for seed in trained]) for name in names}
+    fusion = fused_of(ablations.FULL) in shown
+    measured = {
+        seed: _measured(shop, base, plain, config, folders, fusion=fusion)
+        for seed, folders in trained.items()
+    }
+    rows = {
+        name: _row(every[name], [trained[seed][every[name].of or name] for seed in trained]) for name in shown
+    }
     compared = comparisons.compared(
         [pq.read_table(folder / "per_query.parquet").to_pandas() for folder in measured.values()], tables
     )
@@ -137,7 +145,7 @@ def run(
     artifacts.write_json(out / "ablation.json", report)
     partial.replace(out / "ablation.html")
     return StageReport(
-        numbers={"rows": len(names), "trainings": settings.seeds * len(names)},
+        numbers={"rows": len(shown), "trainings": settings.seeds * len(names)},
         notes=tuple(compared["findings"]),
     )
 
@@ -197,13 +205,18 @@ def _trained(shop: Workshop, base: Base, config: Config, name: str, variant: Var
     )
 
 
-def _measured(shop: Workshop, base: Base, plain: Path, config: Config, folders: Mapping[str, Path]) -> Path:
-    settings = config.section("evaluate")
+def _measured(
+    shop: Workshop, base: Base, plain: Path, config: Config, folders: Mapping[str, Path], *, fusion: bool
+) -> Path:
+    """fusion: whether a row is the full system's ranking fused with BM25's."""
+    settings = config.section("evaluate").model_copy(update={"fusion": fusion})
     return shop.made(
         "evaluate",
         (base.mined, plain, *folders.values()),
         settings,
-        lambda out: evaluate.run(base.mined, plain, out, settings, systems=dict(folders), truth=base.truth),
+        lambda out: evaluate.run(
+            base.mined, plain, out, settings, systems=dict(folders), truth=base.truth, fuse=ablations.FULL
+        ),
     )
 
 

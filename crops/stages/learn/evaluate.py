@@ -18,7 +18,18 @@ from crops.evaluation import beir, rank, sets, trial
 from crops.release import index, layout
 from crops.release.encoder import OnnxEncoder
 from crops.retriever import encoder as encoders
-from crops.retriever.systems import BASE, BM25, CHALLENGER, CHAMPION, FUSED, LOG_ONLY, cut
+from crops.retriever import generative
+from crops.retriever.systems import (
+    BASE,
+    BM25,
+    CHALLENGER,
+    CHAMPION,
+    LOG_ONLY,
+    cut,
+    fused_of,
+    generative_fused,
+    generative_of,
+)
 from crops.stages.base import StageReport
 from crops.tables import artifacts, records
 from crops.tables import grades as grading
@@ -38,11 +49,13 @@ def run(
     systems: Mapping[str, Path],
     truth: Path | None = None,
     champion: Path | None = None,
+    fuse: str = CHALLENGER,
 ) -> StageReport:
     """Writes metrics.json, per_query.parquet, the pool that people are asked about, the first results of all
     systems and, where the setting says so, beir/.
 
     documents: augment's out; tests: discriminate's out (gated test_qr)
+    fuse: the system that the setting `fusion` is for
     truth: the complete truth, or the folder that `crops judge read` wrote, of which only the pool measures.
     """
     ids, texts = (artifacts.read(documents, records.DOCUMENTS)[c].to_pylist() for c in ("doc_id", "text"))
@@ -63,8 +76,13 @@ def run(
     loaders: dict[str, Any] = {name: partial(encoders.load, folder) for name, folder in systems.items()}
     if champion is not None:
         loaders[CHAMPION] = partial(OnnxEncoder, champion)
-    rankings = _rankings(measures.queries, texts, loaders, cfg)
-    total = len(loaders) + 1 + cfg.fusion
+    second = {
+        name: partial(generative.load, folder / generative.FOLDER, texts)
+        for name, folder in systems.items()
+        if (folder / generative.FOLDER).is_dir()
+    }
+    rankings = _rankings(measures.queries, texts, loaders, second, cfg, fuse=fuse)
+    total = len(loaders) + 1 + cfg.fusion + 2 * len(second)
     bar = progress.bar(rankings, total=total, desc="evaluating", unit="system")
     scores, pool = {}, _consumed(documents, set(measures.queries), set(ids))
     kept: dict[str, np.ndarray] = {}
@@ -208,10 +226,19 @@ def _measures(
 
 
 def _rankings(
-    queries: list[str], texts: list[str], loaders: Mapping[str, Any], cfg: EvaluateConfig
+    queries: list[str],
+    texts: list[str],
+    loaders: Mapping[str, Callable[[], Any]],
+    second: Mapping[str, Callable[[], Any]],
+    cfg: EvaluateConfig,
+    *,
+    fuse: str,
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Name and int [Q, K] of each system, one model in memory at a time; the challenger also fused with BM25
-    and at every width that it was trained for.
+    """Name and int [Q, K] of each system, one model in memory at a time; one of them also fused with BM25,
+    and the challenger at every width that it was trained for.
+
+    loaders: by system, of what has `encode`. second: by system, of what ranks the catalogue itself, by
+    `rank(vectors of the queries, depth)`: measured alone, and fused with the system's own ranking.
     """
     depth = cfg.depth
     by_words = rank.bm25(queries, texts, depth)
@@ -221,8 +248,12 @@ def _rankings(
         vectors, asked = model.encode(texts, kind="document"), model.encode(queries, kind="query")
         ranked = index.exact(vectors, asked, depth)[1]
         yield name, ranked
-        if name == CHALLENGER and cfg.fusion:
-            yield FUSED, rank.fused(ranked, by_words)
+        if name == fuse and cfg.fusion:
+            yield fused_of(name), rank.fused(ranked, by_words)
+        if name in second:
+            other = second[name]().rank(asked, depth)
+            yield generative_of(name), other
+            yield generative_fused(name), rank.fused(ranked, other)
         for width in model.widths if name == CHALLENGER else ():
             short = [x[:, :width] for x in (vectors, asked)]
             short = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in short]

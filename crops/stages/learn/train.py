@@ -14,8 +14,9 @@ from crops import base_model, labels
 from crops.config.train import TrainConfig
 from crops.errors import ConfigError, InputError
 from crops.retriever import encoder as encoders
-from crops.retriever import finetuning, mnrl, systems, train
+from crops.retriever import finetuning, generative, mnrl, systems, train
 from crops.retriever import teacher as teachers
+from crops.retriever.batch import Batches
 from crops.retriever.errors import NothingToTrainOn, TrainingError
 from crops.retriever.ranks import ALONE, Ranks, joined
 from crops.retriever.weights import Weights
@@ -136,6 +137,9 @@ def _run(
                 log=lambda step, values: [each(step, values) for each in logs],
                 ranks=ranks,
             )
+            # The other ranks are done: it is trained by the first.
+            wanted = cfg.generative and chosen.generative and ranks.rank == 0
+            second = generated(cfg, encoder, inputs) if wanted else None
         except NothingToTrainOn as error:
             raise InputError(samples / "samples", str(error)) from error
         except TrainingError as error:
@@ -152,6 +156,9 @@ def _run(
         encoder.save(new / "encoder", system=system)
         used = {"anchor_min": plan.anchor_min, "loss": plan.loss if chosen.trained else None}
         facts = {"system": system, "hierarchy": used, "queries": queries, **history}
+        if second is not None:
+            second.model.save(new / generative.FOLDER, inputs.valid.texts)
+            facts["generative"] = {"steps": second.steps, "loss": second.loss}
         artifacts.write_json(new / FACTS, facts)
     for done in filter(None, (folder, inputs.samples.home)):
         shutil.rmtree(done, ignore_errors=True)
@@ -203,6 +210,20 @@ def fitted(
         ranks=ranks,
         teacher=teacher_of(cfg, inputs),
     )
+
+
+def generated(cfg: TrainConfig, encoder: encoders.Encoder, inputs: Inputs) -> generative.Trained:
+    """The second retriever, on the batches that the dense encoder had; only positives teach it."""
+    sizes = sizes_of(cfg)
+    batches = Batches(
+        inputs.samples,
+        anchor_min=inputs.samples.positive_min,
+        size=sizes.queries,
+        positives=sizes.positives,
+        lower=sizes.lower,
+        seed=cfg.seed,
+    )
+    return generative.fit(encoder, batches, inputs.valid.texts, seed=cfg.seed)
 
 
 def _outcome(history: dict, plan: train.Plan) -> dict[str, float]:

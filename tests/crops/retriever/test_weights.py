@@ -54,7 +54,7 @@ def test_clicks_count_by_how_often_the_pair_was_looked_at(house):
         row("v3"),
         row("v4", shown=9, examined=9.0),
     ]
-    assert weights_of(house, ("clicks",), "evidence", rows, EVIDENCE) == {
+    assert weights_of(house, ("rate",), "evidence", rows, EVIDENCE) == {
         "v1": 0.2,
         "v2": 1.0,
         "v3": 1.0,

@@ -10,7 +10,7 @@ from crops.config.all import Config
 from crops.errors import InputError
 from crops.evaluation import claims
 from crops.evaluation.claims import TABLES
-from crops.retriever import ablations
+from crops.retriever import ablations, generative
 from crops.stages.learn import ablate
 from crops.world import simulate
 
@@ -92,3 +92,26 @@ def test_the_list_of_rows_needs_no_log():
     for name, table in claims.tables().items():
         assert f"{name}: {table.title}" in told.output
         assert all(f"  {row} " in told.output for row in table.rows)
+
+
+def test_rows_that_are_other_rankings_of_one_training_train_once(done, monkeypatch):
+    """The dense row is the same training as all perspectives: the second retriever leaves it as it is."""
+    monkeypatch.setattr(generative, "LEAST_STEPS", 3)
+    monkeypatch.setattr(generative, "PASSES", 1)
+    root, _said, _report = done
+    made = []
+    report = ablate.run(
+        root / "logs",
+        root / "out",
+        CONFIG,
+        tables=["losses", "fusion", "generative"],
+        say=lambda name, *_: made.append(name),
+    )
+    assert made == ["train dense", "evaluate"]
+    assert (report.numbers["rows"], report.numbers["trainings"]) == (7, 4)
+    found = json.loads((root / "out" / "ablation.json").read_text())
+    assert [c["row"] for c in found["claims"]["generative"]] == ["dense_generative", "dense_generative_fused"]
+    for row in found["values"].values():
+        assert row["dense"] == row["all perspectives"]
+        assert row["dense"] not in (row["dense_generative"], row["all perspectives_bm25"])
+    assert "A generative retriever beside the dense one" in (root / "out" / "ablation.html").read_text()

@@ -18,6 +18,7 @@ from crops.errors import InputError
 from crops.evaluation import sets, trial
 from crops.release import layout
 from crops.retriever import encoder as encoders
+from crops.retriever import generative, semantic_ids
 from crops.stages.learn import beir, evaluate
 from crops.stages.release import export
 from crops.tables import artifacts, records
@@ -400,6 +401,50 @@ def test_the_challenger_is_also_measured_at_every_width_that_it_was_trained_for(
     for row in metrics["recall_at_20"].values():
         assert row["crops@6"] == row["champion"]
     assert metrics["recall_at_20"]["truth"]["crops@6"] < metrics["recall_at_20"]["truth"]["crops"]
+
+
+def test_a_second_retriever_is_measured_alone_and_fused_and_changes_nothing_else(chain, tmp_path):
+    root, systems, metrics = chain
+    shutil.copytree(systems["crops"], tmp_path / "crops")
+    width = encoders.load(systems["crops"]).width
+    ids = semantic_ids.made(np.random.default_rng(0).normal(size=(len(toy.TEXTS), width)))
+    generative.Generative(semantic_ids.trie(ids), width).save(tmp_path / "crops/generative", toy.TEXTS)
+    evaluate.run(
+        root / "mined",
+        root / "gated",
+        tmp_path / "out",
+        CFG,
+        systems={"clicks": systems["clicks"], "crops": tmp_path / "crops"},
+        truth=root / "truth",
+    )
+    measured = artifacts.read_json(tmp_path / "out/metrics.json")
+    second = {"crops_generative", "crops_generative_fused"}
+    for name, row in measured["recall_at_20"].items():
+        assert row.keys() == {"bm25", "clicks", "crops", *second}
+        assert {s: x for s, x in row.items() if s not in second} == {
+            s: x for s, x in metrics["recall_at_20"][name].items() if s in row
+        }
+    runs = {}
+    for system in ("crops", *second):
+        for query, _, doc, place, _, _ in _lines(tmp_path / "out/beir/trec" / f"run.{system}.trec"):
+            runs.setdefault(system, {}).setdefault(query, {})[doc] = int(place)
+    for query, fused in runs["crops_generative_fused"].items():
+        one, other = (runs[system][query] for system in ("crops", "crops_generative"))
+        assert len(one) == len(other) == CFG.depth
+        scores = {d: sum(1 / (60 + r[d]) for r in (one, other) if d in r) for d in {*one, *other}}
+        ours = [scores[doc] for doc in sorted(fused, key=fused.__getitem__)]
+        assert ours == pytest.approx(sorted(scores.values(), reverse=True)[: len(ours)])
+
+
+def test_ids_of_another_catalogue_are_refused(chain, tmp_path):
+    root, systems, _metrics = chain
+    shutil.copytree(systems["crops"], tmp_path / "crops")
+    trie = semantic_ids.trie(np.arange(3)[:, None])
+    generative.Generative(trie, 8).save(tmp_path / "crops/generative", ["a", "b", "c"])
+    with pytest.raises(InputError, match="another catalogue"):
+        evaluate.run(
+            root / "mined", root / "gated", tmp_path / "out", CFG, systems={"crops": tmp_path / "crops"}
+        )
 
 
 def test_with_fusion_the_challenger_and_bm25_are_measured_as_one_ranking(chain, tmp_path):

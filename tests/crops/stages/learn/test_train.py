@@ -15,7 +15,7 @@ import torch
 from crops.config.train import TrainConfig
 from crops.errors import ConfigError, InputError
 from crops.retriever import encoder as encoders
-from crops.retriever import systems
+from crops.retriever import generative, systems
 from crops.retriever.batch import Batches, pairs
 from crops.stages.learn import train
 from crops.tables import artifacts, records
@@ -321,3 +321,31 @@ def test_the_settings_of_hard_queries_and_negatives_reach_the_batches(tmp_path):
     assert encodes["plain"] < encodes["hard"] == encodes["again"]
     for name in ("train.json", "encoder/model.safetensors"):
         assert (tmp_path / "hard" / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
+
+
+def test_with_the_setting_the_challenger_alone_gets_a_second_retriever_and_stays_as_it_is(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(generative, "LEAST_STEPS", 3)
+    monkeypatch.setattr(generative, "PASSES", 1)
+    folder = toy(tmp_path / "in")
+    wanted = CFG.model_copy(update={"generative": True})
+    for name, cfg, system in (("off", CFG, "crops"), ("on", wanted, "crops"), ("clicks", wanted, "clicks")):
+        train.run(folder, folder, tmp_path / name, cfg, system=system)
+    facts = {name: artifacts.read_json(tmp_path / name / "train.json") for name in ("off", "on", "clicks")}
+    assert facts["on"].pop("generative")["steps"] == 3
+    assert facts["on"] == facts["off"]
+    assert "generative" not in facts["clicks"]
+    files = {
+        name: {p.relative_to(tmp_path / name) for p in (tmp_path / name).rglob("*") if p.is_file()}
+        for name in facts
+    }
+    assert {p.parts[0] for p in files["on"] - files["off"]} == {"generative"}
+    assert files["off"] == files["clicks"]
+    for path in files["off"] - {p for p in files["off"] if p.suffix == ".json"}:
+        assert (tmp_path / "on" / path).read_bytes() == (tmp_path / "off" / path).read_bytes()
+    graded = artifacts.read_json(folder / "label.json")["hierarchy"]["labels"]
+    inputs = train.inputs_of(folder, folder, systems.SYSTEMS["crops"], graded)
+    model = generative.load(tmp_path / "on/generative", inputs.valid.texts)
+    asked = encoders.load(tmp_path / "on").encode(["topic1"], kind="query")
+    assert sorted(model.rank(asked, 36)[0]) == list(range(36))
