@@ -1,8 +1,8 @@
 """Settings of `crops discriminate`."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from crops.config.base import StageConfig
 from crops.long_play import LONG_PLAY_S
@@ -72,3 +72,9 @@ class DiscriminateConfig(StageConfig):
     """
     seed: int = Field(0, ge=0)
     """Chance of the model's start, of the batches and of the samples."""
+
+    @model_validator(mode="after")
+    def _proof(self) -> Self:
+        if self.base == "small" and (self.round_trip is not None or self.most_alike < 1):
+            raise ValueError("round_trip and most_alike ask a pre-trained base, and base is small")
+        return self

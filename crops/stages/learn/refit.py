@@ -87,8 +87,7 @@ def run(
         artifacts.write(mined, records.VALID_QR, _untouched(documents, seed=cfg.train.seed))
         discriminate.run(mined, scored, cfg.discriminate, theta=theta, **gating)
         label.run(scored, samples, cfg.label)
-        with train.at_hand(cfg.train.base, registry) as base:
-            settings = cfg.train.model_copy(update={"base": base})
+        with train.at_hand(cfg.train, registry) as settings:
             fitted, unseen, steps = _fitted(
                 samples, mined, before, settings, checkpoints or work / "checkpoints"
             )

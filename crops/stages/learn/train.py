@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from crops import base_model, labels
@@ -46,17 +47,20 @@ def run(
 ) -> StageReport:
     """Trains `system` on `samples` (label's out) with texts and validation from `documents` (augment's out).
 
-    `tracking`: an MLflow tracking URI that gets every check's numbers while it trains, and has the release
-    that `cfg.base` may name. `choices`: the systems there are.
+    `tracking`: an MLflow tracking URI that gets every check's numbers while it trains, and has the releases
+    that `cfg.base` and `cfg.teacher` may name. `choices`: the systems there are. Those that a team has
+    without CroPS are neither weighed nor taught.
     """
     # Started by torchrun, every rank comes through here; the first one tracks and writes.
-    with at_hand(cfg.base, tracking) as base, joined() as ranks:
+    with at_hand(cfg, tracking) as here, joined() as ranks:
+        if system in systems.ALTERNATIVES:
+            here = here.model_copy(update={"weigh": (), "teacher": None})
         return _run(
             samples,
             documents,
             out,
             cfg,
-            base,
+            here,
             system=system,
             checkpoints=checkpoints,
             log=log,
@@ -67,16 +71,23 @@ def run(
 
 
 @contextmanager
-def at_hand(base: str, registry: str | None) -> Iterator[str]:
-    """The setting as it is, or of models:/NAME/VERSION the release's folder, as long as it is trained on."""
-    if not base.startswith(RELEASE):
-        yield base
-        return
-    name, slash, version = base.removeprefix(RELEASE).partition("/")
-    if not slash:
-        raise ConfigError(f"train.base is {base!r}, expected {RELEASE}NAME/VERSION")
+def at_hand(cfg: TrainConfig, registry: str | None) -> Iterator[TrainConfig]:
+    """The settings with folders in place of the releases models:/NAME/VERSION that they name, as long as they
+    are trained on.
+    """
     with tempfile.TemporaryDirectory(prefix="crops-base-") as folder:
-        yield str(Registry(registry or uri_of(), name).download(version, Path(folder) / name))
+        names = {key: getattr(cfg, key) or "" for key in ("base", "teacher")}
+        releases = {key: name for key, name in names.items() if name.startswith(RELEASE)}
+        yield cfg.model_copy(
+            update={key: _downloaded(key, name, registry, Path(folder)) for key, name in releases.items()}
+        )
+
+
+def _downloaded(key: str, setting: str, registry: str | None, folder: Path) -> str:
+    name, slash, version = setting.removeprefix(RELEASE).partition("/")
+    if not slash:
+        raise ConfigError(f"train.{key} is {setting!r}, expected {RELEASE}NAME/VERSION")
+    return str(Registry(registry or uri_of(), name).download(version, folder / key / name))
 
 
 def _run(
@@ -84,7 +95,7 @@ def _run(
     documents: Path,
     out: Path,
     given: TrainConfig,
-    base: str,
+    cfg: TrainConfig,
     *,
     system: str,
     checkpoints: Path | None,
@@ -93,7 +104,6 @@ def _run(
     choices: Mapping[str, systems.System],
     ranks: Ranks,
 ) -> StageReport:
-    cfg = given.model_copy(update={"base": base})
     if system not in choices:
         raise ConfigError(f"system is {system!r}, expected one of {', '.join(choices)}")
     hierarchy = artifacts.read_json(samples / "label.json")["hierarchy"]
@@ -148,7 +158,7 @@ def _run(
         followed.log(history["best_step"], _outcome(history, plan))
     # A system of no step sees none, and the pairwise loss counts in passes.
     by_steps = chosen.trained and plan.loss != systems.PAIRWISE
-    notes = [followed.problem, _unseen(queries, plan, cfg) if by_steps else ""]
+    notes = [followed.problem, _unseen(queries, plan, cfg) if by_steps else "", _asked(inputs)]
     if ranks.rank > 0:
         return _report(inputs, plan, history, notes)
     with artifacts.replacing(out) as new:
@@ -240,6 +250,14 @@ def _unseen(queries: int, plan: train.Plan, cfg: TrainConfig) -> str:
         if share < 1
         else ""
     )
+
+
+def _asked(inputs: Inputs) -> str:
+    """Of how many samples a training that learns from θ has one, or "" where it does not."""
+    if (theta := inputs.samples.theta) is None:
+        return ""
+    own = theta[inputs.samples.label >= 0]
+    return f"train: the teacher θ was asked about {int((~np.isnan(own)).sum()):,} of {len(own):,} samples"
 
 
 def _report(inputs: Inputs, plan: train.Plan, history: dict, remarks: list[str]) -> StageReport:

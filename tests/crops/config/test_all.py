@@ -88,3 +88,8 @@ def test_the_window_of_a_reformulation_is_set_once_and_a_section_may_override_it
 def test_a_key_that_has_another_name_now_says_which():
     with pytest.raises(ConfigError, match=r"RolloutConfig\.window_s is called look_back_s now"):
         configs.Config(raw={"rollout": {"window_s": 600}}).section("rollout")
+
+
+def test_a_proof_of_answers_needs_a_base_that_knows_language():
+    with pytest.raises(ConfigError, match="ask a pre-trained base, and base is small"):
+        configs.section_class("discriminate").parse({"base": "small", "round_trip": 10})

@@ -193,7 +193,17 @@ def test_a_teacher_changes_what_is_learnt(tmp_path, teacher):
     report = train.run(data, data, tmp_path / "out", CFG.model_copy(update={"teacher": teacher}))
     plain, taught = ((tmp_path / n / "encoder/model.safetensors").read_bytes() for n in ("plain", "out"))
     assert plain != taught
-    assert report.numbers["pairs"] == len(rows)
+    noted = f"train: the teacher θ was asked about {len(rows)} of {len(rows)} samples"
+    assert (noted in report.notes) == (teacher == "theta")
+
+
+def test_what_a_team_has_without_this_is_neither_weighed_nor_taught(tmp_path):
+    data = toy(tmp_path / "in")
+    train.run(data, data, tmp_path / "plain", CFG, system="clicks")
+    more = {"teacher": "theta", "weigh": ("age",)}
+    train.run(data, data, tmp_path / "out", CFG.model_copy(update=more), system="clicks")
+    plain, same = ((tmp_path / n / "encoder/model.safetensors").read_bytes() for n in ("plain", "out"))
+    assert plain == same
 
 
 def test_weights_of_a_log_without_evidence_name_the_setting(tmp_path):
