@@ -10,6 +10,10 @@ class AugmentConfig(StageConfig):
     """Which pairs are mined from the logs, and which days are held out."""
 
     window_s: int = window_s()
+    learnt_windows: bool = False
+    """Take the window of reformulations from the log's own gaps, for head, torso and tail queries apart:
+    where a new sitting is likelier than the same one; window_s where the gaps do not tell. Source: ours; off.
+    """
     min_play_s: float = Field(5.0, ge=0)
     """Reformulation and feed: a play this long counts as an interaction even without click or like, seconds.
     Source: ours, because players start by themselves and shorter plays are mostly swipes.

@@ -87,7 +87,7 @@ def collected(seen: ir.Table, mined: Sequence[ir.Table], chances: Sequence[float
             events.select(
                 "query",
                 "video_id",
-                "ts",
+                ts=events.ts.cast(seen.ts.type()),  # Spark gives back some times without their zone
                 clicked=False,
                 watched=ibis.null("float64"),
                 looked=never,

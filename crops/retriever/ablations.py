@@ -93,6 +93,11 @@ def variants(anchors_from: str | None) -> dict[str, Variant]:
             f"window {n} s": Variant(system=full, says="of P1", changes={"augment": {"window_s": n}})
             for n in (30, 60, 180)
         },
+        "learnt windows": Variant(
+            system=full,
+            says="of P1, from the log's own gaps, for head, torso and tail",
+            changes={"augment": {"learnt_windows": True}},
+        ),
         **{
             f"α {a}": Variant(system=full, says="of P1 and P2", changes={"discriminate": {"alpha": a}})
             for a in (0.5, 0.7, 0.8)

@@ -15,7 +15,7 @@ from crops.config.augment import AugmentConfig
 from crops.engines import session
 from crops.engines.warehouse import Warehouse
 from crops.errors import InputError
-from crops.mining import click, documents, evidence, queries, reformulation, testsets
+from crops.mining import click, documents, evidence, queries, reformulation, testsets, windows
 from crops.stages.base import StageReport
 from crops.stages.logs import candidates
 from crops.tables import artifacts, records
@@ -47,7 +47,7 @@ class Days:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mined:
     """Tables of the session: normalised searches, the same without bots, interacted results, clicks,
-    reformulations.
+    reformulations; and the windows of these that were learnt, by band, seconds.
     """
 
     searches: ir.Table
@@ -55,6 +55,7 @@ class Mined:
     touched: ir.Table
     clicks: ir.Table
     reformulations: ir.Table
+    windows: dict[str, int]
 
 
 def run(logs: Path, out: Path, cfg: AugmentConfig, *, engine: str | None = None) -> StageReport:
@@ -86,7 +87,7 @@ def whole(logs: Path, out: Path, cfg: AugmentConfig) -> StageReport:
 def _augment(house: Warehouse, logs: Path, folder: Path, cfg: AugmentConfig) -> dict:
     searches = _searches(house, logs)
     days = _days(house, searches, logs, cfg)
-    mined = _mine(house, logs, searches, cfg)
+    mined = _mine(house, logs, searches, days, cfg)
     events = _events(house, logs, mined, days, cfg)
     texts = house.keep(documents.documents(house.read(logs, records.VIDEOS)), "texts")
     catalogue = house.keep(texts.filter(texts.text != ""), "catalogue")
@@ -121,6 +122,7 @@ def _augment(house: Warehouse, logs: Path, folder: Path, cfg: AugmentConfig) -> 
         "days": {name: list(getattr(days, name)) for name in ("train", "valid", "test")},
         "gaps": _gaps(house, searches),
         "window_s": cfg.window_s,
+        **({"windows_s": mined.windows} if mined.windows else {}),
         "notes": _notes(cfg, days, missing, named, rows, numbers | {"lost": tally.lost}),
     }
 
@@ -150,18 +152,34 @@ def _days(house: Warehouse, searches: ir.Table, logs: Path, cfg: AugmentConfig) 
     return Days(train=train, valid=train[max(0, split - cfg.valid_days) :], test=days[split:])
 
 
-def _mine(house: Warehouse, logs: Path, searches: ir.Table, cfg: AugmentConfig) -> Mined:
+def _mine(house: Warehouse, logs: Path, searches: ir.Table, days: Days, cfg: AugmentConfig) -> Mined:
     results = house.read(logs, records.RESULTS)
     touched = house.keep(queries.interacted(results, min_play_s=cfg.min_play_s), "touched")
     people = house.keep(queries.ordinary(searches, max_per_user_day=cfg.max_searches_per_user_day), "people")
-    reformulated = reformulation.reformulations(people, touched, window_s=cfg.window_s)
+    learnt, of_query = _windows(house, people, days, cfg) if cfg.learnt_windows else ({}, None)
+    longest = max(learnt.values(), default=cfg.window_s)
+    reformulated = reformulation.reformulations(people, touched, window_s=longest, windows=of_query)
     return Mined(
         searches=searches,
         people=people,
         touched=touched,
         clicks=house.keep(click.clicks(searches if cfg.bots_click else people, touched), "clicks"),
         reformulations=house.keep(reformulated, "reformulations"),
+        windows=learnt,
     )
+
+
+def _windows(
+    house: Warehouse, people: ir.Table, days: Days, cfg: AugmentConfig
+) -> tuple[dict[str, int], ir.Table]:
+    """Seconds per band, learnt on the training days, and (query, window_s)."""
+    past = people.filter(people.date < days.end)
+    bands = house.keep(windows.banded(past), "bands")
+    rows = house.backend.to_pyarrow(windows.gaps(past, bands))
+    names, gaps = rows["band"].to_numpy(zero_copy_only=False), rows["gap_s"].to_numpy()
+    of_band = {name: gaps[names == name] for name in windows.BANDS}
+    learnt = windows.learnt(of_band, default_s=cfg.window_s)
+    return learnt, bands.select("query", window_s=bands.band.cases(*learnt.items()))
 
 
 def _events(house: Warehouse, logs: Path, mined: Mined, days: Days, cfg: AugmentConfig) -> candidates.Events:

@@ -5,6 +5,7 @@ an error.
 import json
 import random
 import shutil
+from collections import Counter
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -14,6 +15,7 @@ from crops.config.augment import AugmentConfig
 from crops.engines import duckdb
 from crops.errors import InputError
 from crops.stages.logs import augment
+from crops.tables import artifacts, records
 from tests.crops.mining import brute_force, engines
 from tests.crops.mining.small_logs import CAPPED, at, mined, random_log, result, search, video, view, write
 
@@ -48,6 +50,35 @@ def test_agrees_with_brute_force(engine, tmp_path):
     }
     assert all(expected.values()), "the log must fill every table"
     assert run(tmp_path / "a", log, engine=engine)[0] == expected
+
+
+def test_evidence_is_what_the_training_days_hold(engine, tmp_path):
+    """Shows and clicks of every pair, and when anything of it last happened, feed and reformulation among
+    it.
+    """
+    log = random_log(5, searches=80)
+    cfg = CAPPED.model_copy(update={"evidence": True, "learnt_windows": True})
+    run(tmp_path / "a", log, cfg=cfg, engine=engine)
+    oracle = brute_force.Log(**log, cfg=CAPPED)
+    counts, last = Counter(), {}
+    for row in oracle.results:
+        one = oracle.by_id[row["search_id"]]
+        pair, chosen = (one["query"], row["video_id"]), row["clicked"] or row["liked"]
+        shown = row["stage"] == "exposed" or chosen
+        if shown and one["ts"].strftime("%Y-%m-%d") in oracle.train and row["video_id"] in oracle.documents:
+            counts[pair, "shown"] += 1
+            counts[pair, "clicked"] += chosen
+            last[pair] = max(one["ts"], last.get(pair, one["ts"]))
+    rows = artifacts.read(tmp_path / "a" / "out", records.EVIDENCE).to_pylist()
+    assert sum(row["shown"] for row in rows) == sum(n for (_, name), n in counts.items() if name == "shown")
+    assert any(not row["shown"] for row in rows), "what was mined elsewhere has its time too"
+    for row in rows:
+        pair = row["query"], row["video_id"]
+        assert (row["shown"], row["clicked"]) == (counts[pair, "shown"], counts[pair, "clicked"])
+        assert 0 <= row["examined"] <= row["shown"]
+        assert pair not in last or row["last_ts"] >= last[pair]
+    summary = json.loads((tmp_path / "a" / "out" / "augment.json").read_text())
+    assert summary["windows_s"] == dict.fromkeys(("head", "torso", "tail"), cfg.window_s), "too few gaps"
 
 
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
