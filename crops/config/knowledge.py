@@ -47,6 +47,10 @@ class KnowledgeConfig(StageConfig):
     the same model in the same words, is not asked again and costs nothing of the budget; null: none. Source:
     ours.
     """
+    check: bool = False
+    """Ask the LLM once more of each description whether a video like that would satisfy the query, and keep
+    what it affirms or does not answer to; within the token budget. Source: ours; off.
+    """
     max_rejected_share: float = Field(0.5, gt=0, le=1)
     """More rejected answers than this end the stage: the LLM answers rubbish. Source: ours."""
 

@@ -12,7 +12,7 @@ OTHER_GATES = ("α 0.7", "α 0.8", "α per query", "θ as chance, α 0.4", "θ a
 WEIGHED = ("clicks of bots left out", *(f"weighed by {kind}" for kind in ("support", "rate", "dwell", "age")))
 HARD = ("half of the turns by rank", "2 hard negatives", "2 hard negatives, refreshed")
 TAUGHT = ("taught by θ", "taught by MiniLM")
-PROVEN = ("θ rejects answers", "answers that find", "distinct answers")
+PROVEN = ("θ rejects answers", "answers that find", "answers checked", "distinct answers")
 ASKED, UNANSWERED = (f"300 queries asked, {first}" for first in ("searched", "unanswered"))
 FUSED = f"{FULL}_bm25"
 FIXED = ("anchors >= 1", "anchors >= 3", "anchors >= 4", "binary labels")  # what the choice is compared with

@@ -131,6 +131,41 @@ def messages(
     ]
 
 
+# What a second question about an answer is answered with; 1 or 0, as small models spell numbers more surely.
+VERDICT = {
+    "type": "object",
+    "properties": {"fits": {"type": "integer", "minimum": 0, "maximum": 1}},
+    "required": ["fits"],
+}
+
+
+def check_messages(query: str, text: str) -> list[dict[str, str]]:
+    """Chat messages that ask whether a video of that text would satisfy the query (ours)."""
+    blocks = {
+        "Format": 'A JSON object {"fits": 1} or {"fits": 0}.',
+        "Rules": "- 1: a person who searched for the query would be satisfied with a video of this text.\n"
+        "- 0: it is about something else, or says nothing.\n- Answer with JSON only.",
+        "Query": query,
+        "Video": text,
+    }
+    asked = "\n\n".join(f"### {heading}\n{block}" for heading, block in blocks.items())
+    role = "You judge search results of a short-video app strictly."
+    return [{"role": "system", "content": f"### Role\n{role}"}, {"role": "user", "content": asked}]
+
+
+def fits(answer: str | None) -> bool | None:
+    """The verdict of one answer; None where it is unreadable or was not asked.
+
+    >>> fits('{"fits": 1}'), fits('{"fits": 0}'), fits("yes")
+    (True, False, None)
+    """
+    try:
+        verdict = json.loads(answer or "")["fits"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return bool(verdict) if verdict in (0, 1) else None
+
+
 def choose(
     queries: Sequence[tuple[str, int]],
     candidates: Sequence[tuple[str, str, str, int]],

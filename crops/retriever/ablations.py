@@ -152,6 +152,11 @@ def variants(anchors_from: str | None) -> dict[str, Variant]:
             says="LLM answers kept where their first 10 documents hold a clicked one",
             changes={"discriminate": {"round_trip": 10}},
         ),
+        "answers checked": Variant(
+            system=full,
+            says="LLM answers kept where the LLM, asked again, affirms them",
+            changes={"knowledge": {"check": True}},
+        ),
         "distinct answers": Variant(
             system=full,
             says="LLM answers of one query at most 0.9 near",

@@ -21,7 +21,7 @@ from crops.world.language import wording
 from crops.world.simulate import TONGUES
 
 # What is asked for, by the property of the schema, and an answer to it that was cut off.
-CUT_OFF = {"videos": '{"videos": [{"caption": "', "queries": '{"queries": ["'}
+CUT_OFF = {"videos": '{"videos": [{"caption": "', "queries": '{"queries": ["', "fits": '{"fits": '}
 # A share reported in a summary of the preprint of arXiv 2511.15443; the proceedings do not hold it.
 BAD_SHARE = 0.042
 
@@ -36,7 +36,8 @@ class Model:
 
     def answer(self, prompt: str, count: int, kind: str = "videos") -> str:
         """JSON text: {"videos": [...]} with `count` descriptions of videos that answer the query in the
-        prompt's last block, or {"queries": [...]} with `count` queries that ask for the video in it.
+        prompt's last block, {"queries": [...]} with `count` queries that ask for the video in it, or {"fits":
+        0 or 1}, whether it answers the query in the block before.
         """
         # Whatever language its heading is in.
         asked = normalise_query(prompt.rpartition("### ")[2].partition("\n")[2])
@@ -45,6 +46,10 @@ class Model:
         bad = rng.random() < self.bad_share
         if bad and rng.random() < 0.25:
             return CUT_OFF[kind]
+        if kind == "fits":
+            query = normalise_query(prompt.rpartition("### ")[0].rpartition("### ")[2].partition("\n")[2])
+            meant = self.meant.get(query) or self._guess(query)
+            return json.dumps({kind: int(bool(self._shown(asked).keys() & meant.keys()) != bad)})
         shares = self._shown(asked) if kind == "queries" else self.meant.get(asked) or self._guess(asked)
         intents = np.array(sorted(shares))
         weights = np.array([shares[i] for i in intents.tolist()])
@@ -109,7 +114,7 @@ def app(world_dir: Path, *, bad_share: float = BAD_SHARE, seed: int = 0) -> Fast
         try:
             properties = body["response_format"]["json_schema"]["schema"]["properties"]
             kind = next(name for name in CUT_OFF if name in properties)
-            count = int(properties[kind]["maxItems"])
+            count = int(properties[kind].get("maxItems", 1))
         except (KeyError, TypeError, StopIteration):
             kind, count = "videos", 3
         text = model.answer(prompt, count, kind)

@@ -2,8 +2,9 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,10 @@ from crops.services import answers as shelf
 from crops.services import llm as edge
 from crops.stages.base import WHOLE, Shard, StageReport
 from crops.tables import artifacts, records
+
+VERDICT_TOKENS = 20  # {"fits": 1} and white space
+DOUBTED = "does not fit its query, when asked again"
+Asked = tuple[list[edge.Answer], frozenset[str]]
 
 
 def run(
@@ -44,43 +49,33 @@ def run(
     texts = artifacts.texts(candidates)
     chosen = [pair for pair in _chosen(candidates, texts, cfg) if shard.holds(pair[0])]
     cache = cache or out.parent / f".{out.name}.answers.sqlite"
-    bodies = _bodies(chosen, texts, cfg)
-    stored = _recalled(cfg.store, cache, bodies) if cfg.store else frozenset[str]()
-    with (
-        _endpoint(llm, cfg.concurrency) as (url, concurrency),
-        progress.bar(total=len(bodies), desc="asking") as bar,
-    ):
-        answers = edge.ask(
-            url,
-            bodies,
-            cache=cache,
-            concurrency=concurrency,
-            timeout_s=cfg.timeout_s,
-            retries=cfg.retries,
-            budget=cfg.token_budget // shard.count,
-            progress=bar.update,
-        )
-    rows, rejected = _rows(chosen, answers, texts, cfg)
-    answered = sum(a.text is not None for a in answers)
-    bad = {r["query"]: r["reason"] for r in rejected if r["whole"]}
-    faults = [
-        None if answer.text is None else bad.get(query, "")
-        for (query, _exemplar), answer in zip(chosen, answers, strict=True)
-    ]
-    edge.refuse_rubbish(llm, bodies, faults, cache=cache, most=cfg.max_rejected_share)
-    if cfg.store:
-        # An answer that was of no use is worth another try, with another day's chance.
-        useful = {
-            edge.key_of(body): (answer.text, answer.tokens)
-            for body, (query, _exemplar), answer in zip(bodies, chosen, answers, strict=True)
-            if answer.text is not None and query not in bad
-        }
-        shelf.put(cfg.store, {key: answer for key, answer in useful.items() if key not in stored})
+    bodies, budget = _bodies(chosen, texts, cfg), cfg.token_budget // shard.count
+    with _endpoint(llm, cfg.concurrency) as (url, concurrency):
+        ask = partial(_asked, cfg=cfg, url=url, concurrency=concurrency, cache=cache)
+        answers, stored = ask(bodies, budget=budget, desc="asking")
+        rows, rejected = _rows(chosen, answers, texts, cfg)
+        bad = {r["query"]: r["reason"] for r in rejected if r["whole"]}
+        faults = [
+            None if answer.text is None else bad.get(query, "")
+            for (query, _exemplar), answer in zip(chosen, answers, strict=True)
+        ]
+        edge.refuse_rubbish(llm, bodies, faults, cache=cache, most=cfg.max_rejected_share)
+        if cfg.store:
+            # An answer that was of no use is worth another try, with another day's chance.
+            useful = [not fault for fault in faults]
+            _keep(cfg.store, bodies, answers, useful, stored)
+        verdicts: list[edge.Answer] = []
+        if cfg.check:
+            left = max(0, budget - sum(answer.tokens for answer in answers))
+            rows, doubted, verdicts = _checked(rows, cfg, partial(ask, budget=left, desc="checking"))
+            rejected += doubted
+    answered = sum(answer.text is not None for answer in answers)
     summary: dict[str, Any] = {
         "asked": answered,
         "from_store": len(stored),
         "not_asked_over_budget": len(answers) - answered,
-        "tokens": sum(a.tokens for a in answers),
+        "tokens": sum(a.tokens for a in (*answers, *verdicts)),
+        **({"checked": sum(v.text is not None for v in verdicts)} if cfg.check else {}),
         "accepted": len(rows),
         "rejected": dict(sorted(Counter(r["reason"] for r in rejected).items())),
         "zero_shot": sum(exemplar is None for _q, exemplar in chosen),
@@ -102,6 +97,51 @@ def run(
             "rejected": len(rejected),
             "tokens": summary["tokens"],
         }
+    )
+
+
+def _asked(
+    bodies: list[dict[str, Any]],
+    *,
+    cfg: KnowledgeConfig,
+    url: str,
+    concurrency: int,
+    cache: Path,
+    budget: int,
+    desc: str,
+) -> Asked:
+    """An answer for each question, and the keys of those that the store had."""
+    stored = _recalled(cfg.store, cache, bodies) if cfg.store else frozenset[str]()
+    with progress.bar(total=len(bodies), desc=desc) as bar:
+        answers = edge.ask(
+            url,
+            bodies,
+            cache=cache,
+            concurrency=concurrency,
+            timeout_s=cfg.timeout_s,
+            retries=cfg.retries,
+            budget=budget,
+            progress=bar.update,
+        )
+    return answers, stored
+
+
+def _keep(
+    store: str,
+    bodies: list[dict[str, Any]],
+    answers: list[edge.Answer],
+    useful: list[bool],
+    stored: frozenset[str],
+) -> None:
+    """Puts the useful answers into the store that it does not have yet."""
+    keys = [edge.key_of(body) for body in bodies]
+    shelf.put(
+        store,
+        {
+            key: (answer.text, answer.tokens)
+            for key, answer, use in zip(keys, answers, useful, strict=True)
+            if use and answer.text is not None and key not in stored
+        },
     )
 
 
@@ -156,6 +196,38 @@ def _bodies(
             "response_format": {"type": "json_schema", "json_schema": answer},
         }
         for query, exemplar in chosen
+    ]
+
+
+def _checked(
+    rows: list[dict[str, Any]], cfg: KnowledgeConfig, ask: Callable[[list[dict[str, Any]]], Asked]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[edge.Answer]]:
+    """The rows that the LLM does not deny to fit their query, the others as rejected, and its answers."""
+    bodies = _questions(rows, cfg)
+    verdicts, stored = ask(bodies)
+    told = [knowledge.fits(verdict.text) for verdict in verdicts]
+    if cfg.store:
+        _keep(cfg.store, bodies, verdicts, [one is not None for one in told], stored)
+    doubted = [
+        {"query": row["query"], "reason": DOUBTED, "answer": row["text"][:500], "whole": False}
+        for row, one in zip(rows, told, strict=True)
+        if one is False
+    ]
+    return [row for row, one in zip(rows, told, strict=True) if one is not False], doubted, verdicts
+
+
+def _questions(rows: list[dict[str, Any]], cfg: KnowledgeConfig) -> list[dict[str, Any]]:
+    """Whether each description fits its query; without chance: a verdict is no matter of temperature."""
+    form = {"name": "verdict", "schema": knowledge.VERDICT, "strict": True}
+    return [
+        {
+            "model": cfg.model,
+            "temperature": 0.0,
+            "max_tokens": VERDICT_TOKENS,
+            "messages": knowledge.check_messages(row["query"], row["text"]),
+            "response_format": {"type": "json_schema", "json_schema": form},
+        }
+        for row in rows
     ]
 
 

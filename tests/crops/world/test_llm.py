@@ -205,3 +205,21 @@ def test_the_endpoint_tells_the_question_by_its_schema(paths_log):
         )
         answer = json.loads(reply.json()["choices"][0]["message"]["content"])
         assert [(name, len(values)) for name, values in answer.items()] == [(kind, most)]
+
+
+def test_it_affirms_its_own_answers_and_denies_those_to_another_need(tiny_world):
+    """Without errors it affirms nearly all of its own; those to a query of another subject nearly never."""
+    model = llm.Model(tiny_world, bad_share=0.0, seed=0)
+    meant = tiny_world.queries.intent_share(tiny_world.popularity)
+    clear = [text for text, shares in meant.items() if len(shares) == 1][:40]
+    own, other = 0, 0
+    for one, two in zip(clear, clear[20:] + clear[:20], strict=True):
+        query, stranger = (tiny_world.queries.texts[n] for n in (one, two))
+        accepted, _ = knowledge.parse(model.answer(_prompt(query), 1), exemplar=None)
+        for asked in (query, stranger):
+            prompt = knowledge.check_messages(asked, accepted[0])[-1]["content"]
+            verdict = knowledge.fits(model.answer(prompt, 1, "fits"))
+            own += verdict is True and asked == query
+            other += verdict is True and asked == stranger
+    assert own >= 36
+    assert other <= 10

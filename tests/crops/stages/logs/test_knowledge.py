@@ -106,6 +106,43 @@ def test_bad_answers_are_kept_with_their_reasons(mined, tmp_path):
     assert {x["answer"] for x in lines} == {"I cannot answer that."}
 
 
+def strict(number, body):
+    """Of its own two descriptions it denies the second, and says nothing readable of subject3's first."""
+    if "fits" not in body["response_format"]["json_schema"]["schema"]["properties"]:
+        return good(number, body)
+    query, text = (body["messages"][-1]["content"].split(f"### {name}\n")[1] for name in ("Query", "Video"))
+    if query.startswith("subject3\n") and " one" in text:
+        return 200, {}, completion("perhaps")
+    return 200, {}, completion(json.dumps({"fits": int(" one" in text)}))
+
+
+def test_what_the_llm_denies_when_asked_again_is_rejected(mined, tmp_path):
+    cfg = CFG.model_copy(update={"check": True, "model": "m", "store": str(tmp_path / "store")})
+    with served(strict) as endpoint:
+        report = run(mined, tmp_path / "out", endpoint.url, cfg)
+        assert len(endpoint.bodies) == 3 * QUERIES
+        run(mined, tmp_path / "again", endpoint.url, cfg)
+        assert len(endpoint.bodies) == 3 * QUERIES + 1, "only what was unreadable is asked again"
+    rows, summary = read(tmp_path / "out")
+    assert rows == read(tmp_path / "again")[0]
+    assert len(rows) == QUERIES
+    assert all(" one" in row["text"] for row in rows)
+    assert summary["rejected"] == {knowledge.DOUBTED: QUERIES}
+    assert (summary["asked"], summary["checked"]) == (QUERIES, 2 * QUERIES)
+    assert report.numbers["tokens"] == summary["tokens"] > 0
+
+
+def test_a_check_spends_what_is_left_of_the_budget_and_doubts_nothing_beyond(mined, tmp_path):
+    with served(strict) as endpoint:
+        run(mined, tmp_path / "whole", endpoint.url)
+        spent = read(tmp_path / "whole")[1]["tokens"]
+        cfg = CFG.model_copy(update={"check": True, "token_budget": spent})
+        run(mined, tmp_path / "out", endpoint.url, cfg)
+    rows, summary = read(tmp_path / "out")
+    assert len(rows) > QUERIES, "what was not asked again is kept"
+    assert summary["tokens"] <= 1.5 * spent
+
+
 def test_rubbish_ends_the_stage_and_is_not_remembered(mined, tmp_path):
     """The restart against a repaired endpoint asks the rejected questions again: a kept bad answer would fail
     it for ever.
