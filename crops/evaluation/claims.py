@@ -44,6 +44,12 @@ class Table:
     hours: Mapping[str, float] = field(default_factory=dict)
 
 
+def _beside_full(title: str, names: tuple[str, ...], *more: Claim, rows: tuple[str, ...] = ()) -> Table:
+    """The full system and each of `names` against it; `more`: further claims, of further `rows`."""
+    claims = (*(Claim(name, FULL, name) for name in names), *more)
+    return Table(title=title, rows=(FULL, *names, *rows), claims=claims)
+
+
 REGISTERED = "registered"  # the table of the perspectives that packages brought
 TABLES = {
     "perspectives": Table(
@@ -93,31 +99,18 @@ TABLES = {
         rows=("α 0.5", FULL, *OTHER_GATES),
         claims=tuple(Claim(name, FULL, f"{name} against 0.6") for name in ("α 0.5", *OTHER_GATES)),
     ),
-    "weights": Table(
-        title="Weights that a log carries",
-        rows=(FULL, *WEIGHED),
-        claims=tuple(Claim(name, FULL, name) for name in WEIGHED),
+    "weights": _beside_full("Weights that a log carries", WEIGHED),
+    "hard": _beside_full(
+        "Steps spent where the encoder is wrong",
+        HARD,
+        Claim(HARD[2], HARD[1], "hard negatives of the encoder in training"),
     ),
-    "hard": Table(
-        title="Steps spent where the encoder is wrong",
-        rows=(FULL, *HARD),
-        claims=(
-            *(Claim(name, FULL, name) for name in HARD),
-            Claim(HARD[2], HARD[1], "hard negatives of the encoder in training"),
-        ),
-    ),
-    "teachers": Table(
-        title="Distillation beside the labels",
-        rows=(FULL, *TAUGHT),
-        claims=tuple(Claim(name, FULL, name) for name in TAUGHT),
-    ),
-    "answers": Table(
-        title="LLM answers with proof, and where the budget goes",
-        rows=(FULL, *PROVEN, ASKED, UNANSWERED),
-        claims=(
-            *(Claim(name, FULL, name) for name in PROVEN),
-            Claim(UNANSWERED, ASKED, "asking where nobody clicked"),
-        ),
+    "teachers": _beside_full("Distillation beside the labels", TAUGHT),
+    "answers": _beside_full(
+        "LLM answers with proof, and where the budget goes",
+        PROVEN,
+        Claim(UNANSWERED, ASKED, "asking where nobody clicked"),
+        rows=(ASKED, UNANSWERED),
     ),
     "fusion": Table(
         title="Dense and words as one ranking",

@@ -117,18 +117,20 @@ def messages(
     # One pass, so that a query that reads {exemplar} stays what it is.
     slot = re.compile("{(" + "|".join(fills) + ")}")
 
-    def block(heading: str, text: str) -> str:
-        return f"### {heading}\n{slot.sub(lambda match: fills[match[1]], text)}"
+    texts = prompt.role, prompt.format, prompt.rules, prompt.example, prompt.query
+    filled = [slot.sub(lambda match: fills[match[1]], text) for text in texts]
+    role, form, rules, example, asked = zip(prompt.headings, filled, strict=True)
+    return chat(role, [form, rules, *([example] if exemplar else []), asked])
 
-    role, form, rules, example, asked = prompt.headings
-    blocks = [block(form, prompt.format), block(rules, prompt.rules)]
-    if exemplar:
-        blocks.append(block(example, prompt.example))
-    blocks.append(block(asked, prompt.query))
-    return [
-        {"role": "system", "content": block(role, prompt.role)},
-        {"role": "user", "content": "\n\n".join(blocks)},
-    ]
+
+def chat(role: tuple[str, str], blocks: Iterable[tuple[str, str]]) -> list[dict[str, str]]:
+    """Chat messages of blocks under their headings, the role as the system's."""
+
+    def block(heading: str, text: str) -> str:
+        return f"### {heading}\n{text}"
+
+    asked = "\n\n".join(block(*each) for each in blocks)
+    return [{"role": "system", "content": block(*role)}, {"role": "user", "content": asked}]
 
 
 # What a second question about an answer is answered with; 1 or 0, as small models spell numbers more surely.
@@ -148,9 +150,7 @@ def check_messages(query: str, text: str) -> list[dict[str, str]]:
         "Query": query,
         "Video": text,
     }
-    asked = "\n\n".join(f"### {heading}\n{block}" for heading, block in blocks.items())
-    role = "You judge search results of a short-video app strictly."
-    return [{"role": "system", "content": f"### Role\n{role}"}, {"role": "user", "content": asked}]
+    return chat(("Role", "You judge search results of a short-video app strictly."), blocks.items())
 
 
 def fits(answer: str | None) -> bool | None:

@@ -31,7 +31,9 @@ SLICE_NAMES = {
     "qr_torso": "After a reformulation, queries in between",
     "qr_tail": "After a reformulation, rare queries",
 }
-GENERATIVE, BOTH = (name(systems.CHALLENGER) for name in (systems.generative_of, systems.generative_fused))
+FUSED, GENERATIVE, BOTH = (
+    name(systems.CHALLENGER) for name in (systems.fused_of, systems.generative_of, systems.generative_fused)
+)
 SYSTEMS = {
     systems.BM25: "BM25",
     systems.CHAMPION: "Champion",
@@ -41,7 +43,7 @@ SYSTEMS = {
     systems.LOG_ONLY: "CroPS without LLM",
     systems.PAPER: "CroPS, the paper's anchors",
     systems.CHALLENGER: "CroPS",
-    systems.fused_of(systems.CHALLENGER): "CroPS and BM25",
+    FUSED: "CroPS and BM25",
     GENERATIVE: "CroPS, generative",
     BOTH: "CroPS, both retrievers",
 }
@@ -54,9 +56,7 @@ SYSTEM_MEANS = {
     systems.LOG_ONLY: "every perspective that the log has",
     systems.PAPER: "all perspectives, every label from 1 on an anchor, as in the paper",
     systems.CHALLENGER: "all perspectives, with the hierarchy that this log chose",
-    systems.fused_of(
-        systems.CHALLENGER
-    ): "both rankings by reciprocal rank, as a gateway with the setting fusion answers",
+    FUSED: "both rankings by reciprocal rank, as a gateway with the setting fusion answers",
     GENERATIVE: "the second retriever: from CroPS' vector of a query to semantic ids of documents",
     BOTH: "CroPS' ranking and the second retriever's by reciprocal rank",
 }
@@ -70,7 +70,7 @@ SYSTEM_COLOURS = {
     systems.LOG_ONLY: "#a86bc2",
     systems.PAPER: "#1f938b",
     systems.CHALLENGER: "#3b82c4",
-    systems.fused_of(systems.CHALLENGER): "#5e6fbf",
+    FUSED: "#5e6fbf",
     GENERATIVE: "#7a7f8a",
     BOTH: "#4f93a8",
 }

@@ -58,6 +58,9 @@ def variants(anchors_from: str | None) -> dict[str, Variant]:
         names = [p.name for p in PAPER[: PAPER.index(last) + 1]]
         return System("h_infonce", anchors_from=anchors_from, only=(*names, *STAGES))
 
+    def changed(says: str, **changes: Mapping[str, Any]) -> Variant:
+        return Variant(system=full, says=says, changes=changes)
+
     return {
         BASELINE: Variant(system=SYSTEMS[BASELINE], says="P0 only, InfoNCE: the baseline"),
         "+ reformulation": Variant(system=upto(REFORMULATION), says="P0 and P1"),
@@ -67,10 +70,8 @@ def variants(anchors_from: str | None) -> dict[str, Variant]:
             system=System("info_nce", anchors_from=CLICK.name),
             says="the same samples, label >= 4 against the rest",
         ),
-        "reformulation at 4": Variant(
-            system=full,
-            says="P1 at label 4 instead of 5",
-            changes={"label": {"labels": {REFORMULATION.name: CLICK.label}}},
+        "reformulation at 4": changed(
+            "P1 at label 4 instead of 5", label={"labels": {REFORMULATION.name: CLICK.label}}
         ),
         "one anchor a pass": Variant(
             system=System("one_anchor", anchors_from=anchors_from),
@@ -89,90 +90,55 @@ def variants(anchors_from: str | None) -> dict[str, Variant]:
         "chosen by the log": Variant(
             system=SYSTEMS[CHALLENGER], says="the ladder's candidates, validation where it is close"
         ),
-        **{
-            f"window {n} s": Variant(system=full, says="of P1", changes={"augment": {"window_s": n}})
-            for n in (30, 60, 180)
-        },
-        "learnt windows": Variant(
-            system=full,
-            says="of P1, from the log's own gaps, for head, torso and tail",
-            changes={"augment": {"learnt_windows": True}},
+        **{f"window {n} s": changed("of P1", augment={"window_s": n}) for n in (30, 60, 180)},
+        "learnt windows": changed(
+            "of P1, from the log's own gaps, for head, torso and tail", augment={"learnt_windows": True}
         ),
+        **{f"α {a}": changed("of P1 and P2", discriminate={"alpha": a}) for a in (0.5, 0.7, 0.8)},
+        "α per query": changed("adapted to each query", discriminate={"alpha_per": "query"}),
         **{
-            f"α {a}": Variant(system=full, says="of P1 and P2", changes={"discriminate": {"alpha": a}})
-            for a in (0.5, 0.7, 0.8)
-        },
-        "α per query": Variant(
-            system=full, says="adapted to each query", changes={"discriminate": {"alpha_per": "query"}}
-        ),
-        **{
-            f"θ as chance, α {a}": Variant(
-                system=full,
-                says="weighed by θ instead of cut",
-                changes={"discriminate": {"alpha": a}, "train": {"soft": True}},
+            f"θ as chance, α {a}": changed(
+                "weighed by θ instead of cut", discriminate={"alpha": a}, train={"weigh": ["theta"]}
             )
             for a in (0.4, 0.2)
         },
-        "clicks of bots left out": Variant(
-            system=full,
-            says="of P0, of users with more searches on a day than P1 takes",
-            changes={"augment": {"bots_click": False}},
+        "clicks of bots left out": changed(
+            "of P0, of users with more searches on a day than P1 takes", augment={"bots_click": False}
         ),
         **{
-            f"weighed by {kind}": Variant(
-                system=full, says=f"positives: {of}", changes={"train": {"weigh": [kind]}}
-            )
+            f"weighed by {kind}": changed(f"positives: {of}", train={"weigh": [kind]})
             for kind, of in WEIGHTS.items()
         },
-        "half of the turns by rank": Variant(
-            system=full,
-            says="queries whose positives the base ranks low come oftener",
-            changes={"train": {"hard_share": 0.5}},
+        "half of the turns by rank": changed(
+            "queries whose positives the base ranks low come oftener", train={"hard_share": 0.5}
         ),
-        "2 hard negatives": Variant(
-            system=full,
-            says="what the base ranks highest, with a margin",
-            changes={"train": {"hard_negatives": 2}},
+        "2 hard negatives": changed(
+            "what the base ranks highest, with a margin", train={"hard_negatives": 2}
         ),
-        "2 hard negatives, refreshed": Variant(
-            system=full,
-            says="of the encoder in training, at every check",
-            changes={"train": {"hard_negatives": 2, "hard_refresh": True}},
+        "2 hard negatives, refreshed": changed(
+            "of the encoder in training, at every check", train={"hard_negatives": 2, "hard_refresh": True}
         ),
-        "taught by θ": Variant(
-            system=full, says="θ's odds learnt beside the labels", changes={"train": {"teacher": "theta"}}
+        "taught by θ": changed("θ's odds learnt beside the labels", train={"teacher": "theta"}),
+        "taught by MiniLM": changed(
+            "the untouched transformer's cosines learnt beside the labels", train={"teacher": MINILM}
         ),
-        "taught by MiniLM": Variant(
-            system=full,
-            says="the untouched transformer's cosines learnt beside the labels",
-            changes={"train": {"teacher": MINILM}},
+        "θ rejects answers": changed("LLM answers kept by θ > α", discriminate={"gate_knowledge": True}),
+        "answers that find": changed(
+            "LLM answers kept where their first 10 documents hold a clicked one",
+            discriminate={"round_trip": 10},
         ),
-        "answers that find": Variant(
-            system=full,
-            says="LLM answers kept where their first 10 documents hold a clicked one",
-            changes={"discriminate": {"round_trip": 10}},
+        "answers checked": changed(
+            "LLM answers kept where the LLM, asked again, affirms them", knowledge={"check": True}
         ),
-        "answers checked": Variant(
-            system=full,
-            says="LLM answers kept where the LLM, asked again, affirms them",
-            changes={"knowledge": {"check": True}},
-        ),
-        "distinct answers": Variant(
-            system=full,
-            says="LLM answers of one query at most 0.9 near",
-            changes={"discriminate": {"most_alike": 0.9}},
+        "distinct answers": changed(
+            "LLM answers of one query at most 0.9 near", discriminate={"most_alike": 0.9}
         ),
         **{
-            f"{FEW} queries asked, {first}": Variant(
-                system=full,
-                says="where the LLM's budget is small",
-                changes={"knowledge": {"max_queries": FEW, "first": first}},
+            f"{FEW} queries asked, {first}": changed(
+                "where the LLM's budget is small", knowledge={"max_queries": FEW, "first": first}
             )
             for first in ("searched", "unanswered")
         },
-        "θ rejects answers": Variant(
-            system=full, says="LLM answers kept by θ > α", changes={"discriminate": {"gate_knowledge": True}}
-        ),
         **{
             f"without {p.name}": Variant(
                 system=System("h_infonce", anchors_from=anchors_from, hides=(p.name,)),

@@ -31,6 +31,10 @@ class Pairs:
     theta: np.ndarray | None = None  # float32 [N], 0..1
     home: Path | None = None
 
+    def starts(self) -> np.ndarray:
+        """int [Q + 1]: the rows of query q begin at starts[q] and end before starts[q + 1]."""
+        return np.searchsorted(self.query, np.arange(len(self.queries) + 1))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
@@ -109,8 +113,7 @@ class Batches:
         """
         self.turns, self.rivals, self.anchor_min = turns, rivals, anchor_min
         self.samples, self.size, self.positives, self.lower, self.seed = samples, size, positives, lower, seed
-        # The samples are sorted by query: its rows begin at starts[q] and end before starts[q + 1].
-        self._starts = np.searchsorted(samples.query, np.arange(len(samples.queries) + 1))
+        self._starts = samples.starts()
         self.usable = np.flatnonzero(np.maximum.reduceat(samples.label, self._starts[:-1]) >= anchor_min)
         self._pass: tuple[int, np.ndarray] = -1, self.usable  # number and order of the one under way
         if not len(self.usable):
@@ -172,9 +175,8 @@ class Batches:
         )
         labels = np.zeros((len(queries), len(texts)), dtype=np.int8)
         for row, (query, (rows, values)) in enumerate(zip(queries, drawn, strict=True)):
-            own = self.samples.text[self._rows(query)]
-            at = np.searchsorted(texts, own).clip(max=len(texts) - 1)
-            labels[row, at[texts[at] == own]] = -1
+            at, here = placed(texts, self.samples.text[self._rows(query)])
+            labels[row, at[here]] = -1
             labels[row, np.searchsorted(texts, self.samples.text[rows])] = values
         return texts, labels
 
@@ -235,6 +237,12 @@ class AnchorBatches(Batches):
         label = self.samples.label
         groups = [rows[label[rows] == k] for k in range(1, label[anchor])]
         return np.array([*(row for g in groups for row in _some(g, self.lower, chance)), anchor])
+
+
+def placed(texts: np.ndarray, own: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Place of each of `own` [N] in the sorted `texts` [D], int [N], and whether it is there, bool [N]."""
+    at = np.searchsorted(texts, own).clip(max=len(texts) - 1)
+    return at, texts[at] == own
 
 
 def _turns(of: np.ndarray, weights: np.ndarray, chance: np.random.Generator) -> np.ndarray:

@@ -35,11 +35,11 @@ def focus(encoder: Encoder, samples: Pairs, *, rivals: int, margin: float) -> Fo
     texts = encoder.encode(samples.texts, kind="document")
     lost = np.zeros(len(queries))
     rival = np.full((len(queries), rivals), -1, dtype=np.int64)
-    ends = np.searchsorted(samples.query, np.arange(len(queries) + 1))  # rows are sorted by query
+    starts = samples.starts()
     for first in range(0, len(queries), ROWS):
         scores = queries[first : first + ROWS] @ texts.T  # [ROWS, D]
         for query, row in enumerate(scores, start=first):
-            own = slice(ends[query], ends[query + 1])
+            own = slice(starts[query], starts[query + 1])
             positives = samples.text[own][samples.label[own] >= samples.positive_min]
             if not len(positives):
                 continue

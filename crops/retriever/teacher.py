@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from crops.retriever.batch import Batch, Pairs
+from crops.retriever.batch import Batch, Pairs, placed
 from crops.retriever.encoder import Encoder
 
 # float32 [Q, D]: score / temperature of each candidate; NaN where the teacher does not say.
@@ -23,14 +23,13 @@ def of_theta(samples: Pairs) -> Teacher:
     if samples.theta is None:
         raise ValueError("samples without θ have no teacher")
     theta = samples.theta
-    starts = np.searchsorted(samples.query, np.arange(len(samples.queries) + 1))
+    starts = samples.starts()
 
     def targets(batch: Batch) -> np.ndarray:
         odds = np.full(batch.labels.shape, np.nan, dtype=np.float32)
         for row, query in enumerate(batch.queries):
             own = slice(starts[query], starts[query + 1])
-            at = np.searchsorted(batch.texts, samples.text[own]).clip(max=len(batch.texts) - 1)
-            here = batch.texts[at] == samples.text[own]
+            at, here = placed(batch.texts, samples.text[own])
             chance = theta[own][here].clip(SURE, 1 - SURE)
             odds[row, at[here]] = np.log(chance / (1 - chance))
         return odds

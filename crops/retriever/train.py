@@ -43,6 +43,10 @@ class Sizes:
     hard_margin: float = 0.95
     hard_refresh: bool = False
 
+    def drawn(self) -> dict[str, Any]:
+        """What `Batches` takes of it."""
+        return {"size": self.queries, "positives": self.positives, "lower": self.lower}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Validation:
@@ -105,15 +109,7 @@ def best(
         encoder = make()
         kind = AnchorBatches if plan.loss == ONE_ANCHOR else Batches
         draws = {} if plan.loss == ONE_ANCHOR else focused(encoder, samples, sizes, ranks)
-        batches = kind(
-            samples,
-            anchor_min=plan.anchor_min,
-            size=sizes.queries,
-            positives=sizes.positives,
-            lower=sizes.lower,
-            seed=plan.seed,
-            **draws,
-        )
+        batches = kind(samples, anchor_min=plan.anchor_min, seed=plan.seed, **sizes.drawn(), **draws)
         # Probes of several plans would overwrite one another's curve: each has its own names.
         suffix = f".anchors_{plan.anchor_min}.{plan.seed}" if len(plans) > 1 else ""
 
@@ -181,9 +177,7 @@ def one_by_one(plan: Plan, samples: Pairs, sizes: Sizes) -> Plan:
     """The plan as InfoNCE on the labels 1 and 0 of AnchorBatches, with so many steps that as many anchors are
     seen as the plan's own steps would see.
     """
-    per_step = anchors_per_step(
-        samples, anchor_min=plan.anchor_min, size=sizes.queries, positives=sizes.positives, lower=sizes.lower
-    )
+    per_step = anchors_per_step(samples, anchor_min=plan.anchor_min, **sizes.drawn())
     times = max(1.0, per_step / sizes.queries)
     longer = {name: round(times * getattr(plan, name)) for name in ("steps", "horizon", "check_every")}
     return replace(plan, loss="info_nce", anchor_min=1, **longer)

@@ -89,6 +89,26 @@ class Cache:
             self.base.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?)", (key, text, tokens))
 
 
+def body(
+    messages: list[dict[str, str]],
+    *,
+    name: str,
+    schema: Mapping[str, Any],
+    model: str,
+    temperature: float,
+    max_tokens: int,
+) -> dict[str, Any]:
+    """A question, to be answered with JSON of `schema`; name: the schema's, for the endpoint."""
+    form = {"name": name, "schema": schema, "strict": True}
+    return {
+        "model": model,
+        "temperature": temperature,
+        "max_tokens": max_tokens,
+        "messages": messages,
+        "response_format": {"type": "json_schema", "json_schema": form},
+    }
+
+
 def key_of(body: dict[str, Any]) -> str:
     """Hash of model, messages and settings; the address is not part of it."""
     return hashlib.sha256(json.dumps(body, sort_keys=True, ensure_ascii=False).encode()).hexdigest()

@@ -23,6 +23,7 @@ from crops.cli.support import guarded, verb
 from crops.config.all import Config
 from crops.config.knowledge import KnowledgeConfig
 from crops.discriminator import answers as proof
+from crops.mining import knowledge
 from crops.services import llm as edge
 from crops.stages.base import StageReport
 from crops.tables import artifacts, records
@@ -61,8 +62,7 @@ def messages(text: str, exemplars: Sequence[tuple[str, str]], *, queries: int) -
         "Examples": examples,
         "Video": text,
     }
-    asked = "\n\n".join(f"### {heading}\n{block}" for heading, block in blocks.items() if block)
-    return [{"role": "system", "content": f"### Role\n{ROLE}"}, {"role": "user", "content": asked}]
+    return knowledge.chat(("Role", ROLE), ((heading, block) for heading, block in blocks.items() if block))
 
 
 def parse(answer: str, *, text: str, queries: int) -> tuple[list[str], list[str]]:
@@ -212,15 +212,15 @@ def _asked(
     cache: Path,
 ) -> tuple[list[edge.Answer], list[tuple[list[str], list[str]]]]:
     """The answers for the document texts, and what `parse` reads in each: nothing where it was not asked."""
-    form = {"name": "queries", "schema": schema(queries), "strict": True}
     bodies = [
-        {
-            "model": cfg.model,
-            "temperature": cfg.temperature,
-            "max_tokens": cfg.max_answer_tokens,
-            "messages": messages(text, shown, queries=queries),
-            "response_format": {"type": "json_schema", "json_schema": form},
-        }
+        edge.body(
+            messages(text, shown, queries=queries),
+            name="queries",
+            schema=schema(queries),
+            model=cfg.model,
+            temperature=cfg.temperature,
+            max_tokens=cfg.max_answer_tokens,
+        )
         for text in texts
     ]
     with progress.bar(total=len(bodies), desc="asking") as bar:

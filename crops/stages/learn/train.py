@@ -224,15 +224,8 @@ def fitted(
 
 def generated(cfg: TrainConfig, encoder: encoders.Encoder, inputs: Inputs) -> generative.Trained:
     """The second retriever, on the batches that the dense encoder had; only positives teach it."""
-    sizes = sizes_of(cfg)
-    batches = Batches(
-        inputs.samples,
-        anchor_min=inputs.samples.positive_min,
-        size=sizes.queries,
-        positives=sizes.positives,
-        lower=sizes.lower,
-        seed=cfg.seed,
-    )
+    lowest = inputs.samples.positive_min
+    batches = Batches(inputs.samples, anchor_min=lowest, seed=cfg.seed, **sizes_of(cfg).drawn())
     return generative.fit(encoder, batches, inputs.valid.texts, seed=cfg.seed)
 
 

@@ -183,18 +183,18 @@ def _chosen(candidates: Path, texts: dict[str, str], cfg: KnowledgeConfig) -> li
 def _bodies(
     chosen: list[tuple[str, str | None]], texts: dict[str, str], cfg: KnowledgeConfig
 ) -> list[dict[str, Any]]:
-    answer = {"name": "videos", "schema": knowledge.schema(cfg.descriptions), "strict": True}
     prompt = knowledge.prompt_for(cfg.language, [query for query, _exemplar in chosen], cfg.prompt)
     return [
-        {
-            "model": cfg.model,
-            "temperature": cfg.temperature,
-            "max_tokens": cfg.max_answer_tokens,
-            "messages": knowledge.messages(
+        edge.body(
+            knowledge.messages(
                 query, texts.get(exemplar or ""), descriptions=cfg.descriptions, prompt=prompt
             ),
-            "response_format": {"type": "json_schema", "json_schema": answer},
-        }
+            name="videos",
+            schema=knowledge.schema(cfg.descriptions),
+            model=cfg.model,
+            temperature=cfg.temperature,
+            max_tokens=cfg.max_answer_tokens,
+        )
         for query, exemplar in chosen
     ]
 
@@ -218,15 +218,15 @@ def _checked(
 
 def _questions(rows: list[dict[str, Any]], cfg: KnowledgeConfig) -> list[dict[str, Any]]:
     """Whether each description fits its query; without chance: a verdict is no matter of temperature."""
-    form = {"name": "verdict", "schema": knowledge.VERDICT, "strict": True}
     return [
-        {
-            "model": cfg.model,
-            "temperature": 0.0,
-            "max_tokens": VERDICT_TOKENS,
-            "messages": knowledge.check_messages(row["query"], row["text"]),
-            "response_format": {"type": "json_schema", "json_schema": form},
-        }
+        edge.body(
+            knowledge.check_messages(row["query"], row["text"]),
+            name="verdict",
+            schema=knowledge.VERDICT,
+            model=cfg.model,
+            temperature=0.0,
+            max_tokens=VERDICT_TOKENS,
+        )
         for row in rows
     ]
 
