@@ -128,6 +128,6 @@ def test_the_process_ends_with_the_block_and_its_tasks_with_it(tmp_path):
         asked = subprocess.Popen(run, cwd=tmp_path, env=env, stdout=subprocess.DEVNULL)
         assert eventually(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text(), within_s=60)
         started_s = time.monotonic()
-    assert time.monotonic() - started_s < 10
-    assert asked.wait(10) != 0
+    assert time.monotonic() - started_s < 40
+    assert asked.wait(20) != 0
     assert not Path(script).exists()

@@ -1,6 +1,7 @@
 """Peers that cost more than they should, on raw sockets, and people who search meanwhile. No test in here."""
 
 import asyncio
+import collections
 import contextlib
 import json
 import random
@@ -79,13 +80,12 @@ async def under(address, name, seconds):
 
 
 async def searching(address, seconds, rate, seed=0):
-    """Latencies in s, and how many were not answered by 200: open loop, each on a connection of
-    its own, so that new ones must get in.
+    """Latencies in s, and how many answers of each status, 0 for none within ten seconds: open loop, each
+    on a connection of its own, so that new ones must get in.
     """
-    rng, took, refused, running = random.Random(seed), [], 0, []
+    rng, took, answers, running = random.Random(seed), [], collections.Counter(), []
 
     async def one():
-        nonlocal refused
         body = {"query": f"bread {rng.getrandbits(32):x}", "user_id": f"u{rng.getrandbits(16)}", "k": 5}
         sent = json.dumps(body).encode()
         began_s = time.perf_counter()
@@ -96,7 +96,7 @@ async def searching(address, seconds, rate, seed=0):
             writer.close()
         except (OSError, TimeoutError):
             answer = b""
-        refused += not answer.startswith(b"HTTP/1.1 200 ")
+        answers[int(answer[9:12] or 0)] += 1
         took.append(time.perf_counter() - began_s)
 
     until = time.monotonic() + seconds
@@ -104,4 +104,4 @@ async def searching(address, seconds, rate, seed=0):
         running.append(asyncio.create_task(one()))
         await asyncio.sleep(1 / rate)
     await asyncio.gather(*running)
-    return sorted(took), refused
+    return sorted(took), answers

@@ -56,14 +56,14 @@ def locust(gateway, people, **environment):
         gateway,
         "--headless",
         "--run-time",
-        "6s",
+        "12s",
         "--users",
         "10",
         "--spawn-rate",
         "10",
         "--only-summary",
     ]
-    variables = {**os.environ, "LOAD_WORLD": str(people), "LOAD_P99_MS": "2000", **environment}
+    variables = {**os.environ, "LOAD_WORLD": str(people), "LOAD_P99_MS": "10000", **environment}
     return subprocess.run(command, env=variables, cwd=ROOT, capture_output=True, text=True, timeout=120)
 
 
