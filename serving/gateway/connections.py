@@ -9,6 +9,7 @@ once never owes for long.
 import asyncio
 import json
 import logging
+import math
 import resource
 from collections import Counter, deque
 from http import HTTPStatus
@@ -28,7 +29,7 @@ FRAME = (
 )
 FIELDS = 100  # headers of a request, trailers included
 AT_ONCE = 20  # connections that are cut before others have their turn
-PIPELINED = 100  # requests that may wait behind the one that is answered
+PIPELINED = 16  # requests that may wait behind the one that is answered
 LATE, CROWD = "timeout", Overloaded.code
 
 
@@ -184,6 +185,7 @@ class Connection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """See uvicorn."""
         if self.pipeline:
+            self._among.owes(self, math.inf)  # never late, but the first to go where there is a crowd
             self._among.wait(self)
         else:
             self.begin_next()
@@ -193,6 +195,8 @@ class Connection(HttpToolsProtocol):
         super().on_response_complete()
         if self.cycle.response_complete:  # else the next one is under way
             self._among.owes(self, self._limits.head_timeout_s)
+        else:
+            self._among.paid(self)
 
     def pause_writing(self) -> None:
         """See asyncio.Protocol: the peer does not read its answer."""

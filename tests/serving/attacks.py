@@ -36,7 +36,13 @@ async def _pouring(address, first, piece, pause_s):
 
 
 async def _unread(address):
-    """Asks for large pages a hundred times at once and takes none of the answers."""
+    """Asks for large pages as often at once as is allowed, again and again, and takes none of the answers."""
+    ask = b"GET /openapi.json HTTP/1.1\r\nhost: localhost\r\n\r\n"
+    await _pouring(address, ask * 16, None, 2)
+
+
+async def _pipelined(address):
+    """Asks a hundred times at once and takes none of the answers."""
     ask = b"GET /openapi.json HTTP/1.1\r\nhost: localhost\r\n\r\n"
     await _pouring(address, ask * 99, None, 60)
 
@@ -60,6 +66,7 @@ ATTACKS = {
         lambda a: _pouring(a, EVENTS + b"content-length: 1000000\r\n\r\n" + b" " * 990_000, None, 60),
     ),
     "answers that nobody reads": (50, _unread),
+    "a hundred requests at once": (50, _pipelined),
     "bodies of nothing but values": (
         2,
         lambda a: _pouring(
