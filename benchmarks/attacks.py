@@ -8,7 +8,6 @@ lowest priority: on two cores what it takes of them is in the figures, too.
 """
 
 import asyncio
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -24,7 +23,6 @@ from serving.triton import install
 from tests.serving import attacks
 
 RATE = 20.0
-NICEST = 19
 
 
 def ms(address: str, seconds: float, seed: int) -> tuple[float, float, int]:
@@ -38,12 +36,7 @@ def main() -> None:
     """A line for each attack: calm, attacked, their ratio."""
     parser = report.arguments(__doc__ or "")
     parser.add_argument("--seconds", type=float, default=10.0, help="of each half")
-    parser.add_argument("--attack", nargs=2, metavar=("NAME", "URL"), help="be the attacker")
     given = parser.parse_args()
-    if given.attack:
-        name, address = given.attack
-        asyncio.run(attacks.under(address, name, 2 * given.seconds))
-        return
     if not install.ready():
         print("not run: no Triton server; make triton")
         return
@@ -55,14 +48,8 @@ def main() -> None:
         ms(address, given.seconds, 0)  # warm
         for number, name in enumerate(attacks.ATTACKS):
             calm = ms(address, given.seconds, 2 * number + 1)
-            command = [sys.executable, __file__, "--seconds", str(given.seconds), "--attack", name, address]
-            attacker = subprocess.Popen(["nice", "-n", str(NICEST), *command])
-            try:
-                ms(address, 2.0, 0)  # until it is in full swing
+            with attacks.attacker(address, name):
                 hit = ms(address, given.seconds, 2 * number + 2)
-            finally:
-                attacker.kill()
-                attacker.wait()
             numbers = (*calm[:2], *hit[:2], hit[1] / calm[1])
             rows.append([name, *(f"{x:.1f}" for x in numbers), f"{calm[2]}, {hit[2]}"])
     header = [
