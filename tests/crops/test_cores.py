@@ -145,23 +145,39 @@ def said(code, *, group=None, **variables):
     return ended.stdout.split()
 
 
+def quota_1(group, cores):
+    (group / "cpu.cfs_quota_us").write_text(str(100_000 * cores if cores else -1))
+
+
+def quota_2(group, cores):
+    (group / "cpu.max").write_text(f"{100_000 * cores} 100000" if cores else "max")
+
+
+def top_2():
+    """Where control groups of version 2 are mounted, with the controller of CPU time; None: nowhere."""
+    mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
+    tops = [Path(mount[1]) for mount in mounts if mount[2] == "cgroup2"]
+    return next((top for top in tops if "cpu" in (top / "cgroup.controllers").read_text().split()), None)
+
+
 @pytest.fixture
 def one_core():
-    """A real group of two cores with one of one core inside, the other way round from what is allowed."""
-    if (
-        os.geteuid() != 0
-        or not (CPU_V1 / "cpu.cfs_quota_us").parent.is_dir()
-        or not os.access(CPU_V1, os.W_OK)
-    ):
-        pytest.skip("no control group of version 1 that this process may write")
-    outer = CPU_V1 / f"crops-test-{uuid.uuid4().hex}"
+    """A real group of one core, and one without a quota inside, which is the process's: of version 2 where
+    that has the controller, else of version 1.
+    """
+    top, quota = (CPU_V1, quota_1) if (newer := top_2()) is None else (newer, quota_2)
+    if os.geteuid() != 0 or not os.access(top / "cgroup.procs", os.W_OK):
+        pytest.skip("no control group that this process may write")
+    outer = top / f"crops-test-{uuid.uuid4().hex}"
     inner = outer / "inner"
     made = []
     try:
-        for folder, quota_us in ((outer, 100_000), (inner, -1)):
+        for folder, cores_of_it in ((outer, 1), (inner, None)):
+            if quota is quota_2:
+                (folder.parent / "cgroup.subtree_control").write_text("+cpu")
             folder.mkdir()
             made.append(folder)
-            (folder / "cpu.cfs_quota_us").write_text(str(quota_us))
+            quota(folder, cores_of_it)
         yield inner
     except OSError as error:
         pytest.skip(f"control groups cannot be made here: {error}")
