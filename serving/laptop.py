@@ -2,13 +2,14 @@
 interrupted.
 """
 
+import contextlib
 import os
 import secrets
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -63,9 +64,14 @@ def serve(
     http, grpc, metrics = launch.free_ports(3)
     ports, ended = launch.Ports(http=http, grpc=grpc, metrics=metrics), _Ended(listen=handle_signals)
     restarts = _Restarts(restarts_a_minute, say)
-    start_triton = partial(restarts.until, partial(_Triton, venv, state, ports, url, instances))
-    triton, gateway = start_triton(), None
+
+    def start_triton(*, again: bool = False) -> _Triton:
+        with ended.at_once():
+            return restarts.until(partial(_Triton, venv, state, ports, url, instances), again=again)
+
+    triton, gateway = None, None
     try:
+        triton = start_triton()
         address = f"http://{host}:{port}"
         values = {
             "manifest": url,
@@ -99,10 +105,12 @@ def serve(
                 say(f"ready in {took_s:.1f} s: {address}  (console), logs in {state}")
             triton.look()
             time.sleep(0.1)
+    except _Asked:
+        pass
     finally:
-        if gateway is not None:
-            gateway.stop()
-        triton.stop()
+        for child in (gateway, triton):
+            if child is not None:
+                child.stop()
         ended.restore()
     say("stopped")
 
@@ -181,15 +189,32 @@ class _Restarts:
                 self.count(str(error))
 
 
+class _Asked(BaseException):
+    """SIGTERM or Ctrl-C came while Triton was being started."""
+
+
 class _Ended:
     """Turns the first SIGTERM or Ctrl-C into a flag: the children are ended in order, the gateway first."""
 
     def __init__(self, *, listen: bool) -> None:
-        self.requested = False
+        self.requested = self._at_once = False
         self._before = {s: signal.signal(s, self._ask) for s in (signal.SIGTERM, signal.SIGINT) if listen}
 
     def _ask(self, _signal: int, _frame: object) -> None:
-        self.requested = True
+        first, self.requested = not self.requested, True
+        if first and self._at_once:
+            raise _Asked
+
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Within the block, which may take minutes and looks at no flag, a signal is an _Asked."""
+        if self.requested:
+            raise _Asked
+        self._at_once = True
+        try:
+            yield
+        finally:
+            self._at_once = False
 
     def restore(self) -> None:
         for number, handler in self._before.items():

@@ -174,10 +174,27 @@ def _body(user: str) -> dict[str, object]:
     return {"query": f"subject1 {time.monotonic_ns():x}", "user_id": user, "k": 1}
 
 
-def _mounted(folder: Path) -> bool:
-    """Whether a small disk could be mounted there."""
-    command = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "crops-events", str(folder)]
-    return os.geteuid() == 0 and subprocess.run(command, check=False, capture_output=True).returncode == 0
+def _mounted(folder: Path) -> str:
+    """The file system of a small disk that was mounted there: ext4, which can be frozen, where a file can be
+    a disk; else tmpfs; else empty.
+    """
+    image = folder.with_name("disk")
+    with image.open("wb") as file:
+        file.truncate(DISK_BYTES)
+    made = ["mkfs.ext4", "-q", "-m", "0", str(image)]
+    ways = {
+        "ext4": ["-o", "loop", str(image)],
+        "tmpfs": ["-t", "tmpfs", "-o", f"size={DISK_BYTES}", "crops-events"],
+    }
+    if os.geteuid() != 0:
+        return ""
+    if not all(map(shutil.which, ("mkfs.ext4", "fsfreeze"))) or subprocess.run(made, check=False).returncode:
+        del ways["ext4"]
+    for name, options in ways.items():
+        command = ["mount", *options, str(folder)]
+        if subprocess.run(command, check=False, capture_output=True).returncode == 0:
+            return name
+    return ""
 
 
 GATEWAY, TRITON, STUBS = "serving.gateway", "tritonserver", "triton_python_backend_stub"
@@ -240,6 +257,16 @@ def stalled_fsync(stack: Stack, _rng: random.Random) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def frozen_disk(stack: Stack, _rng: random.Random) -> Iterator[None]:
+    """The disk takes nothing and answers nothing: who writes is stuck in the kernel, deaf to signals."""
+    subprocess.run(["fsfreeze", "--freeze", str(stack.events)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["fsfreeze", "--unfreeze", str(stack.events)], check=True)
+
+
+@contextlib.contextmanager
 def redis_hit(number: signal.Signals, stack: Stack, _rng: random.Random) -> Iterator[None]:
     """Redis dies, and comes back empty; or it is silent."""
     stack.redis.process.send_signal(number)
@@ -281,7 +308,9 @@ LONG: dict[str, Fault] = {
     "SIGTERM of all": partial(all_ended, signal.SIGTERM),
     "SIGKILL of all": partial(all_ended, signal.SIGKILL),
     "compaction": compaction,
+    "frozen disk": frozen_disk,  # not with another one: that would write there, and be stuck itself
 }
+NEEDS = {full_disk: ("ext4", "tmpfs"), frozen_disk: ("ext4",)}
 
 
 def happen(stack: Stack, faults: dict[str, Fault], seed: int, seconds: float, trail: list[str]) -> None:
@@ -289,7 +318,7 @@ def happen(stack: Stack, faults: dict[str, Fault], seed: int, seconds: float, tr
     one meanwhile, 0 to 3 s apart. `trail` gets what happened, with the seconds at which it did.
     """
     rng, began_s = random.Random(seed), time.monotonic()
-    names = [name for name in sorted(faults) if stack.disk or faults[name] is not full_disk]
+    names = [name for name in sorted(faults) if stack.disk in NEEDS.get(faults[name], (stack.disk,))]
 
     def one(*, within: str | None) -> None:
         # Two that end the whole stack, or hold the same thing, are one.

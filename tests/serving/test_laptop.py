@@ -1,9 +1,24 @@
-"""How often `crops serve` starts a part again; its parts are tried in test_part_dies.py."""
+"""How often `crops serve` starts a part again, and that it ends meanwhile; its parts are tried in
+test_part_dies.py.
+"""
 
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
 import pytest
 
 from crops.errors import ServiceError
 from serving import laptop
+from serving.triton import install, launch
+from tests.serving import releases as toys
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def starting(*errors):
@@ -35,3 +50,33 @@ def test_what_has_served_is_started_until_it_serves_or_ends_too_often():
     assert len(told) == 2
     with pytest.raises(ServiceError, match="the 3th end within a minute"):
         laptop._Restarts(2, told.append).until(starting(*[SLOW] * 9), again=True)
+
+
+@pytest.mark.triton
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_ends_when_it_is_asked_to_while_a_triton_that_hangs_is_being_started(tmp_path, number):
+    if not install.ready():
+        pytest.skip("no Triton server: make triton")
+    (port,) = launch.free_ports(1)
+    told = {
+        "releases": [r.files for r in toys.build(tmp_path / "releases")],
+        "state": str(tmp_path / "state"),
+        "port": port,
+        "events": str(tmp_path / "events"),
+        "settings": {},
+    }
+    (tmp_path / "serve.json").write_text(json.dumps(told))
+    command = [sys.executable, "-m", "tests.serving.served", str(tmp_path / "serve.json")]
+    process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    try:
+        end_s, servers = time.monotonic() + 60, []
+        while not servers and time.monotonic() < end_s:
+            children = psutil.Process(process.pid).children(recursive=True)
+            servers = [c for c in children if c.name() == "tritonserver"]
+            time.sleep(0.01)
+        servers[0].suspend()
+        process.send_signal(number)
+        assert process.wait(50) == 0
+        assert not psutil.wait_procs(servers, timeout=10)[1]
+    finally:
+        process.kill()

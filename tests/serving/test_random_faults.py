@@ -66,6 +66,4 @@ def test_whatever_fails_nothing_acknowledged_is_lost_twice_or_in_another_arm(sta
     print("\n".join(trail))
     took_s = np.quantile(ledger.took_s, (0.5, 0.99, 1.0)).round(3)
     print(f"{len(ledger.searches)} searches, {len(ledger.events)} videos acted on; {dict(ledger.answers)}")
-    print(
-        f"answered after s, p50 p99 max: {took_s}; a full disk was {'' if stack.disk else 'not '}drawn from"
-    )
+    print(f"answered after s, p50 p99 max: {took_s}; the event log's disk: {stack.disk or 'not its own'}")
