@@ -16,7 +16,7 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from crops.adapters import cells, delimited, release, remarks
+from crops.adapters import cells, delimited, release, remarks, structs
 from crops.adapters.columns import TABLES, ColumnMap, Origin, unmapped
 from crops.adapters.release import Piece, Release, Remark
 from crops.errors import InputError
@@ -158,7 +158,7 @@ class _Part:
         if origin.column is None:
             text = "CAST(NULL AS VARCHAR)" if default is None else release.text(default)
             return [f"{cells.value(field, text, None)} AS {name}"]
-        cell = '"' + origin.column.replace('"', '""') + '"'
+        cell = structs.quoted(origin.column)
         if listed:
             return [f"{cells.listed(cell, self.source.types[origin.column])} AS {name}"]
         text = f"nullif(trim(CAST({cell} AS VARCHAR)), '')"
@@ -200,9 +200,10 @@ def source(path: Path) -> Source:
         try:
             listed = f"[{', '.join(map(release.text, files))}]"
             if forms == {"parquet"}:
-                sql = f"read_parquet({listed}, union_by_name = true, hive_partitioning = false)"
+                parquet = f"read_parquet({listed}, union_by_name = true, hive_partitioning = false)"
+                sql = structs.flat(engine, parquet)
             elif forms == {"json"}:
-                sql = _json_lines(engine, listed)
+                sql = structs.flat(engine, _json_lines(engine, listed))
             else:
                 sql = delimited.sql(engine, files)
             described = engine.execute(f"DESCRIBE SELECT * FROM {sql}").fetchall()
@@ -212,12 +213,12 @@ def source(path: Path) -> Source:
 
 
 def _json_lines(engine: duckdb.DuckDBPyConnection, listed: str) -> str:
-    """Objects, one a line, as one table of texts and of lists of texts: a number or a time is read as it
-    stands there, as in a CSV file.
+    """Objects, one a line, as one table of texts, and of lists and structs of texts: a number or a time is
+    read as it stands there, as in a CSV file.
     """
     options = "format = 'newline_delimited', union_by_name = true, hive_partitioning = false"
-    told = engine.execute(f"DESCRIBE SELECT * FROM read_json({listed}, {options})").fetchall()
-    types = {name: "VARCHAR[]" if kind.endswith("[]") else "VARCHAR" for name, kind, *_ in told}
+    guessed = engine.sql(f"SELECT * FROM read_json({listed}, {options})")
+    types = dict(zip(guessed.columns, map(structs.texts, guessed.types), strict=True))
     columns = ", ".join(f"{release.text(name)}: {release.text(kind)}" for name, kind in types.items())
     return f"read_json({listed}, {options}, columns = {{{columns}}})"
 

@@ -9,6 +9,8 @@ import json
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from crops.adapters.columns import ColumnMap
@@ -153,6 +155,30 @@ def test_json_lines_give_what_csv_gives(tmp_path):
     (tmp_path / "broken.jsonl").write_text('{"query": "a"}\n{"query": ')
     with pytest.raises(InputError, match=r"broken\.jsonl: cannot be read: .*Malformed JSON"):
         _import({"log": tmp_path / "broken.jsonl"}, tmp_path / "logs/broken")
+
+
+@pytest.mark.parametrize("form", ["parquet", "jsonl"])
+def test_fields_of_nested_columns_are_named_by_their_path(tmp_path, form):
+    """Two deep, in both forms; a search without a hit has no struct; a wrong path is told what is there."""
+    hits = [{"id": "07", "seen": {"click": n, "title": "lamp"}, "tags": ["a, b", "c"]} for n in (1, 0)]
+    hits = [hits[0], hits[1] | {"id": "8"}, None]
+    asked = {"query": ["lamp", "lamp", "x"], "user": ["1"] * 3, "time": [1772352000] * 3, "hit": hits}
+    path = tmp_path / f"log.{form}"
+    if form == "parquet":
+        pq.write_table(pa.table(asked), path)
+    else:
+        path.write_text("".join(json.dumps(row) + "\n" for row in pa.table(asked).to_pylist()))
+    told = "clicked=hit.seen.click,videos.caption=hit.seen.title,keywords=hit.tags"
+    _import({"log": path}, tmp_path / "logs", told, "video_id=hit.id")
+    assert len(_rows(tmp_path / "logs", records.SEARCHES)) == 2
+    shown = _rows(tmp_path / "logs", records.RESULTS)
+    assert [(r["video_id"], r["clicked"]) for r in shown] == [("07", True), ("8", False)]
+    video = _rows(tmp_path / "logs", records.VIDEOS)[0]
+    assert (video["caption"], video["keywords"]) == ("lamp", ["a, b", "c"])
+    there = "Columns: query, user, time, hit.id, hit.seen.click, hit.seen.title, hit.tags"
+    for wrong in ("hit.name", "hit"):
+        with pytest.raises(InputError, match=rf"column '{wrong}' \(for video_id\) is missing.* {there}$"):
+            _import({"log": path}, tmp_path / "logs/wrong", told, f"video_id={wrong}")
 
 
 def test_rows_that_become_one_are_counted_and_utf_16_is_named(tmp_path):

@@ -93,6 +93,7 @@ def test_the_page_has_a_line_for_every_family_and_precision():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3_600)
 @pytest.mark.triton
 def test_the_page_is_what_is_measured_now():
     now = {(family, precision): tuple(answers) for family, precision, *answers in bases_table.made()}

