@@ -39,8 +39,8 @@ def ensure(venv: Path = VENV, lock: Path = LOCK, *, say: Callable[[str], None]) 
         return venv
     if not lock.is_file():
         raise ServiceError(
-            f"{venv}: no Triton server here and no {lock} to build it from, as in an installed wheel: `crops serve` "
-            "runs from a checkout of the project"
+            f"{venv}: no Triton server here and no {lock} to build it from, as in an installed wheel: "
+            "`crops serve` runs from a checkout of the project"
         )
     say(f"building {venv.name} for the Triton server, once (about 300 MB) ...")
     python, environment = venv / "bin/python", dict(os.environ)

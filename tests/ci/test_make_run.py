@@ -9,7 +9,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 CROPS = """#!/bin/bash
 echo "$@" >> "$CALLS"
-if [ $1 = world ]; then mkdir -p $3; printf '{\\n  "scale": "%s",\\n  "seed": %s,\\n}\\n' $5 $7 > $3/world.json; fi
+[ $1 = world ] || exit 0
+mkdir -p $3
+printf '{\\n  "scale": "%s",\\n  "seed": %s,\\n}\\n' $5 $7 > $3/world.json
 """
 
 

@@ -226,7 +226,8 @@ def test_a_package_that_is_not_installed_is_named_with_the_extras_that_bring_it(
         command = [sys.executable, "-c", hide, module, *map(str, words)]
         return subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=os.getcwd())
 
-    refused(without("ibis", "look", logs), tmp_path / "none", "ibis-framework", "crops[mine] or crops[experiment]")
+    done = without("ibis", "look", logs)
+    refused(done, tmp_path / "none", "ibis-framework", "crops[mine] or crops[experiment]")
     bug = without("crops.report.first_look", "look", logs)
     assert bug.returncode == 1
     assert "Traceback" in bug.stderr, "a module of ours that is missing is a bug"

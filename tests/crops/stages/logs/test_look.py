@@ -170,7 +170,8 @@ def test_files_of_another_shape_lead_to_import(tmp_path):
 
 def test_the_proposed_import_runs_as_it_stands(tmp_path, monkeypatch):
     (tmp_path / "products.csv").write_text("sku,title,category\n1,lamp,light;desk\n")
-    (tmp_path / "shown.csv").write_text("search_term,customer_id,event_time,sku,click\nlamp,7,1772323200,1,1\n")
+    shown = "search_term,customer_id,event_time,sku,click\nlamp,7,1772323200,1,1\n"
+    (tmp_path / "shown.csv").write_text(shown)
     monkeypatch.chdir(tmp_path)
     crops, *words = shlex.split(_look(tmp_path)["next"][0])
     assert crops == "crops"
