@@ -32,8 +32,12 @@ $(VENV)/.ready: locks/dev.txt pyproject.toml
 triton: setup ## .venv-triton: the Triton server and its Python backend (about 300 MB), from locks/triton.txt
 	$(BIN)/python -m serving.triton.install
 
+# A world that is there already stays: a run that was interrupted goes on only with the very files that it began with.
+WORLD := $(OUT)-logs/world.json
 run: setup ## the main job on the small simulated world: logs -> report.html and a registered release
-	$(BIN)/crops world --out $(OUT)-logs --scale $(SCALE) --seed $(SEED)
+	@grep -qs '"scale": "$(SCALE)"' $(WORLD) && grep -qs '"seed": $(SEED)\b' $(WORLD) && \
+	  test -z "$$(find crops/world -name '*.py' -newer $(WORLD))" || \
+	  (set -x; $(BIN)/crops world --out $(OUT)-logs --scale $(SCALE) --seed $(SEED))
 	$(BIN)/crops run --logs $(OUT)-logs --out $(OUT) --llm world --config configs/quickstart.yaml \
 	  --registry sqlite:///$(abspath $(OUT))/registry/mlflow.db
 

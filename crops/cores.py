@@ -1,4 +1,4 @@
-"""How many cores this process may use, and that its libraries use no more.
+"""How many cores this process may use, that its libraries use no more, and that they leave them to others.
 
 Python 3.11 and most libraries count the cores of the machine. A container is given a part of them as a quota
 of CPU time; a thread for every core of a large node then waits most of its time for that quota.
@@ -14,6 +14,7 @@ from pathlib import Path
 
 ROOT = Path("/")
 OPENMP = "OMP_NUM_THREADS"  # torch, FAISS, OpenBLAS, MKL and Arrow read it when they are loaded
+WAITING = "OMP_WAIT_POLICY"  # read with it: a thread that waits spins unless this says PASSIVE
 ESCAPED = re.compile(r"\\([0-7]{3})")  # of white space in /proc/PID/mountinfo
 
 
@@ -37,11 +38,16 @@ def quota(root: Path = ROOT) -> float | None:
 def hold(most: int | None = None) -> None:
     """Libraries loaded from now on, here and in this process's children, use `most` threads, or as many as
     `count` says; so does what is loaded already. Where OMP_NUM_THREADS is set, somebody has chosen.
+
+    On a machine that others keep busy, threads that spin while they wait hold one another up, tenfold and
+    more; on one that is free they are the faster ones.
     """
     if os.environ.get(OPENMP):
         return
     threads = most or count()
     os.environ[OPENMP] = str(threads)
+    if busy():
+        os.environ.setdefault(WAITING, "PASSIVE")
     if "numpy" in sys.modules:
         with contextlib.suppress(ImportError):  # serving has none, and loads nothing before this
             import threadpoolctl
@@ -50,6 +56,11 @@ def hold(most: int | None = None) -> None:
     for name, setter in (("torch", "set_num_threads"), ("pyarrow", "set_cpu_count")):
         if name in sys.modules:
             getattr(sys.modules[name], setter)(threads)
+
+
+def busy() -> bool:
+    """Whether more threads have wanted to run in the last minute than there are cores."""
+    return os.getloadavg()[0] > len(os.sched_getaffinity(0))
 
 
 def _groups(root: Path) -> Iterator[Path]:

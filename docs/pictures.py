@@ -64,13 +64,18 @@ def _opened(browser: Browser, url: str) -> Iterator[Page]:
 
 def _shot(page: Page, ends: Locator, begins: Locator | None = None) -> bytes:
     """The page's full width from the element `begins`, or its top, down to `ends`, as PNG; of 256 colours
-    where all of them would make it too large.
+    where all of them would make it too large (see _png).
     """
     top = 0.0 if begins is None else _box(begins)["y"] - MARGIN
     box = _box(ends)
     clip = {"x": 0, "y": top, "width": WIDTH, "height": box["y"] + box["height"] + MARGIN - top}
-    picture = Image.open(io.BytesIO(page.screenshot(full_page=True, clip=clip))).convert("RGB")
-    for made in (picture, picture.quantize(256, dither=Image.Dither.NONE)):
+    return _png(Image.open(io.BytesIO(page.screenshot(full_page=True, clip=clip))).convert("RGB"))
+
+
+def _png(picture: Image.Image) -> bytes:
+    """The colours that are kept are those farthest apart: by frequency two systems of a chart became one."""
+    few = picture.quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    for made in (picture, few):
         small = io.BytesIO()
         made.save(small, "png", optimize=True)
         if small.tell() < MOST_BYTES:

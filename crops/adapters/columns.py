@@ -10,6 +10,7 @@ from crops.tables import records
 
 TABLES = {table.name: table for table in records.LOGS}
 FIELDS = tuple(dict.fromkeys(name for table in records.LOGS for name in table.schema.names))
+TEXTS = ("caption", "keywords", "cover_text", "related_queries")
 SHORT = {"search": "search_id", "user": "user_id", "video": "video_id", "time": "ts"}
 UNITS = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9, "min": 60.0}
 # How the day stands in a date that is not ISO's; with dots it is the first by itself.
@@ -125,11 +126,12 @@ def unmapped(
     )
 
 
-def proposal(columns: Iterable[str]) -> str:
-    """A map of a search log with these columns, guessed by the usual names; COLUMN where none fits.
+def proposal(columns: Iterable[str], videos: Iterable[str] = ()) -> str:
+    """A map of a search log with these columns, and of the texts in a file of `videos`, guessed by the usual
+    names; COLUMN where none fits.
 
-    >>> proposal(["search_term", "customer_id", "ts", "sku", "click"])
-    'query=search_term,user=customer_id,time=ts,video=sku,clicked=click'
+    >>> proposal(["search_term", "customer_id", "ts", "sku", "click"], videos=["sku", "title"])
+    'query=search_term,user=customer_id,time=ts,video=sku,clicked=click,caption=title'
     """
     have, short = list(columns), {ours: word for word, ours in SHORT.items()}
     wanted = (
@@ -150,6 +152,11 @@ def proposal(columns: Iterable[str]) -> str:
         guess = same or _usual(name, have) or ("COLUMN" if name in wanted[:4] else None)
         if guess and (guess == "COLUMN" or guess not in pairs.values()):
             pairs[name] = guess
+    catalogue = list(videos)
+    texts = {name: _usual(name, catalogue) for name in TEXTS if name not in catalogue}
+    for name, column in texts.items():
+        if column and pairs.setdefault(name, column) != column:
+            pairs[f"videos.{name}"] = column
     return ",".join(f"{short.get(name, name)}={column}" for name, column in pairs.items())
 
 

@@ -17,7 +17,7 @@ import duckdb
 import pyarrow as pa
 
 from crops.adapters import cells, delimited, release, remarks, structs
-from crops.adapters.columns import TABLES, ColumnMap, Origin, unmapped
+from crops.adapters.columns import TABLES, TEXTS, ColumnMap, Origin, unmapped
 from crops.adapters.release import Piece, Release, Remark
 from crops.errors import InputError
 from crops.tables import artifacts, records
@@ -25,7 +25,6 @@ from crops.tables import artifacts, records
 CSV = (".csv", ".tsv", ".txt", ".csv.gz", ".tsv.gz", ".txt.gz")
 JSON = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
 TOUCHED = ("clicked", "liked", "play_s")
-TEXTS = ("caption", "keywords", "cover_text", "related_queries")
 # What a column says that nothing is said about.
 DEFAULTS = {"stage": records.STAGES[0], "clicked": "false", "liked": "false", "caption": "", "cover_text": ""}
 

@@ -59,8 +59,8 @@ VERBS = {
 def main(ctx: click.Context) -> None:
     """CroPS: from a search log and a feed log to a better query encoder.
 
-    Start with `crops world --out logs --seed 0 --scale small` (or your own logs), then
-    `crops run --logs logs --out runs/first` and open runs/first/report.html.
+    Start with `crops world --out logs --seed 0 --scale small`, then `crops run --logs logs --out runs/first`
+    and open runs/first/report.html. `crops look DIR` says how a log of your own gets there.
 
     Your shell completes verbs and options after `eval "$(_CROPS_COMPLETE=bash_source crops)"` (zsh_source,
     fish_source).

@@ -5,10 +5,12 @@ import errno
 import functools
 import importlib
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,14 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 EXISTING = Existing(path_type=Path, exists=True, file_okay=False)
 # Folders of these options are written as well, and may lie where the output lies.
 STATE = ("out", "checkpoints", "state")
+# Modules that are not called as their package; and a requirement of an extra as a wheel's metadata writes it.
+PACKAGES = {
+    "faiss": "faiss-cpu",
+    "ibis": "ibis-framework",
+    "psycopg2": "psycopg2-binary",
+    "sklearn": "scikit-learn",
+}
+OF_EXTRA = re.compile(r"""(?P<package>[\w.-]+)[^;]*;\s*extra == ["'](?P<extra>[\w-]+)["']$""")
 
 
 class Verbs(click.Group):
@@ -190,8 +200,8 @@ def verb(stage: Callable[..., StageReport]) -> click.Command:
 
 
 def guarded(main: Callable[[], Any]) -> None:
-    """Runs the program: what the user caused becomes one line and exit code 2, Ctrl-C 130; a bug keeps its
-    traceback.
+    """Runs the program: what the user caused, or did not install, becomes one line and exit code 2, Ctrl-C
+    130; a bug keeps its traceback.
     """
     try:
         sys.exit(main())
@@ -206,8 +216,25 @@ def guarded(main: Callable[[], Any]) -> None:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
             raise
         fail(f"{error.filename or 'a temporary file'}: cannot write: {os.strerror(error.errno)}")
+    except ModuleNotFoundError as error:
+        package = _package(error.name or "")
+        if not (extras := _extras_with(package)):
+            raise
+        needed = " or ".join(f"crops[{extra}]" for extra in extras)
+        fail(f"the package {package} is not installed here; it comes with {needed} (docs/install.md)")
     except (KeyboardInterrupt, click.Abort):
         sys.exit(130)
+
+
+def _package(module: str) -> str:
+    top = module.partition(".")[0]
+    return PACKAGES.get(top, top.replace("_", "-"))
+
+
+def _extras_with(package: str) -> list[str]:
+    """The extras of this project that bring a package; none where it is none of theirs."""
+    listed = (OF_EXTRA.match(line) for line in metadata.requires("crops") or ())
+    return [m["extra"] for m in listed if m and m["package"] == package and m["extra"] != "dev"]
 
 
 def fail(message: str) -> None:

@@ -112,10 +112,12 @@ def _import(look: Found) -> str:
     log = min(look["files"], key=lambda file: (maps[file["file"]].count("COLUMN"), -file["bytes"]))
     others = [file for file in look["files"] if file["columns"] != log["columns"]]
     several = len(look["files"]) > 1 and not others
-    shared = [file["file"] for file in others if {*file["columns"]} & {*log["columns"]}]
-    videos = f" --videos {shared[0]}" if len(shared) == 1 else ""
+    shared = [file for file in others if {*file["columns"]} & {*log["columns"]}]
     source = look["logs"] if several else log["file"]
-    return f"crops import table {source}{videos} --out logs --map {maps[log['file']]}"
+    if len(shared) != 1:
+        return f"crops import table {source} --out logs --map {maps[log['file']]}"
+    map_of_both = proposal(log["columns"], videos=shared[0]["columns"])
+    return f"crops import table {source} --videos {shared[0]['file']} --out logs --map {map_of_both}"
 
 
 def lines(look: Found) -> Iterator[str]:

@@ -39,7 +39,8 @@ def ensure(venv: Path = VENV, lock: Path = LOCK, *, say: Callable[[str], None]) 
         return venv
     if not lock.is_file():
         raise ServiceError(
-            f"{venv}: no Triton server here and no {lock} to build it from; say --triton DIR or HOST:PORT"
+            f"{venv}: no Triton server here and no {lock} to build it from, as in an installed wheel: "
+            "`crops serve` runs from a checkout of the project"
         )
     say(f"building {venv.name} for the Triton server, once (about 300 MB) ...")
     python, environment = venv / "bin/python", dict(os.environ)
@@ -67,7 +68,7 @@ def _environment(venv: Path, *, with_uv: bool) -> list[str]:
     if not with_uv:
         raise ServiceError(
             f"the Triton server's wheel works with Python up to {'.'.join(map(str, NEWEST))}, this is "
-            f"{sys.version.split()[0]}: install uv beside crops, or say --triton DIR or HOST:PORT"
+            f"{sys.version.split()[0]}: install uv beside crops, which finds or fetches an older one"
         )
     wanted = f">=3.11,<={'.'.join(map(str, NEWEST))}.99"
     return [sys.executable, "-m", "uv", "venv", "--quiet", "--python", wanted, str(venv)]

@@ -263,6 +263,23 @@ def test_who_has_chosen_keeps_the_choice(one_core):
     assert said(code, group=one_core, OMP_NUM_THREADS="2") == ["2"]
 
 
+@pytest.mark.parametrize(
+    ("load", "chosen", "expected"),
+    [(0.5, None, "None"), (1000.0, None, "PASSIVE"), (1000.0, "ACTIVE", "ACTIVE")],
+)
+def test_threads_spin_only_where_nobody_else_wants_the_cores(load, chosen, expected):
+    code = f"""
+import os
+os.getloadavg = lambda: ({load}, 0.0, 0.0)
+os.environ.pop("OMP_WAIT_POLICY", None)
+os.environ |= {{"OMP_WAIT_POLICY": {chosen!r}}} if {chosen!r} else {{}}
+from crops import cores
+cores.hold()
+print(os.environ.get("OMP_WAIT_POLICY"))
+"""
+    assert said(code) == [expected]
+
+
 def test_nobody_else_counts_the_machines_cores():
     """One home for the number: `os.cpu_count` and its like know no quota."""
     counted = re.compile(r"cpu_count\(|sched_getaffinity|hardware_concurrency|process_cpu_count")

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from crops.evaluation import power
-from crops.report import page
+from crops.report import names, page
 from crops.world import simulate
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -125,6 +125,20 @@ def test_a_picture_of_the_dashboards_is_of_one_of_them(chromium, tmp_path):
     )
     (tmp_path / "boards.html").write_text(f"<!doctype html><body>{sections}</body>")
     _same_kind(pictures.dashboards(chromium, tmp_path / "boards.html"), pictures.DASHBOARDS)
+
+
+def test_a_picture_of_few_colours_keeps_one_for_each_system(monkeypatch):
+    """Dots of a few pixels each, beside text in very many greys, as in a report."""
+    picture = Image.new("RGB", (400, 400), "white")
+    for n in range(3_000):
+        grey = n % 250
+        picture.putpixel((n % 400, n // 400), (grey, (grey + n // 250) % 256, min(255, grey + 30)))
+    for n, colour in enumerate(names.SYSTEM_COLOURS.values()):
+        picture.paste(colour, (10 * n, 300, 10 * n + 6, 306))
+    monkeypatch.setattr(pictures, "MOST_BYTES", 0)
+    few = Image.open(io.BytesIO(pictures._png(picture))).convert("RGB")
+    shown = {few.getpixel((10 * n + 3, 303)) for n in range(len(names.SYSTEM_COLOURS))}
+    assert len(shown) == len(names.SYSTEM_COLOURS)
 
 
 def test_every_picture_is_small_taken_by_the_command_and_shown():

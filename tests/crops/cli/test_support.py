@@ -216,3 +216,18 @@ def test_a_critical_failure_is_exit_code_1_and_the_docs_say_why(tmp_path):
     assert "seen: blue; allowed: control, treatment" in done.stdout
     assert f"look at: {tmp_path / 'out' / 'data_docs' / 'index.html'}; bad rows" in done.stdout
     assert "Critical: these end the run" in (tmp_path / "out" / "data_docs" / "index.html").read_text()
+
+
+def test_a_package_that_is_not_installed_is_named_with_the_extras_that_bring_it(logs, tmp_path):
+    """What the user of a wheel without extras gets."""
+    hide = "import sys; sys.modules[sys.argv.pop(1)] = None; from crops.cli.main import run; run()"
+
+    def without(module, *words):
+        command = [sys.executable, "-c", hide, module, *map(str, words)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=os.getcwd())
+
+    done = without("ibis", "look", logs)
+    refused(done, tmp_path / "none", "ibis-framework", "crops[mine] or crops[experiment]")
+    bug = without("crops.report.first_look", "look", logs)
+    assert bug.returncode == 1
+    assert "Traceback" in bug.stderr, "a module of ours that is missing is a bug"

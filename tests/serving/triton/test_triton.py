@@ -184,7 +184,7 @@ def test_an_environment_of_another_lock_is_not_ready(tmp_path):
     assert install.ready(venv, lock)
     lock.write_text("a==2\n")
     assert not install.ready(venv, lock)
-    with pytest.raises(ServiceError, match="say --triton"):
+    with pytest.raises(ServiceError, match="from a checkout"):
         install.ensure(tmp_path / "none", tmp_path / "missing.txt", say=print)
 
 

@@ -3,6 +3,7 @@ would put into quarantine.
 """
 
 import json
+import shlex
 import shutil
 
 import pyarrow as pa
@@ -11,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from crops.cli.data import look as verb
+from crops.cli.main import main
 from crops.config.augment import AugmentConfig
 from crops.errors import InputError
 from crops.report import first_look
@@ -153,7 +155,7 @@ def test_files_of_another_shape_lead_to_import(tmp_path):
     products = tmp_path / "shop" / "a_products.csv"
     columns = "query=search_term,user=customer_id,time=event_time,video=sku,clicked=click"
     assert _look(tmp_path / "shop")["next"] == [
-        f"crops import table {shown} --videos {products} --out logs --map {columns}"
+        f"crops import table {shown} --videos {products} --out logs --map {columns},caption=title"
     ]
     assert _look(shown)["next"] == [f"crops import table {shown} --out logs --map {columns}"]
     shown.rename(tmp_path / "shop" / "day-1.csv")
@@ -164,6 +166,18 @@ def test_files_of_another_shape_lead_to_import(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="holds no table of ours and no CSV, JSON lines or Parquet file"):
         _look(tmp_path / "empty")
+
+
+def test_the_proposed_import_runs_as_it_stands(tmp_path, monkeypatch):
+    (tmp_path / "products.csv").write_text("sku,title,category\n1,lamp,light;desk\n")
+    shown = "search_term,customer_id,event_time,sku,click\nlamp,7,1772323200,1,1\n"
+    (tmp_path / "shown.csv").write_text(shown)
+    monkeypatch.chdir(tmp_path)
+    crops, *words = shlex.split(_look(tmp_path)["next"][0])
+    assert crops == "crops"
+    CliRunner().invoke(main, words, catch_exceptions=False)
+    videos = pq.read_table("logs/videos").to_pylist()
+    assert [(v["caption"], v["keywords"]) for v in videos] == [("lamp", ["light", "desk"])]
 
 
 def test_of_files_with_unknown_columns_the_largest_is_the_log(tmp_path):
