@@ -4,8 +4,7 @@
 
 The shop's log of shop.py without its last day goes through `crops run` with `train.last_fit`. The measured
 encoder, and the one that was trained anew on all days, answer the queries of the day that was left out;
-recall by truth, paired by query. `new`: queries that no earlier day holds; `yesterday`: those that the
-test day of the run holds and no day before it, which the last fit alone has learnt from.
+recall by truth, paired by query. `new`: queries that no earlier day holds.
 """
 
 import json
@@ -28,14 +27,7 @@ from crops.retriever import encoder as encoders
 from crops.retriever.systems import CHALLENGER
 
 KS = (100, 20)
-SETS = ("all", "new", "yesterday")
-
-
-def _days(logs: Path) -> pd.Series:
-    """Query -> the first day it was asked on."""
-    parts = sorted((logs / "searches").glob("date=*/*.parquet"))
-    asked = pd.concat([pd.read_parquet(p, columns=["query"]).assign(day=p.parent.name) for p in parts])
-    return asked.groupby("query")["day"].min()
+SETS = ("all", "new")
 
 
 def measured(seed: int, work: Path) -> pd.DataFrame:
@@ -52,10 +44,8 @@ def measured(seed: int, work: Path) -> pd.DataFrame:
     command = [sys.executable, "-m", "crops", "run", "--logs", str(logs), "--out", str(run)]
     command += ["--config", str(config), "--registry", f"sqlite:///{work}/mlflow.db"]
     assert subprocess.run(command, check=False).returncode in (0, 3, 4)
-    first = _days(logs)
+    asked_before = set(pd.read_parquet(logs / "searches", columns=["query"])["query"])
     mined = crops.mine(logs)
-    newest = mined.queries.to_pandas().query("split == 'test'")["query"]
-    newest = set(newest[newest.map(first) == first.max()])
     parts = {
         history: json.loads(history.read_text())
         for history in run.glob(".cache/artifacts/*/*/out/train.json")
@@ -68,7 +58,7 @@ def measured(seed: int, work: Path) -> pd.DataFrame:
     asked = truth[truth["query"].isin(day["query"])]
     relevant = {q: {row_of[v] for v in part["video_id"]} for q, part in asked.groupby("query")}
     rows = pd.DataFrame({"seed": seed, "query": [*relevant]})
-    rows["set"] = ["new" if q not in first else "yesterday" if q in newest else "" for q in relevant]
+    rows["set"] = ["new" if query not in asked_before else "" for query in relevant]
     for name, folder in {"measured": before, "fitted": after}.items():
         encoder = encoders.load(folder)
         vectors = encoder.encode([*documents["text"]], kind="document")
