@@ -42,6 +42,7 @@ def part_of(nodeid):
     )
 
 
+@pytest.hookimpl(optionalhook=True)  # who tries a test or two may have no xdist
 def pytest_xdist_make_scheduler(config, log):
     """With workers, tests of one part go to one of them, so that what they share is started and made once.
 

@@ -141,9 +141,10 @@ def serve(
 
 
 def _alternatives(run: Path | None, state: Path) -> dict[str, Path]:
-    """By name, what was trained beside the run's challenger; it takes a minute to make them ready once."""
+    """By name, what was trained beside the run's challenger."""
     if run is None:
         return {}
+    click.echo("making ready what was trained beside it, to be searched in the console (a minute, once) ...")
     from crops.stages.release import alternatives
     from pipelines import local
 

@@ -12,6 +12,7 @@ from crops.adapters.columns import proposal
 LEAST_PER_SEARCH = 0.02
 # Where this share of the times is exactly midnight, the log knows days and no times.
 DAYS_ONLY = 0.9
+FEW_VIDEOS = 2_000  # with fewer, a twentieth of the catalogue and more is in the first hundred
 SHOWN = 8  # notes and columns on the terminal
 
 Found = Mapping[str, Any]
@@ -185,6 +186,9 @@ def _enough(look: Found) -> Iterator[str]:
     )
     if enough["queries_reformulated"] < enough["min_queries"]:
         yield f"  with fewer than {enough['min_queries']} the gate's verdict is unknown"
+    if 0 < (videos := look["catalogue"]["videos"]) < FEW_VIDEOS:
+        share = _percent(min(100, videos), videos)
+        yield f"  recall@100 looks at {share} of {videos:,} videos and hardly tells systems apart: see recall@20"
     if enough["smallest_difference"]:
         points = 100 * enough["smallest_difference"]
         yield f"  smallest difference in recall that would be seen: {points:.1f} points"
