@@ -32,6 +32,11 @@ class EvaluateConfig(StageConfig):
     """Also measure the challenger's ranking fused with BM25's by reciprocal rank, as a gateway with the
     setting `fusion` answers. Source: Cormack, Clarke and Büttcher 2009; off: ours.
     """
+    rerank: int = Field(0, ge=0)
+    """Also measure the challenger's ranking with so many of its first documents in the order of θ, which
+    reads each of them with the query. Source: ours; 0, off: it takes as long as reading them, and learnt from
+    the same clicks.
+    """
     cold_start: bool = False
     """Also measure on the documents that training had no positive of, for any query, as what is uploaded
     today: for perspectives that write positives for them. Source: ours: off, because a log with a feed may

@@ -188,7 +188,7 @@ def _enough(look: Found) -> Iterator[str]:
         yield f"  with fewer than {enough['min_queries']} the gate's verdict is unknown"
     if 0 < (videos := look["catalogue"]["videos"]) < FEW_VIDEOS:
         share = _percent(min(100, videos), videos)
-        yield f"  recall@100 looks at {share} of {videos:,} videos and hardly tells systems apart: see recall@20"
+        yield f"  recall@100 looks at {share} of {videos:,} videos and tells little: see recall@20"
     if enough["smallest_difference"]:
         points = 100 * enough["smallest_difference"]
         yield f"  smallest difference in recall that would be seen: {points:.1f} points"

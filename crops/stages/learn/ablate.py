@@ -25,7 +25,7 @@ from crops.evaluation import comparison as comparisons
 from crops.report import ablation as page
 from crops.retriever import ablations
 from crops.retriever.ablations import Variant
-from crops.retriever.systems import fused_of
+from crops.retriever.systems import fused_of, reranked_of
 from crops.services import world_llm
 from crops.stages.base import StageReport
 from crops.stages.learn import discriminate, evaluate, label, score, theta, train
@@ -121,10 +121,12 @@ def run(
             for name in names:
                 trained[seed][name] = _trained(shop, base, config, name, every[name], seed)
                 bar.update()
-    fusion = fused_of(ablations.FULL) in shown
+    others = {
+        "fusion": fused_of(ablations.FULL) in shown,
+        "rerank": ablations.RERANK if reranked_of(ablations.FULL) in shown else 0,
+    }
     measured = {
-        seed: _measured(shop, base, plain, config, folders, fusion=fusion)
-        for seed, folders in trained.items()
+        seed: _measured(shop, base, plain, config, folders, others) for seed, folders in trained.items()
     }
     rows = {
         name: _row(every[name], [trained[seed][every[name].of or name] for seed in trained]) for name in shown
@@ -206,10 +208,15 @@ def _trained(shop: Workshop, base: Base, config: Config, name: str, variant: Var
 
 
 def _measured(
-    shop: Workshop, base: Base, plain: Path, config: Config, folders: Mapping[str, Path], *, fusion: bool
+    shop: Workshop,
+    base: Base,
+    plain: Path,
+    config: Config,
+    folders: Mapping[str, Path],
+    others: Mapping[str, Any],
 ) -> Path:
-    """fusion: whether a row is the full system's ranking fused with BM25's."""
-    settings = config.section("evaluate").model_copy(update={"fusion": fusion})
+    """others: settings of evaluate for rows that are other rankings of the full system."""
+    settings = config.section("evaluate").model_copy(update=dict(others))
     return shop.made(
         "evaluate",
         (base.mined, plain, *folders.values()),

@@ -13,6 +13,8 @@ import pyarrow.parquet as pq
 
 from crops import perspectives, progress
 from crops.config.evaluate import EvaluateConfig
+from crops.discriminator import rerank
+from crops.discriminator.joined import Discriminator
 from crops.errors import InputError
 from crops.evaluation import beir, rank, sets, trial
 from crops.release import index, layout
@@ -29,8 +31,10 @@ from crops.retriever.systems import (
     fused_of,
     generative_fused,
     generative_of,
+    reranked_of,
 )
 from crops.stages.base import StageReport
+from crops.stages.learn import theta
 from crops.tables import artifacts, records
 from crops.tables import grades as grading
 from crops.text import words
@@ -55,7 +59,7 @@ def run(
     systems and, where the setting says so, beir/.
 
     documents: augment's out; tests: discriminate's out (gated test_qr)
-    fuse: the system that the setting `fusion` is for
+    fuse: the system that the settings `fusion` and `rerank` are for
     truth: the complete truth, or the folder that `crops judge read` wrote, of which only the pool measures.
     """
     ids, texts = (artifacts.read(documents, records.DOCUMENTS)[c].to_pylist() for c in ("doc_id", "text"))
@@ -81,8 +85,9 @@ def run(
         for name, folder in systems.items()
         if (folder / generative.FOLDER).is_dir()
     }
-    rankings = _rankings(measures.queries, texts, loaders, second, cfg, fuse=fuse)
-    total = len(loaders) + 1 + cfg.fusion + 2 * len(second)
+    judge = partial(theta.load, tests / "theta")
+    rankings = _rankings(measures.queries, texts, loaders, second, judge, cfg, fuse=fuse)
+    total = len(loaders) + 1 + cfg.fusion + bool(cfg.rerank) + 2 * len(second)
     bar = progress.bar(rankings, total=total, desc="evaluating", unit="system")
     scores, pool = {}, _consumed(documents, set(measures.queries), set(ids))
     kept: dict[str, np.ndarray] = {}
@@ -230,12 +235,13 @@ def _rankings(
     texts: list[str],
     loaders: Mapping[str, Callable[[], Any]],
     second: Mapping[str, Callable[[], Any]],
+    judge: Callable[[], Discriminator],
     cfg: EvaluateConfig,
     *,
     fuse: str,
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Name and int [Q, K] of each system, one model in memory at a time; one of them also fused with BM25,
-    and the challenger at every width that it was trained for.
+    """Name and int [Q, K] of each system, one model in memory at a time; one of them also fused with BM25
+    and re-ranked by θ, and the challenger at every width that it was trained for.
 
     loaders: by system, of what has `encode`. second: by system, of what ranks the catalogue itself, by
     `rank(vectors of the queries, depth)`: measured alone, and fused with the system's own ranking.
@@ -250,6 +256,8 @@ def _rankings(
         yield name, ranked
         if name == fuse and cfg.fusion:
             yield fused_of(name), rank.fused(ranked, by_words)
+        if name == fuse and cfg.rerank:
+            yield reranked_of(name), rerank.by_theta(judge(), queries, texts, ranked, cfg.rerank)
         if name in second:
             other = second[name]().rank(asked, depth)
             yield generative_of(name), other

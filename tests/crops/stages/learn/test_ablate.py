@@ -104,14 +104,19 @@ def test_rows_that_are_other_rankings_of_one_training_train_once(done, monkeypat
         root / "logs",
         root / "out",
         CONFIG,
-        tables=["losses", "fusion", "generative"],
+        tables=["losses", "fusion", "rerank", "generative"],
         say=lambda name, *_: made.append(name),
     )
     assert made == ["train dense", "evaluate"]
-    assert (report.numbers["rows"], report.numbers["trainings"]) == (7, 4)
+    assert (report.numbers["rows"], report.numbers["trainings"]) == (8, 4)
     found = json.loads((root / "out" / "ablation.json").read_text())
     assert [c["row"] for c in found["claims"]["generative"]] == ["dense_generative", "dense_generative_fused"]
     for row in found["values"].values():
         assert row["dense"] == row["all perspectives"]
         assert row["dense"] not in (row["dense_generative"], row["all perspectives_bm25"])
+        # Twenty documents in another order: recall at 20 and 100 stay.
+        full, reranked = row["all perspectives"], row["all perspectives_reranked"]
+        assert [n for n in full if n != "seeds" and full[n] != reranked[n]] in (["ndcg_at_4"], [])
+    values = found["values"].values()
+    assert any(row["all perspectives"] != row["all perspectives_reranked"] for row in values)
     assert "A generative retriever beside the dense one" in (root / "out" / "ablation.html").read_text()
