@@ -9,40 +9,42 @@ import itertools
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from crops import perspectives
 
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
 
-def assign(scored: pd.DataFrame, labels: Mapping[str, int]) -> pd.DataFrame:
-    """Kept rows of `scored` to samples (query, doc_id, perspective, label int8, theta), one row per pair,
-    sorted.
+
+def assign(scored: "ir.Table", labels: Mapping[str, int]) -> "ir.Table":
+    """Kept rows of `scored` to samples (query, doc_id, perspective, label int8, theta), one row per pair.
 
     A pair of several origins keeps its highest label (ours) and the perspective that gave it, by name where
-    several did; theta is the highest that was asked for it. Raises ValueError for a perspective without a
-    label.
+    several did; theta is the highest that was asked for it. A perspective without a label has no samples.
     """
-    rows = scored.loc[scored["kept"], ["query", "doc_id", "perspective", "theta"]]
-    if unknown := sorted(set(rows["perspective"]) - set(labels)):
-        raise ValueError(f"no label for perspective {unknown[0]!r}; labels: {dict(labels)}")
-    graded = rows.assign(label=rows["perspective"].map(dict(labels)).astype("int8"))
-    ordered = graded.sort_values(
-        ["query", "doc_id", "label", "perspective"], ascending=[True, True, False, True]
+    ordered = sorted(labels, key=lambda name: (-labels[name], name))
+    rows = scored.filter(scored["kept"])
+    place = rows["perspective"].cases(*((name, n) for n, name in enumerate(ordered)))
+    best = rows.mutate(place=place).filter(lambda t: t["place"].notnull()).group_by("query", "doc_id")
+    pairs = best.agg(place=lambda t: t["place"].min(), theta=lambda t: t["theta"].max())
+    return pairs.select(
+        "query",
+        "doc_id",
+        perspective=pairs["place"].cases(*enumerate(ordered)),
+        label=pairs["place"].cases(*((n, labels[name]) for n, name in enumerate(ordered))).cast("int8"),
+        theta="theta",
     )
-    samples = ordered.groupby(["query", "doc_id"], sort=True, as_index=False).agg(
-        perspective=("perspective", "first"), label=("label", "first"), theta=("theta", "max")
-    )
-    return samples[["query", "doc_id", "perspective", "label", "theta"]]
 
 
-def origins(scored: pd.DataFrame, *, kept: bool = True) -> pd.DataFrame:
-    """Every perspective of every kept pair: (query, doc_id, perspective), distinct and sorted; not `kept`:
-    of every pair that was dropped there.
+def origins(scored: "ir.Table", *, kept: bool = True) -> "ir.Table":
+    """Every perspective of every kept pair: (query, doc_id, perspective), distinct; not `kept`: of every pair
+    that was dropped there.
     """
-    rows = scored.loc[scored["kept"] == kept, ["query", "doc_id", "perspective"]]
-    return rows.drop_duplicates().sort_values(["query", "doc_id", "perspective"], ignore_index=True)
+    return scored.filter(scored["kept"] == kept).select("query", "doc_id", "perspective").distinct()
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,7 @@ def rung(probabilities: np.ndarray, margins: np.ndarray | None = None) -> Rung |
 
 def ladder(values: np.ndarray, groups: np.ndarray, margins: np.ndarray | None = None) -> dict[str, Rung]:
     """Per group (a label or a perspective, as text) its rung; groups without a known value are left out."""
-    own = {g: groups == g for g in sorted(set(groups.tolist()), key=str, reverse=True)}
+    own = {g: groups == g for g in sorted(pd.unique(groups), key=str, reverse=True)}
     steps = {
         str(g): rung(values[here], None if margins is None else margins[here]) for g, here in own.items()
     }

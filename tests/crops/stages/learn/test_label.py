@@ -37,3 +37,7 @@ def test_a_pair_counts_in_the_ladder_under_its_final_label_only(chain, tmp_path)
     toy.write(tmp_path / "none", SCORED=[rows[2]], KNOWLEDGE=[])
     with pytest.raises(InputError, match="no positive pair is kept"):
         label.run(tmp_path / "none", tmp_path / "never", LabelConfig())
+    toy.write(tmp_path / "other", SCORED=[*rows, {**rows[2], "perspective": "wish"}], KNOWLEDGE=[])
+    with pytest.raises(InputError, match="no label for perspective 'wish'"):
+        label.run(tmp_path / "other", tmp_path / "never", LabelConfig())
+    assert not (tmp_path / "never").exists()
