@@ -5,8 +5,9 @@ Arrow or DuckDB, or lists of dicts; what comes back is Arrow (`.to_pandas()`).
 """
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
@@ -34,6 +35,15 @@ Tabular: TypeAlias = _ArrowStream | pa.Table | Sequence[Mapping[str, Any]]
 Logs: TypeAlias = str | Path | Mapping[str, Tabular]
 Settings: TypeAlias = Any  # the fields of the stage's section in `crops config`, by name
 
+# Relevant pairs, as a test set has them.
+_PAIRS = records.table("pairs", "query string, doc_id string", key="query doc_id")
+# What Arrow casts all the same: numbers to ids of other digits, to times in a unit that nobody said, and "not
+# a number" to true.
+_GUESSES = (
+    (pa.types.is_string, (pa.types.is_floating, pa.types.is_decimal, pa.types.is_temporal)),
+    (pa.types.is_timestamp, (pa.types.is_integer, pa.types.is_floating)),
+    (pa.types.is_boolean, (pa.types.is_floating,)),
+)
 # What to say where the log does not tell.
 _ADVICE = {"stage": " ('exposed' where all were shown)", "liked": " (False where nobody says)"}
 # A catalogue without keywords, cover texts or related queries simply has none.
@@ -182,9 +192,12 @@ class Labelled:
         """See `Scored.tests`."""
         return self.scored.tests
 
-    def only(self, *perspectives: str) -> "Labelled":
-        """The samples that come from `perspectives` alone, graded by these alone."""
-        return replace(self, perspectives=perspectives)
+    def only(self, *names: str) -> "Labelled":
+        """The samples that come from these perspectives alone, graded by these alone."""
+        known = [row.name for row in perspectives.every()]
+        if unknown := [name for name in names if name not in known]:
+            raise ConfigError(f"perspective {unknown[0]!r} is unknown, expected some of {', '.join(known)}")
+        return replace(self, perspectives=names)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,9 +238,13 @@ def mine(logs: Logs, *, out: str | Path | None = None, **settings: Settings) -> 
     from crops.config.augment import AugmentConfig
     from crops.stages.logs import augment
 
+    config = AugmentConfig.parse(settings)
+    if not isinstance(logs, str | Path | Mapping):
+        raise InputError("logs", f"is a {type(logs).__name__}, expected a folder, or tables by name")
     tables = _logs(logs) if isinstance(logs, Mapping) else _checked(Path(logs))
     made = _folder(out, "augment")
-    report = augment.run(tables.path, made.path, AugmentConfig.parse(settings))
+    with _in_memory(tables, "logs"):
+        report = augment.run(tables.path, made.path, config)
     return Mined(logs=tables, folder=replace(made, notes=(*tables.notes, *report.notes)))
 
 
@@ -283,7 +300,8 @@ def label(
         pairs = discriminate(pairs)
     scored = pairs if isinstance(pairs, Scored) else _scored(pairs)
     made = _folder(out, "label")
-    report = stage.run(scored.folder.path, made.path, LabelConfig.parse(settings))
+    with _in_memory(scored.folder, "pairs"):
+        report = stage.run(scored.folder.path, made.path, LabelConfig.parse(settings))
     return Labelled(folder=replace(made, notes=report.notes), scored=scored)
 
 
@@ -293,9 +311,13 @@ def _scored(pairs: Tabular) -> Scored:
         read = read.append_column("kept", pa.repeat(True, read.num_rows))
     if "support" not in read.column_names:
         read = read.append_column("support", pa.repeat(1, read.num_rows))
+    scored = _conformed(read, replace(records.SCORED, name="pairs"))
+    theta = scored["theta"]
+    if len(odd := theta.filter(pc.or_(pc.less(theta, 0), pc.greater(theta, 1)))):
+        raise InputError("pairs", f"theta is {odd[0].as_py():g}, expected 0..1")
     folder = _folder(None, "scored")
     folder.path.mkdir()
-    artifacts.write(folder.path, records.SCORED, _conformed(read, records.SCORED))
+    artifacts.write(folder.path, records.SCORED, scored)
     for table in (records.KNOWLEDGE, records.TEST_QR):
         artifacts.write(folder.path, table, table.schema.empty_table())
     return Scored(folder=folder)
@@ -308,11 +330,30 @@ def _folder(out: str | Path | None, name: str) -> _Folder:
     return _Folder(path=Path(scratch.name) / name, owner=scratch)
 
 
-def _arrow(rows: Tabular, name: str) -> pa.Table:
+@contextmanager
+def _in_memory(folder: _Folder, name: str) -> Iterator[None]:
+    """What is wrong with a folder of ours that the user has never seen, by the name of what was given."""
     try:
-        return pa.Table.from_pylist(list(rows)) if isinstance(rows, list | tuple) else pa.table(rows)
+        yield
+    except InputError as error:
+        if folder.owner is None or not str(error).startswith(f"{folder.path}/"):
+            raise
+        raise InputError(name, str(error).removeprefix(f"{folder.path}/")) from error
+
+
+def _arrow(rows: Tabular, name: str) -> pa.Table:
+    """Rows may leave out what they do not know: a column is there if one of them has it."""
+    if isinstance(rows, list | tuple):
+        if odd := [type(row).__name__ for row in rows if not isinstance(row, Mapping)]:
+            raise InputError(name, f"holds a {odd[0]}, expected rows as dicts")
+        columns = dict.fromkeys(column for row in rows for column in row)
+        rows = {column: [row.get(column) for row in rows] for column in columns}
+    try:
+        return pa.table(rows)
     except (TypeError, ValueError) as error:
-        raise InputError(name, f"is a {type(rows).__name__}, expected a table") from error
+        if not isinstance(rows, Mapping) and not hasattr(rows, "__arrow_c_stream__"):
+            raise InputError(name, f"is a {type(rows).__name__}, expected a table") from error
+        raise InputError(name, f"cannot be read as a table: {'; '.join(map(str, error.args))}") from error
 
 
 def _conformed(rows: pa.Table, table: records.Table) -> pa.Table:
@@ -333,6 +374,8 @@ def _filled(rows: pa.Table, table: records.Table) -> tuple[pa.Table, list[InputE
     """`rows` with every column of `table`, in the types that they came in, and a fault for each column that
     may not be missing.
     """
+    if not rows.num_columns:  # an empty list or frame
+        rows = table.schema.empty_table()
     present, faults = ", ".join(rows.column_names), []
     for column in table.schema:
         if column.name in rows.column_names:
@@ -349,10 +392,14 @@ def _filled(rows: pa.Table, table: records.Table) -> tuple[pa.Table, list[InputE
 
 
 def _cast(values: pa.ChunkedArray, column: pa.Field, table: str) -> pa.ChunkedArray:
-    if pa.types.is_string(column.type) and pa.types.is_floating(values.type):
-        raise InputError(table, f"column {column.name!r} is {values.type}, expected {column.type}")
     if values.null_count and not column.nullable:
         raise InputError(table, f"column {column.name!r} has {values.null_count} nulls, expected none")
+    if values.null_count == len(values):  # a type that nothing tells
+        return pa.chunked_array([pa.nulls(len(values), column.type)])
+    stored = values.type.value_type if pa.types.is_dictionary(values.type) else values.type
+    stored = getattr(stored, "storage_type", stored)  # pandas' periods are numbers
+    if any(wanted(column.type) and any(is_kind(stored) for is_kind in kinds) for wanted, kinds in _GUESSES):
+        raise InputError(table, f"column {column.name!r} is {values.type}, expected {column.type}")
     # pandas counts time in nanoseconds and plays in double precision; neither is worth an error.
     exact = not (pa.types.is_timestamp(values.type) or pa.types.is_floating(column.type))
     try:
@@ -405,6 +452,9 @@ def _logs(tables: Mapping[str, Tabular]) -> _Folder:
 
 def _checked(logs: Path) -> _Folder:
     """The folder itself where its tables are in our types; else what validation accepts of it."""
+    if not logs.is_dir():
+        file = "is a file: `crops import table` makes a folder of tables of it"
+        raise InputError(logs, file if logs.exists() else "no such folder")
     try:
         for table in records.logs():
             if artifacts.exists(logs, table):
@@ -454,11 +504,14 @@ def train(
     """
     from crops.config.train import TrainConfig
     from crops.labels import rank
+    from crops.retriever.errors import TrainingError
     from crops.retriever.systems import System as Seen
     from crops.stages.learn import inputs
     from crops.stages.learn import train as stage
 
     config = TrainConfig.parse(settings if base is None else {"base": base, **settings})
+    if not isinstance(loss, str) and not callable(loss):
+        raise ConfigError(f"loss is a {type(loss).__name__}, expected a name, loss_of(rivals) or a function")
     if config.generative:
         raise ConfigError("generative is a setting of the verb: `crops train` writes the second retriever")
     lowest, graded = [perspectives.positive_min()], perspectives.labels()
@@ -479,13 +532,16 @@ def train(
             raise InputError("samples", str(error).removeprefix(f"{pairs / 'samples'}: ")) from error
         queries = len(read.samples.queries)
         plans = [stage.plan_of(config, loss, rank(label, graded), queries=queries) for label in lowest]
-        encoder, history, plan = stage.fitted(
-            config,
-            read,
-            plans,
-            checkpoints=scratch / "checkpoints",
-            log=log or (lambda _step, _numbers: None),
-        )
+        try:
+            encoder, history, plan = stage.fitted(
+                config,
+                read,
+                plans,
+                checkpoints=scratch / "checkpoints",
+                log=log or (lambda _step, _numbers: None),
+            )
+        except TrainingError as error:
+            raise ConfigError(f"train: {error}") from error
     return Trained(
         encoder=encoder.eval(), history=history, anchor_min=sorted({*graded.values()})[plan.anchor_min - 1]
     )
@@ -498,8 +554,12 @@ def _samples(samples: Labelled | Tabular, folder: Path) -> Path:
     read = _by_document(_arrow(samples, "samples"))
     if "perspective" not in read.column_names:
         read = read.append_column("perspective", pa.repeat(perspectives.CLICK.name, read.num_rows))
+    graded = _conformed(read, records.SAMPLES)
+    for label in graded["label"].unique().to_pylist():
+        if label not in range(6):
+            raise InputError("samples", f"label is {label}, expected 1..5")
     folder.mkdir()
-    artifacts.write(folder, records.SAMPLES, _conformed(read, records.SAMPLES))
+    artifacts.write(folder, records.SAMPLES, graded)
     artifacts.write(folder, records.ORIGINS, records.ORIGINS.schema.empty_table())
     return folder
 
@@ -512,16 +572,20 @@ def _documents(documents: Mined | Tabular, folder: Path, *, valid: Tabular | Non
     if isinstance(documents, Mined):
         texts, queries = documents.documents, documents.queries
     else:
-        texts = _conformed(_arrow(documents, "documents"), records.DOCUMENTS)
+        texts = _catalogue(documents)
         asked = artifacts.read(pairs, records.SAMPLES)["query"].unique().to_pylist()
         rows = [{"query": q, "split": "train", "searches": 0, "clicks": 0, "users": 0} for q in asked]
         queries = pa.Table.from_pylist(rows, records.QUERIES.schema)
     validation = records.VALID_QR.schema.empty_table()
     if valid is not None:
-        read = _by_document(_arrow(valid, "valid")).rename_columns({"doc_id": "video_id"})
-        if "later_query" not in read.column_names:
-            read = read.append_column("later_query", read["query"])
-        validation = _conformed(read, records.VALID_QR)
+        pairs_of_valid = _pairs(valid, "valid")
+        known = pc.is_in(pairs_of_valid["doc_id"], texts["doc_id"].combine_chunks())
+        if len(pairs_of_valid) and not pc.any(known).as_py():
+            raise InputError("valid", "none of its doc_ids is in documents")
+        read = _arrow(valid, "valid")
+        later = read["later_query"] if "later_query" in read.column_names else pairs_of_valid["query"]
+        renamed = pairs_of_valid.rename_columns({"doc_id": "video_id"}).append_column("later_query", later)
+        validation = _conformed(renamed, replace(records.VALID_QR, name="valid"))
     for table, content in (
         (records.DOCUMENTS, texts),
         (records.QUERIES, queries),
@@ -538,13 +602,18 @@ def _by_document(rows: pa.Table) -> pa.Table:
     return rows.rename_columns({"video_id": "doc_id"})
 
 
-def _texts(documents: Tabular) -> dict[str, str]:
-    rows = _arrow(documents, "documents")
-    return dict(zip(rows["doc_id"].to_pylist(), rows["text"].to_pylist(), strict=True))
+def _catalogue(documents: Tabular) -> pa.Table:
+    """(doc_id, text); an InputError where one id has two texts, of which only one would be read."""
+    rows = _conformed(_arrow(documents, "documents"), records.DOCUMENTS)
+    texts = rows.group_by("doc_id").aggregate([("text", "count_distinct")])
+    if len(twice := texts.filter(pc.greater(texts["text_count_distinct"], 1))):
+        raise InputError("documents", f"doc_id {twice['doc_id'][0].as_py()!r} stands twice, with other texts")
+    return rows
 
 
-def _pairs(rows: pa.Table) -> list[tuple[str, str]]:
-    return list(zip(rows["query"].to_pylist(), _by_document(rows)["doc_id"].to_pylist(), strict=True))
+def _pairs(rows: Tabular, name: str) -> pa.Table:
+    """(query, doc_id) of a table that may call its ids video_id."""
+    return _conformed(_by_document(_arrow(rows, name)), replace(_PAIRS, name=name))
 
 
 def evaluate(
@@ -570,14 +639,25 @@ def evaluate(
     from crops.evaluation import metrics
     from crops.retriever.systems import relevant_rows
 
-    catalogue = _texts(documents.documents if isinstance(documents, Mined) else documents)
+    if not isinstance(systems, Mapping):
+        raise ConfigError(f"systems is a {type(systems).__name__}, expected systems by name")
+    if not k >= 1 or not draws >= 1:
+        raise ConfigError(f"k is {k} and draws is {draws}, expected both >= 1")
+    whole = documents.documents if isinstance(documents, Mined) else _catalogue(documents)
+    catalogue = dict(zip(whole["doc_id"].to_pylist(), whole["text"].to_pylist(), strict=True))
     ids = list(catalogue)
     named: Mapping[str, Tabular] = tests if isinstance(tests, Mapping) else {"test": tests}
-    sets = {name: relevant_rows(_pairs(_arrow(rows, name)), ids) for name, rows in named.items()}
+    pairs = {name: _pairs(rows, name) for name, rows in named.items()}
+    sets = {
+        name: relevant_rows(zip(*(column.to_pylist() for column in rows), strict=True), ids)
+        for name, rows in pairs.items()
+    }
     queries = sorted({query for relevant in sets.values() for query in relevant})
+    if not queries and any(map(len, pairs.values())):
+        raise InputError("tests", f"none of their doc_ids is in documents ({len(ids):,} of them)")
     place = {query: row for row, query in enumerate(queries)}
     rows = []
-    for system, ranker in systems.items():
+    for system, ranker in systems.items() if queries else ():
         ranked = _ranked(ranker, queries, catalogue, k)
         for name, relevant in sets.items():
             if relevant:
@@ -615,6 +695,12 @@ def _ranked(system: System, queries: list[str], catalogue: dict[str, str], k: in
     if not callable(system):
         raise ConfigError(f"system is {system!r}, expected an encoder, its folder, 'bm25' or a function")
     ranked = np.full((len(queries), k), -1)
-    for n, ranking in enumerate(system(queries)):
-        ranked[n, : len(ranking[:k])] = [row[doc_id] for doc_id in ranking[:k]]
+    answer = system(queries)
+    rankings = [list(ranking)[:k] for ranking in answer] if isinstance(answer, Iterable) else []
+    if len(rankings) != len(queries):
+        raise ConfigError(f"a system gave {len(rankings)} rankings for {len(queries)} queries")
+    for n, ranking in enumerate(rankings):
+        if unknown := [doc_id for doc_id in ranking if str(doc_id) not in row]:
+            raise ConfigError(f"a system ranks {unknown[0]!r}, which is no doc_id of documents")
+        ranked[n, : len(ranking)] = [row[str(doc_id)] for doc_id in ranking]
     return ranked

@@ -8,7 +8,11 @@ from crops.adapters import release
 from crops.adapters.columns import DOTTED, FORMS, UNITS
 
 # How exports write that there is no number, flag or time.
-NOTHING = "('nan', 'nat', 'null', 'none', 'na', 'n/a', '\\n')"
+NOTHING = "('nan', 'nat', 'null', 'none', 'na', 'n/a', '<na>')"
+# And that there is no id, where it may be text: one id of all who have none would make them one user.
+NO_ID = "('nan', 'nat', 'null', 'none', '<na>')"
+# A number that a spreadsheet or a float has written shorter than it was: 1.23457E+12 is many ids.
+SHORTENED = r"^-?[0-9](\.[0-9]+[eE]\+?|[eE]\+)[0-9]+$"
 YES = ("true", "t", "yes", "y", "ja", "j", "oui", "sí", "si", "да", "是", "はい", "예")
 NO = ("false", "f", "no", "n", "nein", "non", "нет", "否", "いいえ", "아니요")
 # How a time of the day may follow a date.
@@ -30,8 +34,12 @@ def value(field: pa.Field, text: str, unit: str | None) -> str:
         return f"try_cast({number} * {UNITS[unit or 's']} AS FLOAT)"
     if pa.types.is_integer(field.type):
         return f"CASE WHEN {number} = floor({number}) THEN try_cast({number} AS INTEGER) END"
-    # Whole numbers with a gap become floats in pandas: 12.0 here is the 12 of another file.
-    return f"regexp_replace({text}, '^(-?[0-9]+)\\.0$', '\\1')" if field.name.endswith("_id") else text
+    if not field.name.endswith("_id"):
+        return text
+    # Whole numbers with a gap become floats in pandas, and decimals have a scale: 12.0 and 12.00 here are the
+    # 12 of another file.
+    whole = f"regexp_replace({text}, '^(-?[0-9]+)\\.0+$', '\\1')"
+    return f"CASE WHEN NOT regexp_matches({text}, '{SHORTENED}') THEN {whole} END"
 
 
 def time_us(text: str, unit: str | None) -> str:
@@ -76,10 +84,17 @@ def _calendar_us(text: str, unit: str | None) -> str:
 
 
 def listed(cell: str, kind: str) -> str:
-    """A list as it is; a text is cut at commas, semicolons and bars."""
+    """A list as it is; a text is cut at commas, semicolons and bars, without the brackets and quotes of a
+    list that was written as text: ['a', 'b'].
+    """
     if kind.endswith("[]"):
         return f"coalesce(CAST({cell} AS VARCHAR[]), [])"
-    cut = f"string_split_regex(CAST({cell} AS VARCHAR), '[,;|]')"
+    text = f"CAST({cell} AS VARCHAR)"
+    inside = f"regexp_replace({text}, '^\\s*[\\[{{](.*)[\\]}}]\\s*$', '\\1', 's')"
+    bare = "regexp_replace(trim(x), '^[''\"](.*)[''\"]$', '\\1', 's')"
+    cut = f"string_split_regex({inside}, '[,;|]')"
+    bracketed = f"{inside} <> {text}"
+    cut = f"list_transform({cut}, lambda x: CASE WHEN {bracketed} THEN {bare} ELSE x END)"
     return f"coalesce(list_filter(list_transform({cut}, lambda x: trim(x)), lambda x: x <> ''), [])"
 
 
@@ -90,6 +105,8 @@ def expected(name: str) -> str:
         "COLUMN:mdy or COLUMN:dmy)"
     )
     flag = "true or false, 1 or 0, yes or no, or a count"
+    if name.endswith("_id"):
+        return "whole id (1.23E+12 has lost digits: write ids as text)"
     return {"ts": time, "uploaded_at": time, "clicked": flag, "liked": flag, "position": "whole number"}.get(
         name, "number"
     )

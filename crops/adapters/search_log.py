@@ -10,11 +10,12 @@
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from crops.adapters import cells, delimited, release, remarks, structs
 from crops.adapters.columns import TABLES, TEXTS, ColumnMap, Origin, unmapped
@@ -96,7 +97,7 @@ class _Part:
         self.table, self.source = table, source
         self.origins: dict[str, Origin] = {}
         for name in TABLES[table].schema.names:
-            self.origins[name] = columns.origin(table, name, source.types, source.path)
+            self.origins[name] = self._fitting(name, columns.origin(table, name, source.types, source.path))
         if lacking := [n for n in need if not self.has(n)]:
             raise unmapped(source.path, lacking, source.types, f"{table} need it")
         if some and not any(self.has(n) for n in some):
@@ -106,6 +107,20 @@ class _Part:
             elif table == "videos":
                 why += " (or give the file of videos: --videos FILE)"
             raise unmapped(source.path, some, source.types, why, only_one=True)
+
+    def _fitting(self, name: str, origin: Origin) -> Origin:
+        """The origin with the unit that its column's type says; an InputError where one cell holds many
+        values and the column of ours one.
+        """
+        kind = self.source.types.get(origin.column or "", "")
+        several = kind.startswith(("MAP(", "UNION(")) or "STRUCT(" in kind
+        if several or (kind.endswith("]") and not kind.startswith("duration") and not self._listed(name)):
+            wanted = "a list of texts" if self._listed(name) else "one value a row (one row per item)"
+            problem = f"column {origin.column!r} (for {self.table}.{name}) is {kind}, expected {wanted}"
+            raise InputError(self.source.path, problem)
+        if kind.startswith("duration[") and origin.unit is None:
+            return replace(origin, unit=kind[len("duration[") : -1])
+        return origin
 
     def has(self, name: str) -> bool:
         """Whether the file or a value of --set says anything of the column."""
@@ -125,7 +140,7 @@ class _Part:
         """What was read how, and what could not be read."""
         questions = []
         for name, origin in self.origins.items():
-            if origin.column is None or not self._judged(name):
+            if origin.column is None or not (self._judged(name) or name.endswith("_id")):
                 continue
             column = f"{self.table}.{name}: column {origin.column!r}"
             bad = f"bad_{name}"
@@ -145,12 +160,15 @@ class _Part:
                 questions.append(Remark(kinds, remarks.kinds(self.source.path, column)))
         return questions
 
+    def _listed(self, name: str) -> bool:
+        return bool(pa.types.is_list(TABLES[self.table].schema.field(name).type))
+
     def _judged(self, name: str) -> bool:
         return TABLES[self.table].schema.field(name).type not in (pa.string(), records.TEXTS)
 
     def _column(self, field: pa.Field) -> list[str]:
         name, origin = field.name, self.origins[field.name]
-        listed = pa.types.is_list(field.type)
+        listed = self._listed(name)
         if origin.column is None and listed:
             return [f"CAST({'[]' if name in TEXTS else 'NULL'} AS VARCHAR[]) AS {name}"]
         default = DEFAULTS.get(name) if origin.default is None else origin.default
@@ -160,18 +178,20 @@ class _Part:
         cell = structs.quoted(origin.column)
         if listed:
             return [f"{cells.listed(cell, self.source.types[origin.column])} AS {name}"]
-        text = f"nullif(trim(CAST({cell} AS VARCHAR)), '')"
-        if self._judged(name):
-            text = f"CASE WHEN lower({text}) NOT IN {cells.NOTHING} THEN {text} END"
+        text = f"nullif(nullif(trim(CAST({cell} AS VARCHAR)), ''), '\\N')"  # \N: null, in Hive and MySQL
+        is_id = name.endswith("_id")
+        if self._judged(name) or is_id:
+            nothing = cells.NO_ID if is_id else cells.NOTHING
+            text = f"CASE WHEN lower({text}) NOT IN {nothing} THEN {text} END"
         value = cells.value(field, text, origin.unit)
         made = f"coalesce({value}, '')" if name in TEXTS else value
         if origin.default is not None:
             instead = cells.value(field, release.text(origin.default), None)
             made = f"CASE WHEN {text} IS NULL THEN {instead} ELSE {made} END"
         columns = [f"{made} AS {name}"]
-        if self._judged(name):
+        if self._judged(name) or is_id:
             columns.append(f"CASE WHEN {value} IS NULL THEN {text} END AS bad_{name}")
-            columns.append(f"{text} AS given_{name}")
+            columns.append(f"CASE WHEN {text} IS NOT NULL THEN true END AS given_{name}")
             if pa.types.is_timestamp(field.type):
                 columns.append(
                     f"CASE WHEN {value} IS NOT NULL THEN {cells.kind(text, origin.unit)} END AS kind_{name}"
@@ -189,7 +209,7 @@ def _broken(parts: Mapping[str, _Part]) -> list[Remark]:
 
 def source(path: Path) -> Source:
     """A file, or all files of one form in a folder; an InputError where they cannot be read."""
-    files = [p for p in artifacts.walk(path) if form(p)] if path.is_dir() else [path]
+    files = [p for p in artifacts.walk(path) if form(p)] if path.is_dir() else [artifacts.named(path)]
     forms = {form(p) for p in files}
     if len(forms) != 1 or None in forms:
         mixture = " and ".join(sorted(filter(None, forms))) or "none of them"
@@ -199,24 +219,37 @@ def source(path: Path) -> Source:
         try:
             listed = f"[{', '.join(map(release.text, files))}]"
             if forms == {"parquet"}:
-                parquet = f"read_parquet({listed}, union_by_name = true, hive_partitioning = false)"
-                sql = structs.flat(engine, parquet)
+                # Writers older than the mark of UTF-8 have texts as bytes.
+                options = "union_by_name = true, hive_partitioning = false, binary_as_string = true"
+                sql = structs.flat(engine, f"read_parquet({listed}, {options})")
             elif forms == {"json"}:
-                sql = structs.flat(engine, _json_lines(engine, listed))
+                sql = structs.flat(engine, _json_lines(engine, path, listed))
             else:
                 sql = delimited.sql(engine, files)
             described = engine.execute(f"DESCRIBE SELECT * FROM {sql}").fetchall()
         except duckdb.Error as error:
             raise unread(path, error) from error
-    return Source(path, tuple(files), sql, {row[0]: row[1] for row in described})
+    types = {row[0]: row[1] for row in described}
+    if forms == {"parquet"}:
+        types |= _durations(files)
+    return Source(path, tuple(files), sql, types)
 
 
-def _json_lines(engine: duckdb.DuckDBPyConnection, listed: str) -> str:
+def _durations(files: Iterable[Path]) -> dict[str, str]:
+    """Arrow's durations, as pandas and Polars write them: to the engine they are numbers without a unit."""
+    fields = [field for path in files for field in pq.read_schema(path)]
+    return {f.name: str(f.type) for f in fields if pa.types.is_duration(f.type)}
+
+
+def _json_lines(engine: duckdb.DuckDBPyConnection, path: Path, listed: str) -> str:
     """Objects, one a line, as one table of texts, and of lists and structs of texts: a number or a time is
     read as it stands there, as in a CSV file.
     """
     options = "format = 'newline_delimited', union_by_name = true, hive_partitioning = false"
-    guessed = engine.sql(f"SELECT * FROM read_json({listed}, {options})")
+    # All lines: what is seldom said, as a purchase, may be said late.
+    guessed = engine.sql(f"SELECT * FROM read_json({listed}, {options}, sample_size = -1)")
+    if guessed.columns == ["json"]:  # so the engine calls what is no object
+        raise InputError(path, "holds no JSON object a line; of one array: jq -c '.[]' FILE > clean.jsonl")
     types = dict(zip(guessed.columns, map(structs.texts, guessed.types), strict=True))
     columns = ", ".join(f"{release.text(name)}: {release.text(kind)}" for name, kind in types.items())
     return f"read_json({listed}, {options}, columns = {{{columns}}})"

@@ -2,6 +2,7 @@
 piece by piece.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,9 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from crops.errors import ConfigError
 from crops.retriever import finetuning, teacher
 from crops.retriever import loss as losses
 from crops.retriever.encoder import Encoder, Kind
+from crops.retriever.errors import Diverged
 from crops.retriever.loss import AnyLoss, Loss
 from crops.retriever.ranks import ALONE, Ranks
 
@@ -91,6 +94,8 @@ def take(
     for group in optimizer.param_groups:
         group["lr"] = group["full"] * rate(step, plan)
     loss = gradients(encoder, ids, labels, plan, step=step, ranks=ranks, targets=targets)
+    if not math.isfinite(loss):  # one step with it, and no weight is a number any more
+        raise Diverged(f"step {step}: the loss is {loss}, expected a finite number")
     if plan.clip is not None:
         torch.nn.utils.clip_grad_norm_(_weights(encoder), plan.clip)
     optimizer.step()
@@ -143,7 +148,11 @@ def _loss(plan: Plan, q: Tensor, d: Tensor, labels: Tensor, tau: Tensor) -> Tens
     loss = losses.named(plan.loss, plan.anchor_min) if isinstance(plan.loss, str) else plan.loss
     if isinstance(loss, Loss):
         return loss.chunked(q, d, labels, temperature=tau, anchor_min=plan.anchor_min)
-    return loss(q @ d.T / tau, labels.to_dense())
+    own = loss(q @ d.T / tau, labels.to_dense())
+    if not isinstance(own, Tensor) or own.numel() != 1 or not own.requires_grad:
+        what = f"a tensor of shape {[*own.shape]}" if isinstance(own, Tensor) else f"a {type(own).__name__}"
+        raise ConfigError(f"train.loss returned {what}, expected a scalar that is computed from the scores")
+    return own
 
 
 class _Side:

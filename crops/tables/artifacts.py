@@ -34,6 +34,16 @@ HIDDEN = (".", "_")
 replacing = folders.replacing
 
 
+def named(path: Path) -> Path:
+    """The path itself; an InputError where its name is no text, which no engine here opens."""
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError as error:
+        shown = os.fsencode(path).decode(errors="backslashreplace")
+        raise InputError(shown, "the name is not UTF-8: rename it") from error
+    return path
+
+
 def walk(root: Path) -> list[Path]:
     """Every visible file below `root`, in order, through links to folders and files: the one walk that
     reading and fingerprints share.
@@ -41,7 +51,7 @@ def walk(root: Path) -> list[Path]:
     Names that begin with a dot or an underscore are somebody's bookkeeping. An InputError names a folder that
     cannot be listed and a link that leads nowhere or into itself.
     """
-    root = Path(root)
+    root = named(Path(root))
     paths: list[Path] = []
 
     def refuse(error: OSError) -> None:
@@ -56,7 +66,7 @@ def walk(root: Path) -> list[Path]:
                 raise InputError(directory, "is a link to a folder that it lies in")
         paths += [Path(folder, name) for name in names if not name.startswith(HIDDEN)]
     for path in paths:
-        if not path.exists():
+        if not named(path).exists():
             raise InputError(path, f"is a link to {os.readlink(path)}, which is not there")
     return sorted(paths)
 
@@ -119,6 +129,8 @@ def schema_faults(path: Path, table: Table) -> list[InputError]:
             schema = pq.read_schema(path)
     except InputError as error:
         return [error]
+    if twice := twins(schema, table):
+        return [InputError(path, twice)]
     faults = []
     for field in table.schema:
         if field.name not in schema.names:
@@ -128,6 +140,12 @@ def schema_faults(path: Path, table: Table) -> list[InputError]:
             hint = "; `crops validate` reads many other types and writes this one"
             faults.append(InputError(path, f"column {field.name!r} is {actual}, expected {field.type}{hint}"))
     return faults
+
+
+def twins(schema: pa.Schema, table: Table) -> str | None:
+    """What is wrong where a file has two columns of one of the table's names."""
+    twice = [name for name in table.schema.names if schema.names.count(name) > 1]
+    return f"column {twice[0]!r} stands twice" if twice else None
 
 
 def absent(path: Path, field: pa.Field, schema: pa.Schema) -> InputError:

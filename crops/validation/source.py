@@ -75,7 +75,10 @@ def of(logs: Path, table: Table) -> tuple[Source, list[InputError]]:
     for path in files:
         try:
             with artifacts.readable(path), pq.ParquetFile(path) as file:
-                schema, types = file.schema_arrow, _types(file, table)
+                schema = file.schema_arrow
+                if twice := artifacts.twins(schema, table):
+                    raise InputError(path, twice)
+                types = _types(file, table)
         except InputError as error:
             faults[str(error).removeprefix(f"{path}: ")].append(path)
             continue

@@ -1,5 +1,6 @@
 """The door: what `import crops` offers, from which tables, and that it gives what the verbs give."""
 
+import pathlib
 import subprocess
 import sys
 import textwrap
@@ -15,7 +16,7 @@ import crops
 from crops import api
 from crops.cli.mine import augment
 from crops.config.train import TrainConfig
-from crops.errors import ConfigError, InputError
+from crops.errors import ConfigError, CropsError, InputError
 from crops.evaluation import metrics, rank, sets
 from crops.retriever import encoder
 from crops.stages.learn import train as stage
@@ -156,6 +157,17 @@ def test_a_shop_without_feed_and_related_queries_and_with_numbers_as_ids_is_mine
             ),
             r"^logs: searches: column 'ts' is string, expected timestamp.*pd.to_datetime",
         ),
+        (
+            lambda t: t.update(searches=t["searches"].set_column(2, "ts", t["searches"]["ts"].cast("int64"))),
+            r"^logs: searches: column 'ts' is int64, expected timestamp.*pd.to_datetime",
+        ),
+        (
+            lambda t: t.update(videos=pd.DataFrame({"video_id": ["a", "b"], "caption": ["a", 1]})),
+            "videos: cannot be read as a table: .*column caption",
+        ),
+        (lambda t: t.update(videos=[("v1", "a")]), "videos: holds a tuple, expected rows as dicts"),
+        (lambda t: t.update(searches=[]), "searches: no rows"),
+        (lambda t: t.update(searches=t["searches"].slice(0, 9), results=[]), "^logs: searches: holds 1 day"),
     ],
 )
 def test_what_is_wrong_with_a_table_is_named(logs, change, message):
@@ -191,6 +203,33 @@ def test_cells_and_rows_that_are_not_as_they_should_be_are_left_out_and_named(lo
     twice = crops.mine(tables | {"videos": videos})  # of our types in everything
     assert twice.documents.num_rows == tables["videos"].num_rows
     assert "videos: key stands twice: 1 of" in "\n".join(twice.notes)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (lambda folder: folder / "none", "none: no such folder"),
+        (lambda folder: pathlib.Path(__file__), "test_api.py: is a file: `crops import table`"),
+        (lambda folder: pd.DataFrame(), "logs: is a DataFrame, expected a folder, or tables by name"),
+    ],
+)
+def test_what_holds_no_tables_is_named(given, message, tmp_path):
+    with pytest.raises(InputError, match=message):
+        crops.mine(given(tmp_path))
+
+
+def test_rows_as_dicts_may_leave_out_what_they_do_not_know(logs):
+    """The columns are those of all rows, not of the first one; NaN is no click, an empty list no feed."""
+    tables = _tables(logs) | {"feed": []}
+    rows = tables["results"].to_pylist()
+    assert rows[0]["play_s"] is None
+    sparse = [{name: value for name, value in row.items() if value is not None} for row in rows]
+    expected = crops.mine(tables | {"results": rows}).candidates
+    assert crops.mine(tables | {"results": sparse}).candidates.equals(expected)
+    flags = [float(row["clicked"]) for row in rows]
+    clicked = pa.array([float("nan"), *flags[1:]])
+    given = tables["results"].drop_columns("clicked").append_column("clicked", clicked)
+    assert "results: clicked is null: 1 of" in "\n".join(crops.mine(tables | {"results": given}).notes)
 
 
 def test_a_misspelt_setting_names_the_class():
@@ -269,6 +308,72 @@ def test_pairs_of_ones_own_are_graded_trained_on_and_evaluated(tmp_path):
     assert recall["saved"] == recall["trained"]
     assert recall["own"] == 1.0
     assert recall["trained"] > 0.5
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"loss": lambda scores, labels: scores.sum() * float("nan")}, "train: step 0: the loss is nan"),
+        ({"loss": lambda scores, labels: 1.0}, "train.loss returned a float, expected a scalar"),
+        ({"loss": lambda scores, labels: scores.mean(1)}, r"returned a tensor of shape \[\d+\]"),
+        ({"loss": lambda scores, labels: scores.detach().sum()}, "expected a scalar that is computed from"),
+        ({"loss": 5}, "loss is a int, expected a name"),
+        ({"samples": [{"query": "q", "doc_id": "d", "label": 9}]}, "samples: label is 9, expected 1..5"),
+        (
+            {"samples": [{"query": "q", "doc_id": "bike0", "label": 1}]},
+            "train: no query has a sample with a label",
+        ),
+        ({"documents": [{"doc_id": "d", "text": t} for t in "ab"]}, "documents: doc_id 'd' stands twice"),
+        ({"valid": [{"query": "q", "doc_id": "e"}]}, "valid: none of its doc_ids is in documents"),
+        ({"valid": [{"query": "q", "id": "e"}]}, "valid: column 'doc_id' .* is missing"),
+    ],
+)
+def test_what_nothing_can_be_learnt_from_is_named(change, message):
+    documents, pairs = _topics()
+    samples = [{"query": p["query"], "doc_id": p["video_id"], "label": 4} for p in pairs]
+    given = {"samples": samples, "documents": documents, "base": "small", "steps": 1, "batch_queries": 4}
+    given |= change
+    with pytest.raises(CropsError, match=message):
+        crops.train(given.pop("samples"), given.pop("documents"), **given)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"tests": [{"query": "q", "doc_id": "e"}]}, "tests: none of their doc_ids is in documents"),
+        ({"tests": [{"query": "q", "id": "d"}]}, "test: column 'doc_id' .* is missing"),
+        ({"tests": [{"query": None, "doc_id": "d"}]}, "test: column 'query' has 1 nulls"),
+        ({"documents": [{"doc_id": "d", "text": t} for t in "ab"]}, "documents: doc_id 'd' stands twice"),
+        ({"systems": ["bm25"]}, "systems is a list, expected systems by name"),
+        ({"systems": {"own": lambda queries: None}}, "gave 0 rankings for 1 queries"),
+        ({"systems": {"own": lambda queries: [["d"], ["d"]]}}, "gave 2 rankings for 1 queries"),
+        ({"systems": {"own": lambda queries: ["d e"]}}, "ranks ' ', which is no doc_id"),
+        ({"k": 0}, "k is 0"),
+    ],
+)
+def test_what_cannot_be_measured_is_named(change, message):
+    given = {"systems": {"bm25": "bm25"}, "documents": [{"doc_id": "d", "text": "a"}]}
+    given |= {"tests": [{"query": "q", "doc_id": "d"}]} | change
+    with pytest.raises(CropsError, match=message):
+        crops.evaluate(**given)
+
+
+def test_ids_may_be_numbers_in_every_table_and_a_test_set_may_be_empty():
+    documents = pd.DataFrame({"doc_id": [1, 2], "text": ["bread", "bike"]})
+    pairs = pd.DataFrame({"query": ["bread"], "doc_id": ["1"]})
+    systems = {"own": lambda queries: [[1]] * len(queries), "bm25": "bm25"}
+    assert crops.evaluate(systems, documents, pairs)["recall"].to_pylist() == [1.0, 1.0]
+    assert crops.evaluate(systems, documents, pairs[:0]).num_rows == 0
+
+
+def test_a_misspelt_perspective_and_an_impossible_theta_are_named():
+    pair = {"query": "bread", "doc_id": "d", "perspective": "click"}
+    with pytest.raises(ConfigError, match="perspective 'clicks' is unknown"):
+        crops.label([pair]).only("clicks")
+    with pytest.raises(InputError, match=r"pairs: theta is 5, expected 0\.\.1"):
+        crops.label([{**pair, "theta": 5.0}])
+    with pytest.raises(InputError, match=r"pairs: .*no positive pair is kept"):
+        crops.label([{**pair, "perspective": "clicks"}])
 
 
 def test_training_gives_what_the_verb_gives(mined, tmp_path):

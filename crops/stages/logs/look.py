@@ -30,8 +30,8 @@ SAMPLE = 5_000
 POINTS = 0.03  # the difference in recall for which the needed queries and days are said
 MEMORY_GB = 2.0
 TEXT = (
-    "coalesce(caption, '') || coalesce(cover_text, '') || array_to_string(coalesce(keywords, []), '') || "
-    "array_to_string(coalesce(related_queries, []), '')"
+    "coalesce(caption, '') || coalesce(cover_text, '') || coalesce(array_to_string(keywords, ''), '') || "
+    "coalesce(array_to_string(related_queries, ''), '')"  # of a list of nulls it is null
 )
 # What validate would keep, as far as one row tells.
 USABLE = {

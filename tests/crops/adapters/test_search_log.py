@@ -6,6 +6,8 @@ import csv
 import datetime
 import gzip
 import json
+import os
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -179,6 +181,102 @@ def test_fields_of_nested_columns_are_named_by_their_path(tmp_path, form):
     for wrong in ("hit.name", "hit"):
         with pytest.raises(InputError, match=rf"column '{wrong}' \(for video_id\) is missing.* {there}$"):
             _import({"log": path}, tmp_path / "logs/wrong", told, f"video_id={wrong}")
+
+
+START_S = START.timestamp()
+
+
+def _three(**columns: object) -> pa.Table:
+    """Three shown products of three searches, with these columns instead of or beside the usual ones."""
+    usual = {"q": ["lamp", "sofa", "desk"], "uid": ["a", "b", "c"], "at": [START_S, START_S + 1, START_S + 2]}
+    usual |= {"sku": ["1", "2", "3"], "click": [1, 0, 0], "title": ["L", "S", "D"]}
+    return pa.table(usual | columns)
+
+
+MAP = "query=q,user=uid,time=at,video=sku,clicked=click,caption=title"
+
+
+def _from_parquet(folder: Path, rows: pa.Table, *maps: str) -> tuple[StageReport, Path]:
+    pq.write_table(rows, folder / "log.parquet")
+    return _import({"log": folder / "log.parquet"}, folder / "logs", MAP, *maps), folder / "logs"
+
+
+@pytest.mark.parametrize(
+    ("ids", "expected", "note"),
+    [
+        (pa.array([7.0, float("nan"), 12.0]), ["12", "7", None], ""),
+        (["nan", "None", r"\N"], [None, None, None], ""),
+        (["<NA>", "null", "u1"], ["u1", None, None], ""),
+        (pa.array([7, 8, 9], pa.decimal128(38, 9)), ["7", "8", "9"], ""),
+        (
+            ["1.23457E+12", "1e5", "7.50"],
+            ["1e5", "7.50", None],
+            "1 of 3 values are no whole id (1.23E+12 has",
+        ),
+        (pa.array([1e18, 7.0, 8.0]), ["7", "8", None], "no whole id"),
+        (pa.array([b"u1", "ü2".encode(), b"u3"]), ["u1", "u3", "ü2"], ""),
+    ],
+    ids=["NaN", "no id as text", "NA", "decimal", "spreadsheet", "float of 19 digits", "bytes"],
+)
+def test_an_id_that_is_none_or_was_shortened_is_nobodys(tmp_path, ids, expected, note):
+    """Else all who have none would be one user, and their searches reformulations of one another."""
+    report, logs = _from_parquet(tmp_path, _three(uid=ids))
+    users = [row["user_id"] for row in _rows(logs, records.SEARCHES)]
+    assert sorted(users, key=lambda user: (user is None, user)) == expected
+    assert note in "\n".join(report.notes)
+
+
+def test_a_duration_is_read_in_its_own_unit(tmp_path):
+    played = pa.array([datetime.timedelta(seconds=65), None, datetime.timedelta(hours=1)], pa.duration("ns"))
+    _report, logs = _from_parquet(tmp_path, _three(watched=played), "play_s=watched")
+    assert {row["play_s"] for row in _rows(logs, records.RESULTS)} == {65.0, None, 3600.0}
+
+
+@pytest.mark.parametrize(
+    ("column", "maps", "message"),
+    [
+        (
+            {"sku": [["1", "2"], ["3"], []]},
+            "",
+            r"'sku' \(for results.video_id\) is VARCHAR\[\], expected one value",
+        ),
+        ({"tags": [[{"name": "a"}], [], []]}, "keywords=tags", r"is STRUCT.*\[\], expected a list of texts"),
+    ],
+)
+def test_a_cell_that_holds_many_values_is_not_one(tmp_path, column, maps, message):
+    with pytest.raises(InputError, match=message):
+        _from_parquet(tmp_path, _three(**column), maps)
+
+
+def test_a_list_that_was_written_as_text_loses_its_brackets(tmp_path):
+    tags = ["['oak', \"men's\"]", '["a","b"]', '{5" tv;x}']
+    _report, logs = _from_parquet(tmp_path, _three(tags=tags), "keywords=tags")
+    keywords = {row["video_id"]: row["keywords"] for row in _rows(logs, records.VIDEOS)}
+    assert keywords == {"1": ["oak", "men's"], "2": ["a", "b"], "3": ['5" tv', "x"]}
+
+
+def test_json_lines_tell_a_column_late_and_an_array_is_no_line(tmp_path):
+    """A purchase may be the first of 20,480 lines, as many as the engine looks at unasked."""
+    line = {"q": "lamp", "uid": 1, "at": START_S, "sku": "1", "click": 0, "title": "L"}
+    lines = [json.dumps(line | {"at": START_S + n}) for n in range(20_500)] + [
+        json.dumps(line | {"liked": True})
+    ]
+    log = tmp_path / "log.jsonl"
+    log.write_text("\n".join(lines), encoding="utf-8")
+    _import({"log": log}, tmp_path / "logs", MAP)
+    assert [r["liked"] for r in _rows(tmp_path / "logs", records.RESULTS) if r["liked"]] == [True]
+    for content in ("[" + ",".join(lines[:2]) + "]", ""):
+        log.write_text(content, encoding="utf-8")
+        with pytest.raises(InputError, match="holds no JSON object a line; of one array: jq"):
+            _import({"log": log}, tmp_path / "other", MAP)
+
+
+def test_a_name_that_is_no_text_is_said(tmp_path):
+    log = Path(os.fsdecode(os.fsencode(tmp_path) + b"/l\xff.csv"))
+    shutil.copy(_shop(tmp_path)["log"], log)
+    for src in (log, tmp_path):
+        with pytest.raises(InputError, match=r"l\\xff.csv: the name is not UTF-8"):
+            _import({"log": src}, tmp_path / "logs", MAP)
 
 
 def test_rows_that_become_one_are_counted_and_utf_16_is_named(tmp_path):

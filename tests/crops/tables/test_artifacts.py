@@ -13,6 +13,7 @@ import pytest
 
 from crops.errors import InputError, StorageError
 from crops.tables import artifacts, folders, records
+from crops.validation import source
 
 ROWS = pa.table({"doc_id": ["a", "b"], "text": ["x", "y"]})
 
@@ -85,6 +86,17 @@ def test_a_wrong_table_names_file_and_column(tmp_path, columns, expected):
         artifacts.read(tmp_path, records.DOCUMENTS)
     assert expected in str(error.value)
     assert "p.parquet" in str(error.value)
+
+
+def test_a_column_that_stands_twice_is_named(tmp_path):
+    """As a join writes it; the one that the table means cannot be told."""
+    (tmp_path / "documents").mkdir()
+    rows = pa.table([["a"], ["x"], ["y"]], names=["doc_id", "text", "text"])
+    pq.write_table(rows, tmp_path / "documents" / "p.parquet")
+    faults = source.of(tmp_path, records.DOCUMENTS)[1]
+    assert [str(fault).rpartition(": ")[2] for fault in faults] == ["column 'text' stands twice"]
+    with pytest.raises(InputError, match=r"p.parquet: column 'text' stands twice"):
+        artifacts.table_files(tmp_path, records.DOCUMENTS)
 
 
 def test_a_naive_timestamp_is_refused(tmp_path):

@@ -97,10 +97,13 @@ def test_what_cannot_be_read_is_said_and_the_rest_is_looked_at(tmp_path):
     logs = small_log.write(tmp_path / "logs", small_log.rows())
     foreign.rewrite(logs, "results", lambda t: foreign.put(t, "clicked", pa.array(["yes"] * t.num_rows)))
     next((logs / "feed").rglob("*.parquet")).write_bytes(b"PAR1 no footer")
+    nothing = pa.array([[None]], pa.list_(pa.string())).take
+    foreign.rewrite(logs, "videos", lambda t: foreign.put(t, "keywords", nothing([0] * t.num_rows)))
     found = _look(logs)
     assert "column 'clicked' is string, expected bool" in found["tables"]["results"]["faults"][0]
     assert "not a readable Parquet file" in found["tables"]["feed"]["faults"][0]
     assert found["search"]["searches"] == 90
+    assert "" not in found["scripts"]["videos"]
     assert found["next"] == [f"crops validate --logs {logs} --out checked"]
 
 
