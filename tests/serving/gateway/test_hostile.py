@@ -9,6 +9,7 @@ import pytest
 from crops.errors import ServiceError
 from serving import reformulation, shown
 from serving.gateway import app as http
+from serving.gateway import server
 from serving.gateway.service import Service
 from serving.gateway.settings import Settings
 
@@ -78,3 +79,25 @@ def test_whatever_a_look_at_the_manifest_raises_the_next_look_comes(tmp_path, mo
 
     asyncio.run(work())
     assert len(looks) > 3
+
+
+@pytest.mark.parametrize(
+    ("text", "variables", "says"),
+    [
+        ("{", {}, "Settings: not JSON"),
+        ('{"port": 0}', {}, "Settings.manifest"),
+        ('{"manifest": "m", "nonsense": 1}', {}, "no key 'nonsense'"),
+        ('{"manifest": "m"}', {"CROPS_REPLICA": "a b"}, "CROPS_REPLICA"),
+        ('{"manifest": "m"}', {"CROPS_REDIS": "me:word@localhost"}, "address of Redis"),
+        ('{"manifest": "m"}', {"CROPS_REDIS": "redis://me:word@localhost:x"}, "address of Redis"),
+    ],
+)
+def test_settings_that_cannot_be_are_one_sentence_without_a_password(
+    tmp_path, monkeypatch, text, variables, says
+):
+    (tmp_path / "gateway.json").write_text(text)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit, match=f"gateway: .*{says}") as ended:
+        server.main(tmp_path / "gateway.json")
+    assert "word" not in str(ended.value)
