@@ -9,6 +9,7 @@ Alertmanager tries again.
 import hmac
 import json
 import logging
+import math
 import os
 import threading
 import time
@@ -58,14 +59,17 @@ class Hook:
             return 200, "nothing fires"
         with self._lock:
             now_s, before = self._clock(), self._last()
-            if now_s - before["at"] < self._every_s:
+            if 0 <= now_s - before["at"] < self._every_s:  # one of the future: the clock has been put back
                 return 200, f"a training was started {now_s - before['at']:.0f} s ago, by {before['why']}"
-            self._write({"at": now_s, "why": ", ".join(names)})
+            try:
+                self._write({"at": now_s, "why": ", ".join(names)})
+            except OSError as error:
+                return 503, f"{self._state}: cannot be written, nothing is started: {error.strerror}"
             try:
                 httpx.post(
                     self._url, headers=self._headers, json=self._body, timeout=CALL_S
                 ).raise_for_status()
-            except httpx.HTTPError as error:
+            except Exception as error:  # an address or a token that cannot be sent, too: nothing was started
                 self._write(before)
                 return 502, f"the CI does not take it: {type(error).__name__} {error}"
         return 202, f"a training is started, by {', '.join(names)}"
@@ -73,9 +77,11 @@ class Hook:
     def _last(self) -> dict[str, Any]:
         try:
             last: dict[str, Any] = json.loads(self._state.read_text(encoding="utf-8"))
-            return {"at": float(last["at"]), "why": str(last["why"])}
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
-            return {"at": float("-inf"), "why": ""}
+            if math.isfinite(at := float(last["at"])):
+                return {"at": at, "why": str(last["why"])}
+        except (FileNotFoundError, ValueError, KeyError, TypeError, OverflowError):
+            pass
+        return {"at": float("-inf"), "why": ""}
 
     def _write(self, value: dict[str, Any]) -> None:
         if value["at"] == float("-inf"):
@@ -97,12 +103,15 @@ def server(hook: Hook, host: str, port: int, *, token: str) -> ThreadingHTTPServ
         raise ConfigError("the hook's token is empty")
 
     class Handler(BaseHTTPRequestHandler):
+        timeout = CALL_S  # for whoever sends half a request
+
         def do_GET(self) -> None:
             self._say(*(200, "alive") if self.path == "/healthz" else (404, "not found"))
 
         def do_POST(self) -> None:
             bearer = self.headers.get("authorization", "").removeprefix("Bearer ")
-            length = int(self.headers.get("content-length") or 0)
+            told = self.headers.get("content-length", "0").strip()
+            length = int(told) if told.isascii() and told.isdigit() and len(told) < 10 else LARGEST_BODY + 1
             if not hmac.compare_digest(bearer.encode(), token.encode()):
                 self._say(401, "this call needs the token")
                 return
@@ -112,7 +121,7 @@ def server(hook: Hook, host: str, port: int, *, token: str) -> ThreadingHTTPServ
             try:
                 alerts = json.loads(self.rfile.read(length))["alerts"]
                 status, answer = hook.take(alerts)
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
                 status, answer = 400, f"not a call of Alertmanager: {type(error).__name__}"
             LOG.info("%d %s", status, answer)
             self._say(status, answer)

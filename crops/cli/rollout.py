@@ -118,7 +118,8 @@ def step(follow: bool, config: Config, **where: Any) -> None:
             else:
                 state, verdict = stage.step(place, plan)
                 line = f"{state.phase} {state.step + 1}: {verdict.kind}: {verdict.reason}"
-        except CropsError as error:  # a service is away, a file cannot be read: the next look goes on
+        # A service is away, a disk is full, a file cannot be read: the next look goes on.
+        except (CropsError, OSError) as error:
             if not follow:
                 raise
             line = str(error)
@@ -163,7 +164,8 @@ def abort(reason: str, config: Config, **where: Any) -> None:
     from crops.stages.trial import rollout as stage
 
     state = stage.abort(*_place(config, where), reason=reason)
-    click.echo(f"{state.experiment}: {state.phase}")
+    late = "" if state.phase == "aborted" else ", it had ended before: nothing is aborted"
+    click.echo(f"{state.experiment}: {state.phase}{late}")
 
 
 def _place(config: Config, where: dict[str, Any]) -> tuple[Any, Any]:

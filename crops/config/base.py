@@ -43,10 +43,13 @@ class StageConfig(BaseModel):
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """For KFP components, which pass a config as one JSON string."""
+        """For KFP components, which pass a config as one JSON string, and for processes that serve."""
         import json
 
-        return cls.parse(json.loads(text))
+        try:
+            return cls.parse(json.loads(text))
+        except json.JSONDecodeError as error:
+            raise ConfigError(f"{cls.__name__}: not JSON: {error}") from error
 
 
 def engine() -> Any:

@@ -1,9 +1,9 @@
 """Settings of `crops experiment`: which searches belong to the experiment and how it is read."""
 
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from crops.config.base import Engine, StageConfig, engine, spark_master
 from crops.config.reformulation import window_s
@@ -21,7 +21,7 @@ class ExperimentConfig(StageConfig):
     """Metric that decides; the others are guardrails. Source: ours."""
     share: float = Field(0.5, gt=0, lt=1)
     """Planned share of treatment among the users of both arms. Source: ours."""
-    alpha: float = Field(0.05, gt=0, lt=1)
+    alpha: float = Field(0.05, gt=0, le=0.5)
     """1 - level of the intervals; false-discovery rate. Source: convention."""
     power: float = Field(0.8, gt=0, lt=1)
     """Probability of seeing the planned effect. Source: convention."""
@@ -44,3 +44,9 @@ class ExperimentConfig(StageConfig):
         if moment is not None and moment.tzinfo is None:
             raise ValueError("no time zone; write it as 2026-01-01T00:00:00Z")
         return moment.astimezone(UTC) if moment else None
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.since and self.until and self.until <= self.since:
+            raise ValueError(f"until is {self.until}, expected later than since = {self.since}")
+        return self

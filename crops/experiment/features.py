@@ -188,14 +188,14 @@ def parse(payload: Json, *, releases: set[str] | None = None, source: str = "fea
     pass.
     """
     try:
-        rules = payload["features"][FEATURE]["rules"]
-        testers = [rule for rule in rules if "force" in rule]
-        return check(
-            [_read(rule, testers, source) for rule in rules if "force" not in rule],
-            releases=releases,
-            source=source,
-        )
-    except (KeyError, TypeError, IndexError, AttributeError) as error:
+        feature = payload["features"][FEATURE]
+        testers = [rule for rule in feature["rules"] if "force" in rule]
+        running = [_read(rule, testers, source) for rule in feature["rules"] if "force" not in rule]
+        if feature.get("defaultValue") is not None:
+            raise ConfigError(f"{source}: {FEATURE} has a default value: everybody would be in an experiment")
+        _check_testers(running, testers, source)
+        return check(running, releases=releases, source=source)
+    except (KeyError, TypeError, IndexError, AttributeError, ValueError, OverflowError) as error:
         raise ConfigError(
             f"{source}: expected a GrowthBook payload with the feature {FEATURE!r} and our rules ({error!r})"
         ) from error
@@ -225,7 +225,27 @@ def _read(rule: Json, testers: list[Json], source: str) -> Experiment:
             for user in tester["condition"]["id"]["$in"]
         },
     }
-    return Experiment.parse(fields, source=source)
+    read = Experiment.parse(fields, source=source)
+    # GrowthBook goes by the rule as it stands: what was not read here (ranges, filters, another order of the
+    # variations) would move users unseen.
+    ours = _rule(read)
+    for key in sorted((rule.keys() | ours.keys()) - {"id"}):
+        if rule.get(key) != ours.get(key):
+            raise ConfigError(f"{this}: {key} is {rule.get(key)!r}, expected {ours.get(key)!r}")
+    return read
+
+
+def _check_testers(running: list[Experiment], testers: list[Json], source: str) -> None:
+    """A ConfigError unless each forced arm is of users by name, who are nobody's data."""
+    by_name = {one.name: one for one in running}
+    for rule in testers:
+        users, force = rule["condition"]["id"]["$in"], rule["force"]
+        ours = {
+            "condition": {"id": {"$in": users}},
+            "force": _value(by_name[force["experiment"]], force["arm"]) | {"tester": True},
+        }
+        if {key: value for key, value in rule.items() if key != "id"} != ours:
+            raise ConfigError(f"{source}: a forced arm of {force['experiment']} is {rule}, expected {ours}")
 
 
 def load(source: str | Path, *, releases: set[str] | None = None) -> Json:

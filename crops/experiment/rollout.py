@@ -9,10 +9,11 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Literal
+from typing import Literal, get_args
 
 from crops.arms import CONTROL, TREATMENT
-from crops.config.rollout import Guardrail, RolloutConfig
+from crops.config.rollout import Guardrail, RolloutConfig, Step
+from crops.errors import ConfigError
 from crops.experiment import sequential
 
 WAIT, ADVANCE, ROLL_BACK, PROMOTE = "wait", "advance", "roll back", "promote"
@@ -48,6 +49,16 @@ class State:
     phase: Phase = "canary"
     step: int = 0
     blind_since_s: float | None = None  # first look that got no answer from Prometheus
+
+    def __post_init__(self) -> None:
+        """A ValueError where a file held something else."""
+        times = (self.started_s, self.entered_s, 0 if self.blind_since_s is None else self.blind_since_s)
+        if not all(isinstance(one, int | float) and math.isfinite(one) for one in times):
+            raise ValueError(f"times are {times}, expected Unix seconds")
+        if self.phase not in get_args(Phase):
+            raise ValueError(f"phase is {self.phase!r}, expected one of {', '.join(get_args(Phase))}")
+        if not isinstance(self.step, int) or self.step < 0:
+            raise ValueError(f"step is {self.step!r}, expected a whole number >= 0")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +105,16 @@ def coverage(plan: RolloutConfig, state: State) -> float:
     """Share of all users in the experiment; 0 once it is over."""
     if state.phase not in RUNNING:
         return 0.0
-    return plan.steps[state.step].coverage if state.phase == "canary" else plan.ab.coverage
+    return _step(plan, state).coverage if state.phase == "canary" else plan.ab.coverage
+
+
+def _step(plan: RolloutConfig, state: State) -> Step:
+    if state.step >= len(plan.steps):
+        raise ConfigError(
+            f"{state.experiment} stands at canary step {state.step + 1}, rollout.steps has "
+            f"{len(plan.steps)}: a plan may not be cut short while it runs"
+        )
+    return plan.steps[state.step]
 
 
 def quantile(plan: RolloutConfig, rail: Guardrail, arm: str, events: float) -> float:
@@ -247,7 +267,7 @@ def _not_yet(plan: RolloutConfig, state: State, measured: Measurements, *, now_s
     """What is still missing before this step can end; None: nothing."""
     dwell_s, users = plan.ab.min_s, plan.ab.min_users
     if state.phase == "canary":
-        dwell_s, users = plan.steps[state.step].dwell_s, plan.steps[state.step].min_users
+        dwell_s, users = _step(plan, state).dwell_s, _step(plan, state).min_users
     if state.treatment not in (measured.served or {}).get(TREATMENT, frozenset()):
         return f"no gateway reports {state.treatment} for treatment yet"
     if now_s - state.entered_s < dwell_s:

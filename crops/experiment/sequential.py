@@ -10,15 +10,18 @@ import math
 # Users of both arms together for which the intervals are narrowest [ours]. To be chosen before the start; a
 # factor of ten beside it costs about a fifth of the width, never validity.
 PLANNED_USERS = 5_000
+# Above it eq. 161 has no answer, and nobody who says 0.95 means an interval of 5 %.
+LARGEST_ALPHA = 0.5
 
 
 def tuning(planned_users: int, alpha: float) -> float:
     """rho (eq. 161): makes the half width at `planned_users` about as small as it can be. Raises
     ValueError.
     """
-    if planned_users < 1 or not 0 < alpha < 1:
+    if planned_users < 1 or not 0 < alpha <= LARGEST_ALPHA:
         raise ValueError(
-            f"planned_users is {planned_users}, alpha {alpha}: expected at least 1 and a level within 0..1"
+            f"planned_users is {planned_users}, alpha {alpha}: expected at least 1 and a level within "
+            f"0..{LARGEST_ALPHA} (0.05 for intervals of 95 %)"
         )
     return math.sqrt((-2 * math.log(alpha) + math.log(-2 * math.log(alpha)) + 1) / planned_users)
 

@@ -40,12 +40,31 @@ def of_events(events: Any, metric: Metric) -> Arms:
 
 def _counted(table: pa.Table, metric: Metric) -> pa.ChunkedArray:
     """The numerator of each row, 0 or 1; what is null did not happen."""
-    columns = [table[name] for name in NEEDS[metric.name]]
+    columns = [_numbers(table, name) for name in NEEDS[metric.name]]
     if metric.name == "lpr":
-        happened = pa.chunked_array([is_long(*(pc.cast(c, pa.float64()).to_numpy() for c in columns))])
-    else:
-        happened = pc.fill_null(columns[0], False)
-    return pc.cast(pc.cast(happened, pa.bool_()), pa.float64())
+        happened = pa.chunked_array([is_long(*(column.to_numpy() for column in columns))])
+        return pc.cast(happened, pa.float64())
+    name, (happened,) = NEEDS[metric.name][0], columns
+    _refuse(happened, pc.and_(pc.not_equal(happened, 0), pc.not_equal(happened, 1)), name, "true or false")
+    return pc.fill_null(happened, 0.0)
+
+
+def _numbers(table: pa.Table, name: str) -> pa.ChunkedArray:
+    """A column as numbers, none of them negative or infinite; NaN is null. Raises InputError."""
+    kind = table[name].type
+    numeric = (pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)
+    if not any(holds(kind) for holds in numeric) and table[name].null_count < table.num_rows:
+        raise InputError("events", f"column {name!r} holds {kind}, expected numbers or true and false")
+    values = pc.cast(table[name], pa.float64())
+    values = pc.if_else(pc.is_nan(values), pa.scalar(None, pa.float64()), values)
+    _refuse(values, pc.or_(pc.less(values, 0), pc.is_inf(values)), name, "a finite number >= 0")
+    return values
+
+
+def _refuse(values: pa.ChunkedArray, wrong: pa.ChunkedArray, name: str, expected: str) -> None:
+    """An InputError of the first value that is `wrong`."""
+    if (row := pc.index(wrong, True).as_py()) >= 0:
+        raise InputError("events", f"{name} is {values[row].as_py():g}, expected {expected}", row=row)
 
 
 def _before(table: pa.Table, arm: pa.ChunkedArray) -> pa.ChunkedArray:

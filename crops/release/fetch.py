@@ -36,16 +36,21 @@ def fetch(release: Release, state: Path, *, wanted: Callable[[str], bool] = lamb
             folder = Path(path)
         else:
             folder = state / release.checksum
-            _copy(filesystem, path, folder, layout.CHECKSUMS, release.checksum)
+            _copy(filesystem, path, folder, layout.CHECKSUMS, release.checksum, anew=True)
         if not layout.is_release(folder) or layout.checksum(folder) != release.checksum:
             raise BadRelease("checksum", f"{layout.CHECKSUMS} is not the one that the manifest names")
-        if not document.is_local(filesystem):
+        # Once more where that is not enough: a disk that lost power may hold half of what was copied before.
+        for anew in () if document.is_local(filesystem) else (False, True):
             for name, expected in layout.listed(folder).items():
                 if wanted(name):
-                    _copy(filesystem, path, folder, name, expected)
+                    _copy(filesystem, path, folder, name, expected, anew=anew)
+            if layout.problem(folder, wanted=wanted) is None:
+                return folder
         if problem := layout.problem(folder, wanted=wanted):
             raise BadRelease("checksum", problem)
-    except (OSError, ValueError, ImportError) as error:
+    except BadRelease:
+        raise
+    except Exception as error:  # whatever a store answers with: botocore's errors are no OSErrors
         raise BadRelease("files", f"{release.files}: {error}") from error
     return folder
 
@@ -57,13 +62,18 @@ def forget(state: Path, kept: set[str]) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _copy(filesystem: Any, source: str, folder: Path, name: str, expected: str) -> None:
-    """Copies one file of a remote release, unless it is here already; nothing is left of it if its sha256 is
-    another or its name leads out of the folder.
+def _copy(
+    filesystem: Any, source: str, folder: Path, name: str, expected: str, *, anew: bool = False
+) -> None:
+    """Copies one file of a remote release, unless it is here already (anew: and is what it should be);
+    nothing is left of it if its sha256 is another or its name leads out of the folder.
     """
     target = folder / name
-    if target.is_file() or not layout.inside(folder, name):
+    if not layout.inside(folder, name):
         return
+    if target.is_file() and not (anew and layout.sha256(target) != expected):
+        return
+    target.unlink(missing_ok=True)
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}{layout.PARTIAL}")
     try:

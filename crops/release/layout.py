@@ -59,8 +59,15 @@ def is_release(folder: Path) -> bool:
 
 
 def listed(release: Path) -> dict[str, str]:
-    """The sha256 of every file, by its path in the release."""
-    checksums: dict[str, str] = json.loads((release / CHECKSUMS).read_text(encoding="utf-8"))
+    """The sha256 of every file, by its path in the release; an InputError where the list says anything
+    else.
+    """
+    try:
+        checksums = json.loads((release / CHECKSUMS).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(release / CHECKSUMS, f"not JSON: {error}") from error
+    if not (isinstance(checksums, dict) and all(isinstance(one, str) for one in checksums.values())):
+        raise InputError(release / CHECKSUMS, "expected the sha256 of every file by its name")
     return checksums
 
 

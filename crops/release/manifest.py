@@ -130,13 +130,17 @@ def write(url: str, manifest: Manifest) -> None:
     text = manifest.to_json().encode()
     try:
         _create(filesystem, _claim(path, newest), text)
+        document.replace(filesystem, path, text)
+        # A slower writer may yet put an older generation in place, from where readers follow the claims: keep
+        # many of them.
+        for old in filesystem.glob(f"{glob.escape(path)}.{manifest.generation - KEPT_CLAIMS}.*"):
+            filesystem.rm_file(old)
     except FileExistsError as error:
         raise Conflict(f"{url}: generation {manifest.generation} was taken by another writer") from error
-    document.replace(filesystem, path, text)
-    # A slower writer may yet put an older generation in place, from where readers follow the claims: keep
-    # many of them.
-    for old in filesystem.glob(f"{glob.escape(path)}.{manifest.generation - KEPT_CLAIMS}.*"):
-        filesystem.rm_file(old)
+    except OSError:
+        raise
+    except Exception as error:
+        raise ServiceError(f"{url}: cannot be written: {error}") from error
 
 
 def _claim(path: str, before: Manifest) -> str:
@@ -150,7 +154,7 @@ def _at(filesystem: Any, path: str, url: str) -> Manifest | None:
         content: bytes = filesystem.cat_file(path)
     except FileNotFoundError:
         return None
-    except OSError as error:
+    except Exception as error:  # whatever a store answers with: botocore's errors are no OSErrors
         raise ServiceError(f"{url}: cannot be read: {error}") from error
     return parse(content.decode("utf-8", errors="replace"), source=path)
 

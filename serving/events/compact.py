@@ -208,7 +208,7 @@ class _Run:
             self._files.clear()
         if day not in self._files:
             self._files[day] = (self.spool / day).open("ab")
-        self._files[day].write(payload.replace(b"\n", b" ") + b"\n")  # a line: JSON has none in its strings
+        self._files[day].write(b" ".join(payload.splitlines()) + b"\n")  # JSON has none in its strings
 
     def _place(self) -> None:
         """Interactions whose id does not tell the day go to where their search is, newest days first."""

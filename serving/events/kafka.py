@@ -213,6 +213,7 @@ def _copy(consumer: Consumer, messages: Sequence[Any], log: SegmentLog) -> None:
     for message in messages:
         if (error := message.error()) is not None:
             raise KafkaException(error)
-    log.store([message.value() for message in messages]).result()
+    if events := [value for message in messages if (value := message.value())]:  # a tombstone is none
+        log.store(events).result()
     ends = {(message.topic(), message.partition()): int(message.offset()) + 1 for message in messages}
     consumer.commit(offsets=[TopicPartition(t, p, o) for (t, p), o in ends.items()], asynchronous=False)

@@ -9,10 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from crops.arms import ARMS
 from crops.secret import derived
 
 Kind = Literal["click", "like", "play"]
 KINDS: tuple[Kind, ...] = ("click", "like", "play")
+INF = float("inf")
+LATEST_US, LARGEST_POSITION = 1 << 62, 1 << 31
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,17 +67,48 @@ def encode(record: Record) -> bytes:
 
 def decode(payload: bytes) -> Record:
     """What `encode` wrote; a ValueError where it is anything else."""
-    raw = json.loads(payload)
     try:
+        raw = json.loads(payload)
         kind = raw.pop("kind")
         if kind == "search":
             results = tuple(Result(**{**r, "paths": tuple(r["paths"])}) for r in raw.pop("results"))
-            return Search(**raw, results=results)
-        if kind == "interaction":
-            return Interaction(**raw)
-    except (KeyError, TypeError, AttributeError) as error:
+            record: Record = Search(**raw, results=results)
+        elif kind == "interaction":
+            record = Interaction(**raw)
+        else:
+            raise ValueError(f"kind of event is {kind!r}, expected search or interaction")
+        if not _fits_the_tables(record):
+            raise ValueError(f"a value of this {kind} is none of its column")
+        if b"\\u" in payload:  # half a character, perhaps, which no table can hold
+            json.dumps(json.loads(payload), ensure_ascii=False).encode()
+    except (KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"not an event: {error}") from error
-    raise ValueError(f"kind of event is {kind!r}, expected search or interaction")
+    return record
+
+
+def _fits_the_tables(record: Record) -> bool:
+    """Whether each value is what its column holds: a topic of Kafka may have other writers."""
+    if type(record.ts_us) is not int or abs(record.ts_us) >= LATEST_US:
+        return False
+    if isinstance(record, Interaction):
+        texts: tuple[Any, ...] = (record.search_id, record.video_id, record.type)
+        played = record.play_s is None or (type(record.play_s) in (int, float) and 0 <= record.play_s < INF)
+        return all(map(_is_text, texts)) and record.type in KINDS and played
+    texts = (record.search_id, record.user_id, record.query, record.release)
+    return (
+        all(map(_is_text, texts))
+        and (record.arm is None or record.arm in ARMS)
+        and all(
+            _is_text(one.video_id)
+            and (one.position is None or (type(one.position) is int and 0 <= one.position < LARGEST_POSITION))
+            and all(map(_is_text, one.paths))
+            for one in record.results
+        )
+    )
+
+
+def _is_text(value: Any) -> bool:
+    return type(value) is str
 
 
 def pseudonym(secret: bytes, user_id: str) -> str:

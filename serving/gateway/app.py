@@ -42,6 +42,7 @@ REPORT_SCRIPT = resources.files("crops") / "report" / "queries.js"
 EXAMPLES = 8
 LARGEST_PLAY_S = 86_400.0
 VALUES = 20  # of JSON in an event, its five keys and what may stand in an id or a number among them
+DATE = re.compile(r"\d{4}-\d\d-\d\d")
 SCRIPT = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
 POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; connect-src 'self'; base-uri 'none'; "
@@ -53,6 +54,13 @@ HEADERS = [
     (b"x-frame-options", b"DENY"),
     (b"referrer-policy", b"no-referrer"),
 ]
+
+
+def _written(ts: Any) -> Any:
+    """A number would be taken for seconds or milliseconds since 1970, whichever looks likelier."""
+    if not isinstance(ts, str) or not DATE.match(ts):
+        raise ValueError("expected RFC 3339; write it as 2026-01-01T00:00:00Z")
+    return ts
 
 
 def _zoned(ts: datetime) -> datetime:
@@ -83,7 +91,7 @@ class SearchBody(Body):
     user_id: str = Field(
         min_length=1, max_length=256, description="Who: decides the arm; never in metrics or logs."
     )
-    k: int = Field(20, ge=1, description="Results wanted.")
+    k: int = Field(20, ge=1, strict=True, description="Results wanted.")
 
 
 class EventBody(Body):
@@ -93,16 +101,18 @@ class EventBody(Body):
     video_id: str = Field(min_length=1, max_length=256)
     type: Literal["click", "like", "play"]
     play_s: float | None = Field(
-        None, ge=0, le=LARGEST_PLAY_S, allow_inf_nan=False, description="Seconds, of plays."
+        None, ge=0, le=LARGEST_PLAY_S, strict=True, allow_inf_nan=False, description="Seconds, of plays."
     )
-    ts: Annotated[datetime, AfterValidator(_zoned)] = Field(description="When, RFC 3339 with time zone.")
+    ts: Annotated[datetime, BeforeValidator(_written), AfterValidator(_zoned)] = Field(
+        description="When, RFC 3339 with time zone."
+    )
 
 
 class CompareBody(Body):
     """One query for every arm."""
 
     query: str = Field(min_length=1)
-    k: int = Field(10, ge=1)
+    k: int = Field(10, ge=1, strict=True)
 
 
 class AbortBody(Body):
@@ -412,7 +422,8 @@ def _errors(app: FastAPI) -> None:
 
 def _error(status: int, code: str, message: str, retry_after_s: int | None = None) -> JSONResponse:
     headers = {"Retry-After": str(retry_after_s)} if retry_after_s is not None else None
-    return JSONResponse({"error": {"code": code, "message": message}}, status, headers)
+    text = message.encode(errors="replace").decode()  # of a key may be half a character, which is no UTF-8
+    return JSONResponse({"error": {"code": code, "message": text}}, status, headers)
 
 
 def _host(header: bytes) -> str:

@@ -39,7 +39,9 @@ def status(rollout: str | None, features_file: str | None, readout: Path | None)
     measured = _json(str(readout / "readout.json")) if readout else None
     if measured and not _of_before(measured, state):
         metrics = {
-            name: {key: m.get(key) for key in SHOWN} for name, m in (measured.get("metrics") or {}).items()
+            name: {key: m.get(key) for key in SHOWN}
+            for name, m in _held(measured.get("metrics")).items()
+            if isinstance(m, dict)
         }
         page["readout"] = {
             **{
@@ -62,6 +64,10 @@ def _of_before(measured: dict[str, Any], state: dict[str, Any] | None) -> bool:
 def request_abort(rollout: str, reason: str) -> None:
     """Leaves the request; an OSError or ServiceError where it cannot be written from here."""
     document.put(f"{rollout}/{ABORT}", json.dumps({"reason": reason}, ensure_ascii=False).encode())
+
+
+def _held(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _coverage(url: str | None) -> float | None:
@@ -88,7 +94,8 @@ def _trail(url: str) -> list[dict[str, Any]]:
 
 def _json(url: str) -> dict[str, Any] | None:
     try:
-        content = json.loads((document.read(url).content or b"").decode("utf-8"))
-    except (CropsError, ValueError):
+        text = (document.read(url).content or b"").decode("utf-8")
+        content = json.loads(text, parse_constant=lambda _: None)  # an answer in JSON has no NaN
+    except (CropsError, ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None

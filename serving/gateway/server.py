@@ -7,7 +7,7 @@ import os
 import secrets
 import sys
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import uvicorn
 
@@ -29,18 +29,16 @@ SECRET_VARIABLE = "CROPS_SEARCH_SECRET"  # noqa: S105  a name
 
 def main(path: Path) -> None:
     """Serves by the settings in the JSON file `path`."""
-    settings = Settings.from_json(path.read_text(encoding="utf-8"))
-    for key, variable in VARIABLES.items():
-        if value := os.environ.get(variable):
-            settings = Settings.parse({**settings.model_dump(), key: value}, source=variable)
     handler = logging.StreamHandler()
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     try:
+        settings = _settings(path)
         token = secret.given(settings.admin_token_file, TOKEN_VARIABLE)
         signing = secret.given(settings.secret_file, SECRET_VARIABLE)
         log = event_log(settings)
-    except (EventLogError, ConfigError) as error:  # a second writer, a folder nobody can write, no secret
+    # Settings that say nothing, a second writer, a folder nobody can write, no secret.
+    except (EventLogError, ConfigError, OSError) as error:
         sys.exit(f"gateway: {error}")
     app = http.create(
         settings, lambda: service(settings, log, signing), token=token.decode() if token else None
@@ -64,6 +62,26 @@ def main(path: Path) -> None:
     server.run()
 
 
+def _settings(path: Path) -> Settings:
+    settings = Settings.from_json(path.read_text(encoding="utf-8"))
+    for key, variable in VARIABLES.items():
+        if value := os.environ.get(variable):
+            settings = Settings.parse({**settings.model_dump(), key: value}, source=variable)
+    if settings.redis:
+        _redis(settings.redis)
+    return settings
+
+
+def _redis(url: str) -> Any:
+    """A client, which calls nobody yet; a ConfigError, without the address, where none can be made of it."""
+    import redis.asyncio
+
+    try:
+        return redis.asyncio.from_url(url, socket_timeout=0.2, socket_connect_timeout=0.2)
+    except ValueError as error:
+        raise ConfigError(f"the address of Redis: {error}") from error
+
+
 async def service(settings: Settings, log: EventLog | None = None, signing: bytes | None = None) -> Service:
     """The service with its state, inside the running loop. signing: the secret that replicas share; None: one
     of this process alone.
@@ -73,9 +91,7 @@ async def service(settings: Settings, log: EventLog | None = None, signing: byte
     reformulations: reformulation.Reformulations = reformulation.InProcess(window_s=window_s)
     seen: shown.Shown = shown.InProcess(within_s=within_s)
     if settings.redis:
-        import redis.asyncio
-
-        client = redis.asyncio.from_url(settings.redis, socket_timeout=0.2, socket_connect_timeout=0.2)
+        client = _redis(settings.redis)
         reformulations = reformulation.InRedis(client, window_s=window_s, secret=signing)
         seen = shown.InRedis(client, within_s=within_s, secret=signing)
     beside = await asyncio.to_thread(alternatives.load, settings.alternatives, settings)

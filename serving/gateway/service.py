@@ -206,12 +206,18 @@ class Service:
         again.
         """
         while True:
-            await self.look()
-            self.metrics.event_lag.set(self._log.lag_s() if self._log else 0.0)
-            models = {served.release.model for served in self.holder.arms.values()}
-            self.metrics.breaker.set(any(self.encoder.breaker(model).open for model in models))
-            await self._watch()
+            try:
+                await self._keep_up()
+            except Exception:  # else this task would end, and nobody would see what is served for ever
+                LOG.exception("a fault of this service: what it follows was not looked at")
             await asyncio.sleep(self.settings.poll_s)
+
+    async def _keep_up(self) -> None:
+        await self.look()
+        self.metrics.event_lag.set(self._log.lag_s() if self._log else 0.0)
+        models = {served.release.model for served in self.holder.arms.values()}
+        self.metrics.breaker.set(any(self.encoder.breaker(model).open for model in models))
+        await self._watch()
 
     async def _watch(self) -> None:
         """Where the queries lie, and once a minute whether the index still finds what it found when it was

@@ -29,7 +29,7 @@ from typing import Any
 from pydantic import Field
 
 from crops.config.base import StageConfig
-from crops.errors import CropsError
+from crops.errors import ConfigError, CropsError
 from crops.release import layout, manifest
 from crops.release.fetch import BadRelease, fetch, forget
 from crops.release.manifest import Manifest, Release
@@ -284,7 +284,10 @@ def main(path: Path) -> int:
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s", force=True)
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    cfg = Settings.from_json(path.read_text(encoding="utf-8"))
+    try:
+        cfg = Settings.from_json(path.read_text(encoding="utf-8"))
+    except (ConfigError, OSError) as error:
+        sys.exit(f"triton: {error}")
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())

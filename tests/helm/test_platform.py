@@ -5,12 +5,14 @@ import re
 import shutil
 
 import helm_python
+import kubernetes_validate
 import pytest
 import yaml
 from helm_python import Chart
 
 from crops.cli.serve import retrain_hook
-from tests.helm.test_chart import CHART, WORKLOADS, containers, named, pods, rendered, values_of
+from tests.helm.crds import validate as validate_custom
+from tests.helm.test_chart import CHART, KUBERNETES, WORKLOADS, containers, named, pods, rendered, values_of
 
 HOOK = {"enabled": True, "url": "https://ci.example:8443/run", "existingSecret": {"name": "retrain"}}
 RELEASE = {"existing": False, "uri": "models:/crops/2", "sha256": "a" * 64}
@@ -318,3 +320,75 @@ def test_several_hosts_a_service_of_another_type_behaviour_and_objects_of_the_te
     assert [d for d in documents if d["metadata"]["name"] == "shop-x"]
     (gateway,) = named(documents, "StatefulSet", "-gateway")["spec"]["template"]["spec"]["containers"]
     assert "cpu" not in gateway["resources"]["limits"]
+
+
+def test_a_name_that_yaml_would_read_as_a_number_is_a_name():
+    values = {
+        "fullnameOverride": "shop-crops",
+        "gatewaySecret": {"name": "12"},
+        "redis": {"existingSecret": {"name": "34"}},
+        "registrySecret": "56",
+        "images": {"pullSecrets": ["78"], "registry": "r.example/x/"},
+        "serviceAccount": {"name": "90"},
+        "gateway": {"priorityClassName": "1e3", "runtimeClassName": "null"},
+        "storage": {"storageClass": "true"},
+        "trainJob": {"enabled": True, "serviceAccount": "5"},
+        "ingress": {"enabled": True, "host": "*.example.com", "tlsSecret": "6"},
+    }
+    chart = Chart.load(str(CHART))
+    try:
+        files = chart.render(values, name="123", namespace="42")
+    finally:
+        chart.close()
+    documents = [d for name in files if name.endswith(".yaml") for d in yaml.safe_load_all(files[name]) if d]
+    for document in documents:
+        if not validate_custom(document):
+            kubernetes_validate.validate(document, KUBERNETES, strict=True)
+    (ingress,) = [d["spec"] for d in documents if d["kind"] == "Ingress"]
+    assert ingress["tls"] == [{"hosts": ["*.example.com"], "secretName": "6"}]
+    images = {one["image"] for _, pod in pods(documents) for one in containers(pod)}
+    assert all(image.startswith("r.example/x/crops/") for image in images)
+
+
+def test_a_label_stands_once_and_none_of_the_charts_own_is_replaced():
+    labels = {"team": "search", "release": "all"}
+    chart = Chart.load(str(CHART))
+    values = {
+        "commonLabels": labels,
+        "gateway": {"podLabels": {"team": "front"}},
+        "monitoring": {"serviceMonitors": True, "labels": {"release": "kps"}},
+    }
+    try:
+        files = chart.render(values, name="shop", namespace="search")
+    finally:
+        chart.close()
+    for text in files.values():
+        for block in re.findall(r"labels:\n((?: +\S+: .*\n)+)", text):
+            keys = [line.split(":")[0] for line in block.splitlines()]
+            assert len(keys) == len(set(keys)), block
+    documents = rendered(values)
+    pod = named(documents, "StatefulSet", "-gateway")["spec"]["template"]["metadata"]["labels"]
+    monitor = named(documents, "ServiceMonitor", "-gateway")["metadata"]["labels"]
+    assert (pod["team"], pod["release"]) == ("front", "all")
+    assert (monitor["team"], monitor["release"]) == ("search", "kps")
+    own = {"app.kubernetes.io/component": "x"}
+    for where in ({"commonLabels": own}, {"triton": {"podLabels": own}}):
+        refused(where, "the chart's own label")
+
+
+def test_what_no_container_could_start_with_is_refused():
+    refused({"gateway": {"extraEnv": [{"name": "X", "value": 1}]}}, "want string")
+    refused({"images": {"registry": "https://r.example"}}, "registry")
+
+
+@pytest.mark.parametrize(
+    ("servers", "url", "expected"),
+    [
+        ("a.example", "redis://r:6380?x=1", {9092, 6380}),
+        ("a:9093 ,b:9094", "rediss://r", {9093, 9094, 6379}),
+        ("[fd00::1]:9095", "redis://[fd00::2]/0", {9095, 6379}),
+    ],
+)
+def test_the_port_of_an_address_is_open_however_it_is_written(servers, url, expected):
+    documents = rendered({"events": {"kind": "kafka", "kafka": {"servers": servers}}, "redis": {"url": url}})
+    assert ports(policies(documents)["gateway"]) == expected

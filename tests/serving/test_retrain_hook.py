@@ -5,6 +5,7 @@ understood.
 import contextlib
 import json
 import shutil
+import socket
 import subprocess
 import threading
 import time
@@ -101,8 +102,48 @@ def test_only_who_has_the_token_and_speaks_alertmanager_starts_anything(ci, list
     right = {"authorization": "Bearer secret"}
     for body in (b"", b"[]", b"{", b'{"alerts": [1]}', b'{"alerts": 3}'):
         assert httpx.post(listening, content=body, headers=right).status_code == 400
+    assert httpx.post(listening, content=b'{"alerts": ' + b"[" * 100_000, headers=right).status_code == 400
+    address = (httpx.URL(listening).host, httpx.URL(listening).port)
+    for length, status in ((b"x", b"413"), (b"-1", b"413"), (b"9" * 5000, b"413")):
+        with socket.create_connection(address, timeout=10) as one:
+            one.sendall(b"POST / HTTP/1.0\r\nauthorization: Bearer secret\r\ncontent-length: ")
+            one.sendall(length + b"\r\n\r\n")
+            assert one.recv(100).split()[1] == status
     assert not ci.calls
     assert httpx.post(listening, json={"alerts": FIRING}, headers=right).status_code == 202
+
+
+@pytest.mark.parametrize("url", ["http://[::1", "localhost:8080", "http://é\x00/"])
+def test_a_call_that_cannot_be_made_is_no_start(ci, tmp_path, url):
+    made = hook(ci, tmp_path)
+    right, made._url = made._url, url
+    assert made.take(FIRING)[0] == 502
+    made._url = right
+    assert made.take(FIRING)[0] == 202, "the next call is not told that a training runs"
+
+
+def test_a_token_that_no_header_can_hold_is_no_start(ci, tmp_path):
+    made = Hook(
+        ci.url, headers={"authorization": "Bearer \u20ac"}, body={}, state=tmp_path / "last.json", every_s=60
+    )
+    assert made.take(FIRING)[0] == 502
+    assert not (tmp_path / "last.json").exists()
+
+
+@pytest.mark.parametrize(
+    "held", ['{"at": 5000.0, "why": "x"}', '{"at": NaN, "why": "x"}', '{"at": 1e999, "why": "x"}', "{"]
+)
+def test_a_start_of_the_future_holds_nothing_up_and_is_overwritten(ci, tmp_path, held):
+    """The clock was put back, or the file is not one of ours; one start then counts as ever."""
+    (tmp_path / "last.json").write_text(held)
+    assert [hook(ci, tmp_path).take(FIRING)[0] for _ in range(2)] == [202, 200]
+
+
+def test_a_start_that_cannot_be_written_down_is_not_made(ci, tmp_path):
+    status, answer = hook(ci, tmp_path / "gone").take(FIRING)
+    assert status == 503
+    assert "cannot be written" in answer
+    assert not ci.calls
 
 
 @pytest.mark.prometheus

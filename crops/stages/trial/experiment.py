@@ -105,9 +105,12 @@ def _iso(moment: datetime | None) -> str | None:
 def _period(house: Warehouse, events: Path, cfg: ExperimentConfig) -> Period:
     searches = house.read(events, records.SEARCHES)
     first = searches.ts.min(where=searches.arm.notnull())
-    row = house.fetch(searches.agg(first=first, last=searches.ts.max()))[0]
+    other = searches.arm.min(where=searches.arm.notin(ARMS))
+    row = house.fetch(searches.agg(first=first, last=searches.ts.max(), other=other))[0]
     if row["last"] is None:
         raise InputError(events / "searches", "holds no search")
+    if row["other"] is not None:
+        raise InputError(events / "searches", f"arm is {row['other']!r}, expected {', '.join(ARMS)} or null")
     return Period(since=cfg.since or row["first"], until=cfg.until, log_end=row["last"])
 
 
@@ -115,10 +118,17 @@ def _by_day(folder: Path, table: records.Table) -> dict[str, list[Path]]:
     days = defaultdict(list)
     for path in artifacts.table_files(folder, table):
         key, _, day = path.parent.name.partition("=")
-        if key != "date":
+        if key != "date" or not _is_day(day):
             raise InputError(path, "lies in no date=YYYY-MM-DD folder, expected one per day")
         days[day].append(path)
     return days
+
+
+def _is_day(text: str) -> bool:
+    try:
+        return datetime.strptime(text, "%Y-%m-%d").strftime("%Y-%m-%d") == text
+    except ValueError:
+        return False
 
 
 def _keys(events: Path, videos: Path, period: Period, cfg: ExperimentConfig) -> dict[str, str]:

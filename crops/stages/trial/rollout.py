@@ -32,7 +32,13 @@ from crops.stages.release import deploy
 from crops.tables import artifacts
 
 Clock = Callable[[], float]
-UNREADABLE = (ValueError, KeyError, TypeError, AttributeError)  # of a file that says something else
+UNREADABLE = (
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+)  # of a file that says something else
 TRIES = 5  # of a change that must be made, while others write
 
 
@@ -150,7 +156,10 @@ def step(place: Place, plan: RolloutConfig, *, clock: Clock = time.time) -> tupl
 
 def _look(place: Place, plan: RolloutConfig, clock: Clock) -> tuple[State, Verdict]:
     held, now_s = _held(place), clock()
-    if (request := document.read(place.of(ABORT)).content) is not None:
+    request = document.read(place.of(ABORT)).content
+    if request is not None and held.state.phase not in rollout.RUNNING:
+        document.remove(place.of(ABORT))  # it came too late, or was acted on before a kill
+    elif request is not None:
         reason = _asked(request)
         _abort(place, plan, held, reason=f"console: {reason}", clock=clock)
         document.remove(place.of(ABORT))

@@ -9,27 +9,23 @@
 
 {{/* Selectors never change: a Deployment's cannot. (root, component) */}}
 {{- define "crops.selector" -}}
-app.kubernetes.io/name: {{ default .root.Chart.Name .root.Values.nameOverride }}
-app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/name: {{ default .root.Chart.Name .root.Values.nameOverride | quote }}
+app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
 app.kubernetes.io/component: {{ .component }}
 {{- end }}
 
+{{/* Each key once: the chart's, then `more`, then those of all. (root, component, more) */}}
 {{- define "crops.labels" -}}
-{{ include "crops.selector" . }}
-app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .root.Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
-{{- with .root.Values.commonLabels }}
-{{ toYaml . }}
-{{- end }}
+{{- $own := include "crops.selector" . | fromYaml }}
+{{- $_ := set $own "app.kubernetes.io/version" .root.Chart.AppVersion }}
+{{- $_ := set $own "app.kubernetes.io/managed-by" .root.Release.Service }}
+{{- $_ := set $own "helm.sh/chart" (printf "%s-%s" .root.Chart.Name .root.Chart.Version) }}
+{{- toYaml (merge $own (default dict .more) (default dict .root.Values.commonLabels)) }}
 {{- end }}
 
 {{/* Labels of a pod: a component's own beside those of all. (root, component, values) */}}
 {{- define "crops.podLabels" -}}
-{{ include "crops.labels" . }}
-{{- with .values.podLabels }}
-{{ toYaml . }}
-{{- end }}
+{{ include "crops.labels" (merge (dict "more" .values.podLabels) .) }}
 {{- end }}
 
 {{/* Replicas of what an autoscaler drives. Helm owned the field before: left out of the manifest, the server would put 1. So what is
@@ -54,7 +50,7 @@ replicas: {{ min (int .values.autoscaling.max) (max $least (int .values.replicas
 {{/* (root, name: gateway, triton or mine) */}}
 {{- define "crops.image" -}}
 {{- $image := index .root.Values.images .name }}
-{{- $repository := ternary (printf "%s/%s" .root.Values.images.registry $image.repository) $image.repository (ne .root.Values.images.registry "") }}
+{{- $repository := ternary (printf "%s/%s" (trimSuffix "/" .root.Values.images.registry) $image.repository) $image.repository (ne .root.Values.images.registry "") }}
 {{- $tag := default .root.Chart.AppVersion $image.tag }}
 {{- if $image.digest }}{{ $repository }}@{{ $image.digest }}{{ else }}{{ $repository }}:{{ $tag }}{{ end }}
 {{- end }}
@@ -66,13 +62,13 @@ replicas: {{ min (int .values.autoscaling.max) (max $least (int .values.replicas
 
 {{/* What every pod has: no token, no root, the registry's secrets. (root, component) */}}
 {{- define "crops.pod" -}}
-serviceAccountName: {{ include "crops.account" . }}
+serviceAccountName: {{ include "crops.account" . | quote }}
 automountServiceAccountToken: false
 enableServiceLinks: false
 {{- with .root.Values.images.pullSecrets }}
 imagePullSecrets:
   {{- range . }}
-  - name: {{ . }}
+  - name: {{ . | quote }}
   {{- end }}
 {{- end }}
 {{- include "crops.context" .root.Values.podSecurityContext }}
@@ -125,10 +121,10 @@ affinity:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- with .priorityClassName }}
-priorityClassName: {{ . }}
+priorityClassName: {{ . | quote }}
 {{- end }}
 {{- with .runtimeClassName }}
-runtimeClassName: {{ . }}
+runtimeClassName: {{ . | quote }}
 {{- end }}
 {{- end }}
 
@@ -147,7 +143,7 @@ runtimeClassName: {{ . }}
 {{- with compact (list .Values.storage.credentialsSecret .Values.registrySecret) }}
 envFrom:
   {{- range . }}
-  - secretRef: {name: {{ . }}}
+  - secretRef: {name: {{ . | quote }}}
   {{- end }}
 {{- end }}
 {{- end }}
@@ -159,7 +155,7 @@ envFrom:
 {{- end }}
 {{- define "crops.sharedVolume" -}}
 {{- if include "crops.shared" . }}
-persistentVolumeClaim: {claimName: {{ include "crops.claim" . }}}
+persistentVolumeClaim: {claimName: {{ include "crops.claim" . | quote }}}
 {{- else }}
 emptyDir: {}
 {{- end }}
@@ -204,7 +200,7 @@ emptyDir: {}
 {{- define "crops.kafkaVolume" -}}
 {{- if include "crops.kafkaFile" . }}
 - name: kafka
-  secret: {secretName: {{ .Values.events.kafka.existingSecret.name }}}
+  secret: {secretName: {{ .Values.events.kafka.existingSecret.name | quote }}}
 {{- end }}
 {{- end }}
 
@@ -240,6 +236,12 @@ emptyDir: {}
 {{- end }}
 {{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" (include "crops.fullname" .)) }}
 {{- fail (printf "%q is no name of a Service (a letter first, then letters, digits and hyphens): set fullnameOverride" (include "crops.fullname" .)) }}
+{{- end }}
+{{- $ours := list "app.kubernetes.io/name" "app.kubernetes.io/instance" "app.kubernetes.io/component" "app.kubernetes.io/version" "app.kubernetes.io/managed-by" "helm.sh/chart" }}
+{{- range $where, $labels := dict "commonLabels" $v.commonLabels "monitoring.labels" $v.monitoring.labels "gateway.podLabels" $v.gateway.podLabels "triton.podLabels" $v.triton.podLabels "rolloutController.podLabels" $v.rolloutController.podLabels "retrainHook.podLabels" $v.retrainHook.podLabels "compactor.podLabels" $v.compactor.podLabels }}
+{{- range $key, $_ := $labels }}{{ if has $key $ours }}
+{{- fail (printf "%s: %s is the chart's own label" $where $key) }}
+{{- end }}{{ end }}
 {{- end }}
 {{- if and (not $v.serviceAccount.create) (not $v.serviceAccount.name) }}
 {{- fail "serviceAccount.create is false: serviceAccount.name must say which account the pods have" }}

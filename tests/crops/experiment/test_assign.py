@@ -3,6 +3,7 @@ pass.
 """
 
 import json
+import math
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -191,3 +192,67 @@ def test_aborted_and_begun_anew_between_two_looks_it_is_another_trial():
     for kept in ({"salt": "s1"}, {"start": START}, {"start": START - timedelta(hours=1)}):
         with pytest.raises(ConfigError, match="fixed while the experiment runs"):
             features.check_changes([running], [experiment(**(anew | kept))])
+
+
+SWAPPED = [
+    {"experiment": "crops-1", "arm": arm, "release": release}
+    for arm, release in (("treatment", "crops/2"), ("control", "crops/1"))
+]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("variations", SWAPPED),
+        ("variations", [*SWAPPED[::-1], SWAPPED[0]]),
+        ("ranges", [[0, 0.9], [0.9, 1]]),
+        ("filters", [{"seed": "q", "ranges": [[0, 0.1]], "attribute": "id"}]),
+        ("parentConditions", [{"id": "f", "condition": {"value": 1}}]),
+        ("condition", {"now_s": {"$gte": START.timestamp()}, "id": {"$regex": "^user-1"}}),
+        ("coverage", "0.2"),
+        ("namespace", ["another", 0.0, 0.5]),
+    ],
+)
+def test_a_rule_that_growthbook_reads_otherwise_than_this_module_is_refused(key, value):
+    """Arms swapped, for one, moves every user while weights, salt and coverage are what they were."""
+    payload = features.render([experiment()])
+    payload["features"]["release"]["rules"][0][key] = value
+    with pytest.raises(ConfigError, match=f"'crops-1': {key} is"):
+        assign.Assigner(payload)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"condition": {"id": {"$in": ["a"]}}, "force": SWAPPED[0]},  # would be counted
+        {"condition": {"id": {"$nin": ["a"]}}, "force": SWAPPED[0] | {"tester": True}},
+        {"condition": {"id": {"$in": ["a"]}}, "force": SWAPPED[0] | {"experiment": "x", "tester": True}},
+        {"force": SWAPPED[0] | {"tester": True}},
+    ],
+)
+def test_an_arm_is_forced_on_testers_by_name_alone(rule):
+    payload = features.render([experiment()])
+    payload["features"]["release"]["rules"].insert(0, rule)
+    with pytest.raises(ConfigError, match="features: "):
+        assign.Assigner(payload)
+
+
+def test_a_default_that_puts_everybody_into_an_arm_is_refused():
+    payload = features.render([experiment()])
+    payload["features"]["release"]["defaultValue"] = SWAPPED[0]
+    with pytest.raises(ConfigError, match="default value"):
+        assign.Assigner(payload)
+
+
+@pytest.mark.parametrize("start", [1e300, -1e300, math.nan, math.inf, "1"])
+def test_a_start_that_is_no_moment_is_refused(start):
+    payload = features.render([experiment()])
+    payload["features"]["release"]["rules"][0]["condition"] = {"now_s": {"$gte": start}}
+    with pytest.raises(ConfigError, match="our rules"):
+        assign.Assigner(payload)
+
+
+def test_what_was_rendered_is_read_again():
+    for start in (1_700_000_000.123456789, 1_800_000_000.9999996, 1_750_000_000):
+        one = experiment(start=datetime.fromtimestamp(start, UTC), overrides={"b": "control", "a": "control"})
+        assert features.parse(json.loads(json.dumps(features.render([one])))) == [one]

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crops.errors import InputError
+from crops.config.experiment import ExperimentConfig
+from crops.config.rollout import RolloutConfig
+from crops.errors import ConfigError, InputError
 from crops.experiment import stats
 from crops.experiment.metrics import METRICS
 from crops.experiment.moments import Arms, Moments, nobody
@@ -239,3 +241,45 @@ def test_false_discoveries_by_hand():
         "d": False,
     }
     assert stats.discoveries({}) == {}
+
+
+def rows(**changed):
+    """Two users of an impression each."""
+    columns = {"user_id": ["a", "b"], "arm": ["control", "treatment"], "clicked": [True, False]}
+    return pa.table(columns | {"play_s": [1.0, 20.0], "duration_s": [60.0, 60.0]} | changed)
+
+
+@pytest.mark.parametrize(
+    "clicked",
+    [[1, 0], [1.0, 0.0], pa.array([1.0, math.nan]), pa.array([True, None]), pa.array([1, None], pa.int8())],
+)
+def test_a_click_is_true_or_one_and_what_is_not_known_is_none(clicked):
+    """NaN is no click: as one, a column with gaps in one arm would decide the experiment."""
+    comparison = stats.compare(rows(clicked=clicked), metric="ctr")
+    assert (comparison.control, comparison.treatment) == (1.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("metric", "changed", "says"),
+    [
+        ("ctr", {"clicked": [1, 3]}, "events:1: clicked is 3, expected true or false"),
+        ("ctr", {"clicked": [-1.0, 1.0]}, "events:0: clicked is -1, expected"),
+        ("ctr", {"clicked": ["yes", "false"]}, "'clicked' holds string, expected numbers"),
+        ("lpr", {"play_s": [1.0, -5.0]}, "events:1: play_s is -5, expected a finite"),
+        ("lpr", {"duration_s": [math.inf, 1.0]}, "events:0: duration_s is inf"),
+        ("rqr", {"reformulated": [0.5, 1.0]}, "events:0: reformulated is 0.5, expected true or false"),
+    ],
+)
+def test_a_value_that_cannot_be_counted_is_named(metric, changed, says):
+    with pytest.raises(InputError, match=says):
+        stats.compare(rows(**changed), metric=metric)
+
+
+def test_a_confidence_in_the_place_of_the_level_is_refused():
+    with pytest.raises(ValueError, match=r"alpha 0\.95.*0\.05 for intervals"):
+        stats.compare(rows(), metric="ctr", alpha=0.95)
+    for config in (ExperimentConfig, RolloutConfig):
+        with pytest.raises(ConfigError, match="alpha"):
+            config.parse({"alpha": 0.95})
+    with pytest.raises(ConfigError, match="later than since"):
+        ExperimentConfig.parse({"since": "2026-02-01T00:00:00Z", "until": "2026-01-01T00:00:00Z"})

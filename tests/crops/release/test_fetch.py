@@ -7,6 +7,8 @@ from pathlib import Path
 import fsspec
 import pytest
 
+from crops.errors import ServiceError
+from crops.release import manifest
 from crops.release.fetch import BadRelease, fetch, forget
 from crops.release.layout import sha256
 from crops.release.manifest import Release
@@ -104,3 +106,32 @@ def test_what_no_manifest_names_is_removed(tmp_path):
         (tmp_path / name).mkdir()
     forget(tmp_path, {"new"})
     assert [p.name for p in Path(tmp_path).iterdir()] == ["new"]
+
+
+@pytest.mark.parametrize("name", ["query_encoder.onnx", "checksums.json", "documents/part-0.parquet"])
+def test_a_copy_that_was_damaged_since_is_fetched_anew(remote, tmp_path, name):
+    """A disk that lost power holds an empty file under the right name."""
+    release, _ = remote
+    damaged = fetch(release, tmp_path / "state") / name
+    before = damaged.read_bytes()
+    damaged.write_bytes(b"")
+    assert (fetch(release, tmp_path / "state") / name).read_bytes() == before
+
+
+class Away(Exception):
+    """As botocore's errors: no OSError."""
+
+
+def test_a_store_that_does_not_answer_is_said_whatever_it_raises(remote, tmp_path, monkeypatch):
+    def away(*_args, **_more):
+        raise Away("no route to the bucket")
+
+    monkeypatch.setattr(type(remote[1]), "get_file", away)
+    with pytest.raises(BadRelease, match="no route to the bucket") as refused:
+        fetch(remote[0], tmp_path / "state")
+    assert refused.value.reason == "files"
+    monkeypatch.setattr(type(remote[1]), "cat_file", away)
+    monkeypatch.setattr(type(remote[1]), "pipe_file", away)
+    for call in (manifest.read, lambda url: manifest.write(url, manifest.Manifest(generation=1))):
+        with pytest.raises(ServiceError, match="no route to the bucket"):
+            call("memory://place/manifest.json")

@@ -116,3 +116,10 @@ def test_an_encoder_of_a_release_is_not_opened_with_weights_that_are_not_listed(
         OnnxEncoder(release)
     listed = json.loads((release / layout.CHECKSUMS).read_text())
     assert "query_encoder.onnx.more" not in listed
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"a": 1}', '{"a": null}'])
+def test_a_list_that_is_half_written_is_named(release, text):
+    (release / "checksums.json").write_text(text)
+    with pytest.raises(InputError, match=r"checksums\.json: "):
+        layout.check(release)

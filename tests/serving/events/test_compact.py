@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import datetime as dt
 import json
+import math
 import os
 import random
 import re
@@ -563,3 +564,49 @@ def test_memory_does_not_grow_with_the_days(tmp_path):
         )
         peaks.append(int(done.stdout) / 1024)
     assert peaks[1] < peaks[0] + 25, peaks
+
+
+def altered(record, **values):
+    return json.dumps(json.loads(encode(record)) | values).encode()
+
+
+VIDEO = {"video_id": "v", "position": 0, "score": 0.5, "paths": []}
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        altered(search("x", us()), user_id=5),
+        altered(search("x", us()), search_id=None),
+        altered(search("x", us()), query="\ud800"),
+        altered(search("x", us()), arm="placebo"),
+        altered(search("x", us()), ts_us=True),
+        altered(search("x", us()), ts_us=10**30),
+        altered(search("x", us()), results=[VIDEO | {"video_id": 3}]),
+        altered(search("x", us()), results=[VIDEO | {"video_id": "\ud800"}]),
+        altered(search("x", us()), results=[VIDEO | {"position": "0"}]),
+        altered(search("x", us()), results=[VIDEO | {"position": 10**12}]),
+        altered(did("s", "v0", "play"), play_s="3"),
+        altered(did("s", "v0", "play"), play_s=math.nan),
+        altered(did("s", "v0", "play"), play_s=-3.0),
+        altered(did("s", "v0"), type=["click"]),
+        altered(did("nobody", "v0"), video_id=4),
+        altered(did("nobody", "v0"), ts_us=10**30),
+        b'{"kind":' + b"[" * 100_000,
+    ],
+)
+def test_a_record_whose_values_no_table_can_hold_is_kept_and_ends_no_compaction(tmp_path, odd):
+    """A topic of Kafka may have other writers; one such record would have ended every run from then on."""
+    (tmp_path / "events").mkdir()
+    frames = map(segments.frame, (encode(search("s", us())), odd, encode(did("s", "v0"))))
+    (tmp_path / "events/a.seg").write_bytes(segments.MAGIC + b"".join(frames))
+    tally = compact.compact([tmp_path / "events"], tmp_path / "out")
+    assert (tally.searches, tally.interactions, tally.newer) == (1, 1, 1)
+    assert compact.compact([tmp_path / "events"], tmp_path / "out").newer == 1, "and is read again"
+
+
+def test_a_record_over_several_lines_is_one(tmp_path):
+    (tmp_path / "events").mkdir()
+    lines = b'{"kind":' + encode(search("s", us())).removeprefix(b'{"kind":').replace(b",", b",\r\n")
+    (tmp_path / "events/a.seg").write_bytes(segments.MAGIC + segments.frame(lines))
+    assert compact.compact([tmp_path / "events"], tmp_path / "out").searches == 1

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from crops.cli.serve import compact as verb
-from serving.events import kafka, log
+from serving.events import kafka, log, segments
 from serving.events.compact import read_all
 from serving.events.records import Interaction, Result, Search
 
@@ -161,3 +161,32 @@ def test_without_a_broker_copying_is_an_error(tmp_path):
     with pytest.raises(log.EventLogError, match="no broker gave out events"):
         kafka.drain("127.0.0.1:1", "events", "g", segments, join_s=1, settings={"log_level": 0})
     segments.stop()
+
+
+def test_a_message_without_a_value_is_no_event_and_holds_nothing_up(tmp_path):
+    """A tombstone, or what a tool wrote to see whether the topic is there."""
+
+    class Message:
+        def __init__(self, offset, value):
+            self.offset, self.value = lambda: offset, lambda: value
+
+        def error(self):
+            return None
+
+        def topic(self):
+            return "t"
+
+        def partition(self):
+            return 0
+
+    class Consumer:
+        def commit(self, offsets, asynchronous):
+            self.upto = [one.offset for one in offsets]
+
+    consumer, segment_log = Consumer(), log.SegmentLog(tmp_path, replica="drain")
+    kafka._copy(consumer, [Message(0, None), Message(1, b"")], segment_log)
+    kafka._copy(consumer, [Message(2, None), Message(3, b'{"kind":"x"}')], segment_log)
+    asyncio.run(segment_log.close())
+    assert consumer.upto == [4]
+    payloads = [payload for path in segments.listed(tmp_path) for _, payload in segments.read(path)]
+    assert payloads == [b'{"kind":"x"}']

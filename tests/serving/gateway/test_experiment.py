@@ -27,3 +27,18 @@ def test_the_readout_of_the_trial_before_does_not_stand_beside_this_ones_arms(tm
     page = experiment.status(str(tmp_path / "rollout"), None, tmp_path)
     assert page["rollout"]["experiment"] == "winter"
     assert (page["readout"] is not None) == shown
+
+
+@pytest.mark.parametrize("text", ["[]", "{", "[" * 100_000, '{"metrics": [1]}', '{"metrics": {"ctr": 3}}'])
+def test_a_readout_that_says_something_else_is_not_there_yet(tmp_path, text):
+    (tmp_path / "readout.json").write_text(text)
+    page = experiment.status(None, None, tmp_path)
+    assert not (page["readout"] or {}).get("metrics")
+
+
+def test_what_is_not_a_number_is_null_on_the_page(tmp_path):
+    metrics = {"ctr": {"lift": float("nan"), "low": float("-inf")}}
+    (tmp_path / "readout.json").write_text(json.dumps(READOUT | {"metrics": metrics}))
+    page = experiment.status(None, None, tmp_path)
+    json.dumps(page, allow_nan=False)
+    assert page["readout"]["metrics"]["ctr"]["lift"] is None

@@ -147,3 +147,20 @@ def test_another_window_than_the_gateways_is_refused(monkeypatch):
     experiment.check_window("http://gateway:8080/", CONFIG.model_copy(update={"window_s": 60}))
     with pytest.raises(CropsError, match="within 60 s, the readout within 90 s"):
         experiment.check_window("http://gateway:8080", CONFIG)
+
+
+@pytest.mark.parametrize("day", ["__HIVE_DEFAULT_PARTITION__", "2026-13-45", "2026-1-5"])
+def test_a_folder_of_no_day_is_named(events, tmp_path, day):
+    (first,) = sorted((events / "searches").glob("date=*"))[:1]
+    shutil.copytree(events, tmp_path / "events")
+    shutil.copytree(first, tmp_path / f"events/searches/date={day}")
+    with pytest.raises(CropsError, match=f"date={day}/.*expected one per day"):
+        experiment.run(tmp_path / "events", tmp_path / "out", CONFIG)
+
+
+def test_an_arm_of_another_name_is_named(tmp_path):
+    searches, *rest = logs.experiment(users=20, days=1, lift=0.0)
+    for row in searches:
+        row["arm"] = {"control": "A", "treatment": "B", None: None}[row["arm"]]
+    with pytest.raises(CropsError, match="arm is 'A', expected control, treatment or null"):
+        experiment.run(logs.write(tmp_path / "events", searches, *rest), tmp_path / "out", CONFIG)

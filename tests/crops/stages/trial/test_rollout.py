@@ -598,3 +598,40 @@ def test_every_question_is_asked_of_this_installation_alone(place, monkeypatch):
     assert len(of_arms) >= 2 * 2 * len(plan.guardrails)
     assert all(query.count("arm=") == query.count(plan.matchers) for query in of_arms)
     assert [query for query in asked if "namespace" not in query] == ["time()"]
+
+
+def test_a_plan_that_was_cut_short_while_it_runs_is_said_and_leaves_it_blind(place, monkeypatch):
+    now = [1000.0]
+    rollout.start(place, PLAN, name="r", clock=lambda: now[0])
+    monkeypatch.setattr(rollout, "measure", lambda *_a, **_k: seen())
+    now[0] += 20
+    state, _ = rollout.step(place, PLAN, clock=lambda: now[0])
+    assert state.step == 1
+    short = PLAN.model_copy(update={"steps": PLAN.steps[:1]})
+    state, verdict = rollout.step(place, short, clock=lambda: now[0])
+    assert (state.phase, verdict.kind) == ("canary", "wait")
+    assert "may not be cut short" in verdict.reason
+    now[0] += 1000
+    assert rollout.step(place, short, clock=lambda: now[0])[0].phase == "rolled back"
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("phase", "later"), ("step", "1"), ("step", -1), ("started_s", None), ("entered_s", 1e999), ("more", 1)],
+)
+def test_a_state_that_says_something_else_is_named(place, key, value):
+    rollout.start(place, PLAN, name="r", clock=lambda: 1000.0)
+    path = Path(place.of(rules.STATE))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    with pytest.raises(CropsError, match=r"rollout\.json: not a rollout's state"):
+        rollout.step(place, PLAN)
+
+
+def test_an_abort_request_that_comes_too_late_aborts_nothing_and_says_nothing_else(place):
+    rollout.start(place, PLAN, name="r", clock=lambda: 1000.0)
+    rollout.abort(place, PLAN, reason="done")
+    document.put(place.of(rules.ABORT), b'{"reason": "late"}')
+    state, verdict = rollout.step(place, PLAN)
+    assert (state.phase, verdict.kind) == ("aborted", "wait")
+    assert not Path(place.of(rules.ABORT)).exists()
+    assert "late" not in "".join(rollout.trail(place))
