@@ -194,9 +194,9 @@ class Labelled:
 
     def only(self, *names: str) -> "Labelled":
         """The samples that come from these perspectives alone, graded by these alone."""
-        known = [row.name for row in perspectives.every()]
-        if unknown := [name for name in names if name not in known]:
-            raise ConfigError(f"perspective {unknown[0]!r} is unknown, expected some of {', '.join(known)}")
+        every = [row.name for row in perspectives.every()]
+        if unknown := [name for name in names if name not in every]:
+            raise ConfigError(f"perspective {unknown[0]!r} is unknown, expected some of {', '.join(every)}")
         return replace(self, perspectives=names)
 
 
@@ -579,8 +579,8 @@ def _documents(documents: Mined | Tabular, folder: Path, *, valid: Tabular | Non
     validation = records.VALID_QR.schema.empty_table()
     if valid is not None:
         pairs_of_valid = _pairs(valid, "valid")
-        known = pc.is_in(pairs_of_valid["doc_id"], texts["doc_id"].combine_chunks())
-        if len(pairs_of_valid) and not pc.any(known).as_py():
+        in_documents = pc.is_in(pairs_of_valid["doc_id"], texts["doc_id"].combine_chunks())
+        if len(pairs_of_valid) and not pc.any(in_documents).as_py():
             raise InputError("valid", "none of its doc_ids is in documents")
         read = _arrow(valid, "valid")
         later = read["later_query"] if "later_query" in read.column_names else pairs_of_valid["query"]
