@@ -26,6 +26,7 @@ from crops.release import index
 from crops.retriever import systems
 from crops.retriever import train as loop
 from crops.retriever.batch import Batches
+from crops.retriever.encoder import Encoder
 from crops.retriever.ranks import ALONE
 from crops.stages.learn import train
 from crops.tables import artifacts, records
@@ -66,9 +67,9 @@ def encodes(inputs: train.Inputs, cfg: TrainConfig, focused: dict, anchor_min: i
     return float(np.mean([len(b.queries) + len(b.texts) for b in drawn]))
 
 
-def recalls(encoder: object, inputs: train.Inputs, truth: dict[str, set[int]]) -> np.ndarray:
-    """float [Q, K]: of every query, at each of KS."""
-    vectors = encoder.encode(inputs.valid.texts, kind="document")
+def recalls(encoder: Encoder, texts: list[str], truth: dict[str, set[int]]) -> np.ndarray:
+    """float [Q, K]: of every query, at each of KS; truth: query -> rows of `texts`."""
+    vectors = encoder.encode(texts, kind="document")
     ranked = index.exact(vectors, encoder.encode([*truth], kind="query"), max(KS))[1]
     return np.stack([metrics.recall_per_query(ranked, [*truth.values()], k) for k in KS], axis=1)
 
@@ -97,7 +98,7 @@ def main() -> None:
             sizes = train.sizes_of(cfg)
             encoder = train.encoder_of(cfg, inputs.corpus)
             if "the base, untouched" not in found:
-                found["the base, untouched"] = [recalls(encoder, inputs, truth)]
+                found["the base, untouched"] = [recalls(encoder, inputs.valid.texts, truth)]
             per_step = encodes(inputs, cfg, loop.focused(encoder, inputs.samples, sizes, ALONE), anchor_min)
             usual = usual or per_step
             steps = round(plan.steps * usual / per_step)
@@ -112,7 +113,7 @@ def main() -> None:
                     probe_steps=1,
                     checkpoints=Path(folder),
                 )
-            found.setdefault(name, []).append(recalls(trained, inputs, truth))
+            found.setdefault(name, []).append(recalls(trained, inputs.valid.texts, truth))
             rows.setdefault(name, []).append([steps, history["encodes"], history["best_step"]])
             print(seed, name, found[name][-1].mean(axis=0).round(4), rows[name][-1], flush=True)
     lines = []
@@ -129,9 +130,7 @@ def main() -> None:
             gap = metrics.compare(
                 np.concatenate(values)[:, column], plain[:, column], draws=1000, seed=0, clusters=clusters
             )
-            cells.append(
-                f"{100 * gap['difference']:+.1f} [{100 * gap['low']:+.1f}, {100 * gap['high']:+.1f}]"
-            )
+            cells.append(report.points(gap))
         taken = np.mean(rows[name], axis=0) if name in rows else (0, 0, 0)
         lines.append([name, *cells, f"{taken[0]:.0f}", f"{taken[1]:,.0f}"])
     header = ["way", "@100", "@20", "@100 against plain", "@20 against plain", "steps", "encodes"]

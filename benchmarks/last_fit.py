@@ -20,18 +20,16 @@ import pandas as pd
 sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
 
 import crops
-from benchmarks import report, shop
+from benchmarks import focus, report, shop
 from crops.evaluation import metrics
-from crops.release import index
 from crops.retriever import encoder as encoders
 from crops.retriever.systems import CHALLENGER
 
-KS = (100, 20)
 SETS = ("all", "new")
 
 
 def measured(seed: int, work: Path) -> pd.DataFrame:
-    """(seed, query, set, measured, fitted) with recalls at KS of each."""
+    """(seed, query, set, measured, fitted) with recalls at focus.KS of each."""
     logs, run, config = work / "logs", work / "run", work / "config.yaml"
     truth = shop.Shop(seed).write(logs)
     last = max(p.name for p in (logs / "searches").iterdir())
@@ -60,11 +58,8 @@ def measured(seed: int, work: Path) -> pd.DataFrame:
     rows = pd.DataFrame({"seed": seed, "query": [*relevant]})
     rows["set"] = ["new" if query not in asked_before else "" for query in relevant]
     for name, folder in {"measured": before, "fitted": after}.items():
-        encoder = encoders.load(folder)
-        vectors = encoder.encode([*documents["text"]], kind="document")
-        ranked = index.exact(vectors, encoder.encode([*relevant], kind="query"), max(KS))[1]
-        for k in KS:
-            rows[f"{name}@{k}"] = metrics.recall_per_query(ranked, [*relevant.values()], k)
+        columns = [f"{name}@{k}" for k in focus.KS]
+        rows[columns] = focus.recalls(encoders.load(folder), documents["text"].tolist(), relevant)
     return rows
 
 
@@ -81,13 +76,12 @@ def main() -> None:
     for name in SETS:
         part = table if name == "all" else table[table["set"] == name]
         cells = [name, str(len(part))]
-        for k in KS:
+        for k in focus.KS:
             ours, theirs = part[f"fitted@{k}"].to_numpy(), part[f"measured@{k}"].to_numpy()
             gap = metrics.compare(ours, theirs, draws=1000, seed=0, clusters=np.arange(len(part)))
-            span = f"{100 * gap['difference']:+.1f} [{100 * gap['low']:+.1f}, {100 * gap['high']:+.1f}]"
-            cells += [f"{100 * theirs.mean():.1f}", f"{100 * ours.mean():.1f}", span]
+            cells += [f"{100 * theirs.mean():.1f}", f"{100 * ours.mean():.1f}", report.points(gap)]
         lines.append(cells)
-    header = ["queries", "number", *(f"{x}@{k}" for k in KS for x in ("measured", "fitted", "gain"))]
+    header = ["queries", "number", *(f"{x}@{k}" for k in focus.KS for x in ("measured", "fitted", "gain"))]
     text = (
         "# The last fit: recall by truth on the day after, %\n\n"
         f"{given.seeds} seeds of the shop's log, one training each.\n\n"

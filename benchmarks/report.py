@@ -6,7 +6,7 @@ import argparse
 import datetime
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -25,6 +25,11 @@ def arguments(about: str) -> argparse.ArgumentParser:
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def points(gap: Mapping[str, float]) -> str:
+    """A difference of two shares with its interval, as `metrics.compare` gives it, in points."""
+    return f"{100 * gap['difference']:+.1f} [{100 * gap['low']:+.1f}, {100 * gap['high']:+.1f}]"
 
 
 def machine(packages: Sequence[str]) -> str:

@@ -554,10 +554,10 @@ def _samples(samples: Labelled | Tabular, folder: Path) -> Path:
     read = _by_document(_arrow(samples, "samples"))
     if "perspective" not in read.column_names:
         read = read.append_column("perspective", pa.repeat(perspectives.CLICK.name, read.num_rows))
-    graded = _conformed(read, records.SAMPLES)
+    graded, highest = _conformed(read, records.SAMPLES), max(perspectives.labels().values())
     for label in graded["label"].unique().to_pylist():
-        if label not in range(6):
-            raise InputError("samples", f"label is {label}, expected 1..5")
+        if label not in range(highest + 1):
+            raise InputError("samples", f"label is {label}, expected 1..{highest}")
     folder.mkdir()
     artifacts.write(folder, records.SAMPLES, graded)
     artifacts.write(folder, records.ORIGINS, records.ORIGINS.schema.empty_table())

@@ -140,7 +140,7 @@ class _Part:
         """What was read how, and what could not be read."""
         questions = []
         for name, origin in self.origins.items():
-            if origin.column is None or not (self._judged(name) or name.endswith("_id")):
+            if origin.column is None or not self._judged(name):
                 continue
             column = f"{self.table}.{name}: column {origin.column!r}"
             bad = f"bad_{name}"
@@ -164,7 +164,9 @@ class _Part:
         return bool(pa.types.is_list(TABLES[self.table].schema.field(name).type))
 
     def _judged(self, name: str) -> bool:
-        return TABLES[self.table].schema.field(name).type not in (pa.string(), records.TEXTS)
+        """Whether not every text is a value of it: an id may be none, or have lost digits."""
+        kind = TABLES[self.table].schema.field(name).type
+        return name.endswith("_id") or kind not in (pa.string(), records.TEXTS)
 
     def _column(self, field: pa.Field) -> list[str]:
         name, origin = field.name, self.origins[field.name]
@@ -179,9 +181,8 @@ class _Part:
         if listed:
             return [f"{cells.listed(cell, self.source.types[origin.column])} AS {name}"]
         text = f"nullif(nullif(trim(CAST({cell} AS VARCHAR)), ''), '\\N')"  # \N: null, in Hive and MySQL
-        is_id = name.endswith("_id")
-        if self._judged(name) or is_id:
-            nothing = cells.NO_ID if is_id else cells.NOTHING
+        if self._judged(name):
+            nothing = cells.NO_ID if name.endswith("_id") else cells.NOTHING
             text = f"CASE WHEN lower({text}) NOT IN {nothing} THEN {text} END"
         value = cells.value(field, text, origin.unit)
         made = f"coalesce({value}, '')" if name in TEXTS else value
@@ -189,7 +190,7 @@ class _Part:
             instead = cells.value(field, release.text(origin.default), None)
             made = f"CASE WHEN {text} IS NULL THEN {instead} ELSE {made} END"
         columns = [f"{made} AS {name}"]
-        if self._judged(name) or is_id:
+        if self._judged(name):
             columns.append(f"CASE WHEN {value} IS NULL THEN {text} END AS bad_{name}")
             columns.append(f"CASE WHEN {text} IS NOT NULL THEN true END AS given_{name}")
             if pa.types.is_timestamp(field.type):

@@ -8,6 +8,10 @@ from pydantic import Field, field_validator, model_validator
 from crops.config.base import Engine, StageConfig, engine, spark_master
 from crops.config.reformulation import window_s
 
+# Of a level: above it always-valid intervals have no answer (crops.experiment.sequential), and nobody who
+# says 0.95 means an interval of 5 %.
+LARGEST_ALPHA = 0.5
+
 
 class ExperimentConfig(StageConfig):
     """How an experiment is read: period, primary metric, levels, and the effect it is planned for."""
@@ -21,7 +25,7 @@ class ExperimentConfig(StageConfig):
     """Metric that decides; the others are guardrails. Source: ours."""
     share: float = Field(0.5, gt=0, lt=1)
     """Planned share of treatment among the users of both arms. Source: ours."""
-    alpha: float = Field(0.05, gt=0, le=0.5)
+    alpha: float = Field(0.05, gt=0, le=LARGEST_ALPHA)
     """1 - level of the intervals; false-discovery rate. Source: convention."""
     power: float = Field(0.8, gt=0, lt=1)
     """Probability of seeing the planned effect. Source: convention."""

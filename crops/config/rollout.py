@@ -6,6 +6,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from crops.config.base import StageConfig
+from crops.config.experiment import LARGEST_ALPHA
 
 # $in stands for the label matcher of one side (an arm here, a pod hash in Argo Rollouts), $window for the
 # range, $quantile for a quantile that leaves room for chance (experiment.rollout.quantile).
@@ -154,7 +155,7 @@ class RolloutConfig(StageConfig):
     """Standard errors of a rate per event are so many times too small, as events of one user belong together.
     Source: ours: measured, a z-test on impressions was wrong 36 % of the time at a nominal 5 %.
     """
-    alpha: float = Field(0.05, gt=0, le=0.5)
+    alpha: float = Field(0.05, gt=0, le=LARGEST_ALPHA)
     """Level at which a rate's loss is beyond chance, always-valid. Source: convention."""
     blind_limit_s: float = Field(900.0, gt=0)
     """Prometheus silent for so long ends in a rollback. Source: ours: 15 min."""

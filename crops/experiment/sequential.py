@@ -7,11 +7,11 @@ narrowest.
 
 import math
 
+from crops.config.experiment import LARGEST_ALPHA
+
 # Users of both arms together for which the intervals are narrowest [ours]. To be chosen before the start; a
 # factor of ten beside it costs about a fifth of the width, never validity.
 PLANNED_USERS = 5_000
-# Above it eq. 161 has no answer, and nobody who says 0.95 means an interval of 5 %.
-LARGEST_ALPHA = 0.5
 
 
 def tuning(planned_users: int, alpha: float) -> float:

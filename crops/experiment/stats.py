@@ -12,6 +12,7 @@ from tea_tasting.aggr import Aggregates
 from tea_tasting.metrics import SampleRatio
 
 from crops.arms import ARMS
+from crops.config.experiment import LARGEST_ALPHA
 from crops.experiment import sequential, totals
 from crops.experiment.metrics import METRICS, Metric
 from crops.experiment.moments import Arms
@@ -82,10 +83,10 @@ def compare(events: Any, *, metric: str, share: float = 0.5, alpha: float = 0.05
     """
     if metric not in METRICS:
         raise ValueError(f"metric is {metric!r}, expected one of {', '.join(METRICS)}")
-    if not (0 < share < 1 and 0 < alpha <= sequential.LARGEST_ALPHA):
+    if not (0 < share < 1 and 0 < alpha <= LARGEST_ALPHA):
         raise ValueError(
             f"share is {share}, alpha {alpha}, expected a share within 0..1, and a level within "
-            f"0..{sequential.LARGEST_ALPHA} (0.05 for intervals of 95 %)"
+            f"0..{LARGEST_ALPHA} (0.05 for intervals of 95 %)"
         )
     return decide(totals.of_events(events, METRICS[metric]), METRICS[metric], share=share, alpha=alpha)
 

@@ -2,11 +2,15 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from crops.tables import artifacts, records
+
+if TYPE_CHECKING:
+    import ibis.expr.types as ir
 
 SAMPLE = "judgement.json"  # beside the table where it is a sample: what is not in it is not known
 POOL = "pool"  # the folder, beside a sample of candidates, of what people said of pooled results
@@ -29,6 +33,17 @@ class Grades:
             listed = pairs["query"].isin(set(self.table["query"])).to_numpy()
             grade = np.where(np.isnan(grade) & listed, 0.0, grade)
         return np.where(np.isnan(grade), np.nan, (grade >= records.RELEVANT_GRADE).astype(np.float64))
+
+    def known(self, rows: "ir.Table", table: "ir.Table") -> "ir.Table":
+        """The rows (query, doc_id, ...) of which it is known, with the column `relevant`, as `relevant` has
+        it; in the engine that holds `table`, which is this one's.
+        """
+        listed = rows.semi_join(table, "query")
+        of_pair = table.group_by("query", "doc_id").agg(grade=table["grade"].max())
+        graded = listed.left_join(of_pair, ["query", "doc_id"]).select(*rows.columns, "grade")
+        relevant = (graded["grade"] >= records.RELEVANT_GRADE).cast("float64")
+        told = graded.mutate(relevant=relevant.fill_null(0.0) if self.complete else relevant)
+        return told.filter(told["relevant"].notnull()).drop("grade")
 
 
 def read(folder: Path | None) -> Grades | None:

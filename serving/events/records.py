@@ -80,7 +80,7 @@ def decode(payload: bytes) -> Record:
         if not _fits_the_tables(record):
             raise ValueError(f"a value of this {kind} is none of its column")
         if b"\\u" in payload:  # half a character, perhaps, which no table can hold
-            json.dumps(json.loads(payload), ensure_ascii=False).encode()
+            encode(record)
     except (KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"not an event: {error}") from error
     return record

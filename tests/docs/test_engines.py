@@ -92,8 +92,11 @@ def test_what_a_page_loads_its_plug_in_finds(engine, tmp_path, monkeypatch, requ
             plugin.load(f"{module}:connect", "f" * 64, ids, width=WIDTH)
 
 
-def test_every_page_is_run():
+def test_every_page_is_run_where_its_engine_is_and_is_python_everywhere():
     assert {path.stem for path in PAGES.glob("*.md")} == {*NEEDS, "index"}
+    for engine in NEEDS:
+        for block in PYTHON.findall((PAGES / f"{engine}.md").read_text(encoding="utf-8")):
+            compile(block, f"{engine}.md", "exec")
 
 
 def test_opensearchs_score_is_turned_back_into_the_inner_product():

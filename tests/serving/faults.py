@@ -25,6 +25,7 @@ from crops.experiment import features
 from crops.experiment.assign import Assigner
 from serving.triton import install, launch
 from tests.serving import releases as toys
+from tests.serving import served
 from tests.serving.redis_server import RedisServer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -66,14 +67,7 @@ class Stack:
         (port,) = launch.free_ports(1)
         self.address = f"http://127.0.0.1:{port}"
         settings = {"features": str(folder / "features.json"), "redis": self.redis.url}
-        told = {
-            "releases": [r.files for r in releases],
-            "state": str(folder / "state"),
-            "port": port,
-            "events": str(self.events),
-            "settings": settings,
-        }
-        (folder / "serve.json").write_text(json.dumps(told))
+        self._command = served.command(folder, releases, port=port, **settings)
         self.process = self._started()
 
     def _started(self) -> subprocess.Popen[bytes]:
@@ -85,13 +79,7 @@ class Stack:
             "STALL_UNDER": f"{self.events}/",
         }
         with (self.folder / "serve.log").open("ab") as log:
-            return subprocess.Popen(
-                [sys.executable, "-m", "tests.serving.served", str(self.folder / "serve.json")],
-                cwd=ROOT,
-                env=variables,
-                stdout=log,
-                stderr=log,
-            )
+            return subprocess.Popen(self._command, cwd=ROOT, env=variables, stdout=log, stderr=log)
 
     def parts(self, mark: str) -> list[psutil.Process]:
         """Running processes of the stack with `mark` in their command line."""

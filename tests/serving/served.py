@@ -4,11 +4,26 @@ tests.serving.served FILE` with a JSON object of `laptop.serve`'s arguments. No 
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from crops.arms import ARMS
+from crops.release.manifest import Release
 from serving import laptop
 from tests.serving import releases as toys
+
+
+def command(folder: Path, releases: Sequence[Release], *, port: int, **settings: str) -> list[str]:
+    """How it is started, with its state and its event log in `folder`; settings: of the gateway."""
+    told = {
+        "releases": [r.files for r in releases],
+        "state": str(folder / "state"),
+        "port": port,
+        "events": str(folder / "events"),
+        "settings": settings,
+    }
+    (folder / "serve.json").write_text(json.dumps(told))
+    return [sys.executable, "-m", "tests.serving.served", str(folder / "serve.json")]
 
 
 def main(path: Path) -> None:

@@ -2,11 +2,9 @@
 test_part_dies.py.
 """
 
-import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from crops.errors import ServiceError
 from serving import laptop
 from serving.triton import install, launch
 from tests.serving import releases as toys
+from tests.serving import served
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -58,15 +57,7 @@ def test_it_ends_when_it_is_asked_to_while_a_triton_that_hangs_is_being_started(
     if not install.ready():
         pytest.skip("no Triton server: make triton")
     (port,) = launch.free_ports(1)
-    told = {
-        "releases": [r.files for r in toys.build(tmp_path / "releases")],
-        "state": str(tmp_path / "state"),
-        "port": port,
-        "events": str(tmp_path / "events"),
-        "settings": {},
-    }
-    (tmp_path / "serve.json").write_text(json.dumps(told))
-    command = [sys.executable, "-m", "tests.serving.served", str(tmp_path / "serve.json")]
+    command = served.command(tmp_path, toys.build(tmp_path / "releases"), port=port)
     process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
     try:
         end_s, servers = time.monotonic() + 60, []

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-import ibis
 import ibis.expr.types as ir
 import pandas as pd
 import pyarrow as pa
@@ -143,9 +142,7 @@ def _as_trained(rows: ir.Table, samples: ir.Table, counted: ir.BooleanValue | bo
 
 
 def _fetched(house: Warehouse, expr: ir.Table, *columns: str) -> pd.DataFrame:
-    wanted = expr.select(*columns)
-    table = pa.Table.from_batches(house.stream(wanted), wanted.schema().to_pyarrow())
-    frame: pd.DataFrame = table.to_pandas()
+    frame: pd.DataFrame = house.backend.to_pyarrow(expr.select(*columns)).to_pandas()
     return frame
 
 
@@ -187,12 +184,5 @@ def _by_grades(
     # The world's truth knows the catalogue only; people may have judged what an LLM wrote as well.
     if graded.complete:
         decided = decided.filter(~decided["perspective"].isin(perspectives.names(synthetic=True)))
-    rows = _as_trained(decided, samples, counted=True)
-    of_pair = table.group_by("query", "doc_id").agg(grade=table["grade"].max())
-    rows = rows.left_join(of_pair, ["query", "doc_id"]).select(*rows.columns, "grade")
-    relevant = (rows["grade"] >= records.RELEVANT_GRADE).cast("float64")
-    if graded.complete:  # what is not graded of a listed query is not relevant
-        listed = rows["query"].isin(table["query"])
-        relevant = ibis.ifelse(listed, relevant.fill_null(0.0), ibis.null("float64"))
-    rows = rows.mutate(relevant=relevant).filter(lambda t: t["relevant"].notnull())
+    rows = graded.known(_as_trained(decided, samples, counted=True), table)
     return _ladders(_fetched(house, rows, "perspective", "label", "final", "relevant"), "relevant")

@@ -32,13 +32,8 @@ from crops.stages.release import deploy
 from crops.tables import artifacts
 
 Clock = Callable[[], float]
-UNREADABLE = (
-    ValueError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    OverflowError,
-)  # of a file that says something else
+# Of a file that says something else.
+UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, OverflowError)
 TRIES = 5  # of a change that must be made, while others write
 
 
