@@ -5,6 +5,7 @@ import gc
 import logging
 import os
 import secrets
+import signal
 import sys
 from pathlib import Path
 from typing import Any, cast
@@ -116,7 +117,8 @@ def event_log(settings: Settings) -> EventLog | None:
 
 class _Draining(uvicorn.Server):
     """On SIGTERM first says that it is not ready for `drain_s`, so that load balancers look elsewhere, then
-    closes.
+    closes. While it loads its first release, minutes where Triton is away, it has promised nothing and ends at
+    once.
     """
 
     def __init__(self, config: uvicorn.Config, app: object, drain_s: float) -> None:
@@ -127,7 +129,11 @@ class _Draining(uvicorn.Server):
         """Called in the event loop's thread on the first signal."""
         state = getattr(self._app, "state", None)
         running = getattr(state, "service", None)
-        if running is None or self._drain_s == 0 or running.draining:
+        if running is None:
+            signal.signal(sig, signal.SIG_DFL)
+            signal.raise_signal(sig)
+            os._exit(128 + sig)  # process 1 of a container does not die of a signal's default
+        if self._drain_s == 0 or running.draining:
             super().handle_exit(sig, frame)  # type: ignore[arg-type]
             return
         running.draining = True

@@ -39,6 +39,7 @@ from serving.triton import launch
 LOG = logging.getLogger("crops.triton")
 WATCH_S, ANSWER_S = 1.0, 1.5  # between two watches; for one answer
 SILENT = 2  # watches without a vector until a model is loaded anew: within 5 s
+ENDS = (signal.SIGTERM, signal.SIGINT)
 MEND_S = 20.0  # for loading it anew; longer, and the server is started anew
 
 
@@ -279,8 +280,8 @@ def health(follower: Follower, host: str, port: int) -> ThreadingHTTPServer:
 
 
 def main(path: Path) -> int:
-    """Follows until SIGTERM (0), or until tritonserver ends by itself (1: whoever runs this starts it
-    again).
+    """Follows until SIGTERM (0: at once, also while a model is loaded), or until tritonserver ends by itself
+    (1: whoever runs this starts it again).
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s", force=True)
     logging.getLogger("httpx").setLevel(logging.WARNING)
@@ -288,9 +289,8 @@ def main(path: Path) -> int:
         cfg = Settings.from_json(path.read_text(encoding="utf-8"))
     except (ConfigError, OSError) as error:
         sys.exit(f"triton: {error}")
-    ended = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ended.set())
+    for number in ENDS:
+        signal.signal(number, _end)
     shutil.rmtree(cfg.repository, ignore_errors=True)
     ports = launch.Ports(http=cfg.http_port, grpc=cfg.grpc_port, metrics=cfg.metrics_port)
     triton = launch.start(cfg.venv, cfg.repository, cfg.state / "triton", ports, host=cfg.host)
@@ -298,16 +298,21 @@ def main(path: Path) -> int:
         triton.wait_live()
         follower = Follower(cfg, triton)
         follower.keep_watch()
-        served = health(follower, cfg.host, cfg.health_port)
+        health(follower, cfg.host, cfg.health_port)
         while triton.process.poll() is None:
             follower.look()
-            if ended.wait(cfg.poll_s):
-                served.shutdown()
-                return 0
+            time.sleep(cfg.poll_s)
         LOG.error("tritonserver ended with %s: %s", triton.process.returncode, _tail(triton.log))
         return 1
     finally:
         triton.stop()
+
+
+def _end(*_: object) -> None:
+    """On the first signal; what was begun meanwhile is begun anew at the next start."""
+    for number in ENDS:
+        signal.signal(number, signal.SIG_IGN)
+    sys.exit(0)
 
 
 def _tail(log: Path) -> str:

@@ -161,6 +161,18 @@ def test_a_server_that_hangs_is_ended(following, releases):
     assert server.process.wait(20) == 1
 
 
+def test_it_ends_when_it_is_asked_to_while_a_model_is_loaded(following, releases):
+    server, url, health = following
+    until(lambda: httpx.get(f"{health}/healthz").status_code, 200)
+    (child,) = subprocess.check_output(["pgrep", "-P", str(server.process.pid)], text=True).split()
+    manifest.write(url, Manifest(generation=1, arms={"control": releases[0]}))
+    until(lambda: bool(stubs_of(server, releases[0].model)), True)
+    os.kill(int(child), signal.SIGSTOP)  # a load that nobody answers
+    server.process.terminate()
+    assert server.process.wait(25) == 0  # within what Kubernetes waits
+    assert not Path(f"/proc/{child}").exists()
+
+
 def test_a_load_whose_process_is_killed_ends_the_server(following, releases):
     """Triton itself would answer that load never, nor end when it is asked to."""
     server, url, health = following
