@@ -117,8 +117,8 @@ def event_log(settings: Settings) -> EventLog | None:
 
 class _Draining(uvicorn.Server):
     """On SIGTERM first says that it is not ready for `drain_s`, so that load balancers look elsewhere, then
-    closes. While it loads its first release, minutes where Triton is away, it has promised nothing and ends at
-    once.
+    closes. While it loads its first release, minutes where Triton is away, it has promised nothing and ends
+    at once.
     """
 
     def __init__(self, config: uvicorn.Config, app: object, drain_s: float) -> None:

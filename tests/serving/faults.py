@@ -68,7 +68,7 @@ class Stack:
         self.address = f"http://127.0.0.1:{port}"
         settings = {"features": str(folder / "features.json"), "redis": self.redis.url}
         self._command = served.command(folder, releases, port=port, **settings)
-        self.process = self._started()
+        self.process, self.orphans = self._started(), list[psutil.Process]()
 
     def _started(self) -> subprocess.Popen[bytes]:
         variables = {
@@ -126,12 +126,22 @@ class Stack:
         raise AssertionError(f"not well after {BACK_S} s: {told}; {self.log()}")
 
     def end(self, number: signal.Signals) -> None:
-        """SIGTERM or SIGKILL of all of it; the children of a killed one end with it."""
-        children = psutil.Process(self.process.pid).children(recursive=True)
+        """SIGTERM or SIGKILL of all of it; the children of a killed one end with it, but for a model's process
+        to which Triton had not said a word: the next start ends that (launch.end_orphans).
+        """
+        children, stubs = psutil.Process(self.process.pid).children(recursive=True), self.parts(STUBS)
         self.process.send_signal(number)
         self.process.wait(60)
         _gone, left = psutil.wait_procs(children, timeout=30)
+        if number == signal.SIGKILL:
+            self.orphans += [process for process in left if process in stubs]
+        left = [process for process in left if process not in self.orphans]
         assert not left, f"they live on: {left}"
+
+    def wait_no_orphan(self) -> None:
+        """Returns once nothing of an earlier life is left."""
+        _gone, left = psutil.wait_procs(self.orphans, timeout=10)
+        assert not left, f"they live on after a start: {left}"
 
     def start(self) -> None:
         """Starts it again after its end."""

@@ -50,6 +50,7 @@ def test_whatever_fails_nothing_acknowledged_is_lost_twice_or_in_another_arm(sta
         try:
             faults.happen(stack, drawn, seed, seconds, trail)
             stack.wait_well()
+            stack.wait_no_orphan()
             ledger.wait_told(stack.releases, 10)
         finally:
             end.set()
