@@ -15,6 +15,8 @@ TAUGHT = ("taught by θ", "taught by MiniLM")
 PROVEN = ("θ rejects answers", "answers that find", "answers checked", "distinct answers")
 ASKED, UNANSWERED = (f"300 queries asked, {first}" for first in ("searched", "unanswered"))
 FUSED, RERANKED = f"{FULL}_bm25", f"{FULL}_reranked"
+OTHERS = (perspectives.FEED.name, perspectives.KNOWLEDGE.name)
+LEFT_OUT = (perspectives.REFORMULATION.name, *OTHERS)
 FIXED = ("anchors >= 1", "anchors >= 3", "anchors >= 4", "binary labels")  # what the choice is compared with
 
 
@@ -69,6 +71,21 @@ TABLES = {
             Claim(FULL, "+ feed", "knowledge adds", 3.4, 2.7),
             Claim("binary labels", FULL, "binary labels collapse", -9.2, -8.0),
             Claim("reformulation at 4", FULL, "reformulation belongs above click", -2.0, -1.7),
+        ),
+    ),
+    "alone": Table(
+        title="What each perspective is worth alone, and what is lost without it",
+        rows=(
+            "clicks",
+            "+ reformulation",
+            *(f"{p} alone" for p in OTHERS),
+            FULL,
+            *(f"without {p}" for p in LEFT_OUT),
+        ),
+        claims=(
+            Claim("+ reformulation", "clicks", "reformulations alone"),
+            *(Claim(f"{p} alone", "clicks", f"{p} alone") for p in OTHERS),
+            *(Claim(FULL, f"without {p}", f"{p} beside the others") for p in LEFT_OUT),
         ),
     ),
     "losses": Table(

@@ -9,6 +9,7 @@ from crops.perspectives import (
     EXPOSED,
     FEED,
     FILTERED,
+    KNOWLEDGE,
     PAPER,
     REFORMULATION,
     STAGES,
@@ -67,6 +68,13 @@ def variants(anchors_from: str | None) -> dict[str, Variant]:
         BASELINE: Variant(system=SYSTEMS[BASELINE], says="P0 only, InfoNCE: the baseline"),
         "+ reformulation": Variant(system=upto(REFORMULATION), says="P0 and P1"),
         "+ feed": Variant(system=upto(FEED), says="P0, P1 and P2"),
+        **{
+            f"{p.name} alone": Variant(
+                system=System("h_infonce", anchors_from=anchors_from, only=(CLICK.name, p.name, *STAGES)),
+                says=f"P0 and {p.name}, no other perspective",
+            )
+            for p in (FEED, KNOWLEDGE)
+        },
         FULL: Variant(system=full, says="P0 to P3, graded, H-InfoNCE"),
         "binary labels": Variant(
             system=System("info_nce", anchors_from=CLICK.name),
@@ -146,7 +154,7 @@ def variants(anchors_from: str | None) -> dict[str, Variant]:
                 system=System("h_infonce", anchors_from=anchors_from, hides=(p.name,)),
                 says="its pairs are not seen",
             )
-            for p in registered()
+            for p in (REFORMULATION, FEED, KNOWLEDGE, *registered())
         },
         fused_of(FULL): Variant(
             system=full, says="its ranking and BM25's by reciprocal rank, no other training", of=FULL

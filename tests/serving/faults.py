@@ -126,8 +126,8 @@ class Stack:
         raise AssertionError(f"not well after {BACK_S} s: {told}; {self.log()}")
 
     def end(self, number: signal.Signals) -> None:
-        """SIGTERM or SIGKILL of all of it; the children of a killed one end with it, but for a model's process
-        to which Triton had not said a word: the next start ends that (launch.end_orphans).
+        """SIGTERM or SIGKILL of all of it; the children of a killed one end with it, but for a model's
+        process to which Triton had not said a word: the next start ends that (launch.end_orphans).
         """
         children, stubs = psutil.Process(self.process.pid).children(recursive=True), self.parts(STUBS)
         self.process.send_signal(number)
