@@ -4,6 +4,7 @@ with its number instead of ending the import.
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import duckdb
 
@@ -45,20 +46,27 @@ def _layout(engine: duckdb.DuckDBPyConnection, path: Path) -> Layout:
     with path.open("rb") as file:
         if file.read(2) in UTF_16:
             raise InputError(path, "is UTF-16: iconv -f utf-16 -t utf-8 FILE")
-    # Strict, the sniffer refuses a whole file for one line that has too few fields.
-    sniffed = (
-        "SELECT Delimiter, Quote, Escape, Comment, SkipRows, Columns FROM sniff_csv("
-        f"{text(path)}, header = true, all_varchar = true, strict_mode = false, ignore_errors = true, "
-        f"max_line_size = {release.MAX_LINE_BYTES})"
-    )
-    dialect = engine.execute(sniffed).fetchone()
-    assert dialect is not None
-    delimiter, quote, escape, comment, skip, columns = dialect
+    delimiter, quote, escape, comment, skip, columns = _sniffed(engine, path)
+    if columns[0]["name"].lower().startswith("sep="):  # Excel's own line above the header
+        delimiter, quote, escape, comment, skip, columns = _sniffed(engine, path, f"skip = {skip + 1}, ")
     if escape == NOT_SAID and quote == '"':
         escape = quote  # no quote inside of quotes in the first lines: a later one is written as by everybody
     characters = {"delim": delimiter, "quote": quote, "escape": escape, "comment": comment}
     options = [f"{name} = {text('' if c == NOT_SAID else c)}" for name, c in characters.items()]
     return ", ".join([*options, f"skip = {skip}"]), tuple(column["name"] for column in columns)
+
+
+def _sniffed(engine: duckdb.DuckDBPyConnection, path: Path, more: str = "") -> tuple[Any, ...]:
+    """What DuckDB takes the file's dialect for."""
+    # Strict, the sniffer refuses a whole file for one line that has too few fields.
+    query = (
+        "SELECT Delimiter, Quote, Escape, Comment, SkipRows, Columns FROM sniff_csv("
+        f"{text(path)}, {more}header = true, all_varchar = true, strict_mode = false, ignore_errors = true, "
+        f"max_line_size = {release.MAX_LINE_BYTES})"
+    )
+    dialect = engine.execute(query).fetchone()
+    assert dialect is not None
+    return dialect
 
 
 def _read(layout: Layout, files: list[Path]) -> str:

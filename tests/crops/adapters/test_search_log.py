@@ -279,6 +279,18 @@ def test_a_name_that_is_no_text_is_said(tmp_path):
             _import({"log": src}, tmp_path / "logs", MAP)
 
 
+def test_the_line_that_excel_writes_above_the_header_is_none(tmp_path):
+    log = tmp_path / "log.csv"
+    rows = [f"{n};a;{n},5;1772323200;v{n};1;x" for n in range(20)]
+    log.write_bytes(
+        "\r\n".join(["\ufeffsep=;", "search;query;user;time;video;clicked;caption", *rows]).encode()
+    )
+    _import({"log": log}, tmp_path / "logs")
+    assert {row["user_id"] for row in _rows(tmp_path / "logs", records.SEARCHES)} == {
+        f"{n},5" for n in range(20)
+    }
+
+
 def test_rows_that_become_one_are_counted_and_utf_16_is_named(tmp_path):
     lines = ["search,query,user,time,video,clicked,caption", *["s,a,1,1772323200,v,1,x"] * 3]
     notes = _import({"log": _csv(tmp_path / "log.csv", *lines)}, tmp_path / "logs").notes
