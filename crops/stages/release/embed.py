@@ -51,7 +51,7 @@ def run(release: Path, documents: Path, out: Path, cfg: IndexConfig, *, shard: S
     refuse(out)
     encoder = OnnxEncoder(release)
     identity = _identity(release)
-    with folders.held(out):
+    with folders.held(out), folders.in_words(out):
         parts = parts_of(out)
         parts.mkdir(parents=True, exist_ok=True)
         total = artifacts.rows(documents, records.DOCUMENTS)
