@@ -19,6 +19,7 @@ CORPUS, QUERIES, QRELS = "corpus.jsonl", "queries.jsonl", "qrels"
 TREC = "trec"  # a folder: qrels.SPLIT.trec, run.SYSTEM.trec
 # TREC's columns end at white space; where an id has any, it and the sign itself are written as in URLs.
 _UNSAFE = re.compile(r"[\s%]")
+_SCORE = re.compile(r"-?[0-9]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,29 +160,35 @@ def qrel_lines(collection: Collection) -> Iterator[str]:
 
 
 def _lines(path: Path, needed: tuple[str, ...]) -> Iterator[dict[str, Any]]:
-    try:
-        with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, 1):
-                if not line.strip():
-                    continue
-                try:
-                    entry = json.loads(line)
-                except ValueError as error:
-                    raise InputError(path, f"line {number} is no JSON") from error
-                if not isinstance(entry, dict) or not all(name in entry for name in needed):
-                    raise InputError(path, f"line {number} lacks one of {', '.join(needed)}")
-                yield entry
-    except OSError as error:
-        raise InputError(path, "no such file; expected a folder in BEIR's form") from error
+    for number, line in _numbered(path, "a folder"):
+        try:
+            entry = json.loads(line)
+        except ValueError as error:
+            raise InputError(path, f"line {number} is no JSON") from error
+        if not isinstance(entry, dict) or any(entry.get(name) is None for name in needed):
+            raise InputError(path, f"line {number} lacks one of {', '.join(needed)}")
+        yield entry
 
 
 def _judgements(path: Path) -> Iterator[tuple[str, str, int]]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise InputError(path, "no such file; expected qrels in BEIR's form") from error
-    for number, line in enumerate(lines[1:], 2):
+    for number, line in _numbered(path, "qrels"):
         parts = line.split("\t")
-        if len(parts) != 3 or not parts[2].lstrip("-").isdigit():
+        if len(parts) == 3 and _SCORE.fullmatch(parts[2]):
+            yield parts[0], parts[1], int(parts[2])
+        elif number > 1:  # the first is the header, where there is one
             raise InputError(path, f"line {number} is not `query-id<TAB>corpus-id<TAB>score`")
-        yield parts[0], parts[1], int(parts[2])
+
+
+def _numbered(path: Path, expected: str) -> Iterator[tuple[int, str]]:
+    """The lines that hold something, with their numbers; they end at line feeds alone, because ids and texts
+    may hold all else that Unicode calls a line's end.
+    """
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    yield number, line.rstrip("\n")
+    except OSError as error:
+        raise InputError(path, f"no such file; expected {expected} in BEIR's form") from error
+    except UnicodeDecodeError as error:
+        raise InputError(path, "not UTF-8 text") from error

@@ -43,7 +43,8 @@ def compared(seeds: Sequence[pd.DataFrame], names: Sequence[str]) -> dict[str, A
 def difference(
     per: pd.DataFrame, row: str, against: str, metric: str = "recall_at_100"
 ) -> dict[str, float] | None:
-    """Paired mean of row - against with a 95 % interval; None if one of them has no query.
+    """Paired mean of row - against with a 95 % interval; None where both have fewer than two queries, because
+    one says nothing of how much queries differ.
 
     The variance is that over queries of the mean over seeds, plus that over seeds of the mean over queries /
     seeds: a difference that another seed would turn round is not called one.
@@ -52,9 +53,9 @@ def difference(
     if row not in grid.columns or against not in grid.columns:
         return None
     gaps = (grid[row] - grid[against]).dropna().to_numpy()  # [Q, seeds]
-    if not len(gaps):
+    if len(gaps) < 2:
         return None
-    variance = gaps.mean(axis=1).var(ddof=1) / len(gaps) if len(gaps) > 1 else 0.0
+    variance = gaps.mean(axis=1).var(ddof=1) / len(gaps)
     if gaps.shape[1] > 1:
         variance += gaps.mean(axis=0).var(ddof=1) / gaps.shape[1]
     mean, spread = float(gaps.mean()), Z * float(np.sqrt(variance))

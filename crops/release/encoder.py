@@ -3,7 +3,8 @@ serving use it.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,16 @@ from crops.release import layout
 from crops.text import normalise_query
 
 FILES = {"query": layout.QUERY_ENCODER, "document": layout.DOCUMENT_ENCODER}
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Whatever its reader says of a damaged file as an InputError with its name."""
+    try:
+        yield
+    # Neither tokenizers nor ONNX Runtime has a base for its errors but Exception.
+    except Exception as error:
+        raise InputError(path, f"not readable, expected what `crops export` wrote ({error})") from error
 
 
 class OnnxEncoder:
@@ -37,25 +48,29 @@ class OnnxEncoder:
                 raise InputError(folder / name, "no such file; expected a folder that `crops export` wrote")
         if layout.is_release(folder):
             layout.check(folder, wanted=layout.of_encoder)
-        facts = json.loads((folder / layout.ENCODER).read_text(encoding="utf-8"))
-        self.width, self.max_tokens = int(facts["width"]), int(facts["max_tokens"])
-        self.prompts: dict[str, str] = facts.get("prompts") or {}  # none in releases before there were any
-        self.pooling, self.eos, self.pad = str(facts["pooling"]), facts["eos_id"], facts["pad_id"]
-        self.tokenizer = Tokenizer.from_file(str(folder / layout.TOKENIZER))
+        with _readable(folder / layout.ENCODER):
+            facts = json.loads((folder / layout.ENCODER).read_text(encoding="utf-8"))
+            self.width, self.max_tokens = int(facts["width"]), int(facts["max_tokens"])
+            self.prompts: dict[str, str] = (
+                facts.get("prompts") or {}
+            )  # none in releases before there were any
+            self.pooling, self.eos, self.pad = str(facts["pooling"]), facts["eos_id"], facts["pad_id"]
+        with _readable(folder / layout.TOKENIZER):
+            self.tokenizer = Tokenizer.from_file(str(folder / layout.TOKENIZER))
         self.tokenizer.no_padding()
         self.tokenizer.enable_truncation(self.max_tokens)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or cores.count()
-        self.sessions = {
-            kind: onnxruntime.InferenceSession(
-                folder / name,
-                options,
-                providers=list(providers),
-                provider_options=list(provider_options) if provider_options else None,
-            )
-            for kind, name in FILES.items()
-            if (folder / name).is_file()
-        }
+        self.sessions = {}
+        for kind, name in FILES.items():
+            if (folder / name).is_file():
+                with _readable(folder / name):
+                    self.sessions[kind] = onnxruntime.InferenceSession(
+                        folder / name,
+                        options,
+                        providers=list(providers),
+                        provider_options=list(provider_options) if provider_options else None,
+                    )
 
     def tokenize(self, texts: Sequence[str], kind: str = "query") -> list[list[int]]:
         """Token ids as in training: normalised, after the prompt of its kind, truncated, closed by the end

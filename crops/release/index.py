@@ -9,7 +9,7 @@ import faiss
 import numpy as np
 import pyarrow.parquet as pq
 
-from crops.errors import InputError
+from crops.errors import ConfigError, InputError
 from crops.release import layout
 from crops.tables import artifacts
 
@@ -91,15 +91,22 @@ def build(
     ef_search: int,
     refine_factor: int = 1,
 ) -> Index:
-    """Trains and fills the index. vectors float32 [D, H], unit length, in the order of `ids`."""
+    """Trains and fills the index; a ConfigError where FAISS has no such kind, or not for so many documents.
+    vectors float32 [D, H], unit length, in the order of `ids`.
+    """
     if len(vectors) != len(ids) or not len(ids):
         raise ValueError(
             f"{len(vectors)} vectors for {len(ids)} documents, expected as many and at least one"
         )
-    inner = faiss.index_factory(vectors.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
     vectors = np.ascontiguousarray(vectors, dtype=np.float32)
-    inner.train(vectors)
-    inner.add(vectors)
+    try:
+        inner = faiss.index_factory(vectors.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
+        inner.train(vectors)
+        inner.add(vectors)
+    except RuntimeError as error:
+        what = f"{len(ids):,} documents of width {vectors.shape[1]}"
+        reason = str(error).rsplit("failed: ", 1)[-1].rsplit("cpp:", 1)[-1]
+        raise ConfigError(f"index.factories: {factory!r} does not fit {what}: FAISS: {reason}") from error
     space = faiss.ParameterSpace()
     for name, value in (("nprobe", nprobe), ("efSearch", ef_search), ("k_factor_rf", refine_factor)):
         try:

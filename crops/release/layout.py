@@ -48,6 +48,14 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def tower(folder: Path) -> str:
+    """A sha256 over the files that vectors of documents hang on, of a release or of what export wrote."""
+    begins = (DOCUMENT_ENCODER, *ENCODER_FILES)
+    names = sorted(p.name for p in folder.iterdir() if p.is_file() and p.name.startswith(begins))
+    listed = "".join(f"{name} {sha256(folder / name)}\n" for name in names)
+    return hashlib.sha256(listed.encode()).hexdigest()
+
+
 def checksum(release: Path) -> str:
     """The sha256 of the release's checksums.json, which stands for all of its files."""
     return sha256(release / CHECKSUMS)

@@ -16,13 +16,15 @@ RANK_CONSTANT = 60
 class LexicalIndex:
     """BM25 over `size` texts; in memory about as large as the texts."""
 
-    inner: Any  # bm25s.BM25
+    inner: Any  # bm25s.BM25, which takes no corpus without a word: None there
     size: int
 
     def search(self, queries: Sequence[str], k: int) -> np.ndarray:
         """int64 [Q, min(k, size)]: rows, best first; -1 for what shares no word with the query
         (crops.text.words: characters and pairs of them in scripts without spaces).
         """
+        if self.inner is None or not len(queries):
+            return np.full((len(queries), min(k, self.size)), -1)
         asked = [words(query) for query in queries]
         rows, scores = self.inner.retrieve(asked, k=min(k, self.size), show_progress=False)
         ranked: np.ndarray = np.where(scores > 0, rows, -1)
@@ -33,8 +35,11 @@ def build(texts: Sequence[str]) -> LexicalIndex:
     """The index of `texts`, at least one, whose positions are the rows."""
     import bm25s
 
+    read = [words(text) for text in texts]
+    if not any(read):
+        return LexicalIndex(None, len(texts))
     inner = bm25s.BM25()
-    inner.index([words(text) for text in texts], show_progress=False)
+    inner.index(read, show_progress=False)
     return LexicalIndex(inner, len(texts))
 
 

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from crops.errors import InputError
 from crops.retriever.encoder import Encoder
+from crops.tables import folders
 
 
 def save(
@@ -20,6 +21,13 @@ def save(
     """A new folder, then the pointer `latest` in one rename: a kill leaves the old checkpoint or the new one,
     whole.
     """
+    with folders.in_words(checkpoints):
+        _save(encoder, optimizer, checkpoints, state)
+
+
+def _save(
+    encoder: Encoder, optimizer: torch.optim.Optimizer, checkpoints: Path, state: dict[str, Any]
+) -> None:
     folder = checkpoints / f"step-{state['step']}"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)

@@ -244,6 +244,8 @@ def _tokenizer(weights: Path, root: Path) -> PreTrainedTokenizerBase:
 
     The one beside a release's `weights` also normalises texts; that of its `root` is what serving reads.
     """
+    if not (path := weights / layout.TOKENIZER).is_file():
+        raise InputError(path, "no such file; expected a folder that `crops train` wrote")
     tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(
         weights, trust_remote_code=False
     )

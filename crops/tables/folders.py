@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from crops.errors import InputError, StorageError
+from crops.errors import CropsError, InputError, StorageError
 
 MARK = ".crops.json"
 # A pipeline's task leaves it beside what the stage wrote.
@@ -44,7 +44,7 @@ def replacing(out: Path, *, inputs: Iterable[Path] = (), private: bool = False) 
     out = Path(os.path.realpath(out))
     if not private:
         refuse(out, inputs)
-    with held(out), _in_words(out):
+    with held(out), in_words(out):
         home = _home(out)
         _sweep(out, home)
         if not private:
@@ -66,7 +66,7 @@ def refuse(out: Path, inputs: Iterable[Path] = ()) -> None:
     `replacing` has not written.
     """
     apart(out, inputs)
-    with _in_words(out):
+    with in_words(out):
         if out.exists() and not out.is_dir():
             raise InputError(out, "is a file, expected the name of a folder")
         sizes = _sizes(out) if out.is_dir() else {}
@@ -118,7 +118,7 @@ def held(out: Path, *, wait: bool = False) -> Iterator[None]:
     if out in _held:
         yield
         return
-    with _in_words(out):
+    with in_words(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         path = _home(out) / f".{out.name}.lock"
         descriptor = _locked(path, out, wait=wait)
@@ -264,7 +264,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def _in_words(out: Path) -> Iterator[None]:
+def in_words(out: Path) -> Iterator[None]:
     """What the file system says of `out`, for the user; other errors go on."""
     try:
         yield
@@ -277,3 +277,9 @@ def _in_words(out: Path) -> Iterator[None]:
         if error.errno in IMPOSSIBLE and path and (out.is_relative_to(path) or path.parent == out.parent):
             raise InputError(out, f"no folder can be made there: {reason}") from error
         raise
+    # safetensors and FAISS write files themselves, and tell of a full disk in their own errors' text alone.
+    except Exception as error:
+        reasons = [reason for number in FULL if (reason := os.strerror(number)) in str(error)]
+        if not reasons or isinstance(error, CropsError):
+            raise
+        raise StorageError(f"{out}: cannot write: {reasons[0]}; free the space and run it again") from error

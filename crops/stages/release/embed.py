@@ -51,7 +51,7 @@ def run(release: Path, documents: Path, out: Path, cfg: IndexConfig, *, shard: S
     refuse(out)
     encoder = OnnxEncoder(release)
     identity = _identity(release)
-    with folders.held(out):
+    with folders.held(out), folders.in_words(out):
         parts = parts_of(out)
         parts.mkdir(parents=True, exist_ok=True)
         total = artifacts.rows(documents, records.DOCUMENTS)
@@ -76,13 +76,11 @@ def run(release: Path, documents: Path, out: Path, cfg: IndexConfig, *, shard: S
 
 
 def _identity(release: Path) -> str:
-    """What the vectors depend on: a sha256 over the encoder's files, which in a release are checked."""
-    tower = (layout.DOCUMENT_ENCODER, *layout.ENCODER_FILES)
+    """What the vectors depend on; of a release checked."""
     if layout.is_release(release):
-        layout.check(release, wanted=lambda name: name.startswith(tower))
-    names = sorted(p.name for p in release.iterdir() if p.is_file() and p.name.startswith(tower))
-    listed = "".join(f"{name} {layout.sha256(release / name)}\n" for name in names)
-    return hashlib.sha256(listed.encode()).hexdigest()
+        wanted = (layout.DOCUMENT_ENCODER, *layout.ENCODER_FILES)
+        layout.check(release, wanted=lambda name: name.startswith(wanted))
+    return layout.tower(release)
 
 
 def _blocks(documents: Path, size: int, shard: Shard) -> Iterator[tuple[list[str], list[str], int]]:

@@ -1,5 +1,8 @@
 """Encodes the catalogue with the exported encoder and builds the FAISS index."""
 
+import hashlib
+import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +30,8 @@ def run(export: Path, documents: Path, out: Path, cfg: IndexConfig) -> StageRepo
     vectors = encoded(encoder, texts, batch=cfg.batch)
     made, factory = built(vectors, ids, cfg)
     with artifacts.replacing(out) as folder:
-        recall = write(folder, made, vectors, factory=factory, probes=cfg.probes)
+        source = source_of(export, ids, texts)
+        recall = write(folder, made, vectors, factory=factory, probes=cfg.probes, source=source)
     return StageReport(
         numbers={"documents": len(ids), "width": int(vectors.shape[1]), "recall_against_exact": recall}
     )
@@ -47,15 +51,26 @@ def built(vectors: np.ndarray, ids: tuple[str, ...], cfg: IndexConfig) -> tuple[
     return index.build(vectors, ids, factory=factory, **knobs), factory
 
 
-def write(folder: Path, made: index.Index, vectors: np.ndarray, *, factory: str, probes: int) -> float:
+def source_of(encoder: Path, ids: Iterable[str], texts: Iterable[str]) -> str:
+    """A sha256 of what an index is made of: the encoder's files, and the documents in their order."""
+    digest = hashlib.sha256(layout.tower(encoder).encode())
+    for pair in zip(ids, texts, strict=True):
+        digest.update(f"{json.dumps(pair)}\n".encode())
+    return digest.hexdigest()
+
+
+def write(
+    folder: Path, made: index.Index, vectors: np.ndarray, *, factory: str, probes: int, source: str
+) -> float:
     """Index, its documents in order and what it is, to `folder`; returns its recall@100 against exact search
-    over `vectors`.
+    over `vectors`. source: as of `source_of`, for whoever puts index, encoder and documents together.
     """
     recall = _recall(made, vectors, vectors[:: max(1, len(vectors) // probes)])
     checksum = index.save(made, folder / layout.INDEX)
     pq.write_table(pa.table({"doc_id": pa.array(made.ids)}), folder / layout.DOC_IDS, compression="zstd")
     facts = {"factory": factory, "width": int(vectors.shape[1]), "rows": len(made.ids), "sha256": checksum}
-    artifacts.write_json(folder / layout.INDEX_FACTS, {**facts, "recall_against_exact": recall})
+    more = {"source": source, "recall_against_exact": recall}
+    artifacts.write_json(folder / layout.INDEX_FACTS, facts | more)
     return recall
 
 

@@ -11,11 +11,14 @@ import pyarrow.parquet as pq
 
 from crops.arms import CHALLENGER
 from crops.config.register import RegisterConfig
+from crops.errors import InputError
 from crops.release import card, layout
+from crops.release import index as indexes
 from crops.release.encoder import OnnxEncoder
 from crops.services import mlmodel
 from crops.services.registry import Registry, uri_of
 from crops.stages.base import StageReport
+from crops.stages.release import index as index_stage
 from crops.stages.release import pairs
 from crops.tables import artifacts, records
 from crops.tables.folders import TASK
@@ -84,6 +87,7 @@ def assemble(
     """
     _export, _index, documents, samples = parts
     _collect(release, *parts, cfg)
+    _fits(release, _index)
     facts = artifacts.read_json(release / layout.ENCODER)
     written = card.text(
         name=cfg.name,
@@ -118,6 +122,20 @@ def _collect(
     probes = list(dict.fromkeys([*names, *filter(None, captions)]))[: cfg.probes]
     vectors = [[round(float(x), 6) for x in row] for row in OnnxEncoder(release).encode(probes)]
     artifacts.write_json(release / layout.FINGERPRINT, {"queries": probes, "vectors": vectors})
+
+
+def _fits(release: Path, built: Path) -> None:
+    """An InputError where the index is not whole, or was made with another encoder or of other documents:
+    such a release answers, and answers nonsense.
+    """
+    indexes.of_release(release)
+    rows = artifacts.read(release, records.DOCUMENTS)
+    source = index_stage.source_of(release, rows["doc_id"].to_pylist(), rows["text"].to_pylist())
+    # An index of an older version does not say what it was made of.
+    if artifacts.read_json(release / layout.INDEX_FACTS).get("source", source) != source:
+        raise InputError(
+            built, "made with another encoder or of other documents than those given: run `crops index` again"
+        )
 
 
 def _counted(documents: Path, samples: Path) -> dict[str, int]:

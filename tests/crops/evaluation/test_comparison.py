@@ -42,6 +42,11 @@ def test_a_paired_difference_by_hand():
     assert comparison.difference(rows, "a", "nobody") is None
 
 
+def test_one_query_has_no_interval_and_shows_no_claim():
+    rows = per_query({("a", 0): [1.0], ("b", 0): [0.0], ("a", 1): [1.0], ("b", 1): [0.0]})
+    assert comparison.difference(rows, "a", "b") is None
+
+
 def test_what_another_seed_turns_round_is_no_difference():
     """Every query gains 0.1 with seed 0 and loses 0.1 with seed 1: no spread over queries, all of it over
     seeds.

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from crops.errors import InputError
+from crops.errors import ConfigError, InputError
 from crops.release import index, layout
 
 
@@ -163,3 +163,11 @@ def test_factory_by_size():
         "Flat",
         *["IVF8,Flat"] * 3,
     ]
+
+
+@pytest.mark.parametrize("factory", ["IVF64,Flat", "PQ4", "PQ3", "Nonsense"])
+def test_a_kind_that_does_not_fit_the_documents_is_a_setting_to_change(factory):
+    """64 lists of 10 documents, 256 codes of 10, 3 parts of a width of 8, and no kind at all."""
+    vectors = unit(np.random.default_rng(0), 10, 8)
+    with pytest.raises(ConfigError, match=f"{factory}.*10 documents of width 8"):
+        index.build(vectors, tuple("abcdefghij"), factory=factory, nprobe=4, ef_search=4)

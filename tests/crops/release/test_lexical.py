@@ -34,3 +34,8 @@ def test_one_ranking_and_one_of_nothing_is_that_ranking():
 def test_what_shares_no_word_is_not_found():
     index = lexical.build(["rye bread", "sourdough bread", "night train"])
     assert index.search(["sourdough bread", "zebra"], 5).tolist() == [[1, 0, -1], [-1, -1, -1]]
+
+
+def test_a_catalogue_without_words_and_no_query_at_all_are_answered():
+    assert lexical.build(["", "!!!"]).search(["bread", ""], 5).tolist() == [[-1, -1], [-1, -1]]
+    assert lexical.build(["rye bread"]).search([], 5).shape == (0, 1)

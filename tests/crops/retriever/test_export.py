@@ -1,5 +1,7 @@
 """ONNX against torch on nasty texts, for every pooling, batch size and number of towers."""
 
+import shutil
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -104,6 +106,21 @@ def test_a_folder_that_is_no_export_is_named(tmp_path):
         OnnxEncoder(tmp_path)
     with pytest.raises(InputError, match="no encoder"):
         export.run(tmp_path, tmp_path / "out", ExportConfig())
+
+
+def test_a_file_that_was_cut_is_named(both, tmp_path):
+    whole = both[1]
+    for name in ("encoder.json", "tokenizer.json", "query_encoder.onnx"):
+        cut = shutil.copytree(whole, tmp_path / name)
+        (cut / name).write_bytes((whole / name).read_bytes()[:100])
+        with pytest.raises(InputError, match=f"{name}: not readable"):
+            OnnxEncoder(cut)
+
+
+def test_a_trained_encoder_without_its_tokenizer_is_named(tmp_path):
+    (toy.trained(tmp_path) / "encoder" / "tokenizer.json").unlink()
+    with pytest.raises(InputError, match=r"tokenizer.json: no such file"):
+        encoders.load(tmp_path)
 
 
 def test_cut_vectors_are_those_of_the_whole_cut_by_hand(tmp_path):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from crops.errors import CropsError, InputError
+from crops.errors import CropsError, InputError, StorageError
 from crops.tables import folders
 
 
@@ -199,3 +199,17 @@ def test_what_is_held_can_be_replaced_by_its_holder(tmp_path):
         with folders.held(tmp_path / "out"):
             write(tmp_path / "out")
     assert json.loads((tmp_path / "out" / folders.MARK).read_text())["bytes"] == {"deep/a": 3}
+
+
+def test_a_full_disk_that_only_a_librarys_text_tells_of_is_said_as_any(tmp_path):
+    """As FAISS and safetensors word it, which write files themselves; other errors of theirs stay."""
+    full = r"out: cannot write: No space left on device; free the space"
+    for text in (
+        "write error in x: 1 != 2 (No space left on device)",
+        "No space left on device (os error 28)",
+    ):
+        with pytest.raises(StorageError, match=full), folders.replacing(tmp_path / "out"):
+            raise RuntimeError(text)
+    with pytest.raises(RuntimeError, match="another"), folders.replacing(tmp_path / "out"):
+        raise RuntimeError("another")
+    assert [*tmp_path.iterdir()] == []

@@ -101,3 +101,38 @@ def test_ids_with_white_space_are_written_so_that_trec_reads_them(tmp_path):
     assert found.doc_ids == ("a%20b", "a%2520b", "c")
     assert found.queries == ("p", "q")
     assert [sorted(of.items()) for of in found.grades] == [[(2, 1)], [(0, 2), (1, 0)]]
+
+
+def by_hand(folder, *, corpus='{"_id": "d", "text": "rye"}', qrels="q\td\t1", encoding="utf-8"):
+    (folder / "qrels").mkdir(parents=True, exist_ok=True)
+    for name, text in (
+        ("corpus.jsonl", corpus),
+        ("queries.jsonl", '{"_id": "q", "text": "bread"}'),
+        ("qrels/test.tsv", f"query-id\tcorpus-id\tscore\n{qrels}\n"),
+    ):
+        (folder / name).write_text(text, encoding=encoding)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("wrong", "fault"),
+    [
+        ({"corpus": '{"_id": "d", "text": "é"}', "encoding": "latin-1"}, "corpus.jsonl: not UTF-8"),
+        ({"corpus": '{"_id": "d", "text": null}'}, "corpus.jsonl: line 1 lacks"),
+        ({"qrels": "q\td\t²"}, "test.tsv: line 2"),
+        ({"qrels": "q\td\t--1"}, "test.tsv: line 2"),
+    ],
+)
+def test_what_is_no_text_and_no_score_is_named_with_its_file(tmp_path, wrong, fault):
+    with pytest.raises(InputError, match=fault):
+        collections.read(by_hand(tmp_path, **wrong))
+
+
+def test_a_mark_of_the_encoding_empty_lines_and_odd_ids_are_read(tmp_path):
+    """U+2028 ends a line for str.splitlines alone; the ids hold it."""
+    odd = by_hand(
+        tmp_path, corpus='{"_id": "d\u2028", "text": "rye"}', qrels="q\td\u2028\t1\n", encoding="utf-8-sig"
+    )
+    assert collections.read(odd).grades == ({0: 1},)
+    (odd / "qrels" / "test.tsv").write_text("q\td\u2028\t3\n", encoding="utf-8")
+    assert collections.read(odd).grades == ({0: 3},), "the first line is no header"

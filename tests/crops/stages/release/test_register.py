@@ -4,6 +4,7 @@ takes seconds to load.
 """
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -303,3 +304,24 @@ def test_what_few_users_typed_is_in_no_file_of_a_release(tmp_path):
         assert all(users.get(q, least) >= least for q in probes)
         assert len(probes) == 40, "captions of the catalogue take the place of rare queries"
         assert not {q for q in names - users.keys() if q.startswith("keyword")} & {*pairs, *probes}
+
+
+@pytest.mark.parametrize("other", ["encoder", "text", "cut", "gone"])
+def test_an_index_of_something_else_or_of_half_a_file_makes_no_release(made, tmp_path, other):
+    """Encoders and documents are as many and as wide, so that only what they hold tells them apart."""
+    onnx, built, documents, samples = parts(made[0], "crops")
+    if other == "encoder":
+        onnx = parts(made[0], "clicks")[0]
+    elif other == "text":
+        texts = [{**row, "text": f"{row['text']} again"} for row in toy.DOCUMENTS]
+        documents = toy.write(tmp_path / "mined", DOCUMENTS=texts, QUERIES=toy.queries(), CANDIDATES=[])
+    else:
+        built = shutil.copytree(built, tmp_path / "index")
+        whole = (built / "index.faiss").read_bytes()
+        (built / "index.faiss").unlink()
+        if other == "cut":
+            (built / "index.faiss").write_bytes(whole[:999])
+    fault = "another encoder or of other documents" if other in ("encoder", "text") else "index.faiss"
+    (release := tmp_path / "release").mkdir()
+    with pytest.raises(InputError, match=fault):
+        register.assemble(release, (onnx, built, documents, samples), CFG)
