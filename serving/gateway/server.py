@@ -14,7 +14,7 @@ import uvicorn
 
 from crops import secret
 from crops.errors import ConfigError
-from serving import reformulation, shown
+from serving import listening, reformulation, shown
 from serving.events.log import EventLog, EventLogError, SegmentLog
 from serving.gateway import alternatives
 from serving.gateway import app as http
@@ -38,6 +38,8 @@ def main(path: Path) -> None:
         token = secret.given(settings.admin_token_file, TOKEN_VARIABLE)
         signing = secret.given(settings.secret_file, SECRET_VARIABLE)
         log = event_log(settings)
+        # Of a name, uvicorn itself takes every address.
+        sockets = [listening.bound(settings.host, settings.port)] if settings.host == listening.EVERY else None
     # Settings that say nothing, a second writer, a folder nobody can write, no secret.
     except (EventLogError, ConfigError, OSError) as error:
         sys.exit(f"gateway: {error}")
@@ -60,7 +62,7 @@ def main(path: Path) -> None:
         app,
         settings.drain_s,
     )
-    server.run()
+    server.run(sockets)
 
 
 def _settings(path: Path) -> Settings:
