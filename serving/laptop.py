@@ -20,7 +20,7 @@ from crops.errors import ServiceError
 from crops.release import layout, manifest
 from crops.release.manifest import Manifest, Release
 from crops.release.triton import repository
-from serving import children
+from serving import children, listening
 from serving.gateway.settings import Settings
 from serving.triton import follow, install, launch
 
@@ -72,7 +72,7 @@ def serve(
     triton, gateway = None, None
     try:
         triton = start_triton()
-        address = f"http://{host}:{port}"
+        address = listening.url(host, port)
         values = {
             "manifest": url,
             "triton": triton.server.grpc,

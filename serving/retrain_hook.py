@@ -14,13 +14,14 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 import httpx
 
 from crops.errors import ConfigError
+from serving import listening
 
 LOG = logging.getLogger("crops.retrain")
 LARGEST_BODY = 1 << 20
@@ -95,7 +96,7 @@ class Hook:
         partial.replace(self._state)
 
 
-def server(hook: Hook, host: str, port: int, *, token: str) -> ThreadingHTTPServer:
+def server(hook: Hook, host: str, port: int, *, token: str) -> listening.Server:
     """POST / with `Authorization: Bearer token` is Alertmanager; GET /healthz is a probe. A ConfigError where
     the token is empty: anybody could start trainings.
     """
@@ -137,4 +138,4 @@ def server(hook: Hook, host: str, port: int, *, token: str) -> ThreadingHTTPServ
         def log_message(self, *_: Any) -> None:
             """What matters is logged above."""
 
-    return ThreadingHTTPServer((host, port), Handler)
+    return listening.Server(host, port, Handler)

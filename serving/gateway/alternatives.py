@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from crops.errors import ConfigError
 from crops.release import layout
 from crops.release.manifest import Release
 from crops.text import normalise_query
@@ -52,6 +53,8 @@ def load(folders: Mapping[str, Path], settings: Settings) -> dict[str, Alternati
     own = settings.model_copy(update={"milvus": None, "fusion": False})
     loaded = {}
     for name, folder in folders.items():
+        if not layout.is_release(folder):
+            raise ConfigError(f"alternatives: {name} is {folder}, expected the folder of a release")
         layout.check(folder)
         release = Release(uri=name, model=name, files=str(folder), checksum=layout.checksum(folder))
         served = releases.opened(release, folder, own)

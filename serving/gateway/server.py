@@ -13,8 +13,9 @@ from typing import Any, cast
 import uvicorn
 
 from crops import secret
-from crops.errors import ConfigError
-from serving import reformulation, shown
+from crops.errors import ConfigError, CropsError
+from crops.release.fetch import BadRelease
+from serving import listening, reformulation, shown
 from serving.events.log import EventLog, EventLogError, SegmentLog
 from serving.gateway import alternatives
 from serving.gateway import app as http
@@ -38,11 +39,13 @@ def main(path: Path) -> None:
         token = secret.given(settings.admin_token_file, TOKEN_VARIABLE)
         signing = secret.given(settings.secret_file, SECRET_VARIABLE)
         log = event_log(settings)
+        # Of a name, uvicorn itself takes every address.
+        sockets = [listening.bound(settings.host, settings.port)] if settings.host == listening.EVERY else None
     # Settings that say nothing, a second writer, a folder nobody can write, no secret.
     except (EventLogError, ConfigError, OSError) as error:
         sys.exit(f"gateway: {error}")
     app = http.create(
-        settings, lambda: service(settings, log, signing), token=token.decode() if token else None
+        settings, lambda: _made(settings, log, signing), token=token.decode() if token else None
     )
     server = _Draining(
         uvicorn.Config(
@@ -60,7 +63,7 @@ def main(path: Path) -> None:
         app,
         settings.drain_s,
     )
-    server.run()
+    server.run(sockets)
 
 
 def _settings(path: Path) -> Settings:
@@ -81,6 +84,15 @@ def _redis(url: str) -> Any:
         return redis.asyncio.from_url(url, socket_timeout=0.2, socket_connect_timeout=0.2)
     except ValueError as error:
         raise ConfigError(f"the address of Redis: {error}") from error
+
+
+async def _made(settings: Settings, log: EventLog | None, signing: bytes | None) -> Service:
+    """The service, or the process's end with a line: what is raised here, uvicorn shows with its trace."""
+    try:
+        return await service(settings, log, signing)
+    except (CropsError, BadRelease, OSError) as error:
+        print(f"gateway: {error}", file=sys.stderr, flush=True)
+        os._exit(1)
 
 
 async def service(settings: Settings, log: EventLog | None = None, signing: bytes | None = None) -> Service:

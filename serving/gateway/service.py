@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from crops.arms import CONTROL, NONE
-from crops.errors import CropsError
+from crops.errors import CropsError, InputError
 from crops.experiment import assign
 from crops.long_play import LONG_PLAY_S, is_long
 from crops.reformulation import Search
@@ -394,11 +394,20 @@ class Service:
 
 
 def _durations(folder: Path | None) -> dict[str, float]:
-    """Seconds of the videos that are shorter than a long play: of those the whole counts."""
+    """Seconds of the videos that are shorter than a long play: of those the whole counts. An InputError where
+    the table is not there.
+    """
+    if folder is None:
+        return {}
     short: dict[str, float] = {}
-    for path in sorted(folder.rglob("*.parquet")) if folder else ():
-        columns = ["video_id", "duration_s"]
-        rows = pq.read_table(path, columns=columns, filters=[("duration_s", "<", LONG_PLAY_S)])
+    columns = ["video_id", "duration_s"]
+    if not (paths := sorted(folder.rglob("*.parquet"))):
+        raise InputError(folder, "holds no Parquet file, expected the table videos")
+    for path in paths:
+        try:
+            rows = pq.read_table(path, columns=columns, filters=[("duration_s", "<", LONG_PLAY_S)])
+        except (ValueError, TypeError, NotImplementedError) as error:
+            raise InputError(path, f"expected {' and '.join(columns)}: {error}") from error
         short |= zip(*(rows[name].to_pylist() for name in columns), strict=True)
     return short
 

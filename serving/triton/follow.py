@@ -22,7 +22,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from crops.release import layout, manifest
 from crops.release.fetch import BadRelease, fetch, forget
 from crops.release.manifest import Manifest, Release
 from crops.release.triton import control, repository
+from serving import listening
 from serving.triton import launch
 
 LOG = logging.getLogger("crops.triton")
@@ -52,7 +53,7 @@ class Settings(StageConfig):
     )
     repository: Path = Field(Path("models"), description="Triton's model repository, this server's own.")
     state: Path = Field(Path("state"), description="Folder for fetched encoders and the server's log.")
-    host: str = Field("0.0.0.0", description="Address to listen on.")  # noqa: S104  a container's
+    host: str = Field(listening.EVERY, description="Address to listen on; ::, every one of IPv6 and IPv4.")
     http_port: int = Field(8000, ge=1, le=65535, description="KServe v2 over HTTP.")
     grpc_port: int = Field(8001, ge=1, le=65535, description="KServe v2 over gRPC.")
     metrics_port: int = Field(8002, ge=1, le=65535, description="Triton's metrics.")
@@ -257,7 +258,7 @@ class Follower:
             forget(self.settings.state / "releases", set(self._serving.values()))
 
 
-def health(follower: Follower, host: str, port: int) -> ThreadingHTTPServer:
+def health(follower: Follower, host: str, port: int) -> listening.Server:
     """Answers /readyz and /healthz in a thread of its own."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -274,7 +275,7 @@ def health(follower: Follower, host: str, port: int) -> ThreadingHTTPServer:
         def log_message(self, *_: Any) -> None:
             """A probe every few seconds is not news."""
 
-    server = ThreadingHTTPServer((host, port), Handler)
+    server = listening.Server(host, port, Handler)
     threading.Thread(target=server.serve_forever, name="health", daemon=True).start()
     return server
 

@@ -18,11 +18,12 @@ from pathlib import Path
 
 from crops.errors import ServiceError
 from crops.release.triton import control
-from serving import children
+from serving import children, listening
 
 PYTHON = sysconfig.get_python_version()
 START_S = 60.0
 LOOPBACK = "127.0.0.1"
+ADDRESS = "CROPS_POD_IP"
 # Loading a model is running its code, shared memory and logging reach files: all of these take the key.
 CONTROL_APIS = "model-repository,shared-memory,trace,logging"
 STUB, SERVER = "triton_python_backend_stub", 5  # its name, and which word of its command is the server's id
@@ -62,11 +63,12 @@ class Server:
     ports: Ports
     log: Path
     key: str = field(repr=False)  # of the control APIs
+    loopback: str = LOOPBACK  # on which its HTTP answers
 
     @property
     def http(self) -> str:
         """Base URL of the KServe v2 API."""
-        return f"http://127.0.0.1:{self.ports.http}"
+        return f"http://{self.loopback}:{self.ports.http}"
 
     @property
     def grpc(self) -> str:
@@ -188,6 +190,7 @@ def start(
     state.mkdir(parents=True, exist_ok=True)
     repository.mkdir(parents=True, exist_ok=True)
     log = state / "triton.log"
+    http, grpc, loopback = _addresses(host)
     binary, folder, environment = _of_nvidia() if venv is None else _of_wheel(venv, state)
     command = [
         str(binary),
@@ -198,11 +201,11 @@ def start(
         f"--grpc-restricted-protocol={CONTROL_APIS}:{control.HEADER}={key}",
         "--strict-readiness=true",
         "--exit-timeout-secs=5",
-        f"--http-address={host}",
+        f"--http-address={http}",
         f"--http-port={ports.http}",
-        f"--grpc-address={host}",
+        f"--grpc-address={grpc}",
         f"--grpc-port={ports.grpc}",
-        f"--metrics-address={host}",
+        f"--metrics-address={http}",
         f"--metrics-port={ports.metrics}",
         f"--allow-gpu-metrics={str(venv is None).lower()}",
         *extra,
@@ -211,7 +214,19 @@ def start(
     environment |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     # It keeps nothing, and asked to end while a model is loaded it may stay for ever.
     process = children.start(command, log=log, environment=environment, orphaned=signal.SIGKILL)
-    return Server(process=process, ports=ports, log=log, key=key)
+    return Server(process=process, ports=ports, log=log, key=key, loopback=loopback)
+
+
+def _addresses(host: str) -> tuple[str, str, str]:
+    """What its HTTP and its gRPC listen on, as either wants to read it, and the loopback of the former.
+
+    gRPC takes `::` for every address. HTTP takes it for IPv6 alone, and of any other form listens nowhere and
+    says nothing: there it means the family of the pod's own address, by which probes and Prometheus come.
+    """
+    host = listening.usable(host)
+    if host == listening.EVERY and ":" not in os.environ.get(ADDRESS, ""):
+        return "0.0.0.0", f"[{host}]", LOOPBACK  # noqa: S104  what it says
+    return (f"ipv6:{host}", f"[{host}]", "[::1]") if ":" in host else (host, host, LOOPBACK)
 
 
 def _of_nvidia() -> tuple[Path, Path, dict[str, str]]:

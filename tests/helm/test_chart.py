@@ -135,6 +135,11 @@ def test_every_pod_passes_the_restricted_profile(shape):
             assert not any("hostPort" in port for port in container.get("ports", [])), name
 
 
+def test_nothing_listens_on_ipv4_alone(shape):
+    """Pods of an IPv6 cluster have no other address."""
+    assert "0.0.0.0" not in json.dumps(shape[1])
+
+
 def test_every_pod_keeps_the_rules_of_the_house(shape):
     for name, pod in pods(shape[1]):
         assert pod["automountServiceAccountToken"] is False, name

@@ -215,7 +215,7 @@ def test_a_drift_alert_reaches_the_ci_through_the_hook_and_nobody_else_does(tmp_
             (tmp_path / name).write_text("x")
         local = [arg.replace("/etc/retrain", str(tmp_path)).replace(state, str(tmp_path)) for arg in args]
         read = retrain_hook.make_context("retrain-hook", local[1:]).params
-        assert (read["every_s"], read["host"], read["port"]) == (86_400.0, "0.0.0.0", 8090)
+        assert (read["every_s"], read["host"], read["port"]) == (86_400.0, "::", 8090)
         assert json.loads(read["body"])["ref"] == "main"
         assert named(documents, "Service", "-retrain")["spec"]["ports"][0]["port"] == 8090
         policy = named(documents, "NetworkPolicy", "-retrain")["spec"]

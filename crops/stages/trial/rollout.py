@@ -3,7 +3,8 @@ is written down.
 
 The state is written before anything is done about it, and what it asks for is put in place anew at every
 look: doing it twice changes nothing. So there is no moment at which a kill could lose a step or leave two
-champions. Of several controllers (the chart's, a CI's, a person's) that decide on the same state one writes;
+champions. A promotion alone is put in place once: whoever goes back to an older champion later is not
+overruled. Of several controllers (the chart's, a CI's, a person's) that decide on the same state one writes;
 the others are told so and go on from what it wrote.
 """
 
@@ -86,11 +87,13 @@ class _Held:
     """What is written down, as it was read before anything was decided. The features are read first: with an
     old state come old features, so what it asks for is refused too.
 
-    facts: salt, control_version, treatment_version. state_at, features_at: what a write is compared with.
+    facts: salt, control_version, treatment_version; once the challenger is champion, promoted. last: the
+    trail's line that belongs to the state. state_at, features_at: what a write is compared with.
     """
 
     state: State
     facts: dict[str, Any]
+    last: dict[str, Any] | None = None
     state_at: document.Held
     features_at: document.Held
 
@@ -101,9 +104,9 @@ def start(
     """Begins the canary of the registry's challenger; a ConfigError if a rollout is running or there is no
     challenger.
     """
+    if started(place):
+        _over(place, plan)
     features_at, state_at = document.read(place.features), document.read(place.of(STATE))
-    if state_at.content is not None and (last := load(place)).phase in rollout.RUNNING:
-        raise ConfigError(f"{place.folder}: {last.experiment} is running ({last.phase}); abort it first")
     models = place.registry
     control, treatment = (models.holder(alias) for alias in ALIASES.values())
     if control is None or treatment is None:
@@ -135,6 +138,20 @@ def start(
     with contextlib.suppress(Conflict):
         reconcile(place, plan, begun)
     return state
+
+
+def _over(place: Place, plan: RolloutConfig) -> None:
+    """A ConfigError if a rollout is running. A promotion that a kill cut short is finished: the next state
+    would forget it.
+    """
+    last = _held(place)
+    if last.state.phase in rollout.RUNNING:
+        raise ConfigError(
+            f"{place.folder}: {last.state.experiment} is running ({last.state.phase}); abort it first"
+        )
+    ours = (last.facts["control_version"], last.facts["treatment_version"])
+    if not _finished(last) and place.registry.holder(CHAMPION) in ours:
+        reconcile(place, plan, last)
 
 
 def step(place: Place, plan: RolloutConfig, *, clock: Clock = time.time) -> tuple[State, Verdict]:
@@ -240,7 +257,9 @@ def _held(place: Place) -> _Held:
     state, raw = _parsed(place.of(STATE), state_at)
     if raw.get("last") is not None:
         _audit(place, raw["last"])
-    return _Held(state=state, facts=raw["facts"], state_at=state_at, features_at=features_at)
+    return _Held(
+        state=state, facts=raw["facts"], last=raw["last"], state_at=state_at, features_at=features_at
+    )
 
 
 def _parsed(url: str, state_at: document.Held) -> tuple[State, dict[str, Any]]:
@@ -270,11 +289,19 @@ def reconcile(place: Place, plan: RolloutConfig, held: _Held) -> str:
         _write_features(place, held, [experiment])
         return edit
     _write_features(place, held, [])
-    if state.phase == "promoted":
+    # Once: who goes back to an older champion later has the last word.
+    if not _finished(held):
         _promote(place, state, facts)
+        held.facts = {**facts, "promoted": True}
+        _write_state(place, held)
     if _served(place, TREATMENT) is not None:
         deploy.withdraw(TREATMENT, place.deploy)
     return ""
+
+
+def _finished(held: _Held) -> bool:
+    """Whether nothing is left to be done of a promotion."""
+    return held.state.phase != "promoted" or bool(held.facts.get("promoted"))
 
 
 def measure(place: Place, plan: RolloutConfig, state: State, *, now_s: float) -> Measurements:
@@ -420,11 +447,15 @@ def _save(place: Place, held: _Held, verdict: Verdict, now_s: float) -> None:
     """The state with the line of the audit trail that belongs to it, then the trail: a kill between them
     loses neither. A Conflict, and nothing done, where the state is no longer the one that was read.
     """
-    line = _line(verdict, now_s) | {"phase": held.state.phase, "step": held.state.step}
-    whole = {**asdict(held.state), "facts": held.facts, "last": line}
+    held.last = _line(verdict, now_s) | {"phase": held.state.phase, "step": held.state.step}
+    _write_state(place, held)
+    _audit(place, held.last)
+
+
+def _write_state(place: Place, held: _Held) -> None:
+    whole = {**asdict(held.state), "facts": held.facts, "last": held.last}
     text = json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
     held.state_at = document.write(place.of(STATE), text.encode(), held.state_at)
-    _audit(place, line)
 
 
 def _line(verdict: Verdict, now_s: float) -> dict[str, Any]:

@@ -1,4 +1,6 @@
-"""The gateway's process while it waits for its first release."""
+"""The gateway's process until it serves: while it waits for its first release, and by settings that lead
+nowhere.
+"""
 
 import json
 import os
@@ -9,6 +11,8 @@ import sys
 import time
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from crops.release import manifest
@@ -50,3 +54,28 @@ def test_who_waits_for_a_triton_that_says_nothing_ends_at_once(tmp_path, number)
             gateway.kill()
             gateway.wait()
     assert "Traceback" not in log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ({"videos": "nowhere"}, "gateway: nowhere: holds no Parquet file, expected the table videos"),
+        ({"videos": "other"}, "gateway: other/x.parquet: expected video_id and duration_s: "),
+        ({"alternatives": {"base": "other"}}, "gateway: alternatives: base is other, expected the folder of"),
+    ],
+)
+def test_a_setting_that_leads_nowhere_ends_it_with_a_line(tmp_path, setting, says):
+    (tmp_path / "other").mkdir()
+    pq.write_table(pa.table({"id": ["a"]}), tmp_path / "other/x.parquet")
+    settings = {"manifest": "none.json", "port": launch.free_ports(1)[0], **setting}
+    (tmp_path / "gateway.json").write_text(json.dumps(settings))
+    ended = subprocess.run(
+        [sys.executable, "-m", "serving.gateway", "gateway.json"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    (line,) = [line for line in ended.stderr.splitlines() if not line.startswith("{")]
+    assert (ended.returncode, line.startswith(says)) == (1, True), ended.stderr

@@ -313,6 +313,41 @@ def test_killed_between_any_two_writes_it_ends_the_same_with_one_champion(place,
     assert kill > 10, "every write was killed once"
 
 
+def to_its_end_cut_short(place, monkeypatch):
+    """Killed between the state that says promoted and the alias."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rollout, "_promote", lambda *_: (_ for _ in ()).throw(Killed))
+        now = [1000.0]
+        rollout.start(place, PLAN, name="e", clock=lambda: now[0])
+        with pytest.raises(Killed):
+            walk(place, monkeypatch, "better", now)
+    assert (rollout.load(place).phase, place.registry.holder("champion")) == ("promoted", "1")
+
+
+def test_a_promotion_that_a_kill_cut_short_is_finished_by_the_next_look(place, monkeypatch):
+    to_its_end_cut_short(place, monkeypatch)
+    rollout.step(place, PLAN, clock=lambda: 2000.0)
+    assert in_service(place) == ({"control": "2"}, [], "2")
+
+
+def test_the_next_challenger_meets_the_champion_of_a_promotion_that_was_cut_short(place, monkeypatch):
+    to_its_end_cut_short(place, monkeypatch)
+    place.registry.move("challenger", "1", expected="2", reason="the next one")
+    assert rollout.start(place, PLAN, name="f", clock=lambda: 2000.0).control == "models:/crops/2"
+    assert in_service(place) == ({"control": "2", "treatment": "1"}, [0.1], "2")
+
+
+def test_who_goes_back_to_the_old_champion_after_a_promotion_is_not_overruled(place, monkeypatch):
+    """docs/operations.md: `crops deploy --arm control`, while the chart's controller looks on."""
+    now = [1000.0]
+    rollout.start(place, PLAN, name="e", clock=lambda: now[0])
+    assert walk(place, monkeypatch, "better", now)[-1][0] == "promoted"
+    deploy.release(place.registry, "1", "control", place.deploy)
+    place.registry.move("champion", "1", expected="2", reason="back")
+    assert rollout.step(place, PLAN, clock=lambda: now[0] + 20)[0].phase == "promoted"
+    assert in_service(place) == ({"control": "1"}, [], "1")
+
+
 @pytest.fixture
 def prometheus(tmp_path):
     """A real Prometheus that scrapes a gateway's metrics every second; treatment loses half of its clicks."""
