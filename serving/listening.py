@@ -1,5 +1,5 @@
-"""Where servers listen. `::` is every address of this machine, of IPv4 as well: of a cluster's pods, some have
-one of IPv4, some of IPv6, some both.
+"""Where servers listen. `::` is every address of this machine, of IPv4 as well: of a cluster's pods, some
+have one of IPv4, some of IPv6, some both.
 """
 
 import socket
@@ -46,5 +46,5 @@ class Server(ThreadingHTTPServer):
         self.socket.close()
         self.socket = bound(host, port)
         self.server_address = self.socket.getsockname()
-        self.server_name, self.server_port = self.server_address[:2]
+        self.server_name, self.server_port = host, self.server_address[1]
         self.server_activate()
