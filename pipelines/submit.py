@@ -1,8 +1,8 @@
 """A pipeline on a Kubeflow Pipelines server: compile, upload as a version, run, wait, read the verdict."""
 
+import contextlib
 import hashlib
 import importlib
-import contextlib
 import json
 import re
 import signal

@@ -41,13 +41,13 @@ def main(path: Path) -> None:
         signing = secret.given(settings.secret_file, SECRET_VARIABLE)
         log = event_log(settings)
         # Of a name, uvicorn itself takes every address.
-        sockets = [listening.bound(settings.host, settings.port)] if settings.host == listening.EVERY else None
+        sockets = (
+            [listening.bound(settings.host, settings.port)] if settings.host == listening.EVERY else None
+        )
     # Settings that say nothing, a second writer, a folder nobody can write, no secret.
     except (EventLogError, ConfigError, OSError) as error:
         sys.exit(f"gateway: {error}")
-    app = http.create(
-        settings, lambda: _made(settings, log, signing), token=token
-    )
+    app = http.create(settings, lambda: _made(settings, log, signing), token=token)
     server = _Draining(
         uvicorn.Config(
             app,

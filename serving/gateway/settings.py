@@ -20,9 +20,7 @@ class Settings(StageConfig):
         description="Address of Triton's gRPC API, host:port; dns:///NAME:PORT takes turns among all of "
         "a name.",
     )
-    host: str = Field(
-        "127.0.0.1", description="Address to listen on; ::, every one of IPv6 and IPv4."
-    )
+    host: str = Field("127.0.0.1", description="Address to listen on; ::, every one of IPv6 and IPv4.")
     hosts: tuple[str, ...] = Field(
         (),
         description="Names by which it may be called (header Host); none: any, and of one that listens on "
