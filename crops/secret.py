@@ -22,6 +22,14 @@ def read(path: Path) -> bytes:
     return secret
 
 
+def text(secret: bytes, source: Path | str) -> str:
+    """A secret that goes into a header or is compared with one; a ConfigError where it is no text."""
+    try:
+        return secret.decode()
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{source}: the secret is not UTF-8 text") from error
+
+
 def given(path: Path | None, variable: str) -> bytes | None:
     """The secret of the file, else of the environment's `variable`; None where neither is said."""
     if path is not None:

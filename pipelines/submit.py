@@ -1,5 +1,6 @@
 """A pipeline on a Kubeflow Pipelines server: compile, upload as a version, run, wait, read the verdict."""
 
+import contextlib
 import hashlib
 import importlib
 import json
@@ -402,7 +403,7 @@ def look(host: str, config: Config, *, token: str | None = None, say: Say = prin
     """The verdict of the newest training that has ended, told once; None where none has, or it was told.
 
     A file RESULTS/looked/RUN remembers, so that whoever looks keeps nothing. A run that failed is a
-    ServiceError, once too.
+    ServiceError, once too; a report that cannot be read now waits for a later look.
     """
     import fsspec
 
@@ -417,6 +418,9 @@ def look(host: str, config: Config, *, token: str | None = None, say: Say = prin
         files, mark = fsspec.url_to_fs(f"{cfg.results.rstrip('/')}/looked/{run.run_id}")
         if files.exists(mark):
             return None
+        published = json.loads(run.runtime_config.parameters["report_config"])["publish"]
+        with contextlib.suppress(FileNotFoundError), fsspec.open(f"{published}/report.json", "rb") as file:
+            file.read(1)
         files.makedirs(files._parent(mark), exist_ok=True)
         files.pipe_file(mark, str(run.state).encode())
     except OSError as error:
@@ -424,7 +428,6 @@ def look(host: str, config: Config, *, token: str | None = None, say: Say = prin
     say(f"run {run.run_id}: {host.rstrip('/')}/#/runs/details/{run.run_id}")
     if run.state != SUCCEEDED:
         raise ServiceError(f"run {run.run_id} {str(run.state).lower()}: {server.reason(run)}")
-    published = json.loads(run.runtime_config.parameters["report_config"])["publish"]
     return verdict(published, say=say)
 
 

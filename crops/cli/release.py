@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from crops import secret
 from crops.arms import CHALLENGER, CHAMPION
 from crops.cli.support import EXISTING, config_option, out_option, registry_option, shared_out_option, show
 from crops.config.all import Config
@@ -299,7 +300,7 @@ def submit(
         )
         click.echo(f"compiled: {compile_only}")
         return
-    token = token_file.read_text(encoding="utf-8").strip() if token_file else None
+    token = secret.text(token_file.read_bytes().strip(), token_file) if token_file else None
     if look:
         verdict = submission.look(host, config, token=token, say=click.echo)
         sys.exit(NOTHING_NEW if verdict is None else EXIT_BY_VERDICT[verdict])

@@ -553,8 +553,12 @@ def retrain_hook(
         request = json.loads(body)
     except ValueError as error:
         raise InputError("--body", f"not JSON: {error}") from error
-    headers = {"authorization": f"Bearer {secret.read(token_file).decode()}"}
+    headers = {"authorization": f"Bearer {secret.text(secret.read(token_file), token_file)}"}
     hook = hooks.Hook(url, headers=headers, body=request, state=state, every_s=every_s)
-    token = secret.read(hook_token_file).decode()
+    token = secret.text(secret.read(hook_token_file), hook_token_file)
+    try:
+        server = hooks.server(hook, host, port, token=token)
+    except OSError as error:
+        raise ServiceError(f"{error.filename}: {error.strerror}") from error
     click.echo(f"listening on {host}:{port}")
-    hooks.server(hook, host, port, token=token).serve_forever()
+    server.serve_forever()

@@ -8,7 +8,7 @@ canary step 0 .. n -> A/B -> promoted          wait: nothing; advance: the next 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Literal, get_args
 
 from crops.arms import CONTROL, TREATMENT
@@ -22,6 +22,7 @@ RUNNING: tuple[Phase, ...] = ("canary", "ab")
 # Prometheus is asked about at least so long: two scrapes. Until a rollout is as old, answers may be of the
 # one before, whose arms have the same names.
 LEAST_S = 60.0
+LAST_S = datetime.max.replace(tzinfo=UTC).timestamp()
 Sides = Mapping[str, float | None]  # by arm
 
 
@@ -53,7 +54,7 @@ class State:
     def __post_init__(self) -> None:
         """A ValueError where a file held something else."""
         times = (self.started_s, self.entered_s, 0 if self.blind_since_s is None else self.blind_since_s)
-        if not all(isinstance(one, int | float) and math.isfinite(one) for one in times):
+        if not all(isinstance(one, int | float) and 0 <= one < LAST_S for one in times):
             raise ValueError(f"times are {times}, expected Unix seconds")
         if self.phase not in get_args(Phase):
             raise ValueError(f"phase is {self.phase!r}, expected one of {', '.join(get_args(Phase))}")

@@ -36,7 +36,8 @@ def main(path: Path) -> None:
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     try:
         settings = _settings(path)
-        token = secret.given(settings.admin_token_file, TOKEN_VARIABLE)
+        given = secret.given(settings.admin_token_file, TOKEN_VARIABLE)
+        token = secret.text(given, settings.admin_token_file or TOKEN_VARIABLE) if given else None
         signing = secret.given(settings.secret_file, SECRET_VARIABLE)
         log = event_log(settings)
         # Of a name, uvicorn itself takes every address.
@@ -46,9 +47,7 @@ def main(path: Path) -> None:
     # Settings that say nothing, a second writer, a folder nobody can write, no secret.
     except (EventLogError, ConfigError, OSError) as error:
         sys.exit(f"gateway: {error}")
-    app = http.create(
-        settings, lambda: _made(settings, log, signing), token=token.decode() if token else None
-    )
+    app = http.create(settings, lambda: _made(settings, log, signing), token=token)
     server = _Draining(
         uvicorn.Config(
             app,

@@ -214,9 +214,17 @@ def test_a_canary_that_does_not_start_fails_the_job(tmp_path, code, state, start
     job.outputs["verdict"] = "promote"
     (tmp_path / "rollout").mkdir()
     assert job.step(CANARY) == code
+    assert ("::error::promoted, but without a canary" in job.ran[-1]) == (code != 0)
     said = (tmp_path / "calls").read_text()
     assert said.startswith(starts)
     assert f"--state {state} " in said
+
+
+def test_an_hourly_look_takes_no_place_of_a_training_and_the_clock_waits_for_a_kubeflow():
+    """GitHub cancels what waits in a group when another one comes."""
+    workflow = yaml.safe_load((ROOT / ".github/workflows/retrain.yaml").read_text())
+    assert ACTION in workflow["concurrency"]["group"]
+    assert workflow["jobs"]["retrain"]["if"] == "github.event_name != 'schedule' || vars.KFP_HOST != ''"
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda p: p.stem)
@@ -282,6 +290,23 @@ def test_a_canary_in_a_bucket_is_the_one_that_everybody_sees(place, s3, bucket):
     assert (state["phase"], state["experiment"]) == ("canary", "retrain-17")
     (one,) = features.parse(features.load(f"{bucket}/rollout/features.json"))
     assert one.treatment == "models:/crops/2"
+
+
+def test_a_verdict_that_cannot_be_read_now_is_told_at_the_next_look(place):
+    """A folder in the report's place is what a bucket that does not answer is."""
+    folder, uri = place
+    server = KfpServer(publish=publishes("promote"), token="secret")
+    submitted(folder, uri, server)
+    (report,) = (folder / "results").rglob("report.json")
+    report.rename(report.with_suffix(".away"))
+    report.mkdir()
+    job = runner(folder, uri, server, "look")
+    assert job.step(SUBMIT) == 2, job.ran
+    report.rmdir()
+    report.with_suffix(".away").rename(report)
+    again = runner(folder, uri, server, "look")
+    assert again.step(SUBMIT) == 0, again.ran
+    assert again.outputs == {"verdict": "promote"}
 
 
 @pytest.mark.parametrize("verdict", ["reject", "unknown"])

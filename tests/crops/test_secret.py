@@ -26,6 +26,12 @@ def test_an_empty_one_is_an_error_wherever_it_is_read(tmp_path, monkeypatch, con
         secret.given(None, "A_SECRET")
 
 
+def test_one_that_is_no_text_is_an_error_that_names_its_place():
+    assert secret.text("é".encode(), "token") == "é"
+    with pytest.raises(ConfigError, match="token: the secret is not UTF-8 text"):
+        secret.text(b"\xff\xfe", "token")
+
+
 def test_the_file_comes_first_then_the_environment_then_none(tmp_path, monkeypatch):
     (tmp_path / "secret").write_bytes(b"of the file\n")
     monkeypatch.setenv("A_SECRET", "of the environment")

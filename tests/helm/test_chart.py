@@ -277,6 +277,12 @@ BAD = [
     ({"redis": {"url": "redis.example"}}, "pattern"),
     ({"compactor": {"schedule": "hourly"}}, "pattern"),
     ({"gateway": {"resources": {"limits": {"cpu": "2", "memory": "4Gi"}}, "minAvailable": 7}}, "drained"),
+    ({"events": {"kafka": {"topic": "search events"}}}, "pattern"),
+    # In place of a table null is no default: Helm takes the key away.
+    ({"redis": None}, "missing property 'redis'"),
+    ({"gateway": {"settings": None}}, "missing property 'settings'"),
+    ({"images": {"registry": None}}, "missing property 'registry'"),
+    ({"trial": {"kafka": None}}, "missing property 'kafka'"),
 ]
 
 

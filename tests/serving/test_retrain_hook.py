@@ -16,7 +16,8 @@ import httpx
 import pytest
 import yaml
 
-from crops.errors import ConfigError
+from crops.cli.serve import retrain_hook
+from crops.errors import ConfigError, ServiceError
 from serving.retrain_hook import Hook, server
 from serving.triton.launch import free_ports
 
@@ -188,6 +189,22 @@ def test_a_real_alertmanager_with_our_routes_starts_a_training(ci, listening, tm
     finally:
         process.terminate()
         process.wait(20)
+
+
+def test_what_it_cannot_start_with_is_a_line(tmp_path):
+    (tmp_path / "token").write_bytes(b"x")
+    (tmp_path / "binary").write_bytes(b"\xff\xfe")
+
+    def started(token, port):
+        files = [f"--{option}={tmp_path / token}" for option in ("token-file", "hook-token-file")]
+        command = ["--url=http://ci", *files, f"--state={tmp_path}/state", f"--port={port}"]
+        retrain_hook.main(command, standalone_mode=False)
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        with pytest.raises(ServiceError, match=r"http://127\.0\.0\.1:\d+: Address already in use"):
+            started("token", taken.getsockname()[1])
+        with pytest.raises(ConfigError, match="binary: the secret is not UTF-8 text"):
+            started("binary", taken.getsockname()[1])
 
 
 @pytest.mark.parametrize("token", ["", " \n"])

@@ -268,7 +268,9 @@ def _parsed(url: str, state_at: document.Held) -> tuple[State, dict[str, Any]]:
         raise InputError(url, "not there: no rollout was started")
     try:
         raw = json.loads(state_at.content)
-        beside = {"facts": raw["facts"], "last": raw["last"]}
+        beside = {"facts": dict(raw["facts"]), "last": raw["last"] and dict(raw["last"])}
+        if lacking := {"salt", "control_version", "treatment_version"} - beside["facts"].keys():
+            raise ValueError(f"facts lack {', '.join(sorted(lacking))}")
         return State(**{key: value for key, value in raw.items() if key not in beside}), beside
     except UNREADABLE as error:
         raise InputError(url, f"not a rollout's state: {type(error).__name__} {error}") from error

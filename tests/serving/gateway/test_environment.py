@@ -12,7 +12,7 @@ from serving.gateway import server as program
 def test_redis_and_the_replicas_name_come_from_the_environment(tmp_path, monkeypatch, url):
     settings = []
     monkeypatch.setattr(program.http, "create", lambda given, *_, **__: settings.append(given) or FastAPI())
-    monkeypatch.setattr(program._Draining, "run", lambda _self: None)
+    monkeypatch.setattr(program._Draining, "run", lambda *_: None)
     monkeypatch.setenv("CROPS_REPLICA", "g-1")
     if url:
         monkeypatch.setenv("CROPS_REDIS", url)

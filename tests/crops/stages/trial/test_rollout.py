@@ -652,7 +652,18 @@ def test_a_plan_that_was_cut_short_while_it_runs_is_said_and_leaves_it_blind(pla
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("phase", "later"), ("step", "1"), ("step", -1), ("started_s", None), ("entered_s", 1e999), ("more", 1)],
+    [
+        ("phase", "later"),
+        ("step", "1"),
+        ("step", -1),
+        ("started_s", None),
+        ("started_s", 1e300),
+        ("entered_s", 1e999),
+        ("facts", []),
+        ("facts", {"salt": "s"}),
+        ("last", 1),
+        ("more", 1),
+    ],
 )
 def test_a_state_that_says_something_else_is_named(place, key, value):
     rollout.start(place, PLAN, name="r", clock=lambda: 1000.0)
