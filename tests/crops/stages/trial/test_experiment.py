@@ -95,7 +95,8 @@ def test_the_verb_and_its_one_line_errors(events, tmp_path):
     assert {p.name for p in out.iterdir()} >= {"readout.json", "readout.html"}
     began = logs.START + timedelta(days=1)
     state = {"experiment": "e", "control": "models:/crops/1", "treatment": "models:/crops/2"}
-    state |= {"started_s": began.timestamp(), "entered_s": began.timestamp(), "facts": {}, "last": None}
+    state |= {"started_s": began.timestamp(), "entered_s": began.timestamp(), "last": None}
+    state["facts"] = {"salt": "s", "control_version": "1", "treatment_version": "2"}
     (tmp_path / "rollout").mkdir()
     (tmp_path / "rollout/rollout.json").write_text(json.dumps(state))
     options = ["--events", str(events), "--out", str(out), "--rollout", str(tmp_path / "rollout")]
