@@ -51,9 +51,8 @@ class OnnxEncoder:
         with _readable(folder / layout.ENCODER):
             facts = json.loads((folder / layout.ENCODER).read_text(encoding="utf-8"))
             self.width, self.max_tokens = int(facts["width"]), int(facts["max_tokens"])
-            self.prompts: dict[str, str] = (
-                facts.get("prompts") or {}
-            )  # none in releases before there were any
+            # None in releases before there were any.
+            self.prompts: dict[str, str] = facts.get("prompts") or {}
             self.pooling, self.eos, self.pad = str(facts["pooling"]), facts["eos_id"], facts["pad_id"]
         with _readable(folder / layout.TOKENIZER):
             self.tokenizer = Tokenizer.from_file(str(folder / layout.TOKENIZER))

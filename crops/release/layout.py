@@ -42,6 +42,11 @@ def of_encoder(name: str) -> bool:
     return name.startswith(ENCODER_FILES)
 
 
+def of_tower(name: str) -> bool:
+    """Whether vectors of documents hang on this file."""
+    return of_encoder(name) or name.startswith(DOCUMENT_ENCODER)
+
+
 def sha256(path: Path) -> str:
     """Hex digest of a file's content."""
     with path.open("rb") as file:
@@ -49,9 +54,8 @@ def sha256(path: Path) -> str:
 
 
 def tower(folder: Path) -> str:
-    """A sha256 over the files that vectors of documents hang on, of a release or of what export wrote."""
-    begins = (DOCUMENT_ENCODER, *ENCODER_FILES)
-    names = sorted(p.name for p in folder.iterdir() if p.is_file() and p.name.startswith(begins))
+    """A sha256 over the files of `of_tower`, of a release or of what export wrote."""
+    names = sorted(p.name for p in folder.iterdir() if p.is_file() and of_tower(p.name))
     listed = "".join(f"{name} {sha256(folder / name)}\n" for name in names)
     return hashlib.sha256(listed.encode()).hexdigest()
 

@@ -9,7 +9,6 @@ from crops.perspectives import (
     EXPOSED,
     FEED,
     FILTERED,
-    KNOWLEDGE,
     PAPER,
     REFORMULATION,
     STAGES,
@@ -73,7 +72,7 @@ def variants(anchors_from: str | None) -> dict[str, Variant]:
                 system=System("h_infonce", anchors_from=anchors_from, only=(CLICK.name, p.name, *STAGES)),
                 says=f"P0 and {p.name}, no other perspective",
             )
-            for p in (FEED, KNOWLEDGE)
+            for p in PAPER[2:]
         },
         FULL: Variant(system=full, says="P0 to P3, graded, H-InfoNCE"),
         "binary labels": Variant(
@@ -154,7 +153,7 @@ def variants(anchors_from: str | None) -> dict[str, Variant]:
                 system=System("h_infonce", anchors_from=anchors_from, hides=(p.name,)),
                 says="its pairs are not seen",
             )
-            for p in (REFORMULATION, FEED, KNOWLEDGE, *registered())
+            for p in (*PAPER[1:], *registered())
         },
         fused_of(FULL): Variant(
             system=full, says="its ranking and BM25's by reciprocal rank, no other training", of=FULL

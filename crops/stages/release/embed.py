@@ -78,8 +78,7 @@ def run(release: Path, documents: Path, out: Path, cfg: IndexConfig, *, shard: S
 def _identity(release: Path) -> str:
     """What the vectors depend on; of a release checked."""
     if layout.is_release(release):
-        wanted = (layout.DOCUMENT_ENCODER, *layout.ENCODER_FILES)
-        layout.check(release, wanted=lambda name: name.startswith(wanted))
+        layout.check(release, wanted=layout.of_tower)
     return layout.tower(release)
 
 
