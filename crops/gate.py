@@ -10,13 +10,28 @@ PROMOTE, REJECT, UNKNOWN = "promote", "reject", "unknown"
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Challenger minus champion on one set: mean difference of recall with its paired interval."""
+    """Challenger minus champion on one set: mean difference of recall with its paired interval.
+
+    chains  as many as the queries, less those that say the same thing as another; None: no two do
+    """
 
     set: str
     difference: float
     low: float
     high: float
     queries: int
+    chains: int | None = None
+
+    @property
+    def independent(self) -> int:
+        """How many queries say something of their own."""
+        return self.queries if self.chains is None else self.chains
+
+    @property
+    def size(self) -> str:
+        """For a reason: of how many queries it is."""
+        chains = f" in {self.chains} chains" if self.independent < self.queries else ""
+        return f"{self.queries} queries{chains}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +61,9 @@ def gain(
     check, where = f"better on {name}", name
     if than is not None:
         check, where = f"{check} than {than}", f"{where} against {than}"
-    if gap is None or gap.queries < min_queries:
+    if gap is None or gap.independent < min_queries:
         return _unanswered(check, gap, where, min_queries)
-    interval = f"{gap.difference:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}] on {gap.queries} queries"
+    interval = f"{gap.difference:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}] on {gap.size}"
     return Check(check, gap.low > 0, f"{of} on {where}: {interval}")
 
 
@@ -59,7 +74,7 @@ def no_loss(
 
     non_inferior: the loss is shown to be at most `max_loss`: the low end decides, not the high one.
     """
-    if gap is None or gap.queries < min_queries:
+    if gap is None or gap.independent < min_queries:
         return _unanswered(f"no loss on {name}", gap, name, min_queries)
     interval = f"{gap.difference:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}], allowed {-max_loss:+.4f}"
     seen = f"would have seen a loss of {100 * visible_loss(gap, max_loss=max_loss):.1f} points"
@@ -71,10 +86,10 @@ def visible_loss(gap: Difference, *, max_loss: float) -> float:
     """The true loss, as a share, that would have broken the guardrail four times in five.
 
     The high end falls below -max_loss with that chance where the loss is max_loss + (1.96 + 0.84) standard
-    errors. Where no query differs the interval says nothing: up to 3 / n of the queries may (rule of three).
+    errors. Where no query differs the interval says nothing: up to 3 / n of the chains may (rule of three).
     """
     error = (gap.high - gap.low) / (2 * Z)
-    return max_loss + max((Z + Z_POWER) * error, 3 / gap.queries)
+    return max_loss + max((Z + Z_POWER) * error, 3 / gap.independent)
 
 
 def widened(gap: Difference | None, *, spread: float) -> Difference | None:
@@ -90,8 +105,8 @@ def widened(gap: Difference | None, *, spread: float) -> Difference | None:
 
 
 def _unanswered(check: str, gap: Difference | None, name: str, min_queries: int) -> Check:
-    count = 0 if gap is None else gap.queries
-    return Check(check, None, f"{name}: {count} queries, {min_queries} are needed to tell")
+    size = "0 queries" if gap is None else gap.size
+    return Check(check, None, f"{name}: {size}, {min_queries} are needed to tell")
 
 
 def bound(name: str, value: float | None, *, least: float | None = None, most: float | None = None) -> Check:

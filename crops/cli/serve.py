@@ -560,5 +560,5 @@ def retrain_hook(
         server = hooks.server(hook, host, port, token=token)
     except OSError as error:
         raise ServiceError(f"{error.filename}: {error.strerror}") from error
-    click.echo(f"listening on {host}:{port}")
+    click.echo(f"listening on {f'[{host}]' if ':' in host else host}:{port}")
     server.serve_forever()

@@ -9,7 +9,9 @@ class GateConfig(StageConfig):
     """What a challenger must show before it goes on trial."""
 
     min_queries: int = Field(30, ge=1)
-    """Fewer test queries than this give no answer. Source: ours."""
+    """Fewer test queries than this give no answer; those of one chain of reformulations count once. Source:
+    ours.
+    """
     max_loss: float = Field(0.02, ge=0)
     """Loss allowed on guardrails (CT, tail, gated QR), points of recall as a share. Source: ours."""
     non_inferior: bool = False

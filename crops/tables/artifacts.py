@@ -282,10 +282,24 @@ def write_json(path: Path, value: Any) -> None:
     partial.replace(path)
 
 
+class _Facts(dict[str, Any]):
+    """An object of a JSON file, which says what it lacks as a fault of the file."""
+
+    def __init__(self, values: dict[str, Any], path: Path) -> None:
+        super().__init__(values)
+        self.path = path
+
+    def __missing__(self, key: str) -> Any:
+        keys = ", ".join(map(repr, self)) or "none"
+        raise InputError(self.path, f"has no {key!r}; keys there: {keys}")
+
+
 def read_json(path: Path) -> Any:
-    """The JSON at `path`; an InputError that names it where it is missing or broken."""
+    """The JSON at `path`; an InputError that names it where it is missing or broken, and where a key that it
+    lacks is asked for.
+    """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"), object_hook=lambda values: _Facts(values, path))
     except FileNotFoundError as error:
         raise InputError(path, "no such file; the stage that writes it has not run") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

@@ -48,3 +48,17 @@ class Unavailable(ApiError):
     def __init__(self, message: str, *, code: str = "no_release") -> None:
         super().__init__(message)
         self.code = code
+
+
+# What becomes of a search, in the metric of this name.
+OUTCOMES = (
+    "ok",
+    "empty",
+    "encoder_unavailable",
+    "index_unavailable",
+    "event_log",
+    "deadline",
+    "no_release",
+    Overloaded.code,
+    ApiError.code,
+)

@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from crops.arms import ARMS, NONE
 from crops.experiment import reach
 from crops.long_play import LONG_PLAY_S
+from serving.gateway.errors import OUTCOMES
 
 PHASES = ("encode", "retrieve", "total")
 # Seconds; the SLO's bound of 0.2 s is one of the edges.
@@ -67,7 +68,9 @@ class Metrics:
         )
         self.event_lag = gauge("crops_event_log_lag_seconds", "How long the oldest waiting event has waited")
         self.release = gauge("crops_release_info", "1 for what each arm serves", ["arm", "release", "index"])
-        self.rejected = count("crops_release_rejected_total", "Releases that were refused", ["reason"])
+        self.rejected = count(
+            "crops_release_rejected_total", "Looks at a manifest whose release is refused", ["reason"]
+        )
         self.generation = gauge("crops_manifest_generation", "Generation of the manifest that is served")
         self.index_age = gauge(
             "crops_index_built_timestamp_seconds", "When the index of an arm was written", by_arm
@@ -130,6 +133,8 @@ class Metrics:
                 self.unknown_words,
             ):
                 counter.labels(arm)
+            for outcome in OUTCOMES:
+                self.requests.labels(arm, outcome)
 
     def serve(self, served: dict[str, tuple[str, str, float]], generation: int) -> None:
         """served: arm -> release, index checksum, when it was written (Unix seconds)."""

@@ -56,6 +56,17 @@ def test_too_few_queries_are_unknown(found):
     assert verdict(dataclasses.replace(CLEAR, queries=30)) == PROMOTE
 
 
+def test_queries_of_one_chain_count_once():
+    """They lead to the same video: thirty of them are one observation, and their interval has no width."""
+    one = dataclasses.replace(CLEAR, chains=1)
+    assert verdict(one) == UNKNOWN
+    assert gain(one, "qr_raw", min_queries=30).reason == (
+        "qr_raw: 100 queries in 1 chains, 30 are needed to tell"
+    )
+    assert no_loss(dataclasses.replace(CLEAR, chains=29), "ct", max_loss=0.02, min_queries=30).passed is None
+    assert verdict(dataclasses.replace(CLEAR, chains=30)) == PROMOTE
+
+
 @pytest.mark.parametrize(
     ("low", "high", "expected"),
     [(-0.05, -0.021, REJECT), (-0.05, -0.019, PROMOTE), (-0.2, 0.0, PROMOTE), (0.01, 0.02, PROMOTE)],

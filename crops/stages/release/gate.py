@@ -60,9 +60,8 @@ def run(
         pair = [np.array([side[q] for q in queries]) for side in (ours, theirs)]
         together = trial.chained(queries, chains)
         comparison = evaluation.compare(pair[0], pair[1], draws=DRAWS, seed=0, clusters=together)
-        return gate.Difference(
-            name, comparison["difference"], comparison["low"], comparison["high"], len(queries)
-        )
+        interval = comparison["difference"], comparison["low"], comparison["high"]
+        return gate.Difference(name, *interval, len(queries), len(np.unique(together)))
 
     def gained(other: str) -> gate.Difference | None:
         return gate.widened(difference("qr_raw", both, other), spread=cfg.training_spread)

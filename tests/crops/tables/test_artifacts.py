@@ -132,3 +132,18 @@ def test_same_rows_same_bytes(tmp_path):
             artifacts.write(folder, records.DOCUMENTS, ROWS)
     first, second = (next((tmp_path / n).rglob("*.parquet")).read_bytes() for n in ("a", "b"))
     assert first == second
+
+
+def test_a_key_that_a_json_file_lacks_is_a_fault_of_the_file_at_any_depth(tmp_path):
+    path = tmp_path / "label.json"
+    path.write_text('{"hierarchy": {"labels": [{"label": 5}]}}')
+    facts = artifacts.read_json(path)
+    assert facts == {"hierarchy": {"labels": [{"label": 5}]}}
+    assert facts.get("ladder") is None
+    with pytest.raises(InputError, match=r"label\.json: has no 'ladder'; keys there: 'hierarchy'"):
+        facts["ladder"]
+    with pytest.raises(InputError, match="has no 'theta'"):
+        facts["hierarchy"]["labels"][0]["theta"]
+    path.write_text("{}")
+    with pytest.raises(InputError, match="keys there: none"):
+        artifacts.read_json(path)["hierarchy"]

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import json
 import os
+import re
 import shutil
 import signal
 import sys
@@ -32,6 +33,7 @@ from serving.events.compact import compact, read_all
 from serving.events.log import EventLogFull, SegmentLog
 from serving.events.records import Search
 from serving.gateway import app as http
+from serving.gateway import errors, service
 from serving.gateway.service import JsonLines, Service
 from serving.gateway.settings import Settings
 from tests.serving import releases as toys
@@ -654,6 +656,24 @@ def test_a_treatment_that_triton_lost_costs_no_answer_and_counts_against_it(tmp_
         run(work())
     finally:
         toys.control.load(triton.http, releases[1].model, key=triton.key)
+
+
+def test_every_outcome_of_a_search_has_its_first_0(gateway):
+    """Errors of a series that begins with them are no increase: a burst between two scrapes is not seen."""
+    codes = re.findall(
+        r'code="(\w+)"', "".join(p.read_text() for p in Path(service.__file__).parent.glob("*.py"))
+    )
+    others = {"no_rollout", "not_writable", "no_event_log"}  # not of a search
+    assert set(codes) - others <= set(errors.OUTCOMES)
+
+    async def work():
+        async with gateway:
+            text = (await gateway.client.get("/metrics")).text
+            for outcome in errors.OUTCOMES:
+                for arm in ("none", "control", "treatment"):
+                    assert f'crops_search_requests_total{{arm="{arm}",outcome="{outcome}"}} 0.0' in text
+
+    run(work())
 
 
 def test_a_fault_of_its_own_is_a_500_in_the_contracts_words_counted_and_logged(gateway, monkeypatch, caplog):

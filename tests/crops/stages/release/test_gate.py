@@ -244,13 +244,13 @@ def test_the_better_one_is_chosen_on_clicks_where_nobody_reformulated(tmp_path):
 
 
 def test_queries_of_one_chain_are_one_piece_of_evidence(tmp_path):
-    """Forty queries that gain 1 or lose 0.5 by turns; in one chain of all that gain there is no certainty."""
+    """Eighty queries that gain 1 or lose 0.5 by turns; in one chain of all that gain there is no certainty."""
     verdicts = {}
     for name, chain in (("alone", lambda n: None), ("together", lambda n: n % 2 if n % 2 else None)):
         rows = [
             {"set": "qr_raw", "system": s, "query": f"q{n:02d}", "recall_at_20": x, "recall_at_100": x}
             | {"chain": chain(n)}
-            for n in range(40)
+            for n in range(80)
             for s, x in (("a", 0.5), ("base", 0.1), ("b", 1.0 if n % 2 else 0.3))
         ]
         (tmp_path / name).mkdir()
