@@ -17,7 +17,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from crops import base_model
+from crops import accelerator, base_model
 from crops.errors import InputError
 from crops.text import normalise_query
 
@@ -92,10 +92,8 @@ def load(folder: Path) -> CrossEncoder:
     # splitting rules.
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, trust_remote_code=False)
     model = base_model.load(AutoModelForSequenceClassification, folder)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return CrossEncoder(
-        model.to(device).eval(), tokenizer, int(facts["max_tokens"]), small=bool(facts["small"])
-    )
+    model.to(accelerator.device()).eval()
+    return CrossEncoder(model, tokenizer, int(facts["max_tokens"]), small=bool(facts["small"]))
 
 
 def learning_rate(base: str) -> float:
@@ -108,7 +106,7 @@ def build(base: str, corpus: Sequence[str], *, max_tokens: int, seed: int) -> Cr
     with a tokenizer from `corpus`.
     """
     torch.manual_seed(seed)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = accelerator.device()
     if not base_model.shallow(base):  # token vectors alone read no pair
         source = base_model.weights(base)
         tokenizer = base_model.load_tokenizer(source)

@@ -39,7 +39,7 @@ class OnnxEncoder:
         folder: Path,
         *,
         threads: int = 0,
-        providers: Sequence[str] = ("CPUExecutionProvider",),
+        providers: Sequence[str | tuple[str, dict[str, str]]] = ("CPUExecutionProvider",),
         provider_options: Sequence[dict[str, str]] | None = None,
     ) -> None:
         folder = Path(folder)

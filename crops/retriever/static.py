@@ -18,7 +18,7 @@ import torch
 from tokenizers import Tokenizer, processors
 from transformers import AutoModel, PreTrainedTokenizerFast, Qwen2Config, Qwen2Model
 
-from crops import base_model, progress
+from crops import accelerator, base_model, progress
 
 WIDTH = 256
 SIF = 1e-4  # a of a / (a + p), arXiv 1703.04247 by way of Model2Vec
@@ -109,7 +109,7 @@ def token_vectors(teacher: Any, tokens: int, *, batch: int = 1024) -> np.ndarray
     start = next((n for n in range(len(whole)) if whole[n : n + len(inner)] == inner), 0)
     before, after = whole[:start], whole[start + len(inner) :]
     parts = []
-    teacher.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+    teacher.eval().to(accelerator.device())
     with torch.inference_mode():
         for first in progress.bar(range(0, tokens, batch), desc="distil", unit="batch"):
             ids = [[*before, n, *after] for n in range(first, min(tokens, first + batch))]

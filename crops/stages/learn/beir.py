@@ -4,6 +4,7 @@ ones.
 
 from pathlib import Path
 
+from crops import accelerator
 from crops.evaluation import beir, metrics, rank
 from crops.release import index
 from crops.release.encoder import OnnxEncoder
@@ -22,7 +23,7 @@ def run(folder: Path, out: Path, *, release: Path | None = None, split: str = "t
     depth = min(DEPTH, len(benchmark.doc_ids))
     rankings = {BM25: rank.bm25(benchmark.queries, benchmark.texts, depth)}
     if release is not None:
-        encoder = OnnxEncoder(release)
+        encoder = OnnxEncoder(release, providers=accelerator.providers())
         documents = encoder.encode(benchmark.texts, kind="document")
         rankings[RELEASE] = index.exact(documents, encoder.encode(benchmark.queries), depth)[1]
     relevant = [{d for d, grade in graded.items() if grade > 0} for graded in benchmark.grades]

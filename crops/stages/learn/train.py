@@ -9,9 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from crops import base_model, labels
+from crops import accelerator, base_model, labels
 from crops.config.train import TrainConfig
 from crops.errors import ConfigError, InputError
 from crops.retriever import encoder as encoders
@@ -347,7 +346,7 @@ def encoder_of(cfg: TrainConfig, corpus: Sequence[str]) -> encoders.Encoder:
         attention=cfg.attn_implementation,
         query_prompt=cfg.query_prompt,
         document_prompt=cfg.document_prompt,
-    ).to("cuda" if torch.cuda.is_available() else "cpu")
+    ).to(accelerator.device())
     if cfg.query_layers is not None:
         finetuning.shorten(encoder, layers=cfg.query_layers)
     if cfg.gradient_checkpointing:

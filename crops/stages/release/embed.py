@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from crops import progress
+from crops import accelerator, progress
 from crops.config.index import IndexConfig
 from crops.errors import InputError
 from crops.release import layout
@@ -49,7 +49,7 @@ def run(release: Path, documents: Path, out: Path, cfg: IndexConfig, *, shard: S
     not written.
     """
     refuse(out)
-    encoder = OnnxEncoder(release)
+    encoder = OnnxEncoder(release, providers=accelerator.providers())
     identity = _identity(release)
     with folders.held(out), folders.in_words(out):
         parts = parts_of(out)

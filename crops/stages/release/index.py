@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from crops import progress
+from crops import accelerator, progress
 from crops.config.index import IndexConfig
 from crops.errors import InputError
 from crops.release import index, layout
@@ -24,7 +24,7 @@ def run(export: Path, documents: Path, out: Path, cfg: IndexConfig) -> StageRepo
     """
     rows = artifacts.read(documents, records.DOCUMENTS)
     ids, texts = tuple(rows["doc_id"].to_pylist()), rows["text"].to_pylist()
-    encoder = OnnxEncoder(export)
+    encoder = OnnxEncoder(export, providers=accelerator.providers())
     if not ids:
         raise InputError(documents / "documents", "no document, expected at least one to index")
     vectors = encoded(encoder, texts, batch=cfg.batch)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from crops import accelerator
 from crops.config.index import IndexConfig
 from crops.engines import session
 from crops.errors import InputError
@@ -99,7 +100,7 @@ def _change(released: dict[str, str], catalogue: dict[str, str]) -> Change:
 def _refreshed(
     release: Path, folder: Path, catalogue: dict[str, str], change: Change, cfg: IndexConfig
 ) -> dict[str, Any]:
-    encoder = OnnxEncoder(release)
+    encoder = OnnxEncoder(release, providers=accelerator.providers())
     _same_encoder(release, encoder)
     old, before = indexes.of_release(release), artifacts.read_json(release / layout.INDEX_FACTS)
     ids = old.ids

@@ -244,7 +244,7 @@ def test_the_better_one_is_chosen_on_clicks_where_nobody_reformulated(tmp_path):
 
 
 def test_queries_of_one_chain_are_one_piece_of_evidence(tmp_path):
-    """Eighty queries that gain 1 or lose 0.5 by turns; in one chain of all that gain there is no certainty."""
+    """Eighty queries that gain 1 or lose 0.5 by turns; a chain of all that gain leaves no certainty."""
     verdicts = {}
     for name, chain in (("alone", lambda n: None), ("together", lambda n: n % 2 if n % 2 else None)):
         rows = [
