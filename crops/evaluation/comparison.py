@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from crops import spread
 from crops.evaluation.claims import CHOSEN, FIXED, Claim, tables
 from crops.evaluation.sets import COLD_START
 from crops.evaluation.sets import SETS as ALL
+from crops.evaluation.trial import chained
 
 SETS = (*(name for name in ALL if name != "qr"), COLD_START)  # qr is gated by θ, which gated training as well
 METRICS = ("recall_at_100", "recall_at_20", "ndcg_at_4")
-Z = 1.959964
 WITHIN = 0.005  # half a point: how near the chosen hierarchy must come to the best fixed one
 
 
@@ -43,28 +44,30 @@ def compared(seeds: Sequence[pd.DataFrame], names: Sequence[str]) -> dict[str, A
 def difference(
     per: pd.DataFrame, row: str, against: str, metric: str = "recall_at_100"
 ) -> dict[str, float] | None:
-    """Paired mean of row - against with a 95 % interval; None where both have fewer than two queries, because
-    one says nothing of how much queries differ.
-
-    The variance is that over queries of the mean over seeds, plus that over seeds of the mean over queries /
-    seeds: a difference that another seed would turn round is not called one.
+    """Paired mean of row - against with its 95 % interval over queries and seeds (crops.spread); None where
+    fewer than two queries, or chains of them, were measured: one says nothing of how much queries differ.
     """
     grid = per.pivot_table(index="query", columns=["system", "seed"], values=metric)
     if row not in grid.columns or against not in grid.columns:
         return None
-    gaps = (grid[row] - grid[against]).dropna().to_numpy()  # [Q, seeds]
-    if len(gaps) < 2:
+    rows = (grid[row] - grid[against]).dropna()
+    gaps = rows.to_numpy().T  # [seeds, Q]
+    half = spread.half_width(gaps, _together(per, rows.index))
+    if half is None:
         return None
-    variance = gaps.mean(axis=1).var(ddof=1) / len(gaps)
-    if gaps.shape[1] > 1:
-        variance += gaps.mean(axis=0).var(ddof=1) / gaps.shape[1]
-    mean, spread = float(gaps.mean()), Z * float(np.sqrt(variance))
+    mean = float(gaps.mean())
     return {
         "difference": round(mean, 4),
-        "low": round(mean - spread, 4),
-        "high": round(mean + spread, 4),
-        "queries": len(gaps),
+        "low": round(mean - half, 4),
+        "high": round(mean + half, 4),
+        "queries": len(rows),
     }
+
+
+def _together(per: pd.DataFrame, queries: pd.Index) -> np.ndarray:
+    """int64 [Q]: the number of each query's chain; tables without chains have none."""
+    of = per.dropna(subset="chain") if "chain" in per else per.head(0).assign(chain=0)
+    return chained(queries, {q: int(chain) for q, chain in zip(of["query"], of["chain"], strict=True)})
 
 
 def _values(rows: pd.DataFrame) -> dict[str, dict[str, Any]]:

@@ -229,7 +229,7 @@ def _intervals(
 
 def chained(queries: Iterable[str], chains: Mapping[str, int]) -> np.ndarray:
     """int64 [Q]: the number of each query's chain; a query without one is alone."""
-    alone = len(chains)
+    alone = max(chains.values(), default=-1) + 1  # of the queries of a file some numbers may be missing
     return np.array([chains.get(q, alone + n) for n, q in enumerate(queries)], dtype=np.int64)
 
 

@@ -101,7 +101,7 @@ def decide(
 ) -> Comparison:
     """The comparison of two arms; see `compare`."""
     estimated = estimate(arms, alpha=alpha, planned_users=planned_users)
-    verdict, reason = _verdict(arms, metric, estimated, share=share, alpha=alpha)
+    verdict, reason = _verdict(arms, metric, estimated, share=share, alpha=alpha, planned_users=planned_users)
     if arms.in_both:
         reason += f"; {arms.in_both} user(s) seen in both arms are left out"
     ratios = {name: arm.ratio for name, arm in arms.both.items()}
@@ -149,7 +149,7 @@ def estimate(
 
 
 def _verdict(
-    arms: Arms, metric: Metric, estimate: Estimate | None, *, share: float, alpha: float
+    arms: Arms, metric: Metric, estimate: Estimate | None, *, share: float, alpha: float, planned_users: int
 ) -> tuple[str, str]:
     if arms.users == 0:
         return UNKNOWN, "no users in either arm"
@@ -163,12 +163,12 @@ def _verdict(
     for name, arm in arms.both.items():
         if arm.users < MIN_USERS:
             return UNKNOWN, f"{arm.users} users in {name}, {MIN_USERS} are needed to tell"
+    for name, arm in arms.both.items():
         if not arm.ratio:
-            return (
-                UNKNOWN,
-                f"{metric.name.upper()} of {name} is {'0' if arm.ratio == 0 else 'not known'}: there "
-                "is no relative lift",
-            )
+            is_nothing = f"{metric.name.upper()} of {name} is {'0' if arm.ratio == 0 else 'not known'}"
+            if _worse_by_all(arms, metric, alpha=alpha, planned_users=planned_users):
+                return WORSE, f"{is_nothing}, beyond chance: {_of_both(arms)}"
+            return UNKNOWN, f"{is_nothing}: there is no relative lift"
     if estimate is None:
         return UNKNOWN, f"{metric.name.upper()} does not vary between users: no interval"
     interval = f"interval {estimate.low:+.2%} to {estimate.high:+.2%}"
@@ -179,6 +179,32 @@ def _verdict(
     return (
         BETTER if good else WORSE
     ), f"{counted}: {metric.name.upper()} is {'higher' if estimate.lift > 0 else 'lower'} in treatment"
+
+
+def _worse_by_all(arms: Arms, metric: Metric, *, alpha: float, planned_users: int) -> bool:
+    """Whether a rate that is 0 in one arm alone makes treatment worse, by the always-valid difference.
+
+    Where one click more would say "worse", none may not leave it open. Better it is never: a rate of nothing
+    is more often one that is not counted. The arm with a rate lends its spread to both, as without a
+    difference they would have the same.
+    """
+    control, treatment = arms.control.ratio, arms.treatment.ratio
+    if control is None or treatment is None or (treatment < control) != metric.higher_is_better:
+        return False
+    rate, spread = max(
+        (arm.ratio or 0.0, float(arm.aggregates().ratio_var("x", "y"))) for arm in arms.both.values()
+    )
+    variance = spread * (1 / arms.control.users + 1 / arms.treatment.users)
+    if variance == 0:
+        return False
+    z = rate / math.sqrt(variance)
+    return sequential.p_value(z, arms.users, alpha=alpha, planned_users=planned_users) < alpha
+
+
+def _of_both(arms: Arms) -> str:
+    return ", ".join(
+        f"{arm.sums['x']:.0f} of {arm.sums['y']:.0f} in {name}" for name, arm in arms.both.items()
+    )
 
 
 def srm(arms: Arms, *, share: float) -> float:

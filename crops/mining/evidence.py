@@ -3,6 +3,7 @@ how often it was clicked, how long it was played, and when it last happened.
 """
 
 import itertools
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import ibis
@@ -61,12 +62,32 @@ def propensities(rows: Iterable[Mapping[str, float]]) -> list[float]:
     """How often each position is looked at for each time the first one is, from the rows of `neighbours`; as
     far as positions follow one another without a gap, none above the one before it.
 
+    The ratios of neighbours are chained first, and made to fall then, by the nearest falling series of their
+    logarithms (isotonic regression). To cut each ratio at 1 would keep its chance downwards and drop that
+    upwards: where people look at twenty positions alike, a thousand clicks at each came out as 0.7.
+
     >>> propensities([{"position": 0, "here": 9.0, "after": 4.0}])
     [1.0, 0.5]
     """
-    ratio = {int(r["position"]): (r["after"] + PRIOR_CLICKS) / (r["here"] + PRIOR_CLICKS) for r in rows}
-    chain = itertools.takewhile(lambda k: k in ratio, itertools.count())
-    return list(itertools.accumulate((min(1.0, ratio[k]) for k in chain), lambda p, r: p * r, initial=1.0))
+    clicks = {int(r["position"]): (r["here"] + PRIOR_CLICKS, r["after"] + PRIOR_CLICKS) for r in rows}
+    pairs = [clicks[k] for k in itertools.takewhile(lambda k: k in clicks, itertools.count())]
+    chained = itertools.accumulate(math.log(after / here) for here, after in pairs)
+    # Of the logarithm of a ratio of two counts, which adds up along the chain.
+    variance = itertools.accumulate(1 / here + 1 / after for here, after in pairs)
+    return [1.0, *(math.exp(min(0.0, x)) for x in _falling([*chained], [1 / v for v in variance]))]
+
+
+def _falling(values: Sequence[float], weights: Sequence[float]) -> list[float]:
+    """The series that never rises and is nearest to `values` by weighted squares: what rises is pooled."""
+    pools: list[tuple[float, float, int]] = []  # mean, weight, length
+    for value, weight in zip(values, weights, strict=True):
+        pool = value, weight, 1
+        while pools and pools[-1][0] < pool[0]:
+            mean, heavy, length = pools.pop()
+            both = heavy + pool[1]
+            pool = (mean * heavy + pool[0] * pool[1]) / both, both, length + pool[2]
+        pools.append(pool)
+    return [mean for mean, _weight, length in pools for _ in range(length)]
 
 
 def collected(seen: ir.Table, mined: Sequence[ir.Table], chances: Sequence[float]) -> ir.Table:

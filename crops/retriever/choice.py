@@ -5,7 +5,8 @@ them apart.
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import special  # not scipy.stats: every training would wait for it
+
+from crops import spread
 
 FOLDS = 5
 
@@ -44,24 +45,9 @@ def choose(recalls: np.ndarray, *, safe: int, people: np.ndarray, seed: int = 0)
         here = fold == number
         others = recalls[:, :, ~here].mean(axis=(1, 2))
         gaps[:, here] = recalls[int(others.argmax())][:, here] - recalls[safe][:, here]
-    mean, spread = float(gaps.mean()), _spread(gaps, group)
-    low, high = mean - spread, mean + spread
+    mean, half = float(gaps.mean()), spread.half_width(gaps, group)
+    if half is None:
+        return Choice(safe, False)
+    low, high = mean - half, mean + half
     numbers = (round(mean, 4), round(low, 4), round(high, 4))
     return Choice(best, True, *numbers) if low > 0 else Choice(safe, False, *numbers)
-
-
-def _spread(gaps: np.ndarray, group: np.ndarray) -> float:
-    """Half the width of the 95 % interval of the mean of `gaps` [S, Q]: by Student's t with the degrees of
-    freedom of Welch and Satterthwaite, because two or three seeds know their own variance badly.
-    """
-    seeds, count = gaps.shape
-    size = group.max() + 1
-    off = np.bincount(group, weights=gaps.mean(axis=0) - gaps.mean(), minlength=size)
-    parts = [(float((off**2).sum()) / count**2 * size / (size - 1), size - 1)]
-    if seeds > 1:
-        parts.append((float(gaps.mean(axis=1).var(ddof=1)) / seeds, seeds - 1))
-    variance = sum(part for part, _freedom in parts)
-    if variance == 0:
-        return 0.0
-    freedom = variance**2 / sum(part**2 / n for part, n in parts)
-    return float(special.stdtrit(freedom, 0.975) * np.sqrt(variance))

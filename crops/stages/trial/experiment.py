@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import ibis
 import ibis.expr.types as ir
 from ibis import _
 
@@ -180,10 +181,15 @@ def _sum_up(
 ) -> None:
     searches = _by_day(events, records.SEARCHES)
     near = sorted({*days, *map(_next, days)} & searches.keys())
-    raw = warehouse.conform(house.scan([p for day in near for p in searches[day]]), records.SEARCHES)
-    spelled = house.keep(queries.spellings(raw), "spelled")
-    arm = raw.select("search_id", "arm")
-    all_searches = house.keep(queries.normalised(raw, spelled).join(arm, "search_id"), "every")
+    # A day is what the folders say, in whatever zone the log has its midnight: results lie by it as well.
+    of_days = [
+        warehouse.conform(house.scan(searches[day]), records.SEARCHES).mutate(date=ibis.literal(day))
+        for day in near
+    ]
+    raw = ibis.union(*of_days)
+    spelled = house.keep(queries.spellings(raw.drop("date")), "spelled")
+    wording = queries.normalised(raw.drop("date"), spelled).drop("date")
+    all_searches = house.keep(wording.join(raw.select("search_id", "arm", "date"), "search_id"), "every")
     assert period.since is not None
     mine = house.keep(
         sums.within(all_searches, since=period.since, until=period.until).filter(lambda t: t.date.isin(days)),

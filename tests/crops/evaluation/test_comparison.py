@@ -32,13 +32,13 @@ def per_query(values, *, name="truth"):
 
 def test_a_paired_difference_by_hand():
     """One seed: gaps 0.1, 0.3, 0.2, 0.2: mean 0.2, variance 0.02 / 3, standard error sqrt(0.02 / 3 / 4) =
-    0.0408.
+    0.0408, and Student's t of 3 degrees of freedom is 3.1824 at 97.5 %.
     """
     rows = per_query({("a", 0): [0.5, 0.6, 0.7, 0.8], ("b", 0): [0.4, 0.3, 0.5, 0.6]})
     found = comparison.difference(rows, "a", "b")
     assert found["queries"] == 4
     assert found["difference"] == pytest.approx(0.2)
-    assert found["high"] - 0.2 == pytest.approx(1.959964 * math.sqrt(0.02 / 3 / 4), abs=1e-4)
+    assert found["high"] - 0.2 == pytest.approx(3.1824 * math.sqrt(0.02 / 3 / 4), abs=1e-4)
     assert comparison.difference(rows, "a", "nobody") is None
 
 
@@ -51,11 +51,22 @@ def test_what_another_seed_turns_round_is_no_difference():
     """Every query gains 0.1 with seed 0 and loses 0.1 with seed 1: no spread over queries, all of it over
     seeds.
 
-    Means +0.1 and -0.1: variance 0.02, halved by two seeds: the interval is ±1.96 * 0.1.
+    Means +0.1 and -0.1: variance 0.02, halved by two seeds, known with one degree of freedom: ±12.706 * 0.1.
     """
     rows = per_query({("a", 0): [0.6] * 9, ("b", 0): [0.5] * 9, ("a", 1): [0.5] * 9, ("b", 1): [0.6] * 9})
     found = comparison.difference(rows, "a", "b")
-    assert (found["low"], found["high"]) == pytest.approx((-0.196, 0.196), abs=1e-3)
+    assert (found["low"], found["high"]) == pytest.approx((-1.2706, 1.2706), abs=1e-3)
+
+
+def test_queries_of_one_chain_count_once():
+    """Each query twice, and both in a chain: as if it stood there once; one chain alone has no interval."""
+    once = per_query({("a", 0): [0.5, 0.6, 0.7, 0.8], ("b", 0): [0.4, 0.3, 0.5, 0.6]})
+    twice = pd.concat([once, once.assign(query=once["query"] + " again")])
+    chained = twice.assign(chain=[40 + int(q[1]) for q in twice["query"]])
+    expected = comparison.difference(once, "a", "b")
+    assert comparison.difference(chained, "a", "b") == expected | {"queries": 8}
+    assert comparison.difference(twice.assign(chain=math.nan), "a", "b")["high"] < expected["high"]
+    assert comparison.difference(chained.assign(chain=3), "a", "b") is None
 
 
 @pytest.mark.parametrize(

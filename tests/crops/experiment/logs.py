@@ -45,9 +45,17 @@ def arrow(table: records.Table, rows: list[dict]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=pa.schema([field.with_nullable(True) for field in table.schema]))
 
 
-def write(folder: Path, searches: list[dict], results: list[dict], videos: list[dict] | None = None) -> Path:
-    day_of = {s["search_id"]: s["ts"].strftime("%Y-%m-%d") for s in searches}
-    dates = [s["ts"].strftime("%Y-%m-%d") for s in searches]
+def write(
+    folder: Path,
+    searches: list[dict],
+    results: list[dict],
+    videos: list[dict] | None = None,
+    *,
+    east_h: int = 0,
+) -> Path:
+    """east_h: hours by which the clock of the folders' days is ahead of UTC."""
+    day_of = {s["search_id"]: (s["ts"] + timedelta(hours=east_h)).strftime("%Y-%m-%d") for s in searches}
+    dates = [day_of[s["search_id"]] for s in searches]
     dated = [
         (records.SEARCHES, searches, dates),
         (records.RESULTS, results, [day_of[r["search_id"]] for r in results]),

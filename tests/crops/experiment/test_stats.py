@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from crops.config.experiment import ExperimentConfig
 from crops.config.rollout import RolloutConfig
 from crops.errors import ConfigError, InputError
-from crops.experiment import stats
+from crops.experiment import stats, totals
 from crops.experiment.metrics import METRICS
 from crops.experiment.moments import Arms, Moments, nobody
 from tests.crops.experiment import simulated
@@ -196,6 +196,47 @@ def test_no_answer_is_unknown_and_never_p_1(table, users, expected):
         None,
     )
     assert expected in found.reason
+
+
+def one_in_ten(users: int, clicks: tuple[int, int]) -> pa.Table:
+    """`users` in each arm with 5 impressions, of whom every tenth clicks that often."""
+    return events(
+        {
+            f"{arm}{i}": (arm, of * (i % 10 == 0), 5)
+            for arm, of in zip(("control", "treatment"), clicks, strict=True)
+            for i in range(users)
+        }
+    )
+
+
+def test_a_rate_of_nothing_is_worse_where_it_is_beyond_chance_and_better_never():
+    """Every tenth of 300 users clicks once in control: 30 clicks, known to sqrt(300 * 0.09) = 5.2, a difference
+    of two such arms to 7.3: 4.1 standard errors, where 3.0 are asked for. Of 100 users it is 2.4 of 3.1.
+    """
+    dead, few, lively = one_in_ten(300, (1, 0)), one_in_ten(100, (1, 0)), one_in_ten(300, (0, 1))
+    arms = [totals.of_events(table, CTR) for table in (dead, few, lively)]
+    found = [stats.decide(each, CTR, planned_users=600) for each in arms]
+    assert [each.verdict for each in found] == ["worse", "unknown", "unknown"]
+    assert found[0].reason == (
+        "CTR of treatment is 0, beyond chance: 30 of 1500 in control, 0 of 1500 in treatment"
+    )
+    assert (found[0].lift, found[0].low, found[0].treatment) == (None, None, 0.0)
+    # Of what is better the lower the same table speaks the other way.
+    rqr = [stats.decide(each, METRICS["rqr"], planned_users=600).verdict for each in arms]
+    assert rqr == ["unknown", "unknown", "worse"]
+
+
+def test_rare_clicks_of_equal_arms_are_not_called_worse():
+    """Three clicks in two hundred users of a treatment of a tenth: often none, and then nothing is said."""
+    rng, verdicts = np.random.default_rng(5), []
+    for _ in range(400):
+        clicks = rng.binomial(5, 0.003, 2_000).astype(float)
+        totals_of = np.column_stack([clicks, np.full(2_000, 5.0), np.zeros((2_000, 2))])
+        arms = Arms(control=Moments.of(totals_of[200:]), treatment=Moments.of(totals_of[:200]))
+        if arms.treatment.ratio == 0:
+            verdicts.append(stats.decide(arms, CTR, share=0.1, planned_users=2_000).verdict)
+    assert len(verdicts) > 10
+    assert set(verdicts) == {"unknown"}
 
 
 def test_one_arm_alone_is_blocked_by_the_sample_ratio():

@@ -2,6 +2,8 @@
 known.
 """
 
+import math
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -64,13 +66,37 @@ def test_only_pairs_that_stood_at_both_positions_say_how_well_these_are_seen(hou
 
 
 def test_the_chain_ends_at_the_first_gap_and_never_rises():
+    """Ratios 2/4 and, with one click more on each side, 5/2: chained 0.5 and 1.25, which rises. Their
+    logarithms -0.693 and 0.223 have the variances 3/4 and 3/4 + 7/10; weighed by these their mean is -0.381.
+    """
     rows = [
         {"position": 0, "here": 3.0, "after": 1.0},
-        {"position": 1, "here": 1.0, "after": 7.0},
+        {"position": 1, "here": 1.0, "after": 4.0},
         {"position": 3, "here": 9.0, "after": 1.0},
     ]
-    assert evidence.propensities(rows) == [1.0, 0.5, 0.5]
+    assert evidence.propensities(rows[:1]) == [1.0, 0.5]
+    assert evidence.propensities(rows) == pytest.approx([1.0, math.exp(-0.3807), math.exp(-0.3807)], rel=1e-3)
     assert evidence.propensities([]) == [1.0]
+
+
+def test_positions_that_are_looked_at_alike_come_out_alike():
+    """Twenty positions with about a thousand clicks each: chance pulls no end of the list down."""
+    rng, last = np.random.default_rng(7), []
+    for _ in range(100):
+        clicks = rng.poisson(1_000, (19, 2))
+        rows = [{"position": k, "here": float(h), "after": float(a)} for k, (h, a) in enumerate(clicks)]
+        last.append(evidence.propensities(rows)[-1])
+    assert 0.85 < np.mean(last) <= 1
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_falling_series_agrees_with_scipy(seed):
+    from scipy.optimize import isotonic_regression
+
+    rng = np.random.default_rng(seed)
+    values, weights = rng.normal(0, 1, 30).round(1), rng.uniform(0.1, 2, 30)
+    expected = isotonic_regression(values, weights=weights, increasing=False).x
+    assert np.allclose(evidence._falling(values.tolist(), weights.tolist()), expected)
 
 
 def test_people_whose_eyes_are_known_are_read_back(house):

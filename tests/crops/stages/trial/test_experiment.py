@@ -67,6 +67,28 @@ def test_only_days_that_changed_are_computed_and_the_answer_is_that_of_all(event
     assert read(out) == read(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("east_h", [8, -8])
+def test_days_of_another_midnight_lose_nothing_whichever_are_computed(tmp_path, east_h):
+    """A log in folders of local days: the numbers are those of UTC's folders, a day at a time as at once."""
+    rows = logs.experiment(users=60, days=2)
+    folders = {hours: logs.write(tmp_path / f"{hours} h", *rows, east_h=hours) for hours in (0, east_h)}
+    local, out = folders[east_h], tmp_path / "out"
+    late = max((local / "searches").iterdir()).name
+    for table in ("searches", "results"):
+        (local / table / late).rename(tmp_path / f"{table} {late}")
+    experiment.run(local, out, CONFIG)
+    for table in ("searches", "results"):
+        (tmp_path / f"{table} {late}").rename(local / table / late)
+    experiment.run(local, out, CONFIG)
+    experiment.run(local, tmp_path / "whole", CONFIG)
+    assert read(out) == read(tmp_path / "whole")
+    experiment.run(folders[0], tmp_path / "utc", CONFIG)
+    for name, metric in read(tmp_path / "utc")["metrics"].items():
+        assert {k: read(out)["metrics"][name][k] for k in ("control", "lift", "low")} == {
+            k: pytest.approx(metric[k]) for k in ("control", "lift", "low")
+        }
+
+
 def test_the_period_is_cut_by_since_and_until(events, tmp_path):
     one_day = ExperimentConfig(
         threads=1, since=logs.START + timedelta(days=1), until=logs.START + timedelta(days=2)
