@@ -17,8 +17,8 @@ from serving.triton import launch
 from tests import bad_releases
 from tests.cluster import trial
 from tests.cluster.access import eventually, place
-from tests.cluster.shop import more_searches
-from tests.cluster.trial import OLD, PORT, REGISTRY, in_pod
+from tests.cluster.shop import more_searches, none_failed
+from tests.cluster.trial import BETTER, OLD, PORT, REGISTRY, in_pod, manifest, state, trail
 from tests.monitoring.runbooks import OPERATIONS, RUNBOOKS, commands_of, queries_of
 from tests.serving import releases as toys
 
@@ -34,6 +34,9 @@ ELSEWHERE = {
     "jq ": "reads the folder of a training on a laptop",
     "iostat ": "a tool of the node's distribution",
     "kubectl -n NAMESPACE edit pvc": "opens an editor",
+    "kubectl -n NAMESPACE port-forward": "stays until Ctrl-C; each page here is typed while it does",
+    "kubectl -n NAMESPACE exec deploy/NAME-rollout -- crops ...": "a form, in which other lines are typed",
+    "kubectl -n NAMESPACE exec deploy/NAME-rollout -- sh -c '...'": "a form, in which other lines are typed",
 }
 # Line -> what it shows, by the page's own words.
 SHOWS = {
@@ -93,11 +96,10 @@ KILL = "import os; os.kill(1, 15)"
 
 @pytest.fixture(scope="module")
 def shop(live, images_on_node, tmp_path_factory):
-    """With releases/spoilt, of which encoder and index do not belong together, and releases/slow."""
+    """With releases/spoilt, of which encoder and index do not belong together."""
     folder = tmp_path_factory.mktemp("volume")
     good = [Path(release.files) for release in toys.build(folder / "releases")]
     layout.seal(bad_releases.other_index(*good, folder / "releases/spoilt"))
-    layout.seal(bad_releases.slowed(good[1], folder / "releases/slow"))
     with trial.running(live, images_on_node, folder) as made:
         yield made
 
@@ -267,3 +269,46 @@ def test_each_line_of_the_page_is_the_whole_line(shop, name):
                 asked(prometheus, query)
             else:
                 eventually(lambda query=query: (query, asked(prometheus, query)), lambda both: both[1], 90)
+
+
+def test_a_release_with_another_encoders_index_is_rolled_back_by_itself(shop):
+    """Its rollout is in the canary for as long as it takes gateways to refuse it."""
+    before = shop.counts()
+    enlisted(shop, "spoilt")
+    told = typed(shop, "crops rollout start --name spoilt", {})
+    print(told.stdout, told.stderr)
+    at = eventually(lambda: state(shop), lambda now: now["phase"] not in {"canary", "ab"}, 300)
+    assert (at["experiment"], at["phase"]) == ("spoilt", "rolled back"), trail(shop)[-1]
+    print(trail(shop)[-1]["reason"])
+    assert manifest(shop) == {"control": OLD}
+    none_failed(before, more_searches(shop, before, 100))
+
+
+def test_a_lost_rollout_state_costs_a_trial_and_no_search(shop):
+    """As the table of docs/operations.md says: withdraw, then start anew."""
+    before = shop.counts()
+    begun(shop, "lost")
+    shop.in_volume("sh", "-c", "rm -rf /shared/rollout/*")
+    in_pod(shop, "crops", "deploy", "--withdraw", "--arm", "treatment")
+    assert manifest(shop) == {"control": OLD}
+    in_pod(shop, "crops", "rollout", "start", "--name", "anew")
+    assert manifest(shop) == {"control": OLD, "treatment": BETTER}
+    in_pod(shop, "crops", "rollout", "abort", "--reason", "tried")
+    none_failed(before, more_searches(shop, before, 100))
+
+
+def test_a_manifest_is_put_back_from_a_backup_and_written_anew(shop):
+    """As docs/operations.md says of both; what was older is served again under its older generation."""
+    before = shop.counts()
+    shop.in_volume("sh", "-c", "mkdir /shared/backup && cp /shared/manifest.json* /shared/backup")
+    older = released(shop)["generation"]
+    in_pod(shop, "crops", "deploy", "--arm", "control", "--release", BETTER)
+    assert released(shop)["generation"] > older
+    shop.in_volume("sh", "-c", "rm -f /shared/manifest.json.*; cp -p /shared/backup/manifest.json /shared/")
+    eventually(lambda: released(shop), lambda told: told["arms"]["control"]["release"] == OLD, 30)
+    shop.in_volume("sh", "-c", "rm /shared/manifest.json*")
+    none_failed(before, more_searches(shop, shop.counts(), 100))
+    in_pod(shop, "crops", "deploy", "--arm", "control")
+    told = eventually(lambda: released(shop), lambda told: told["generation"] == 1, 30)
+    assert told["arms"]["control"]["release"] == OLD
+    none_failed(before, more_searches(shop, shop.counts(), 100))

@@ -26,7 +26,7 @@ def queries_of(page: Path) -> list[str]:
 
 
 def commands_of(page: Path) -> list[str]:
-    """For a shell: the lines of blocks, and whole ones in the text; a verb or an option alone is only mentioned."""
+    """For a shell: the lines of blocks, and whole ones in the text; a verb alone is only mentioned."""
     text = BLOCK.sub("", page.read_text(encoding="utf-8"))
     inline = [re.sub(r"\s+", " ", one) for one in INLINE.findall(text)]
     whole = [one for one in inline if not one.startswith("crops ") or re.search(r" rollout \w| -\S+ \S", one)]
