@@ -57,6 +57,7 @@ SHOWS = {
     "kubectl .* create job": "created",
     "kubectl .* get pods .*=rollout": "Running",
     "kubectl .* logs deploy/NAME-rollout": r"\d\d:\d\d:\d\d ",
+    "kubectl .* logs .*=gateway .*refused": r'"reason": "index", "why": ".*another encoder',
     "kubectl .* logs .*=gateway": r'\{"',
     "kubectl .* exec deploy/NAME-triton -- tail": "query_encoder",
     "kubectl .* exec NAME-gateway-0 -- du": r"/shared/tables",
@@ -83,12 +84,12 @@ version = registry.register(folder, tags={"checksums": sha256(folder / "checksum
 registry.move("challenger", version, expected=registry.holder("challenger"), reason="test")
 print(version)
 """
-# Eight bytes inside the first record of the segment that a gateway writes.
+# Eight bytes inside the newest record of the segment that a gateway writes, which no compaction has read.
 SPOIL = """
 from pathlib import Path
 path = max(Path("/shared/events").glob("search-crops-gateway-0-*.open"))
 with path.open("r+b") as file:
-    file.seek(40)
+    file.seek(-40, 2)
     file.write(bytes(8))
 """
 KILL = "import os; os.kill(1, 15)"
@@ -201,14 +202,13 @@ def restarted(shop) -> None:
 
 
 def refused(shop) -> None:
-    """A release whose index is another encoder's was deployed, and no gateway took it."""
+    """A release whose index is another encoder's was deployed, and no gateway took it. The controller, whose
+    trials are over, takes it out of the manifest within a look.
+    """
     version = enlisted(shop, "spoilt")
     done = typed(shop, f"crops deploy --release models:/crops/{version}", {})
     assert done.returncode != 0, done
     assert "refuses generation" in done.stderr, done
-    told = released(shop)
-    assert told["refused_generation"] > told["generation"], told
-    assert f"models:/crops/{version}" in told["problem"], told
 
 
 # What has happened before somebody opens the page.
