@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from crops import secret
-from crops.arms import ARMS, CHALLENGER, CHAMPION, CONTROL, TREATMENT
+from crops.arms import ALIASES, ARMS, CHAMPION, CONTROL, TREATMENT
 from crops.cli.support import EXISTING, FOLDER, config_option, registry_option, shared_out_option, show
 from crops.config.all import Config
 from crops.errors import ConfigError, InputError, ServiceError
@@ -171,7 +171,7 @@ def _folder(wanted: str | None, models: Registry, state: Path) -> tuple[Path, st
     "--release",
     default=None,
     metavar="URI",
-    help="models:/NAME/VERSION. Default: the challenger of the registry.",
+    help="models:/NAME/VERSION. Default: the registry's champion for control, its challenger for treatment.",
 )
 @click.option(
     "--arm",
@@ -200,7 +200,7 @@ def deploy(release: str | None, arm: str, withdraw: bool, registry: str, config:
         generation, note = stage.withdraw(arm, section), f"{arm} is empty"
     else:
         models = Registry(registry, config.section("register").name)
-        models, version = _version(release, models, CHALLENGER)
+        models, version = _version(release, models, ALIASES[arm])
         result = stage.release(models, version, arm, section)
         generation = result["generation"]
         note = f"{result['uri']} is {arm}, as {result['model']} at Triton"

@@ -40,10 +40,10 @@ from crops.tables import artifacts  # noqa: E402
 from serving import laptop  # noqa: E402
 from serving.events import compact  # noqa: E402
 from serving.triton import launch  # noqa: E402
+from tests import bad_releases  # noqa: E402
 from tests.load.people import People  # noqa: E402
 
 BY_WHAT_IS_FOUND = ("ctr", "lpr", "rqr", "empty results", "readout: worse")
-WASTE, TIMES = 2048, 40  # 16 MB of weights read again and again: some tens of milliseconds a query
 PAPER = {"ctr": 0.00869, "lpr": 0.00483, "rqr": -0.00646}
 
 
@@ -124,11 +124,7 @@ def bad_index(stage: Stage, control: Path, challenger: Path) -> str:
     """The champion's encoder with the challenger's index, registered as if it were whole: what a gateway says
     to it.
     """
-    folder = stage.out / "bad-index"
-    shutil.copytree(control, folder)
-    for name in ("index.faiss", "index.json"):
-        shutil.copyfile(challenger / name, folder / name)
-    version = enlist(stage, folder)
+    version = enlist(stage, bad_releases.other_index(control, challenger, stage.out / "bad-index"))
     try:
         rollout.deploy.release(stage.registry, version, "treatment", stage.place.deploy)
     except ServiceError as error:
@@ -163,31 +159,7 @@ def slow(stage: Stage, control: Path) -> str:
     """The champion's release with an encoder that gives the same vectors after some needless work: its
     version.
     """
-    import numpy as np
-    import onnx
-    from onnx import helper, numpy_helper
-
-    folder = stage.out / "slow-release"
-    shutil.copytree(control, folder)
-    model = onnx.load(str(folder / "query_encoder.onnx"))
-    graph, width = model.graph, int(artifacts.read_json(folder / "encoder.json")["width"])
-    (kept,) = [name for name in (output.name for output in graph.output) if name == "vectors"]
-    for node in graph.node:
-        node.output[:] = ["plain" if name == kept else name for name in node.output]
-    rng = np.random.default_rng(0)
-    for name, shape in (("first", (width, WASTE)), ("again", (WASTE, WASTE))):
-        weights = (rng.standard_normal(shape) / np.sqrt(shape[0])).astype(np.float32)
-        graph.initializer.append(numpy_helper.from_array(weights, name))
-    graph.initializer.append(numpy_helper.from_array(np.float32(1e-30), "nothing"))
-    graph.initializer.append(numpy_helper.from_array(np.array([-1], dtype=np.int64), "last"))
-    graph.node.append(helper.make_node("MatMul", ["plain", "first"], ["waste0"]))
-    for n in range(TIMES):
-        graph.node.append(helper.make_node("MatMul", [f"waste{n}", "again"], [f"waste{n + 1}"]))
-    graph.node.append(helper.make_node("ReduceSum", [f"waste{TIMES}", "last"], ["sum"], keepdims=1))
-    graph.node.append(helper.make_node("Mul", ["sum", "nothing"], ["small"]))
-    graph.node.append(helper.make_node("Add", ["plain", "small"], [kept]))
-    onnx.save(model, str(folder / "query_encoder.onnx"))
-    return enlist(stage, folder)
+    return enlist(stage, bad_releases.slowed(control, stage.out / "slow-release"))
 
 
 def next_log(stage: Stage, world: Path) -> Path:

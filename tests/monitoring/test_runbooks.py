@@ -4,7 +4,6 @@ import re
 import shlex
 import shutil
 import subprocess
-from pathlib import Path
 
 import click
 import pytest
@@ -12,25 +11,10 @@ import yaml
 
 from crops.cli.main import main
 from serving.gateway.metrics import Metrics
+from tests.monitoring.runbooks import OPERATIONS, ROOT, RUNBOOKS, commands_of, queries_of
 
-ROOT = Path(__file__).resolve().parents[2]
-RUNBOOKS = sorted((ROOT / "monitoring/runbooks").glob("*.md"))
 RULES = sorted((ROOT / "monitoring/rules").glob("*.yaml"))
-BLOCK = re.compile(r"^```\n(.*?)^```", re.DOTALL | re.MULTILINE)
-SHELL = re.compile(r"(?:kubectl|crops|curl|df|ls|dmesg|tail|iostat|jq|python3) ")
 OF_PROMETHEUS = re.compile(r"\b(?:crops|slo)[_:][a-z0-9_:]+")
-
-
-def lines_of(runbook: Path) -> list[str]:
-    blocks = BLOCK.findall(runbook.read_text(encoding="utf-8"))
-    return [line for block in blocks for line in block.splitlines() if line and not line.startswith("#")]
-
-
-def commands_of(runbook: Path) -> list[str]:
-    """Whole ones; a verb alone is only mentioned."""
-    inline = re.findall(r"`(crops [^`\n]+)`", BLOCK.sub("", runbook.read_text(encoding="utf-8")))
-    whole = (one for one in inline if "rollout" in one or "--" in one)
-    return [*whole, *(line for line in lines_of(runbook) if line.startswith("crops "))]
 
 
 def lacking(command: str) -> list[str]:
@@ -49,7 +33,8 @@ def lacking(command: str) -> list[str]:
 
 
 def test_every_command_of_a_runbook_has_what_its_verb_needs():
-    commands = {(book.name, command) for book in RUNBOOKS for command in commands_of(book)}
+    pages = [*RUNBOOKS, OPERATIONS]
+    commands = {(page.name, one) for page in pages for one in commands_of(page) if one.startswith("crops ")}
     assert len(commands) > 8
     assert not {(*one, *lacking(one[1])) for one in commands if lacking(one[1])}
 
@@ -57,7 +42,7 @@ def test_every_command_of_a_runbook_has_what_its_verb_needs():
 def test_every_query_of_a_runbook_is_promql_of_series_that_there_are(tmp_path):
     if shutil.which("promtool") is None:
         pytest.skip("not run: promtool is not installed (tests/install_system_parts)")
-    queries = [line for book in RUNBOOKS for line in lines_of(book) if not SHELL.match(line)]
+    queries = [query for book in RUNBOOKS for query in queries_of(book)]
     assert len(queries) > 20
     rules = [{"record": f"q:{n}", "expr": query} for n, query in enumerate(queries)]
     (tmp_path / "rules.yaml").write_text(yaml.safe_dump({"groups": [{"name": "runbooks", "rules": rules}]}))
