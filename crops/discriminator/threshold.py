@@ -2,8 +2,8 @@
 
 A gate that keeps what is worth more than it costs cuts every query at one chance of being wanted. α is that
 chance read off θ for all queries at once; where θ reads some kind of query too high or too low, the same
-chance stands at another θ. What people did with mined pairs that they were also shown says how likely a θ is to
-be wanted, and whether that depends on the query.
+chance stands at another θ. What people did with mined pairs that they were also shown says how likely a θ is
+to be wanted, and whether that depends on the query.
 """
 
 from collections.abc import Iterator
@@ -107,9 +107,8 @@ def _features(rows: pd.DataFrame) -> pd.DataFrame:
 
     gated = rows[rows["perspective"].isin(perspectives.names(gated=True))].groupby("query")["theta"]
     table = pd.DataFrame(index=pd.Index(rows["query"].unique(), name="query"))
-    counts = of(perspectives.CLICK.name).sum(), of(perspectives.CLICK.name).size()
-    counts += of(perspectives.EXPOSED.name).size(), gated.size()
-    for place, count in enumerate(counts):
+    clicks, passed = of(perspectives.CLICK.name), of(perspectives.EXPOSED.name)
+    for place, count in enumerate([clicks.sum(), clicks.size(), passed.size(), gated.size()]):
         table[f"count_{place}"] = np.log1p(count.reindex(table.index).fillna(0))
     table["words"] = [len(words(query)) for query in table.index]
     table["mean"], table["spread"] = gated.mean(), gated.std()

@@ -62,10 +62,8 @@ def around_searches(
         near = own_window.filter(
             own_window.window_s.isnull() | (own_window.gap_us <= own_window.window_s * 1_000_000)
         )
-    per_video = (
-        near
-        .group_by("user_id", "query", "video_id")
-        .agg(gap_us=lambda t: t.gap_us.min(), ts=lambda t: t.view_ts.min())
+    per_video = near.group_by("user_id", "query", "video_id").agg(
+        gap_us=lambda t: t.gap_us.min(), ts=lambda t: t.view_ts.min()
     )
     order = ibis.window(group_by=["user_id", "query"], order_by=["gap_us", "video_id"])
     closest = per_video.mutate(rank=ibis.row_number().over(order)).filter(lambda t: t.rank < max_videos)

@@ -76,7 +76,9 @@ def views_near(searches: ir.Table, views: ir.Table, clicks: ir.Table, bands: ir.
     return told.select("band", "gap_s", matches=told.matches.fill_null(False))
 
 
-def learnt_of_views(of_band: Mapping[str, tuple[np.ndarray, np.ndarray]], *, default_s: int) -> dict[str, int]:
+def learnt_of_views(
+    of_band: Mapping[str, tuple[np.ndarray, np.ndarray]], *, default_s: int
+) -> dict[str, int]:
     """Seconds per band of `of_band` (gaps float [N] and matches bool [N] each): the gap up to which a view of
     a clicked video is more likely for the search than by taste. `default_s` where a band has too few of them.
     """

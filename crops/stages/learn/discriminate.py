@@ -218,9 +218,7 @@ def _embedder(champion: Path | None, cfg: DiscriminateConfig) -> tuple[Embed | N
     return None, "query similarity: off (no champion, and token vectors alone are no judge of queries)"
 
 
-def _decide(
-    rows: pd.DataFrame, similarity: np.ndarray | None, cfg: DiscriminateConfig
-) -> tuple[str, ...]:
+def _decide(rows: pd.DataFrame, similarity: np.ndarray | None, cfg: DiscriminateConfig) -> tuple[str, ...]:
     """Adds `kept`: θ > α for the gated perspectives, and for reformulations a similarity of at least β;
     returns notes.
     """

@@ -115,10 +115,7 @@ def watched(
         per_user(views, "feed_views"),
         strict=True,
     )
-    limits = {
-        "half_window_s": longest_s or cfg.feed_half_window_s,
-        "max_videos": cfg.feed_videos_per_user,
-    }
+    limits = {"half_window_s": longest_s or cfg.feed_half_window_s, "max_videos": cfg.feed_videos_per_user}
     rows_of = [feed.around_searches(*share, **limits, windows=windows) for share in shares]
     # Each event is one row (a user, query and video occur together once): its id has done its work.
     parted = [one.drop("event_id").mutate(part=parts.part_of(one["query"], cuts)) for one in rows_of]
