@@ -9,6 +9,7 @@ from components import images
 def export(
     encoder: dsl.Input[dsl.Model],
     documents: dsl.Input[dsl.Dataset],
+    theta: dsl.Input[dsl.Model],
     system: str,
     config: str,
     out: dsl.Output[dsl.Model],
@@ -26,6 +27,8 @@ def export(
         f"export {system}",
         out.path,
         metrics,
-        lambda folder: stage.run(Path(encoder.path), folder, cfg, documents=Path(documents.path)),
+        lambda folder: stage.run(
+            Path(encoder.path), folder, cfg, documents=Path(documents.path), theta=Path(theta.path)
+        ),
         config,
     )

@@ -157,6 +157,7 @@ def build(
             release = _released(
                 {"first": better, CHALLENGER: chosen},
                 current,
+                judge,
                 {
                     "export": export_config,
                     "index": index_config,
@@ -194,7 +195,7 @@ def build(
 
 
 def _released(
-    encoders: Mapping[str, Any], current: Any, config: Mapping[str, Any], **facts: Any
+    encoders: Mapping[str, Any], current: Any, theta: Any, config: Mapping[str, Any], **facts: Any
 ) -> dict[str, Any]:
     """Export to register: what the report reads of them, by its inputs. `encoders`: what may become the first
     champion, and the challenger; `facts`: what both registrations are told.
@@ -203,7 +204,11 @@ def _released(
     for system, encoder in encoders.items():
         exported[system] = _out(
             export.export(
-                encoder=encoder, documents=facts["documents"], system=system, config=config["export"]
+                encoder=encoder,
+                documents=facts["documents"],
+                theta=theta,
+                system=system,
+                config=config["export"],
             )
         )
         indexed[system] = _out(

@@ -32,7 +32,7 @@ def release_of(folder: Path, uri: str) -> Release:
     """The manifest's entry for a release folder on this machine; an InputError if a file that Triton would
     take is not the release's.
     """
-    layout.check(folder, wanted=layout.of_encoder)
+    layout.check(folder, wanted=layout.of_model)
     checksum = layout.checksum(folder)
     return Release(
         uri=uri, model=repository.model_name(uri, checksum), files=str(folder.resolve()), checksum=checksum

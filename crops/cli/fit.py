@@ -53,11 +53,14 @@ def train(samples: Path, documents: Path, out: Path, config: Config, **given: An
 @verb
 @folder("--encoder", "What `crops train` wrote.")
 @folder("--documents", "What `crops augment` wrote; float16 and int8 are tried on its queries.", default=None)
-def export(encoder: Path, documents: Path | None, out: Path, config: Config) -> StageReport:
+@folder("--theta", "What `crops theta` wrote; for export.reranker.", default=None)
+def export(
+    encoder: Path, documents: Path | None, theta: Path | None, out: Path, config: Config
+) -> StageReport:
     """Write the query encoder as ONNX with its tokenizer, checked against torch."""
     from crops.stages.release import export as stage
 
-    return stage.run(encoder, out, config.section("export"), documents=documents)
+    return stage.run(encoder, out, config.section("export"), documents=documents, theta=theta)
 
 
 @verb

@@ -78,6 +78,13 @@ COMPACTED = ("compact.json", ".compaction")  # the marks of a folder that `crops
     help="Answer with two rankings fused by reciprocal rank: the vectors' and BM25's.",
 )
 @click.option(
+    "--rerank",
+    type=click.IntRange(0, 32),
+    default=0,
+    show_default=True,
+    help="First results that the release's re-ranker orders; needs export.reranker.",
+)
+@click.option(
     "--state",
     type=click.Path(path_type=Path, file_okay=False),
     default=Path(".crops-serve"),
@@ -98,6 +105,7 @@ def serve(
     readout: Path | None,
     run: Path | None,
     fusion: bool,
+    rerank: int,
     state: Path,
     config: Config,
 ) -> None:
@@ -127,7 +135,7 @@ def serve(
     settings: dict[str, object] = {
         name: None if path is None else str(path.resolve()) for name, path in paths.items()
     }
-    settings["fusion"] = fusion
+    settings |= {"fusion": fusion, "rerank": rerank}
     settings["alternatives"] = {name: str(path) for name, path in _alternatives(run, state).items()}
     laptop.serve(
         {arm: laptop.release_of(folder, uri) for arm, (folder, uri) in arms.items()},

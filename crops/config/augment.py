@@ -26,6 +26,11 @@ class AugmentConfig(StageConfig):
     """Whether clicks of such users count all the same, for P0 and for the test set ct. Source: ours: a user
     with many searches clicks no worse, where nothing is known of bots.
     """
+    learnt_feed_windows: bool = False
+    """Take the half window of the feed from the log as well, by the same classes: up to where views of videos
+    clicked for the query are twice as frequent as hours away; feed_half_window_s where there are too few.
+    Source: ours; off.
+    """
     evidence: bool = False
     """Also count, for each pair, how often it was shown, seen, clicked and played, and when last: what
     train.weigh reads. Source: ours; off.

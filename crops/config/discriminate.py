@@ -17,9 +17,11 @@ class DiscriminateConfig(StageConfig):
     """
     alpha: float = Field(0.6, ge=0, le=1)
     """A reformulation or feed pair is kept when θ > alpha, strictly. Source: paper."""
-    alpha_per: Literal["log", "query"] = "log"
+    alpha_per: Literal["log", "query", "predicted"] = "log"
     """query: alpha times the mean θ of the query's clicked videos over that of all clicked ones, between half
-    and 1.5 times alpha: a query that θ reads badly is not emptied by it. Source: ours, for `crops ablate`.
+    and 1.5 times alpha: a query that θ reads badly is not emptied by it. predicted: by a regression from
+    clicks, length and θ of the query, on mined pairs that were also shown; alpha where there are too few.
+    Source: ours, for `crops ablate`.
     """
     beta: float = Field(0.5, ge=-1, le=1)
     """Least cosine of first and later query, by the champion's encoder, else by a pre-trained base that is

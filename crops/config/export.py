@@ -21,6 +21,9 @@ class ExportConfig(StageConfig):
     """Width of the release's vectors, numbers: one of train.widths, whose recall is then what the gate asks
     about; null: the whole. What no width was trained for stays whole. Source: ours.
     """
+    reranker: bool = False
+    """Also write θ's cross-encoder, which the gateway's setting rerank orders the first results by. Source:
+    ours, off."""
     precision: Literal["float32", "float16", "int8"] = "float32"
     """Of the ONNX file's weights, for documents and queries alike: float16 is half the bytes, int8 a quarter.
     An export that loses more than the next two allow is refused. Source: ours."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from crops import perspectives
 
 FULL, CHOSEN = "all perspectives", "chosen by the log"
-OTHER_GATES = ("α 0.7", "α 0.8", "α per query", "θ as chance, α 0.4", "θ as chance, α 0.2")
+OTHER_GATES = ("α 0.7", "α 0.8", "α per query", "α predicted", "θ as chance, α 0.4", "θ as chance, α 0.2")
 WEIGHED = ("clicks of bots left out", *(f"weighed by {kind}" for kind in ("support", "rate", "dwell", "age")))
 HARD = ("half of the turns by rank", "2 hard negatives", "2 hard negatives, refreshed")
 TAUGHT = ("taught by θ", "taught by MiniLM")
@@ -103,11 +103,12 @@ TABLES = {
         claims=tuple(Claim(CHOSEN, name, f"the choice against {name}") for name in FIXED),
     ),
     "window": Table(
-        title="Window of reformulations (the paper: 90 s)",
-        rows=("window 30 s", "window 60 s", FULL, "window 180 s", "learnt windows"),
+        title="Windows of reformulations (the paper: 90 s) and of the feed",
+        rows=("window 30 s", "window 60 s", FULL, "window 180 s", "learnt windows", "learnt feed windows"),
         claims=(
             *(Claim(f"window {n} s", FULL, f"{n} s against 90 s") for n in (30, 60, 180)),
             Claim("learnt windows", FULL, "windows from the log's gaps"),
+            Claim("learnt feed windows", FULL, "windows from the log's views"),
         ),
     ),
     "alpha": Table(

@@ -29,9 +29,16 @@ def feed_views(feed: ir.Table, *, min_play_s: float) -> ir.Table:
 
 
 def around_searches(
-    searches: ir.Table, users: ir.Table, views: ir.Table, *, half_window_s: int, max_videos: int
+    searches: ir.Table,
+    users: ir.Table,
+    views: ir.Table,
+    *,
+    half_window_s: int,
+    max_videos: int,
+    windows: ir.Table | None = None,
 ) -> ir.Table:
-    """in: searches(user_id, ts, query), users(query, user_id), views(user_id, video_id, ts).
+    """in: searches(user_id, ts, query), users(query, user_id), views(user_id, video_id, ts); windows:
+    (query, window_s), shorter half windows for queries that have them.
 
     out: (query, video_id, event_id, ts): per user and query the `max_videos` distinct videos closest in time
     to one of the user's searches for it, |t_view - t_search| <= half_window_s, both ends included; ties by
@@ -49,10 +56,14 @@ def around_searches(
     # Without their zone (UTC): DuckDB goes through a calendar for times with one, and takes three times as
     # long.
     gap_us = near.view_ts.cast("timestamp").delta(near.ts.cast("timestamp"), unit="microsecond").abs()
-    per_video = (
-        near.mutate(gap_us=gap_us)
-        .group_by("user_id", "query", "video_id")
-        .agg(gap_us=lambda t: t.gap_us.min(), ts=lambda t: t.view_ts.min())
+    near = near.mutate(gap_us=gap_us)
+    if windows is not None:
+        own_window = near.left_join(windows, "query")
+        near = own_window.filter(
+            own_window.window_s.isnull() | (own_window.gap_us <= own_window.window_s * 1_000_000)
+        )
+    per_video = near.group_by("user_id", "query", "video_id").agg(
+        gap_us=lambda t: t.gap_us.min(), ts=lambda t: t.view_ts.min()
     )
     order = ibis.window(group_by=["user_id", "query"], order_by=["gap_us", "video_id"])
     closest = per_video.mutate(rank=ibis.row_number().over(order)).filter(lambda t: t.rank < max_videos)

@@ -17,6 +17,9 @@ TOKENIZER = "tokenizer.json"
 ENCODER = "encoder.json"  # width, tokens, pooling
 LAST_FIT = "last_fit"  # its key: the last day that was learnt from, where held-out days were among them
 ENCODER_FILES = (ENCODER, TOKENIZER, QUERY_ENCODER)  # what encoding a query takes
+# What orders the first results, where export.reranker asked for it.
+RERANKER, RERANKER_TOKENIZER, RERANKER_MODEL = "reranker.json", "reranker_tokenizer.json", "reranker.onnx"
+RERANKER_FILES = (RERANKER, RERANKER_TOKENIZER, RERANKER_MODEL)
 INDEX, INDEX_FACTS, DOC_IDS = "index.faiss", "index.json", "doc_ids.parquet"
 INDEX_FILES = (INDEX, INDEX_FACTS, DOC_IDS)
 DOCUMENTS = "documents"  # a folder: the table of that name
@@ -40,6 +43,11 @@ def of_encoder(name: str) -> bool:
     in a file whose name begins with its own.
     """
     return name.startswith(ENCODER_FILES)
+
+
+def of_model(name: str) -> bool:
+    """Whether Triton needs this file: of the query encoder or of the re-ranker."""
+    return of_encoder(name) or name.startswith(RERANKER_FILES)
 
 
 def of_tower(name: str) -> bool:

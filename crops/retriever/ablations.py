@@ -103,8 +103,14 @@ def variants(anchors_from: str | None) -> dict[str, Variant]:
         "learnt windows": changed(
             "of P1, from the log's own gaps, for head, torso and tail", augment={"learnt_windows": True}
         ),
+        "learnt feed windows": changed(
+            "of P2, from the log's own views, for head, torso and tail", augment={"learnt_feed_windows": True}
+        ),
         **{f"α {a}": changed("of P1 and P2", discriminate={"alpha": a}) for a in (0.5, 0.7, 0.8)},
         "α per query": changed("adapted to each query", discriminate={"alpha_per": "query"}),
+        "α predicted": changed(
+            "for each query from what the log knows of it", discriminate={"alpha_per": "predicted"}
+        ),
         **{
             f"θ as chance, α {a}": changed(
                 "weighed by θ instead of cut", discriminate={"alpha": a}, train={"weigh": ["theta"]}

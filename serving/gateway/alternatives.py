@@ -50,7 +50,7 @@ def load(folders: Mapping[str, Path], settings: Settings) -> dict[str, Alternati
         return {}
     from crops.release.encoder import OnnxEncoder  # the gateway's image has no ONNX Runtime
 
-    own = settings.model_copy(update={"milvus": None, "fusion": False})
+    own = settings.model_copy(update={"milvus": None, "fusion": False, "rerank": 0})
     loaded = {}
     for name, folder in folders.items():
         if not layout.is_release(folder):

@@ -80,10 +80,25 @@ class TritonEncoder:
                 return vectors
         raise AssertionError("unreachable")
 
+    async def logits(
+        self, model: str, query: str, texts: Sequence[str], *, timeout_s: float
+    ) -> np.ndarray | None:
+        """float32 [N] of the re-ranker for each text; None where it does not answer in time. One try, apart
+        from the breaker: a search without it is answered all the same.
+        """
+        tensors = [_strings("text", [query] * len(texts)), _strings("document", texts)]
+        wanted = [triton.InferRequestedOutput("logit")]
+        try:
+            answer = await self._client.infer(model, tensors, outputs=wanted, client_timeout=timeout_s)
+        except (TimeoutError, InferenceServerException, grpc.RpcError, OSError):
+            return None
+        told = answer.as_numpy("logit")
+        if told is None or told.shape != (len(texts), 1) or not np.isfinite(told).all():
+            return None
+        return np.asarray(told[:, 0])
+
     async def _call(self, model: str, texts: Sequence[str], timeout_s: float) -> np.ndarray:
-        rows = np.array([text.encode() for text in texts], dtype=np.object_).reshape(-1, 1)
-        tensor = triton.InferInput("text", [len(texts), 1], "BYTES")
-        tensor.set_data_from_numpy(rows)
+        tensor = _strings("text", texts)
         answer = await self._client.infer(model, [tensor], client_timeout=timeout_s)
         vectors = answer.as_numpy("vector")
         if vectors is None or vectors.shape[0] != len(texts) or not np.isfinite(vectors).all():
@@ -128,6 +143,12 @@ class TritonEncoder:
     async def close(self) -> None:
         """Closes the channel."""
         await self._client.close()
+
+
+def _strings(name: str, texts: Sequence[str]) -> triton.InferInput:
+    tensor = triton.InferInput(name, [len(texts), 1], "BYTES")
+    tensor.set_data_from_numpy(np.array([text.encode() for text in texts], dtype=np.object_).reshape(-1, 1))
+    return tensor
 
 
 def _reason(error: Any) -> str:

@@ -61,6 +61,14 @@ class Metrics:
             "crops_reformulations_total", "Searches that another query followed", by_arm
         )
         self.empty = count("crops_empty_results_total", "Searches answered without any result", by_arm)
+        self.rerank_seconds = histogram(
+            "crops_rerank_seconds", "Seconds of re-ranking a search", by_arm, buckets=BUCKETS
+        )
+        self.rerank_kept = count(
+            "crops_rerank_kept_total",
+            "Searches answered in the dense order: the re-ranker came too late or failed",
+            by_arm,
+        )
         self.events_lost = count("crops_events_lost_total", "Events that could not be made durable")
         self.events_damaged = count(
             "crops_events_damaged_bytes_total",
@@ -131,6 +139,7 @@ class Metrics:
                 self.empty,
                 self.words,
                 self.unknown_words,
+                self.rerank_kept,
             ):
                 counter.labels(arm)
             for outcome in OUTCOMES:

@@ -49,6 +49,22 @@ class Pair:
     later_query: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Reranker:
+    """What reorders the first results: the texts by row of the index, and the weights of the cross-encoder's
+    logit and of the dense score.
+    """
+
+    texts: tuple[str, ...]
+    weights: tuple[float, float]
+
+    def order(self, logits: np.ndarray, scores: Sequence[float]) -> list[int]:
+        """Places, best first; equal ones as they were."""
+        joined = self.weights[0] * logits + self.weights[1] * np.asarray(scores)
+        places: list[int] = np.argsort(-joined, kind="stable").tolist()
+        return places
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Served:
     """One release in memory; everything that belongs together is found through it."""
@@ -63,6 +79,7 @@ class Served:
     drift: Drift
     pairs: Mapping[str, tuple[Pair, ...]] = field(default_factory=dict)  # doc_id -> pairs
     folder: Path | None = None  # where its files lie on this machine
+    reranker: Reranker | None = None  # None: the dense order stands
     by_words: lexical.LexicalIndex | None = None  # the same rows by their words; None: vectors alone answer
 
     def texts(self, doc_ids: Sequence[str]) -> dict[str, str]:
@@ -216,8 +233,17 @@ def opened(release: Release, folder: Path, settings: Settings) -> Served:
     pairs = _pairs(folder)
     words = vocabulary(chain(texts.values(), (pair.query for of_one in pairs.values() for pair in of_one)))
     drift = Drift(words=words, probes=vectors, found=near)
+    reranker = None
+    if settings.rerank:
+        if not (folder / layout.RERANKER).is_file():
+            raise Rejected(
+                "reranker", f"rerank is {settings.rerank}, but it was exported without a re-ranker"
+            )
+        cross, dense = _facts(folder, layout.RERANKER)["weights"]
+        reranker = Reranker(tuple(texts.get(i, "") for i in ids), (float(cross), float(dense)))
     return Served(
         release=release,
+        reranker=reranker,
         index=index,
         captions=tuple(texts.get(i, "").split(" | ")[0] for i in ids),
         index_checksum=checksum,

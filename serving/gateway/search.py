@@ -15,7 +15,7 @@ from crops.text import normalise_query
 from serving.gateway.batcher import Batcher
 from serving.gateway.encoder import TritonEncoder
 from serving.gateway.errors import Unavailable
-from serving.gateway.releases import Served
+from serving.gateway.releases import Reranker, Served
 from serving.gateway.settings import Settings
 
 Answer = TypeVar("Answer")
@@ -33,6 +33,8 @@ class Hits:
     encode_s: float
     retrieve_s: float
     cached: bool
+    rerank_s: float = 0.0
+    kept: bool = False  # the dense order, although a re-ranker was to be asked
 
 
 # Of queries to vectors, and of (vector, k) to (scores, rows).
@@ -67,14 +69,43 @@ class Searcher:
         if served.by_words is not None:
             second = await self._in_pool(served.by_words.search, [normal], k)
             best, values = lexical.fused([best, second[0].tolist()], k)
+        retrieved_s = time.perf_counter()
+        kept = False
+        if served.reranker is not None and best:
+            left_s = self._settings.deadline_s - (retrieved_s - started_s)
+            order = await self._reranked(served, served.reranker, normal, best, values, left_s)
+            kept = order is None
+            if order is not None:
+                best, values = ([of[n] for n in order] + of[len(order) :] for of in (best, values))
         return Hits(
             rows=tuple(best),
             scores=tuple(values),
             vector=vector,
             encode_s=encoded_s - started_s,
-            retrieve_s=time.perf_counter() - encoded_s,
+            retrieve_s=retrieved_s - encoded_s,
             cached=cached,
+            rerank_s=time.perf_counter() - retrieved_s,
+            kept=kept,
         )
+
+    async def _reranked(
+        self,
+        served: Served,
+        reranker: Reranker,
+        query: str,
+        rows: Sequence[int],
+        scores: Sequence[float],
+        left_s: float,
+    ) -> list[int] | None:
+        """Places of the first results in their new order; None where it comes too late for the deadline, of
+        which half is kept for the log.
+        """
+        first, timeout_s = rows[: self._settings.rerank], min(self._settings.rerank_timeout_s, left_s / 2)
+        if timeout_s <= 0:
+            return None
+        texts = [reranker.texts[row] for row in first]
+        logits = await self._encoder.logits(served.release.model, query, texts, timeout_s=timeout_s)
+        return None if logits is None else reranker.order(logits, scores[: len(first)])
 
     async def nearest(self, served: Served, vectors: np.ndarray, k: int) -> np.ndarray:
         """int [N, k], the rows nearest to float32 [N, H], in the index threads."""

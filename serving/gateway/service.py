@@ -337,6 +337,9 @@ class Service:
         answer.served.drift.query(metrics, label, normalise_query(query), hits.vector)
         for phase, seconds in zip(PHASES, (hits.encode_s, hits.retrieve_s, answer.took_s), strict=True):
             metrics.seconds.labels(label, phase).observe(seconds)
+        if answer.served.reranker is not None:
+            metrics.rerank_seconds.labels(label).observe(hits.rerank_s)
+            metrics.rerank_kept.labels(label).inc(hits.kept)
 
     def _aside(self, counting: Coroutine[Any, Any, None]) -> None:
         """Runs it beside the answers; a store that hangs keeps at most as many as there may be answers."""

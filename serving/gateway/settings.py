@@ -1,8 +1,9 @@
 """Settings of one gateway process: strict, frozen, from the command line's JSON."""
 
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from crops import cores
 from crops.config.base import StageConfig
@@ -69,6 +70,16 @@ class Settings(StageConfig):
         False,
         description="Answer with two rankings fused by reciprocal rank: the vectors' and BM25's of the "
         "release's documents, which are then held in memory. Source: Cormack, Clarke and Büttcher 2009.",
+    )
+    rerank: int = Field(
+        0,
+        ge=0,
+        le=32,
+        description="First results that the release's re-ranker orders (export.reranker), in one call of "
+        "Triton; 0: none. Not with fusion, whose ranks are no scores.",
+    )
+    rerank_timeout_s: float = Field(
+        0.1, gt=0, description="Seconds for that call; without an answer the dense order stays."
     )
     videos: Path | None = Field(
         None, description="Folder with the table videos: durations, for long plays of short videos."
@@ -153,6 +164,12 @@ class Settings(StageConfig):
     index_probes: int = Field(
         16, ge=0, description="Documents re-encoded and looked up to see that index and encoder belong."
     )
+
+    @model_validator(mode="after")
+    def _one_order(self) -> Self:
+        if self.rerank and self.fusion:
+            raise ValueError("rerank weighs the dense score, which fusion has not: choose one")
+        return self
 
     @property
     def private(self) -> bool:

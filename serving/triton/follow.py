@@ -232,7 +232,7 @@ class Follower:
         if control.model_ready(self._server.http, release.model):
             return
         cfg = self.settings
-        folder = fetch(release, cfg.state / "releases", wanted=layout.of_encoder)
+        folder = fetch(release, cfg.state / "releases", wanted=layout.of_model)
         cfg.repository.mkdir(parents=True, exist_ok=True)
         repository.write(folder, cfg.repository, release.model, self._instances)
         self._loading = release.model

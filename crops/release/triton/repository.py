@@ -33,6 +33,7 @@ LIBRARY = (
     "release/__init__.py",
     "release/layout.py",
     "release/encoder.py",
+    "release/reranker.py",
 )
 WARMUP = "how to make bread at home"
 
@@ -85,7 +86,7 @@ def write(release: Path, repository: Path, name: str, instances: Instances) -> P
     shutil.rmtree(partial, ignore_errors=True)
     version = partial / "1"
     (version / "release").mkdir(parents=True)
-    for file in filter(layout.of_encoder, layout.files(release)):
+    for file in filter(layout.of_model, layout.files(release)):
         shutil.copyfile(release / file, version / "release" / file)
     shutil.copyfile(Path(__file__).with_name("model.py"), version / "model.py")
     for file in LIBRARY:
@@ -93,7 +94,9 @@ def write(release: Path, repository: Path, name: str, instances: Instances) -> P
         shutil.copyfile(Path(crops.__path__[0]) / file, version / "lib/crops" / file)
     (partial / "warmup").mkdir()
     (partial / "warmup/query").write_bytes(struct.pack("<I", len(WARMUP)) + WARMUP.encode())
-    (partial / "config.pbtxt").write_text(config(name, width, instances), encoding="utf-8")
+    reranks = (release / layout.RERANKER).is_file()
+    text = config(name, width, instances, reranks=reranks)
+    (partial / "config.pbtxt").write_text(text, encoding="utf-8")
     partial.rename(folder)
     return folder
 
@@ -105,15 +108,22 @@ def _width(release: Path) -> int:
     return int(json.loads((release / layout.ENCODER).read_text(encoding="utf-8"))["width"])
 
 
-def config(name: str, width: int, instances: Instances) -> str:
-    """The model's config.pbtxt. `width` is H of the output float32 [H]."""
+# A text with a document beside it is read with it, and answered by a logit.
+DOCUMENT = ', { name: "document" data_type: TYPE_STRING dims: [ 1 ] optional: true }'
+LOGIT = ', { name: "logit" data_type: TYPE_FP32 dims: [ 1 ] }'
+
+
+def config(name: str, width: int, instances: Instances, *, reranks: bool = False) -> str:
+    """The model's config.pbtxt. `width` is H of the output float32 [H]; `reranks`: the release has a
+    re-ranker.
+    """
     gpu = instances.providers[0] != "CPUExecutionProvider"
     count = instances.count or (1 if gpu else cores.count())
     return f"""name: "{name}"
 backend: "python"
 max_batch_size: {instances.max_batch}
-input [ {{ name: "text" data_type: TYPE_STRING dims: [ 1 ] }} ]
-output [ {{ name: "vector" data_type: TYPE_FP32 dims: [ {width} ] }} ]
+input [ {{ name: "text" data_type: TYPE_STRING dims: [ 1 ] }}{DOCUMENT if reranks else ""} ]
+output [ {{ name: "vector" data_type: TYPE_FP32 dims: [ {width} ] }}{LOGIT if reranks else ""} ]
 instance_group [ {{ kind: {"KIND_GPU" if gpu else "KIND_CPU"} count: {count} }} ]
 version_policy {{ specific {{ versions: [ 1 ] }} }}
 dynamic_batching {{

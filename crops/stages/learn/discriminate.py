@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from crops import base_model, perspectives, progress
 from crops.config.discriminate import DiscriminateConfig
-from crops.discriminator import answers, chance, joined
+from crops.discriminator import answers, chance, joined, threshold
 from crops.stages.base import StageReport
 from crops.stages.learn import score
 from crops.stages.learn import theta as thetas
@@ -49,7 +49,7 @@ def run(
     judge, facts = thetas.load(theta), artifacts.read_json(theta / thetas.FACTS)
     _score(rows, judge, {**texts, **synthetic}, cfg, scores=_scores(scores))
     similarity, note = _similarity(rows, champion, cfg)
-    _decide(rows, similarity, cfg)
+    cuts = _decide(rows, similarity, cfg)
     proven = _prove(rows, synthetic, texts, cfg)
     test = artifacts.read(candidates, records.TEST_QR)
     test = test.filter(pa.array([d in texts for d in test["video_id"].to_pylist()], pa.bool_()))
@@ -73,7 +73,7 @@ def run(
     }
     return StageReport(
         numbers={"pairs": len(rows), **numbers, "auc": facts["auc"], "ece": facts["ece"]},
-        notes=(note, *proven, *_silent(report["bands"], cfg.alpha)),
+        notes=(note, *cuts, *proven, *_silent(report["bands"], cfg.alpha)),
     )
 
 
@@ -218,13 +218,20 @@ def _embedder(champion: Path | None, cfg: DiscriminateConfig) -> tuple[Embed | N
     return None, "query similarity: off (no champion, and token vectors alone are no judge of queries)"
 
 
-def _decide(rows: pd.DataFrame, similarity: np.ndarray | None, cfg: DiscriminateConfig) -> None:
-    """Adds `kept`: θ > α for the gated perspectives, and for reformulations a similarity of at least β."""
+def _decide(rows: pd.DataFrame, similarity: np.ndarray | None, cfg: DiscriminateConfig) -> tuple[str, ...]:
+    """Adds `kept`: θ > α for the gated perspectives, and for reformulations a similarity of at least β;
+    returns notes.
+    """
     gated = rows["perspective"].isin(_gated(cfg)).to_numpy()
-    alpha = _alpha_of_query(rows, cfg.alpha) if cfg.alpha_per == "query" else cfg.alpha
+    alpha, notes = np.full(len(rows), cfg.alpha), tuple[str, ...]()
+    if cfg.alpha_per == "query":
+        alpha = _alpha_of_query(rows, cfg.alpha)
+    elif cfg.alpha_per == "predicted":
+        alpha, notes = threshold.of_rows(rows, cfg.alpha)
     rows["kept"] = ~gated | (rows["theta"].to_numpy() > alpha)
     if similarity is not None:
         rows["kept"] &= ~(similarity < cfg.beta)
+    return notes
 
 
 def _prove(

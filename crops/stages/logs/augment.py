@@ -47,7 +47,8 @@ class Days:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mined:
     """Tables of the session: normalised searches, the same without bots, interacted results, clicks,
-    reformulations; and the windows of these that were learnt, by band, seconds.
+    reformulations; and the windows of these and of the feed that were learnt, by band, seconds, the feed's
+    also as (query, window_s).
     """
 
     searches: ir.Table
@@ -56,6 +57,8 @@ class Mined:
     clicks: ir.Table
     reformulations: ir.Table
     windows: dict[str, int]
+    feed_windows: dict[str, int]
+    of_query: ir.Table | None
 
 
 def run(logs: Path, out: Path, cfg: AugmentConfig, *, engine: str | None = None) -> StageReport:
@@ -123,6 +126,7 @@ def _augment(house: Warehouse, logs: Path, folder: Path, cfg: AugmentConfig) -> 
         "gaps": _gaps(house, searches),
         "window_s": cfg.window_s,
         **({"windows_s": mined.windows} if mined.windows else {}),
+        **({"feed_windows_s": mined.feed_windows} if mined.feed_windows else {}),
         "notes": _notes(cfg, days, missing, named, rows, numbers | {"lost": tally.lost}),
     }
 
@@ -159,13 +163,21 @@ def _mine(house: Warehouse, logs: Path, searches: ir.Table, days: Days, cfg: Aug
     learnt, of_query = _windows(house, people, days, cfg) if cfg.learnt_windows else ({}, None)
     longest = max(learnt.values(), default=cfg.window_s)
     reformulated = reformulation.reformulations(people, touched, window_s=longest, windows=of_query)
+    clicks = house.keep(click.clicks(searches if cfg.bots_click else people, touched), "clicks")
+    feed_learnt, feed_of_query = (
+        _feed_windows(house, logs, people, clicks, days, cfg)
+        if cfg.learnt_feed_windows and artifacts.exists(logs, records.FEED)
+        else ({}, None)
+    )
     return Mined(
         searches=searches,
         people=people,
         touched=touched,
-        clicks=house.keep(click.clicks(searches if cfg.bots_click else people, touched), "clicks"),
+        clicks=clicks,
         reformulations=house.keep(reformulated, "reformulations"),
         windows=learnt,
+        feed_windows=feed_learnt,
+        of_query=feed_of_query,
     )
 
 
@@ -179,7 +191,21 @@ def _windows(
     names, gaps = rows["band"].to_numpy(zero_copy_only=False), rows["gap_s"].to_numpy()
     of_band = {name: gaps[names == name] for name in windows.BANDS}
     learnt = windows.learnt(of_band, default_s=cfg.window_s)
-    return learnt, bands.select("query", window_s=bands.band.cases(*learnt.items()))
+    return learnt, bands.select("query", window_s=bands.band.cases(*learnt.items()).cast("int64"))
+
+
+def _feed_windows(
+    house: Warehouse, logs: Path, people: ir.Table, clicks: ir.Table, days: Days, cfg: AugmentConfig
+) -> tuple[dict[str, int], ir.Table]:
+    """As `_windows`, of the feed's views."""
+    past, clicked = (rows.filter(rows.date < days.end) for rows in (people, clicks))
+    bands = house.keep(windows.banded(past), "feed_bands")
+    views = candidates.viewed(house, logs, cfg, before=days.end)
+    rows = house.backend.to_pyarrow(windows.views_near(past, views, clicked, bands))
+    names, gaps, matches = (rows[c].to_numpy(zero_copy_only=False) for c in ("band", "gap_s", "matches"))
+    of_band = {name: (gaps[names == name], matches[names == name]) for name in windows.BANDS}
+    learnt = windows.learnt_of_views(of_band, default_s=cfg.feed_half_window_s)
+    return learnt, bands.select("query", window_s=bands.band.cases(*learnt.items()).cast("int64"))
 
 
 def _events(house: Warehouse, logs: Path, mined: Mined, days: Days, cfg: AugmentConfig) -> candidates.Events:
@@ -198,7 +224,18 @@ def _events(house: Warehouse, logs: Path, mined: Mined, days: Days, cfg: Augment
             **_registered(house, logs, searches, first),
         },
         shown=candidates.shown(house, past, house.read(logs, records.RESULTS), cuts),
-        feed=candidates.watched(house, logs, searches, cfg, before=first, cuts=cuts) if has_feed else None,
+        feed=candidates.watched(
+            house,
+            logs,
+            searches,
+            cfg,
+            before=first,
+            cuts=cuts,
+            windows=mined.of_query,
+            longest_s=max(mined.feed_windows.values(), default=None),
+        )
+        if has_feed
+        else None,
     )
 
 

@@ -79,6 +79,12 @@ def midnight(day: str) -> ir.TimestampValue:
     return ibis.timestamp(f"{day}T00:00:00", timezone="UTC")
 
 
+def viewed(house: Warehouse, logs: Path, cfg: AugmentConfig, *, before: str) -> ir.Table:
+    """The feed's views(user_id, video_id, ts) with an interaction, before the day `before`."""
+    views = feed.feed_views(house.read(logs, records.FEED), min_play_s=cfg.min_play_s)
+    return views.filter(views.ts < midnight(before))
+
+
 def watched(
     house: Warehouse,
     logs: Path,
@@ -87,9 +93,11 @@ def watched(
     *,
     before: str,
     cuts: tuple[str, ...],
+    windows: ir.Table | None = None,
+    longest_s: int | None = None,
 ) -> list[ir.Table]:
-    """in: searches(user_id, ts, date, query) before the day `before`. out: feed events per range of
-    queries.
+    """in: searches(user_id, ts, date, query) before the day `before`; windows: see feed.around_searches, none
+    above `longest_s`. out: feed events per range of queries.
 
     Training days on both sides: a search late on the last one must not see views of a held-out day. User by
     user, because a window is one user's; then cut by query, because a candidate is one query's.
@@ -99,8 +107,7 @@ def watched(
     def per_user(rows: ir.Table, name: str) -> list[ir.Table]:
         return house.split([rows.mutate(part=parts.part_of_user(rows.user_id, number))], name, parts=number)
 
-    views = feed.feed_views(house.read(logs, records.FEED), min_play_s=cfg.min_play_s)
-    views = views.filter(views.ts < midnight(before))
+    views = viewed(house, logs, cfg, before=before)
     users = feed.users_of_query(searches, max_users=cfg.feed_users_per_query)
     shares = zip(
         per_user(searches.select("user_id", "query", "ts"), "feed_asked"),
@@ -108,8 +115,8 @@ def watched(
         per_user(views, "feed_views"),
         strict=True,
     )
-    limits = {"half_window_s": cfg.feed_half_window_s, "max_videos": cfg.feed_videos_per_user}
-    rows_of = [feed.around_searches(*share, **limits) for share in shares]
+    limits = {"half_window_s": longest_s or cfg.feed_half_window_s, "max_videos": cfg.feed_videos_per_user}
+    rows_of = [feed.around_searches(*share, **limits, windows=windows) for share in shares]
     # Each event is one row (a user, query and video occur together once): its id has done its work.
     parted = [one.drop("event_id").mutate(part=parts.part_of(one["query"], cuts)) for one in rows_of]
     return house.split(parted, "feed_events", parts=len(cuts) + 1)

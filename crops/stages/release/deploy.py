@@ -47,7 +47,7 @@ def release(registry: Registry, version: str, arm: str, cfg: DeployConfig) -> di
     them refuses it.
     """
     folder, files = _placed(registry, version, cfg.releases)
-    layout.check(folder, wanted=layout.of_encoder)  # gateways check the rest
+    layout.check(folder, wanted=layout.of_model)  # gateways check the rest
     uri, checksum = registry.release(version), layout.checksum(folder)
     entry = Release(uri=uri, model=repository.model_name(uri, checksum), files=files, checksum=checksum)
     if cfg.triton is not None:

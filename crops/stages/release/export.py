@@ -8,13 +8,17 @@ from pathlib import Path
 import numpy as np
 
 from crops.config.export import ExportConfig
+from crops.discriminator import export as reranking
+from crops.discriminator import score
 from crops.errors import InputError
 from crops.release import layout
 from crops.release.encoder import OnnxEncoder
+from crops.release.reranker import OnnxReranker
 from crops.retriever import encoder as encoders
 from crops.retriever import export, hub
 from crops.retriever.precision import FLOAT32
 from crops.stages.base import StageReport
+from crops.stages.learn import theta as thetas
 from crops.stages.release import precision
 from crops.tables import artifacts
 
@@ -36,14 +40,19 @@ PROBES = (
 )
 
 
-def run(encoder: Path, out: Path, cfg: ExportConfig, *, documents: Path | None = None) -> StageReport:
+def run(
+    encoder: Path, out: Path, cfg: ExportConfig, *, documents: Path | None = None, theta: Path | None = None
+) -> StageReport:
     """Writes the encoder's files and export.json; an InputError if ONNX and torch differ, or if float16 or
     int8 cost too much.
 
+    theta: what `crops theta` wrote, whose cross-encoder is the re-ranker, if the settings want one.
     documents: what `crops augment` wrote, whose queries tell; float32 does without.
     """
     if cfg.precision != FLOAT32 and documents is None:
         raise InputError(encoder, f"{cfg.precision} is tried on the log's queries: say --documents")
+    if cfg.reranker and theta is None:
+        raise InputError(encoder, "export.reranker is of θ: say --theta")
     source = encoder / "encoder" if (encoder / "encoder").is_dir() else encoder
     trained = encoders.load(source)
     if cfg.width is not None and trained.widths:
@@ -60,6 +69,8 @@ def run(encoder: Path, out: Path, cfg: ExportConfig, *, documents: Path | None =
             raise InputError(
                 source, f"ONNX differs from torch by {difference:.2e}, allowed {cfg.max_difference:.0e}"
             )
+        if cfg.reranker and theta is not None:
+            difference = max(difference, _reranker(theta, trained, folder, cfg))
         cost = None
         if cfg.precision != FLOAT32 and documents is not None:
             cost = precision.lower(folder, documents, cfg)
@@ -79,6 +90,22 @@ def _difference(trained: encoders.Encoder, exported: OnnxEncoder, texts: list[st
         for kind in kinds
         for part in (texts, texts[:1])
     )
+
+
+def _reranker(theta: Path, trained: encoders.Encoder, folder: Path, cfg: ExportConfig) -> float:
+    """Writes the re-ranker: θ's weights of its two readers, the second being the release's own cosine in
+    place of θ's. The largest difference of a logit to torch.
+    """
+    judge = thetas.load(theta)
+    cross, dual = judge.calibration.weights
+    weights = cross, dual / float(trained.log_tau.detach().exp())
+    reranking.write(judge.cross, weights, folder, opset=cfg.opset)
+    queries = list(PROBES[: cfg.probes])
+    logits = OnnxReranker(folder).logits(queries, queries[::-1])
+    difference = float(np.abs(logits - score.logits(judge.cross, queries, queries[::-1])).max())
+    if difference > cfg.max_difference * max(1.0, float(np.abs(logits).max())):
+        raise InputError(theta, f"ONNX differs from torch by {difference:.2e} in a logit")
+    return difference
 
 
 def _median_ms(encoder: OnnxEncoder) -> float:

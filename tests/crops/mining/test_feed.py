@@ -2,16 +2,20 @@
 
 import hashlib
 
+import pyarrow as pa
+
 from crops.mining import feed
 from crops.tables import records
 from tests.crops.mining.small_logs import arrow, at, search, view
 
 
-def events(house, searches, views, *, max_users=10, max_videos=10):
+def events(house, searches, views, *, max_users=10, max_videos=10, windows=None):
     asked = house.put(arrow(records.SEARCHES, searches), "asked")
     watched = feed.feed_views(house.put(arrow(records.FEED, views), "feed"), min_play_s=5.0)
     users = feed.users_of_query(asked, max_users=max_users)
-    found = feed.around_searches(asked, users, watched, half_window_s=1800, max_videos=max_videos)
+    found = feed.around_searches(
+        asked, users, watched, half_window_s=1800, max_videos=max_videos, windows=windows
+    )
     return sorted((row["query"], row["event_id"], row["video_id"], row["ts"]) for row in house.fetch(found))
 
 
@@ -24,6 +28,15 @@ def test_half_an_hour_before_and_after_both_included(house):
         [view("u", v, at(10_000 + s)) for v, s in offsets.items()],
     )
     assert found == [("bread", "u", "v1", at(8_200)), ("bread", "u", "v2", at(11_800))]
+
+
+def test_each_query_has_its_own_half_window(house):
+    """a: 10 s, b: none of its own, so the longest. 10 s are within 10 s, 10.000001 s are not."""
+    asked = [search("a", "u", at(9_000), "a"), search("b", "u", at(9_000), "b")]
+    views = [view("u", "v1", at(9_010)), view("u", "v2", at(8_989.999999)), view("u", "v3", at(10_800))]
+    own = house.put(pa.table({"query": ["a"], "window_s": pa.array([10], pa.int64())}), "own")
+    found = [(query, video) for query, _user, video, _ts in events(house, asked, views, windows=own)]
+    assert found == [("a", "v1"), ("b", "v1"), ("b", "v2"), ("b", "v3")]
 
 
 def test_only_what_the_user_interacted_with(house):

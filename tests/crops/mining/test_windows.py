@@ -3,10 +3,12 @@ them.
 """
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from crops.mining import reformulation, windows
-from tests.crops.mining.small_logs import at, search
+from crops.mining import feed, reformulation, windows
+from crops.tables import records
+from tests.crops.mining.small_logs import arrow, at, search, view
 from tests.crops.mining.test_queries import normalised
 
 
@@ -63,6 +65,43 @@ def test_each_first_query_has_its_own_window(house):
 
 
 def _windows(of):
-    import pyarrow as pa
-
     return pa.table({"query": list(of), "window_s": pa.array(of.values(), pa.int64())})
+
+
+def test_a_feed_window_ends_where_half_of_the_matching_views_are_by_taste():
+    """By taste 5 % of the views match, for the search four times as many up to 600 s: the window is 600 s."""
+    rng = np.random.default_rng(0)
+    gaps_s = rng.uniform(0, windows.FAR_S[1], 200_000)
+    matches = rng.random(len(gaps_s)) < np.where(gaps_s <= 600, 0.2, 0.05)
+    got = windows.learnt_of_views({"head": (gaps_s, matches)}, default_s=1_800)
+    assert got["head"] == pytest.approx(600, rel=0.05)
+
+
+def test_views_that_tell_nothing_leave_the_setting():
+    """No more matches near than far; too few of them; nothing far away to compare with."""
+    gaps_s = np.linspace(0, windows.FAR_S[1], 50_000)
+    by_taste, near = np.arange(len(gaps_s)) % 3 == 0, gaps_s <= 600
+    told = {
+        "head": (gaps_s, by_taste),
+        "torso": (gaps_s, near & (np.arange(len(gaps_s)) < windows.LEAST_MATCHES - 1)),
+        "tail": (gaps_s[near], near[near]),
+    }
+    assert windows.learnt_of_views(told, default_s=1_800) == dict.fromkeys(told, 1_800)
+
+
+def test_views_near_are_of_one_user_within_a_day_and_match_by_anybodys_click(house):
+    """Query a is clicked with v1, by another user. Views of u: v1 60 s before, v2 a day after, v1 a second
+    later than that; b has no click and is left out, w saw nothing.
+    """
+    day = windows.FAR_S[1]
+    rows = [search("a1", "u", at(day), "a"), search("b1", "u", at(day), "b"), search("a2", "w", at(day), "a")]
+    searches = normalised(house, rows)
+    views = [view("u", "v1", at(day - 60)), view("u", "v2", at(2 * day)), view("u", "v1", at(2 * day + 1))]
+    viewed = feed.feed_views(house.put(arrow(records.FEED, views), "feed"), min_play_s=5.0)
+    clicks = house.put(pa.table({"query": ["a", "a"], "video_id": ["v1", "v1"]}), "clicks")
+    bands = house.keep(windows.banded(searches), "bands")
+    got = house.fetch(windows.views_near(searches, viewed, clicks, bands))
+    assert sorted((r["band"], r["gap_s"], r["matches"]) for r in got) == [
+        ("tail", 60.0, True),
+        ("tail", float(day), False),
+    ]
