@@ -36,6 +36,11 @@ class ValidateConfig(StageConfig):
     bad, and a fixed sample of the others; null = all (about 0.1 million rows a second; not on Spark). Counts,
     shares, accepted and quarantined are always of all rows. Source: ours.
     """
+    store: str | None = None
+    """Folder or fsspec URL of what was computed of single days of the log (folders date=YYYY-MM-DD), that
+    outlives a run and that runs share: a day whose files are the same is not checked again; null: none.
+    Source: ours.
+    """
     memory_gb: float = Field(2.0, gt=0)
     """Memory of the engine, GB; above it, it spills to disk. Source: ours."""
     engine: Engine = engine()

@@ -10,6 +10,17 @@ from crops.tables import artifacts
 SOURCES = ("crops", "components", "pipelines")
 
 
+def source(*names: str) -> str:
+    """Of the content of this project's Python files `names`, or below folders of these names."""
+    root = Path(__file__).resolve().parent.parent.parent
+    digest = hashlib.blake2b(digest_size=16)
+    for name in names:
+        path = root / name
+        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
+            digest.update(str(file.relative_to(root)).encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()
+
+
 def of(logs: Path) -> str:
     """Of the log's files (path, size, modification time; those that reading finds), of this project's source
     and of that of registered perspectives (content): the root of every cache.

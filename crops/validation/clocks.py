@@ -57,17 +57,17 @@ class Lag:
         )
 
 
-def remember(engine: Engine, table: Table) -> None:
-    """Keeps users and times of a sample of users of `judged`, the same ones of searches and feed."""
+def remember(engine: Engine, table: Table, rows: str = "judged") -> None:
+    """Keeps users and times of a sample of users of `rows`, the same ones of searches and feed."""
     if table.name not in ("searches", "feed"):
         return
     complete = "user_id IS NOT NULL AND ts IS NOT NULL"
     if table.name == "searches":
-        engine.keep("clock_users", f"SELECT count(DISTINCT user_id) AS n FROM judged WHERE {complete}")
+        engine.keep("clock_users", f"SELECT count(DISTINCT user_id) AS n FROM {rows} WHERE {complete}")
     share = f"(SELECT {SLICES * USERS} / greatest(n, 1) FROM clock_users)"
     engine.keep(
         f"clock_{table.name}",
-        f"SELECT user_id, epoch(ts) AS at_s FROM judged WHERE {complete} AND reason IS DISTINCT FROM "
+        f"SELECT user_id, epoch(ts) AS at_s FROM {rows} WHERE {complete} AND reason IS DISTINCT FROM "
         f"'key stands twice' AND {engine.hashed(['user_id'], SLICES)} < {share}",
     )
 

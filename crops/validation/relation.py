@@ -28,13 +28,15 @@ def helped(source: Source, root: Path, views: Sequence[str], cfg: ValidateConfig
     )
     below = f"replace(substr(file, {len(str(root)) + 1}), '%2D', '-')"
     columns, joins = _helpers(table, cfg)
+    keys = [f"raw.{name}" for name in table.key]
+    whole = " AND ".join(f"{key} IS NOT NULL" for key in keys)
     return f"""
         WITH stored AS ({raw}),
              raw AS (SELECT *, nullif(regexp_extract({below}, '/date=([0-9-]{{10}})/', 1), '') AS folder_day
                      FROM stored)
         SELECT raw.*, {", ".join(f"{sql} AS {name}" for name, sql in columns.items())},
-               row_number() OVER (PARTITION BY {", ".join(f"raw.{k}" for k in table.key)} ORDER BY file,
-                   row_number) AS copy
+               CASE WHEN {whole} THEN row_number() OVER (PARTITION BY {", ".join(keys)} ORDER BY file,
+                   row_number) END AS copy
         FROM raw {" ".join(joins)}
     """
 
@@ -71,12 +73,12 @@ def _helpers(table: Table, cfg: ValidateConfig) -> tuple[dict[str, str], list[st
         columns["text_fields"] = " + ".join(map(_has_text, ("caption", "cover_text", *lists)))
     if "video_id" in names and table.name != "videos":
         joins.append("LEFT JOIN known_videos AS v ON v.video_id = raw.video_id")
-        columns["video"] = _fate("raw.video_id", "v")
-        columns["earliest_ts"] = f"v.uploaded_at - INTERVAL '{round(cfg.max_clock_skew_s * 1e6)}' MICROSECOND"
+        columns["video"] = fate("raw.video_id", "v")
+        columns["earliest_ts"] = earliest("v", cfg)
     if table.name == "results":
         joins.append("LEFT JOIN known_searches AS s ON s.search_id = raw.search_id")
         columns |= {
-            "search": _fate("raw.search_id", "s"),
+            "search": fate("raw.search_id", "s"),
             "search_ts": "s.ts",
             "search_day": "strftime(s.ts, '%Y-%m-%d')",
             "interacted": "coalesce(clicked, false) OR coalesce(liked, false) OR coalesce(play_s > 0, false)",
@@ -84,7 +86,13 @@ def _helpers(table: Table, cfg: ValidateConfig) -> tuple[dict[str, str], list[st
     return columns, joins
 
 
-def _fate(column: str, allowed: str) -> str:
+def earliest(video: str, cfg: ValidateConfig) -> str:
+    """SQL of when a row of known_videos, joined as `video`, may be seen first."""
+    return f"{video}.uploaded_at - INTERVAL '{round(cfg.max_clock_skew_s * 1e6)}' MICROSECOND"
+
+
+def fate(column: str, allowed: str) -> str:
+    """SQL of what became of the row that `column` names, where known_TABLE is joined as `allowed`."""
     missing = f"WHEN {allowed}.accepted IS NULL THEN 'missing'"
     return (
         f"CASE WHEN {column} IS NULL THEN NULL {missing} WHEN {allowed}.accepted THEN 'accepted' "

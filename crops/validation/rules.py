@@ -3,7 +3,8 @@ reason.
 
 Beside the columns of crops.tables.records the checks read helpers that need the whole log (see split.py):
 
-    copy               1 for the first row with a key, 2 for the second ... (in the order of files and rows)
+    copy               1 for the first row with a key, 2 for the second ... (in the order of files and rows);
+                       null without a whole key
     search, video      accepted, quarantined or missing: what became of the search and the video that the row
                        names
     folder_day         the day of the `date=` folder; null where there is none

@@ -14,11 +14,10 @@ GAPS_S = (10, 30, 60, 90, 180, 600, 1_800, 86_400)
 PLAYS_S = (3, 7, int(LONG_PLAY_S), 30, 60, 120, 300, 600)
 # Characters of a query by this many, the last bin open; positions that are listed.
 WIDTH, LONGEST, POSITIONS = 5, 60, 20
-ACCEPTED = "FROM judged WHERE reason IS NULL"
 
 
-def of(engine: Engine, table: Table) -> dict[str, Any]:
-    """Of the accepted rows of `judged`, by the table's name; {} for a table of another perspective.
+def of(engine: Engine, table: Table, rows: str = "judged") -> dict[str, Any]:
+    """Of the accepted ones of `rows`, by the table's name; {} for a table of another perspective.
 
     searches  users, queries (different ones), query_length {"1–5": rows} in characters, gaps {"≤ 10 s": rows}
               between two searches of one user
@@ -27,16 +26,17 @@ def of(engine: Engine, table: Table) -> dict[str, Any]:
     videos    durations, like plays; without: those of no known duration
     """
     queries = {"searches": _searches, "results": _results, "feed": _feed, "videos": _videos}
-    return queries[table.name](engine) if table.name in queries else {}
+    accepted = f"FROM {rows} WHERE reason IS NULL"
+    return queries[table.name](engine, accepted) if table.name in queries else {}
 
 
-def _searches(engine: Engine) -> dict[str, Any]:
+def _searches(engine: Engine, accepted: str) -> dict[str, Any]:
     (counts,) = engine.rows(
-        f"SELECT count(DISTINCT user_id) AS users, count(DISTINCT query) AS queries {ACCEPTED}"
+        f"SELECT count(DISTINCT user_id) AS users, count(DISTINCT query) AS queries {accepted}"
     )
     lengths = engine.rows(
         f"SELECT CAST(floor((least(length(query), {LONGEST + 1}) - 1) / {WIDTH}) AS BIGINT) AS bin, "
-        f"count(*) AS n {ACCEPTED} GROUP BY 1"
+        f"count(*) AS n {accepted} GROUP BY 1"
     )
     ends = range(WIDTH, LONGEST + 1, WIDTH)
     names = [*(f"{end - WIDTH + 1}–{end}" for end in ends), f"over {LONGEST}"]
@@ -45,32 +45,32 @@ def _searches(engine: Engine) -> dict[str, Any]:
     return {
         **counts,
         "query_length": _named(names, lengths),
-        "gaps": _binned(engine, f"SELECT {gap} AS value {ACCEPTED}", GAPS_S),
+        "gaps": _binned(engine, f"SELECT {gap} AS value {accepted}", GAPS_S),
     }
 
 
-def _results(engine: Engine) -> dict[str, Any]:
+def _results(engine: Engine, accepted: str) -> dict[str, Any]:
     positions = engine.rows(
-        f"SELECT position, count(*) AS shown, count(*) FILTER (WHERE clicked) AS clicks {ACCEPTED} "
+        f"SELECT position, count(*) AS shown, count(*) FILTER (WHERE clicked) AS clicks {accepted} "
         f"AND stage = 'exposed' AND position < {POSITIONS} GROUP BY 1 ORDER BY 1"
     )
-    return {"positions": positions, **_played(engine)}
+    return {"positions": positions, **_played(engine, accepted)}
 
 
-def _feed(engine: Engine) -> dict[str, Any]:
-    return _played(engine)
+def _feed(engine: Engine, accepted: str) -> dict[str, Any]:
+    return _played(engine, accepted)
 
 
-def _played(engine: Engine) -> dict[str, Any]:
+def _played(engine: Engine, accepted: str) -> dict[str, Any]:
     (counts,) = engine.rows(
-        f"SELECT count(*) FILTER (WHERE clicked) AS clicked, count(play_s) AS played {ACCEPTED}"
+        f"SELECT count(*) FILTER (WHERE clicked) AS clicked, count(play_s) AS played {accepted}"
     )
-    return {**counts, "plays": _binned(engine, f"SELECT play_s AS value {ACCEPTED}", PLAYS_S)}
+    return {**counts, "plays": _binned(engine, f"SELECT play_s AS value {accepted}", PLAYS_S)}
 
 
-def _videos(engine: Engine) -> dict[str, Any]:
-    (counts,) = engine.rows(f"SELECT count(*) - count(duration_s) AS without {ACCEPTED}")
-    return {**counts, "durations": _binned(engine, f"SELECT duration_s AS value {ACCEPTED}", PLAYS_S)}
+def _videos(engine: Engine, accepted: str) -> dict[str, Any]:
+    (counts,) = engine.rows(f"SELECT count(*) - count(duration_s) AS without {accepted}")
+    return {**counts, "durations": _binned(engine, f"SELECT duration_s AS value {accepted}", PLAYS_S)}
 
 
 def _binned(engine: Engine, values: str, ends: Sequence[int]) -> dict[str, int]:

@@ -1,8 +1,8 @@
 """What lies on disk for one table: its files by their types, and everything that cannot be read as it."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -45,11 +45,14 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One table on disk. `notes`: what was not read or is taken as unknown."""
+    """One table on disk, or some days of it. `notes`: what was not read or is taken as unknown; `unsure`: the
+    columns in which a value may not fit, in whatever file of the table.
+    """
 
     table: Table
     shapes: tuple[Shape, ...]
     notes: tuple[str, ...]
+    unsure: tuple[str, ...] = ()
 
     @property
     def files(self) -> list[Path]:
@@ -57,10 +60,17 @@ class Source:
         return sorted(file for shape in self.shapes for file in shape.files)
 
     @property
-    def unsure(self) -> tuple[str, ...]:
-        """The columns in which a value may not fit."""
-        names = self.table.schema.names
-        return tuple(n for n in names if not all(s.reading(self.table, n).exact for s in self.shapes))
+    def origins(self) -> dict[Path, Path]:
+        """Every file that is read, by the log's own file that it is or stands for."""
+        return {shape.origin or file: file for shape in self.shapes for file in shape.files}
+
+    def without(self, origins: Collection[Path]) -> "Source":
+        """The rest of it, where these files of the log are left out."""
+        shapes = (
+            replace(s, files=() if s.origin in origins else tuple(f for f in s.files if f not in origins))
+            for s in self.shapes
+        )
+        return replace(self, shapes=tuple(shape for shape in shapes if shape.files))
 
 
 def of(logs: Path, table: Table) -> tuple[Source, list[InputError]]:
@@ -89,11 +99,10 @@ def of(logs: Path, table: Table) -> tuple[Source, list[InputError]]:
     notes = [
         f"{table.name}: no column {name!r} in {n:,} file(s): taken as unknown" for name, n in missing.items()
     ]
-    source = Source(
-        table,
-        tuple(Shape(tuple(paths), dict(types)) for types, paths in shapes.items()),
-        (*notes, *_unread(root, files)),
-    )
+    read = tuple(Shape(tuple(paths), dict(types)) for types, paths in shapes.items())
+    # Of what is refused below nobody asks.
+    unsure = () if faults else _unsure(table, read)
+    source = Source(table, read, (*notes, *_unread(root, files)), unsure)
     return source, [InputError(paths[0], _with_count(fault, paths)) for fault, paths in faults.items()]
 
 
@@ -119,12 +128,16 @@ def rewritten(source: Source, scratch: Path, *, engine: str) -> Source:
         for path in odd:
             target = scratch / f"{source.table.name}-{len(shapes)}.parquet"
             shapes.append(Shape((_rewrite(path, shape, target),), _easy(shape.types), origin=path))
-    return Source(source.table, tuple(shapes), source.notes)
+    return Source(source.table, tuple(shapes), source.notes, _unsure(source.table, shapes))
 
 
 def unfit(name: str) -> str:
     """The helper column with the text of a value that does not fit."""
     return f"unfit_{name}"
+
+
+def _unsure(table: Table, shapes: Sequence[Shape]) -> tuple[str, ...]:
+    return tuple(n for n in table.schema.names if not all(s.reading(table, n).exact for s in shapes))
 
 
 def _types(file: pq.ParquetFile, table: Table) -> dict[str, pa.DataType]:

@@ -86,6 +86,17 @@ class Outcome:
         }
 
 
+def added(parts: Iterable[Sequence[Tally]], checks: Sequence[Check]) -> list[Tally]:
+    """One tally a check from those of the parts, in their order."""
+    tallies = [Tally() for _ in checks]
+    for part in parts:
+        for tally, one in zip(tallies, part, strict=True):
+            tally.looked_at += one.looked_at
+            tally.unexpected += one.unexpected
+            tally.examples += one.examples[: EXAMPLES - len(tally.examples)]
+    return tallies
+
+
 def context() -> Any:
     """A Great Expectations project that lives in memory alone."""
     import great_expectations as gx

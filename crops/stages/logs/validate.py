@@ -6,8 +6,9 @@ import functools
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from crops.engines.warehouse import Warehouse
 from crops.errors import ConfigError, InputError
 from crops.stages.base import StageReport
 from crops.tables import artifacts, records
-from crops.validation import clocks, damage, docs, rules, shape, source, split, suite
+from crops.validation import by_day, clocks, damage, docs, rules, shape, source, split, suite
 from crops.validation.engine import DuckDBEngine, Engine
 from crops.validation.source import Source
 from crops.validation.suite import Outcome
@@ -35,11 +36,14 @@ SHOWN = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checked:
-    """One table: its counts, how it is distributed, and every expectation with its outcome."""
+    """One table: its counts, how it is distributed, every expectation with its outcome, and how many days
+    were in the store.
+    """
 
     split: split.Split
     shape: dict[str, Any]
     outcomes: list[Outcome]
+    from_store: int
 
 
 def run(logs: Path, out: Path, cfg: ValidateConfig, *, engine: str | None = None) -> StageReport:
@@ -61,7 +65,13 @@ def run(logs: Path, out: Path, cfg: ValidateConfig, *, engine: str | None = None
             project = functools.cache(suite.context)
             checked = {
                 t.name: _table(
-                    runner, project, logs, folder, source.rewritten(s, scratch / "anew", engine=name), cfg
+                    runner,
+                    project,
+                    logs,
+                    folder,
+                    source.rewritten(s, scratch / "anew", engine=name),
+                    cfg,
+                    scratch / "days",
                 )
                 for t, s in sources.items()
             }
@@ -74,7 +84,11 @@ def run(logs: Path, out: Path, cfg: ValidateConfig, *, engine: str | None = None
         notes = [note for s in sources.values() for note in s.notes] + source.beside(logs, records.logs())
         notes += [f"feed against searches: {apart.words}"] if apart else []
         artifacts.write_json(folder / "validation.json", _summary(checked, cfg, notes, apart))
-    return _report(checked, notes)
+    report = _report(checked, notes)
+    if cfg.store is None:
+        return report
+    days = {"days_from_store": sum(table.from_store for table in checked.values())}
+    return replace(report, numbers={**report.numbers, **days})
 
 
 def _sources(logs: Path) -> dict[records.Table, Source]:
@@ -107,29 +121,61 @@ def _runner(house: Warehouse, cfg: ValidateConfig) -> Engine:
 
 
 def _table(
-    engine: Engine, project: Callable[[], Any], logs: Path, out: Path, source: Source, cfg: ValidateConfig
+    engine: Engine,
+    project: Callable[[], Any],
+    logs: Path,
+    out: Path,
+    source: Source,
+    cfg: ValidateConfig,
+    scratch: Path,
 ) -> Checked:
     """Splits one table and asks its suite. An empty searches, results or videos table ends the run."""
-    table = source.table
+    table, root = source.table, logs / source.table.name
     checks = rules.checks(table, cfg, source.unsure)
-    split.judge(engine, source, logs / table.name, checks, cfg)
-    counts = split.count(engine, table, checks)
+    kept = by_day.taken(engine, source, root, checks, cfg, scratch / table.name)
+    kept, rest, shared = by_day.judge(engine, source, root, checks, cfg, kept)
+    parts: dict[str, by_day.Part] = {**kept.parts}
+    if rest.shapes:
+        by, where = ("folder_day", "folder_day = '{}'") if kept.names else ("''", "true")
+        look = partial(split.batches, per_day=cfg.rows_per_day_looked_at, rows=BATCH_ROWS)
+        for part, counts in split.count(engine, table, checks, by=by).items():
+            rows = look(engine, table, checks, where=where.format(part))
+            parts[part] = by_day.Part(counts, suite.watch(project(), table.name, rows, checks))
+        split.write(engine, out, table)
+        new = {day: parts[day] for day in kept.names.keys() & parts.keys() - kept.parts.keys() - shared}
+        by_day.keep(engine, logs, out, cfg, kept, new)
+    counts = split.added([part.split for part in parts.values()], table, checks)
     if counts.accepted == 0 and table in records.REQUIRED:
         reasons = f"; reasons: {counts.reasons}" if counts.reasons else ""
-        raise InputError(
-            logs / table.name, f"{counts.read} rows, none of them acceptable, expected at least one{reasons}"
-        )
-    split.write(engine, out, table, logs)
-    split.remember(engine, table)
-    clocks.remember(engine, table)
-    rows = split.batches(engine, table, checks, per_day=cfg.rows_per_day_looked_at, rows=BATCH_ROWS)
-    tallies = suite.watch(project(), table.name, rows, checks)
+        raise InputError(root, f"{counts.read} rows, none of them acceptable, expected at least one{reasons}")
+    tallies = suite.added([parts[part].tallies for part in sorted(parts)], checks)
+    every = _bring(engine, kept, rest, logs, out)
+    split.remember(engine, table, every)
+    clocks.remember(engine, table, every)
     outcomes = [
         *suite.row_outcomes(checks, tallies, counts, cfg),
         *suite.day_outcomes(project(), table, counts.days, cfg),
         *suite.file_outcomes(project(), source),
     ]
-    return Checked(split=counts, shape=shape.of(engine, table), outcomes=outcomes)
+    return Checked(
+        split=counts, shape=shape.of(engine, table, every), outcomes=outcomes, from_store=len(kept.parts)
+    )
+
+
+def _bring(engine: Engine, kept: by_day.Kept, rest: Source, logs: Path, out: Path) -> str:
+    """Puts the accepted rows of the kept days beside those of `judged`, writes the quarantine of both, and
+    returns the SQL of all rows with their reasons.
+    """
+    table = kept.table
+    for day in kept.parts:
+        if (accepted := kept.folder / day / by_day.ACCEPTED).exists():
+            shutil.copytree(accepted, out / table.name / f"date={day}")
+    bad = [split.quarantined(table, logs)] if rest.shapes else []
+    if older := kept.quarantined(engine):
+        bad.append(older)
+    if bad:
+        split.write_quarantine(engine, out, table, " UNION ALL ".join(bad))
+    return kept.rows(engine, judged=bool(rest.shapes)) if kept.parts else "judged"
 
 
 def _summary(

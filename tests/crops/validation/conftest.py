@@ -27,7 +27,7 @@ def judged(tmp_path, project):
                 table = small_log.TABLES[name]
                 checks = rules.checks(small_log.TABLES[name], cfg)
                 split.judge(engine, source.of(logs, table)[0], logs / name, checks, cfg)
-                found = split.count(engine, table, checks)
+                found = split.added(split.count(engine, table, checks).values(), table, checks)
                 split.remember(engine, table)
                 rows = split.batches(
                     engine, table, checks, per_day=cfg.rows_per_day_looked_at, rows=batch_rows
