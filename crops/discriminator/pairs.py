@@ -1,14 +1,17 @@
 """Judged pairs from the logs: what people watched for long (or, in a log that knows no long play, clicked)
-against what they looked at and skipped, and random documents.
+against what they looked at and skipped, and random documents. And the mined pairs that θ reads.
 """
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import ibis
 import ibis.expr.types as ir
 import numpy as np
+import pandas as pd
 from ibis import _
 
+from crops import perspectives
 from crops.long_play import is_long
 
 
@@ -92,3 +95,49 @@ def sample(
         relevant=np.array(list(pairs.values()), dtype=np.float32),
         held_out=np.array([q in apart for q, _d in pairs], dtype=bool),
     )
+
+
+def learnable(rows: ir.Table, documents: ir.Table, valid: ir.Table) -> ir.Table:
+    """in: rows(query, video_id, ...), documents(doc_id, text), valid(query, video_id, ...); out: the rows
+    that have a text and are no validation pair, with doc_id for video_id.
+
+    Hierarchy and length are chosen by validation pairs, so nothing before may know them: by text, because one
+    video may be there under two ids.
+    """
+    own = rows.rename(doc_id="video_id")
+    held_out = valid.select("query", doc_id="video_id").join(documents, "doc_id").select("query", "text")
+    apart = held_out.join(documents, "text").select("query", "doc_id").distinct()
+    return own.semi_join(documents, "doc_id").anti_join(apart, ["query", "doc_id"])
+
+
+def asked(mined: ir.Table, names: Collection[str]) -> ir.Table:
+    """in: mined(query, doc_id, perspective); out: (query, doc_id, asked bool, clicked bool), a row for each
+    pair that is of one of `names`, asked, or was clicked.
+    """
+    pairs = mined.group_by("query", "doc_id").agg(
+        asked=mined["perspective"].isin([*names]).max(),
+        clicked=(mined["perspective"] == perspectives.CLICK.name).max(),
+    )
+    return pairs.filter(pairs["asked"] | pairs["clicked"])
+
+
+def clicked(pairs: pd.DataFrame, texts: Mapping[str, str]) -> dict[str, list[str]]:
+    """query -> the texts of the documents clicked for it. in: (query, doc_id, clicked bool)."""
+    own = pairs[pairs["clicked"]]
+    return own["doc_id"].map(texts).groupby(own["query"]).agg(list).to_dict()
+
+
+def weighed(rows: ir.Table, scores: ir.Table, counted: Mapping[str, str]) -> ir.Table:
+    """in: rows(query, doc_id, perspective, support, ...), scores(query, doc_id, theta, nearest); out: the
+    rows with theta and nearest, null where there is no score, and of_video, the events of their document in
+    one perspective, null where there is none.
+
+    counted  perspective of the row -> the one in which the events count
+    """
+    once = scores.group_by("query", "doc_id").agg(theta=_.theta.max(), nearest=_.nearest.max())
+    read = rows.left_join(once, ["query", "doc_id"]).select(*rows.columns, "theta", "nearest")
+    read = read.mutate(
+        counted=read["perspective"].cases(*counted.items()) if counted else ibis.null("string")
+    )
+    of_video = rows.group_by(counted="perspective", doc_id="doc_id").agg(of_video=_.support.sum())
+    return read.left_join(of_video, ["counted", "doc_id"]).select(*read.columns, "of_video").drop("counted")

@@ -8,6 +8,35 @@ import torch
 
 from crops.discriminator.model import CrossEncoder
 
+MOST_KEPT = 200_000  # vectors that `remembering` keeps: at width 384 0.3 GB
+
+
+def remembering(
+    embed: Callable[[Sequence[str], Any], np.ndarray], *, most: int = MOST_KEPT
+) -> Callable[[Sequence[str], Any], np.ndarray]:
+    """`embed` for pairs that come in pieces: a document in many of them is read once, if it is one of the
+    first `most`. Queries are read each time.
+    """
+    place: dict[str, int] = {}
+    kept: list[np.ndarray] = []  # one [most, H], whose pages are memory once they are written
+
+    def embedded(texts: Sequence[str], kind: Any) -> np.ndarray:
+        if kind != "document":
+            return embed(texts, kind)
+        new = np.array([text not in place for text in texts], dtype=bool)
+        read = embed([text for text, is_new in zip(texts, new, strict=True) if is_new], kind)
+        if not kept:
+            kept.append(np.empty((most, read.shape[1]), read.dtype))
+        out = np.empty((len(texts), kept[0].shape[1]), kept[0].dtype)
+        out[new] = read
+        out[~new] = kept[0][[place[text] for text in texts if text in place]]
+        for row in np.flatnonzero(new)[: most - len(place)].tolist():
+            kept[0][len(place)] = out[row]
+            place[texts[row]] = len(place)
+        return out
+
+    return embedded
+
 
 @torch.inference_mode()
 def logits(

@@ -16,27 +16,27 @@ from crops import perspectives
 from crops.discriminator.calibrate import EDGE
 from crops.text import words
 
+READ = ("query", "doc_id", "perspective", "support", "theta")
 LEAST = 50  # shown pairs that were clicked, and as many that were not: below, α stays; ours
 FOLDS = 5  # of queries: none is judged by a line that its own pairs drew; ours
 NARROW, WIDE = 0.5, 1.5  # of α, between which a query's own lies; ours
 
 
-def of_rows(rows: pd.DataFrame, alpha: float) -> tuple[np.ndarray, tuple[str, ...]]:
-    """α [N] of each row's query and perspective, and a note per perspective. in: (query, doc_id, perspective,
-    support, theta); only gated perspectives depart from `alpha`.
+def of_queries(rows: pd.DataFrame, alpha: float) -> tuple[pd.Series, tuple[str, ...]]:
+    """α by (query, perspective), of the gated perspectives where it departs from `alpha`, and a note on each
+    of them. in: READ of all queries, at once: their features are compared.
     """
-    alphas, notes = np.full(len(rows), alpha), []
+    alphas, notes = [pd.Series(dtype=float, index=pd.MultiIndex.from_arrays([[], []]))], []
     features = _features(rows)
     for name in perspectives.names(gated=True):
-        own = np.flatnonzero(rows["perspective"] == name)
-        part = rows.iloc[own].join(features, on="query")
+        part = rows[rows["perspective"] == name].join(features, on="query")
         theta, queries = part["theta"].to_numpy(float), part["query"].to_numpy(object)
         known = part[features.columns].to_numpy(float)
         fitted, why = predicted(theta, _wanted(rows, part), queries, known, alpha)
         if fitted is not None:
-            alphas[own] = fitted
+            alphas.append(part.assign(alpha=fitted).groupby(["query", "perspective"])["alpha"].first())
         notes.append(f"{name}: α by query: {why}")
-    return alphas, tuple(notes)
+    return pd.concat(alphas), tuple(notes)
 
 
 def predicted(

@@ -1,28 +1,46 @@
-"""Decides by θ which pairs are kept; the ladder's sample of the other pairs is scored on the way."""
+"""Decides by θ which pairs are kept; the ladder's sample of the other pairs is scored on the way.
+
+Rows come from the engine by query, a piece at a time, so that what is known of a query is in one piece, and
+memory grows with the catalogue and not with the log.
+"""
 
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import ibis
+import ibis.expr.types as ir
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
 from crops import base_model, perspectives, progress
 from crops.config.discriminate import DiscriminateConfig
-from crops.discriminator import answers, chance, joined, threshold
+from crops.discriminator import answers, chance, joined, pairs, threshold
+from crops.discriminator import kept as tallies
+from crops.discriminator.score import remembering
+from crops.engines import session
+from crops.engines.warehouse import Warehouse, conform
 from crops.stages.base import StageReport
 from crops.stages.learn import score
 from crops.stages.learn import theta as thetas
 from crops.stages.plug import STAGE_FILE
-from crops.tables import artifacts, grades, records
+from crops.tables import artifacts, grades, pieces, records
 
-THRESHOLDS = (0.5, 0.6, 0.7, 0.8)
-# A gate is silent where it keeps less than a tenth of at least 20 relevant pairs that θ itself expects.
-SILENT_FROM, SILENT_SHARE = 20, 0.1
 Embed = Callable[[list[str]], np.ndarray]
+# The held-out reformulations among the rows: what is asked of them is answered by the rows of their query.
+TEST = "(test)"  # no name of a perspective
+# Rows of `scored` with what decides: θ, and the cosine of first and later query (null without one).
+READ = replace(
+    records.SCORED,
+    name="read",
+    schema=records.SCORED.schema.remove(records.SCORED.schema.get_field_index("kept")).append(
+        pa.field("similarity", pa.float64())
+    ),
+)
 
 
 def run(
@@ -42,38 +60,35 @@ def run(
     shard. Pairs that `scores` does not hold are scored here, with the same result but for rounding, because
     other batches are padded otherwise.
     """
-    texts = artifacts.texts(candidates)
     written = _written(knowledge)
-    rows = _rows(candidates, written, texts)
     synthetic = dict(zip(written["doc_id"].to_pylist(), written["text"].to_pylist(), strict=True))
+    catalogue = artifacts.texts(candidates)
     judge, facts = thetas.load(theta), artifacts.read_json(theta / thetas.FACTS)
-    _score(rows, judge, {**texts, **synthetic}, cfg, scores=_scores(scores))
-    similarity, note = _similarity(rows, champion, cfg)
-    cuts = _decide(rows, similarity, cfg)
-    proven = _prove(rows, synthetic, texts, cfg)
-    test = artifacts.read(candidates, records.TEST_QR)
-    test = test.filter(pa.array([d in texts for d in test["video_id"].to_pylist()], pa.bool_()))
-    test_theta = _test(test, rows, judge, texts)
-    report = {
-        **facts,
-        "alpha": cfg.alpha,
-        "beta": cfg.beta,
-        "similarity": note,
-        **_tables(rows, truth, cfg, texts),
-    }
+    judge = replace(judge, embed=remembering(judge.embed))
     with artifacts.replacing(out) as folder:
-        artifacts.write(folder, records.SCORED, pa.Table.from_pandas(rows, preserve_index=False))
+        scratch = folder / ".scratch"
+        with session.opened("duckdb", scratch=scratch) as house:
+            rows = house.keep(_rows(house, candidates, written), "rows")
+            counts = _counts(house, rows)
+            embed, note = _embedder(champion, cfg)
+            if embed is not None and not counts.get(perspectives.REFORMULATION.name, (0, 0))[0]:
+                embed, note = None, "query similarity: no reformulation to measure"
+            asking = _Asking(judge, {**catalogue, **synthetic}, _drawn(counts, cfg), counts, embed)
+            _read(house, rows, asking, folder, scratch, cfg, scores)
+            cuts = _cuts(house, scratch, cfg)
+            lost, proven = _prove(house, scratch, synthetic, catalogue, cfg, cuts)
+        kept, thresholds, bands = _write(scratch, folder, catalogue, truth, cfg, lost, cuts)
         artifacts.write(folder, records.KNOWLEDGE, written)
-        artifacts.write(folder, records.TEST_QR, test.filter(pa.array(test_theta > cfg.alpha)))
         shutil.copytree(theta, folder / "theta", ignore=shutil.ignore_patterns(".*", STAGE_FILE))
+        tables = {"thresholds": thresholds, "bands": bands}
+        report = {**facts, "alpha": cfg.alpha, "beta": cfg.beta, "similarity": note, **tables}
         artifacts.write_json(folder / "discriminate.json", report)
-    numbers = {
-        f"kept_{p}": int(rows.loc[rows["perspective"] == p, "kept"].sum())
-        for p in perspectives.names(positive=True)
-    }
+        shutil.rmtree(scratch)
+    numbers = {f"kept_{p}": kept.get(p, 0) for p in perspectives.names(positive=True)}
+    total = sum(number for name, (number, _support) in counts.items() if name != TEST)
     return StageReport(
-        numbers={"pairs": len(rows), **numbers, "auc": facts["auc"], "ece": facts["ece"]},
-        notes=(note, *cuts, *proven, *_silent(report["bands"], cfg.alpha)),
+        numbers={"pairs": total, **numbers, "auc": facts["auc"], "ece": facts["ece"]},
+        notes=(note, *cuts.notes, *proven, *tallies.silent(bands, cfg.alpha)),
     )
 
 
@@ -110,98 +125,143 @@ def _written(shards: Sequence[Path]) -> pa.Table:
     return pa.concat_tables(tables).sort_by([("query", "ascending"), ("doc_id", "ascending")])
 
 
-def _rows(candidates: Path, written: pa.Table, texts: dict[str, str]) -> pd.DataFrame:
-    mined = thetas.learnable(candidates, texts).rename(columns={"video_id": "doc_id"})
-    extra = (
-        written.select(["query", "doc_id"])
-        .to_pandas()
-        .assign(perspective=perspectives.KNOWLEDGE.name, support=1)
-    )
-    rows = pd.concat([mined, extra], ignore_index=True) if len(extra) else mined.reset_index(drop=True)
-    rows["support"] = rows["support"].astype("int64")
-    return rows.sort_values(["query", "doc_id", "perspective", "later_query"], ignore_index=True)
+def _rows(house: Warehouse, candidates: Path, written: pa.Table) -> ir.Table:
+    """(query, doc_id, perspective, later_query, first_ts, support): mined, written by an LLM, and TEST."""
+    documents = house.read(candidates, records.DOCUMENTS)
+    mined = thetas.learnable(house, candidates)
+    extra = house.put(written.select(["query", "doc_id"]), "written")
+    extra = extra.mutate(perspective=ibis.literal(perspectives.KNOWLEDGE.name), support=ibis.literal(1))
+    test = house.read(candidates, records.TEST_QR).rename(doc_id="video_id").semi_join(documents, "doc_id")
+    test = test.mutate(perspective=ibis.literal(TEST), support=ibis.literal(1))
+    schema = replace(READ, schema=pa.schema([f for f in READ.schema if f.name in mined.columns]))
+    return ibis.union(*[conform(rows, schema) for rows in (mined, extra, test)])
 
 
-def _score(
-    rows: pd.DataFrame,
-    judge: joined.Discriminator,
-    texts: dict[str, str],
-    cfg: DiscriminateConfig,
-    *,
-    scores: dict[tuple[str, str], tuple[float, float]],
-) -> None:
-    """Adds `theta`, as it holds for the row's perspective: for all gated rows, and for a sample of the others
-    for the ladder.
+def _counts(house: Warehouse, rows: ir.Table) -> dict[str, tuple[int, int]]:
+    """perspective -> its rows, and the events behind them."""
+    counted = rows.group_by("perspective").agg(rows=rows.count(), support=rows["support"].sum())
+    return {row["perspective"]: (row["rows"], int(row["support"])) for row in house.fetch(counted)}
 
-    scores  (query, doc_id) -> θ by the texts alone and the nearest clicked text, of pairs that were scored
-            before
-    """
-    whole = _gated(cfg) | ({perspectives.CLICK.name} if cfg.alpha_per == "query" else set())
-    drawn = rows["perspective"].isin(whole).to_numpy()
+
+def _drawn(counts: Mapping[str, tuple[int, int]], cfg: DiscriminateConfig) -> dict[str, np.ndarray | None]:
+    """perspective -> the places, among its rows in their order, of those that θ is asked about; None: all."""
     rng = np.random.default_rng(cfg.seed)
-    for perspective in sorted(set(rows["perspective"]) - set(perspectives.names(gated=True))):
-        own = np.flatnonzero(rows["perspective"] == perspective)
-        drawn[rng.permutation(own)[: cfg.ladder_pairs]] = True
-    asked = rows.loc[drawn, ["query", "doc_id", "perspective", "support"]]
-    pairs = list(zip(asked["query"], asked["doc_id"], strict=True))
-    left = [pair for pair in dict.fromkeys(pairs) if pair not in scores]
-    with progress.bar(total=len(left), desc="scoring", unit="pair") as bar:
-        read = judge.read(
-            [q for q, _ in left], [texts[d] for _, d in left], _clicked(rows, texts), progress=bar.update
+    drawn: dict[str, np.ndarray | None] = {}
+    for perspective in sorted(counts.keys() - {TEST, *perspectives.names(gated=True)}):
+        places = np.arange(counts[perspective][0], dtype=np.uint32)
+        rng.shuffle(places)
+        drawn[perspective] = places[: cfg.ladder_pairs].copy()
+    clicks = {perspectives.CLICK.name} if cfg.alpha_per == "query" else set()
+    return drawn | dict.fromkeys({TEST, *_gated(cfg), *clicks})
+
+
+@dataclass(slots=True)
+class _Asking:
+    """What θ is asked, and with what; `passed` counts the rows of each perspective so far."""
+
+    judge: joined.Discriminator
+    texts: Mapping[str, str]
+    drawn: Mapping[str, np.ndarray | None]
+    counts: Mapping[str, tuple[int, int]]
+    embed: Embed | None
+    passed: Counter[str] = field(default_factory=Counter)
+
+    def which(self, rows: pd.DataFrame) -> np.ndarray:
+        """bool [N]: the rows that θ is asked about."""
+        asked = np.zeros(len(rows), dtype=bool)
+        for perspective, own in _places(rows).items():
+            drawn, first = self.drawn[perspective], self.passed[perspective]
+            asked[own] = drawn is None or np.isin(np.arange(first, first + len(own)), drawn)
+            self.passed[perspective] += len(own)
+        return asked
+
+    def theta(self, rows: pd.DataFrame, asked: np.ndarray) -> np.ndarray:
+        """float64 [N], NaN where not asked: θ as it holds for the row's perspective. rows: of whole queries,
+        see `pairs.weighed`.
+        """
+        clicked = rows["perspective"] == perspectives.CLICK.name
+        of_query = pairs.clicked(rows.assign(clicked=clicked), self.texts)
+        left = np.flatnonzero(asked & rows["theta"].isna().to_numpy())
+        read = rows.iloc[left]
+        own = {"theta": rows["theta"].to_numpy(float), "nearest": rows["nearest"].to_numpy(float)}
+        own["theta"][left], own["nearest"][left] = self.judge.read(
+            read["query"].tolist(), read["doc_id"].map(self.texts).tolist(), of_query
         )
-    scores = scores | dict(zip(left, np.stack(read, axis=1).tolist(), strict=True))
-    values = np.array([scores[pair] for pair in pairs], dtype=np.float64).reshape(-1, 2)
-    asked["theta"], asked["nearest"] = values[:, 0], values[:, 1]
-    for perspective in set(asked["perspective"]):
-        own = asked["perspective"] == perspective
-        asked.loc[own, "theta"] = thetas.held(judge, asked[own], perspective, texts, mined=asked[own])
-    theta = np.full(len(rows), np.nan, dtype=np.float32)
-    theta[drawn] = asked["theta"]
-    rows["theta"] = theta
+        rows, theta = rows.assign(**own), np.full(len(rows), np.nan)
+        for perspective, places in _places(rows).items():
+            if len(here := places[asked[places]]):
+                theta[here] = self._held(rows.iloc[here], rows, perspective)
+        return theta
+
+    def _held(self, asked: pd.DataFrame, rows: pd.DataFrame, perspective: str) -> np.ndarray:
+        name = perspectives.REFORMULATION.name if perspective == TEST else perspective
+        mined = rows[rows["perspective"] == name]
+        usual = None
+        if name in self.counts:
+            of_query = mined.groupby("query")["support"].sum().to_dict()
+            listed = asked.dropna(subset="of_video")
+            of_video = dict(zip(listed["doc_id"], listed["of_video"].astype(int), strict=True))
+            usual = chance.Marginals(of_query, of_video, max(1, self.counts[name][1]))
+        return thetas.held(self.judge, asked, name, self.texts, mined=mined, usual=usual)
+
+    def similarity(self, rows: pd.DataFrame) -> np.ndarray:
+        """float64 [N]: the cosine of the first and the later query of reformulations; NaN elsewhere, and
+        where there is no encoder.
+        """
+        out = np.full(len(rows), np.nan)
+        both = rows[(rows["perspective"] == perspectives.REFORMULATION.name).to_numpy()]
+        if self.embed is None or both.empty:
+            return out
+        names = sorted(set(both["query"]) | set(both["later_query"].dropna()))
+        vectors, row = self.embed(names), {q: i for i, q in enumerate(names)}
+        first, later = (vectors[both[column].map(row)] for column in ("query", "later_query"))
+        out[both.index.to_numpy()] = (first * later).sum(axis=1)
+        return out
 
 
-def _clicked(rows: pd.DataFrame, texts: dict[str, str]) -> dict[str, list[str]]:
-    return thetas.clicked(rows.rename(columns={"doc_id": "video_id"}), texts)
+def _places(rows: pd.DataFrame) -> dict[str, np.ndarray]:
+    """perspective -> the places of its rows, in their order."""
+    places: dict[str, np.ndarray] = rows.groupby("perspective", sort=False).indices
+    return places
 
 
-def _test(
-    test: pa.Table, rows: pd.DataFrame, judge: joined.Discriminator, texts: dict[str, str]
-) -> np.ndarray:
-    """θ [N] of the held-out reformulations, by what the training days say of them."""
-    asked = test.select(["query", "video_id"]).to_pandas().rename(columns={"video_id": "doc_id"})
-    queries, read = asked["query"].tolist(), [texts[d] for d in asked["doc_id"]]
-    theta, nearest = judge.read(queries, read, _clicked(rows, texts))
-    name = perspectives.REFORMULATION.name
-    mined = rows[rows["perspective"] == name]
-    return thetas.held(judge, asked.assign(theta=theta, nearest=nearest), name, texts, mined=mined)
-
-
-def _scores(folders: Sequence[Path]) -> dict[tuple[str, str], tuple[float, float]]:
-    rows = (row for folder in folders for row in artifacts.read(folder, records.SCORES).to_pylist())
-    return {
-        (row["query"], row["doc_id"]): (row["theta"], np.nan if row["nearest"] is None else row["nearest"])
-        for row in rows
-    }
-
-
-def _similarity(
-    rows: pd.DataFrame, champion: Path | None, cfg: DiscriminateConfig
-) -> tuple[np.ndarray | None, str]:
-    """Cosine of the first and the later query of each row (NaN without a later query), or None if there is no
-    encoder.
-    """
-    embed, note = _embedder(champion, cfg)
-    if embed is None:
-        return None, note
-    both = rows[rows["perspective"] == perspectives.REFORMULATION.name]
-    names = sorted(set(both["query"]) | set(both["later_query"].dropna()))
-    if not names:
-        return None, "query similarity: no reformulation to measure"
-    vectors, row = embed(names), {q: i for i, q in enumerate(names)}
-    first, later = (vectors[both[column].map(row)] for column in ("query", "later_query"))
-    out = np.full(len(rows), np.nan)
-    out[both.index.to_numpy()] = (first * later).sum(axis=1)
-    return out, note
+def _read(
+    house: Warehouse,
+    rows: ir.Table,
+    asking: _Asking,
+    folder: Path,
+    scratch: Path,
+    cfg: DiscriminateConfig,
+    scores: Sequence[Path],
+) -> None:
+    """Writes READ to `scratch`, and the held-out reformulations that θ keeps to `folder`."""
+    counted = {name: name for name in asking.judge.chance} | {TEST: perspectives.REFORMULATION.name}
+    before = [house.read(one, records.SCORES) for one in scores]
+    none = conform(house.put(records.SCORES.schema.empty_table(), "no_scores"), records.SCORES)
+    weighed = pairs.weighed(rows, ibis.union(none, *before), counted)
+    ordered = weighed.order_by([*records.SCORED.key])
+    total = sum(number for number, _support in asking.counts.values())
+    with (
+        pieces.Writer(scratch, READ) as read,
+        pieces.Writer(folder, records.TEST_QR) as test,
+        progress.bar(total=total, desc="scoring", unit="row") as bar,
+    ):
+        for piece in pieces.whole(house.stream(ordered), "query", rows=score.PIECE_ROWS):
+            frame = piece.to_pandas()
+            theta = asking.theta(frame, asking.which(frame))
+            tested = (frame["perspective"] == TEST).to_numpy()
+            passed = piece.filter(pa.array(tested & (theta > cfg.alpha)))
+            test.add(passed.rename_columns({"doc_id": "video_id"}))
+            similarity = asking.similarity(frame)
+            decided = {
+                "theta": pa.array(theta.astype(np.float32), from_pandas=True),
+                "similarity": pa.array(similarity, from_pandas=True),
+            }
+            piece = piece.drop_columns(["theta"])
+            for name, column in decided.items():
+                piece = piece.append_column(name, column)
+            read.add(piece.filter(pa.array(~tested)))
+            bar.update(len(frame))
 
 
 def _embedder(champion: Path | None, cfg: DiscriminateConfig) -> tuple[Embed | None, str]:
@@ -218,34 +278,74 @@ def _embedder(champion: Path | None, cfg: DiscriminateConfig) -> tuple[Embed | N
     return None, "query similarity: off (no champion, and token vectors alone are no judge of queries)"
 
 
-def _decide(rows: pd.DataFrame, similarity: np.ndarray | None, cfg: DiscriminateConfig) -> tuple[str, ...]:
-    """Adds `kept`: θ > α for the gated perspectives, and for reformulations a similarity of at least β;
-    returns notes.
+@dataclass(frozen=True, slots=True)
+class _Cuts:
+    """What α of a query is made of, beside the query's own rows; see the setting alpha_per.
+
+    usual      mean θ of all clicked pairs, NaN where it was asked of none
+    predicted  α by (query, perspective), of those that depart from the setting
     """
+
+    usual: float
+    predicted: pd.Series | None = None
+    notes: tuple[str, ...] = ()
+
+
+def _cuts(house: Warehouse, scratch: Path, cfg: DiscriminateConfig) -> _Cuts:
+    rows = house.read(scratch, READ)
+    if cfg.alpha_per == "predicted":
+        frame = house.backend.to_pyarrow(rows.select(*threshold.READ)).to_pandas()
+        return _Cuts(float("nan"), *threshold.of_queries(frame, cfg.alpha))
+    clicks = rows.filter(rows["perspective"] == perspectives.CLICK.name)
+    mean = house.fetch(clicks.agg(theta=clicks["theta"].cast("float64").mean()))[0]["theta"]
+    return _Cuts(float("nan") if mean is None else mean)
+
+
+def _decide(rows: pd.DataFrame, cfg: DiscriminateConfig, cuts: _Cuts) -> None:
+    """Adds `kept`: θ > α for the gated perspectives, and for reformulations a similarity of at least β."""
     gated = rows["perspective"].isin(_gated(cfg)).to_numpy()
-    alpha, notes = np.full(len(rows), cfg.alpha), tuple[str, ...]()
+    alpha: Any = cfg.alpha
     if cfg.alpha_per == "query":
-        alpha = _alpha_of_query(rows, cfg.alpha)
-    elif cfg.alpha_per == "predicted":
-        alpha, notes = threshold.of_rows(rows, cfg.alpha)
+        alpha = _alpha_of_query(rows, cfg.alpha, cuts.usual)
+    elif cuts.predicted is not None:
+        own = cuts.predicted.reindex(pd.MultiIndex.from_frame(rows[["query", "perspective"]]))
+        alpha = own.fillna(cfg.alpha).to_numpy()
     rows["kept"] = ~gated | (rows["theta"].to_numpy() > alpha)
-    if similarity is not None:
-        rows["kept"] &= ~(similarity < cfg.beta)
-    return notes
+    rows["kept"] &= ~(rows["similarity"].to_numpy(float) < cfg.beta)
 
 
 def _prove(
+    house: Warehouse,
+    scratch: Path,
+    synthetic: dict[str, str],
+    texts: dict[str, str],
+    cfg: DiscriminateConfig,
+    cuts: _Cuts,
+) -> tuple[set[tuple[str, str]], tuple[str, ...]]:
+    """The LLM answers (query, doc_id) that do not find what was clicked for their query, or repeat another,
+    and what to say of that.
+    """
+    if not synthetic or (cfg.round_trip is None and cfg.most_alike == 1):
+        return set(), ()
+    rows = house.read(scratch, READ)
+    clicks = rows.filter(rows["perspective"] == perspectives.CLICK.name)
+    written = rows.filter(rows["perspective"].isin(perspectives.names(synthetic=True)))
+    around = ibis.union(written, clicks.semi_join(written, "query")).order_by([*records.SCORED.key])
+    frame = house.backend.to_pyarrow(around).to_pandas()
+    _decide(frame, cfg, cuts)
+    return _proven(frame, synthetic, texts, cfg)
+
+
+def _proven(
     rows: pd.DataFrame, synthetic: dict[str, str], texts: dict[str, str], cfg: DiscriminateConfig
-) -> tuple[str, ...]:
-    """Takes `kept` from LLM answers that do not find what was clicked for their query, or repeat another."""
-    own = rows.index[rows["perspective"].isin(perspectives.names(synthetic=True)) & rows["kept"]]
-    if not len(own) or (cfg.round_trip is None and cfg.most_alike == 1):
-        return ()
+) -> tuple[set[tuple[str, str]], tuple[str, ...]]:
+    own = rows[rows["perspective"].isin(perspectives.names(synthetic=True)) & rows["kept"]]
+    if own.empty:
+        return set(), ()
     from crops.retriever import encoder as encoders
 
     encoder = encoders.from_base(cfg.base, [*texts.values()])
-    written = [synthetic[name] for name in rows.loc[own, "doc_id"]]
-    queries = rows.loc[own, "query"].tolist()
+    written, queries = own["doc_id"].map(synthetic).tolist(), own["query"].tolist()
     right = np.ones(len(own), dtype=bool)
     if cfg.round_trip is not None:
         row_of = {name: row for row, name in enumerate(texts)}
@@ -254,14 +354,14 @@ def _prove(
         answered = encoder.encode(written, kind="query")
         catalogue = encoder.encode([*texts.values()], kind="document")
         right = answers.round_trip(answered, catalogue, relevant, depth=cfg.round_trip)
-    lost = int((~right).sum())
+    wide = int((~right).sum())
     kept = np.flatnonzero(right)
     vectors = encoder.encode([written[i] for i in kept], kind="document")
     right[kept] = answers.distinct(vectors, [queries[i] for i in kept], most_alike=cfg.most_alike)
-    rows.loc[own, "kept"] = right
-    return (
-        f"knowledge: of {len(own):,} answers {lost:,} do not find what was clicked, "
-        f"{int((~right).sum()) - lost:,} repeat another",
+    lost = set(own.loc[~right, ["query", "doc_id"]].itertuples(index=False, name=None))
+    return lost, (
+        f"knowledge: of {len(own):,} answers {wide:,} do not find what was clicked, "
+        f"{len(lost) - wide:,} repeat another",
     )
 
 
@@ -269,65 +369,46 @@ def _gated(cfg: DiscriminateConfig) -> set[str]:
     return {*perspectives.names(gated=True), *(perspectives.names(synthetic=True) * cfg.gate_knowledge)}
 
 
-def _alpha_of_query(rows: pd.DataFrame, alpha: float) -> np.ndarray:
-    """α [N] of each row's query; see the setting alpha_per. Queries without a clicked video keep α."""
+def _alpha_of_query(rows: pd.DataFrame, alpha: float, usual: float) -> np.ndarray:
+    """α [N] of each row's query; see the setting alpha_per. Queries without a clicked video keep α. `usual`:
+    mean θ of all clicked pairs.
+    """
     clicked = rows[rows["perspective"] == perspectives.CLICK.name]
-    ratio = (clicked.groupby("query")["theta"].mean() / clicked["theta"].mean()).clip(0.5, 1.5)
+    ratio = (clicked.groupby("query")["theta"].mean() / usual).clip(0.5, 1.5)
     alphas: np.ndarray = alpha * rows["query"].map(ratio).fillna(1.0).to_numpy()
     return alphas
 
 
-def _tables(
-    rows: pd.DataFrame, truth: Path | None, cfg: DiscriminateConfig, texts: dict[str, str]
-) -> dict[str, Any]:
-    """Kept and dropped per gated perspective, by threshold and by how many of the query's words the text has,
-    and how right that is if there are grades.
+def _write(
+    scratch: Path,
+    folder: Path,
+    texts: Mapping[str, str],
+    truth: Path | None,
+    cfg: DiscriminateConfig,
+    lost: set[tuple[str, str]],
+    cuts: _Cuts,
+) -> tuple[Counter[str], dict[str, Any], dict[str, Any]]:
+    """Writes `scored`; returns how many rows of each perspective are kept, and of the gated ones the tables
+    of `kept`, by threshold and by band.
     """
     graded = grades.read(truth)
-    thresholds: dict[str, Any] = {}
-    bands: dict[str, Any] = {}
-    for perspective in perspectives.names(gated=True):
-        # A pair counts once, whatever the later query was.
-        part = rows[rows["perspective"] == perspective].drop_duplicates(["query", "doc_id"])
-        theta = part["theta"].to_numpy()
-        relevant = None if graded is None else graded.relevant(part["query"], part["doc_id"])
-        thresholds[perspective] = {
-            f"{level:.1f}": _threshold(theta > level, relevant) for level in sorted({*THRESHOLDS, cfg.alpha})
-        }
-        shared = chance.shared(part["query"].tolist(), [texts[d] for d in part["doc_id"]])
-        of_pair = chance.bands(shared)
-        bands[perspective] = {
-            band: _threshold(theta[here] > cfg.alpha, None if relevant is None else relevant[here])
-            | {
-                "expected": round(float(theta[here].sum()), 1),
-                "expected_kept": round(float(theta[here][theta[here] > cfg.alpha].sum()), 1),
-            }
-            for band in chance.BANDS
-            if (here := of_pair == band).any()
-        }
-    return {"thresholds": thresholds, "bands": bands}
-
-
-def _silent(bands: dict[str, Any], alpha: float) -> list[str]:
-    """A note for each band of which the gate keeps next to nothing, while θ expects many of it to be
-    relevant.
-    """
-    return [
-        f"{perspective}: θ > {alpha} keeps {row['kept']} of {row['kept'] + row['dropped']} pairs that share "
-        f"{band} of their query's words, where θ expects {row['expected']:.0f} relevant ones"
-        for perspective, rows in bands.items()
-        for band, row in rows.items()
-        if row["expected"] >= SILENT_FROM and row["expected_kept"] < SILENT_SHARE * row["expected"]
-    ]
-
-
-def _threshold(kept: np.ndarray, relevant: np.ndarray | None) -> dict[str, float | int | None]:
-    row: dict[str, float | int | None] = {"kept": int(kept.sum()), "dropped": int((~kept).sum())}
-    row |= {"precision": None, "recall": None, "raw": None}
-    if relevant is None or not (certain := ~np.isnan(relevant)).any():
-        return row
-    good, share = relevant[certain] > 0, kept[certain]
-    row["raw"] = round(float(good.mean()), 4)
-    row["precision"] = round(float(good[share].mean()), 4) if share.any() else None
-    row["recall"] = round(float(share[good].mean()), 4) if good.any() else None
-    return row
+    kept: Counter[str] = Counter()
+    tables = {name: tallies.Tables(cfg.alpha) for name in perspectives.names(gated=True)}
+    batches = (batch for _path, batch in artifacts.batches(scratch, READ))
+    with pieces.Writer(folder, records.SCORED) as scored:
+        for piece in pieces.whole(batches, "query", rows=score.PIECE_ROWS):
+            rows = piece.to_pandas()
+            _decide(rows, cfg, cuts)
+            if lost:
+                named = zip(rows["query"], rows["doc_id"], strict=True)
+                rows["kept"] &= ~np.array([pair in lost for pair in named], dtype=bool)
+            kept.update(rows.loc[rows["kept"], "perspective"].value_counts().to_dict())
+            for name, table in tables.items():
+                # A pair counts once, whatever the later query was.
+                own = rows[rows["perspective"] == name].drop_duplicates(["query", "doc_id"])
+                relevant = None if graded is None else graded.relevant(own["query"], own["doc_id"])
+                shared = chance.shared(own["query"].tolist(), own["doc_id"].map(texts).tolist())
+                table.add(own["theta"].to_numpy(), shared, relevant)
+            scored.add(piece.append_column("kept", pa.array(rows["kept"].to_numpy())))
+    both = {name: table.rows() for name, table in tables.items()}
+    return kept, {name: by[0] for name, by in both.items()}, {name: by[1] for name, by in both.items()}

@@ -1,11 +1,13 @@
 """Trains θ on judged pairs of the log and calibrates it on held-out queries."""
 
 import dataclasses
+import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import ibis.expr.types as ir
 import numpy as np
 import pandas as pd
 
@@ -14,6 +16,7 @@ from crops.config.discriminate import DiscriminateConfig
 from crops.config.train import TrainConfig
 from crops.discriminator import calibrate, chance, joined, model, pairs, train
 from crops.engines import session
+from crops.engines.warehouse import Warehouse
 from crops.errors import ConfigError, InputError
 from crops.mining import queries
 from crops.retriever import batch
@@ -36,8 +39,11 @@ def run(logs: Path, candidates: Path, out: Path, cfg: DiscriminateConfig) -> Sta
     """Writes the models, their tokenizers and theta.json: calibration, reliability and what it was learnt
     from.
     """
-    cross, dual, facts = fit(logs, candidates, artifacts.texts(candidates), cfg)
     with artifacts.replacing(out) as folder:
+        scratch = folder / ".scratch"
+        with session.opened("duckdb", scratch=scratch) as house:
+            cross, dual, facts = fit(house, logs, candidates, artifacts.texts(candidates), cfg)
+        shutil.rmtree(scratch, ignore_errors=True)
         cross.save(folder)
         (folder / "dual").mkdir()
         dual.save(folder / "dual", system="theta")
@@ -70,6 +76,7 @@ def held(
     texts: Mapping[str, str],
     *,
     mined: pd.DataFrame,
+    usual: chance.Marginals | None = None,
 ) -> np.ndarray:
     """θ [N] as it holds for pairs of this perspective: against chance, where that is known of it, else by
     their texts and shifted.
@@ -77,35 +84,21 @@ def held(
     asked  (query, doc_id, theta by the texts alone, nearest)
     mined  (query, doc_id, support) of all pairs of the perspective, whose events count for those of `asked`;
            a pair that is not among them is one event
+    usual  those of the perspective, where `mined` is only what it has of the queries of `asked`
     """
     against = judge.chance.get(perspective)
-    if against is None or mined.empty:
+    if against is None or (mined.empty and usual is None):
         return judge.calibration.shifted(asked["theta"].to_numpy(float), perspective)
     pairs = chance.gathered(mined)
     support = asked[["query", "doc_id"]].merge(pairs, how="left", on=["query", "doc_id"])["support"]
     whole = asked.assign(support=support.fillna(1).to_numpy())
-    return against(chance.evidence(whole, texts, chance.marginals(pairs)))
+    return against(chance.evidence(whole, texts, usual or chance.marginals(pairs)))
 
 
-def learnable(candidates: Path, texts: Mapping[str, str], columns: list[str] | None = None) -> pd.DataFrame:
-    """The rows of candidates that have a text and are no validation pair: hierarchy and length are chosen by
-    those, so nothing before may know them.
-    """
-    rows = artifacts.read(candidates, records.CANDIDATES, columns).to_pandas()
-    return _without(rows, artifacts.held_out(candidates, texts), texts)
-
-
-def _without(rows: pd.DataFrame, apart: set[tuple[str, str]], texts: Mapping[str, str]) -> pd.DataFrame:
-    """in: (query, video_id, ...)."""
-    read = rows["video_id"].map(texts)
-    free = [pair not in apart for pair in zip(rows["query"], read, strict=True)]
-    return rows[read.notna() & np.array(free, dtype=bool)]
-
-
-def clicked(mined: pd.DataFrame, texts: Mapping[str, str]) -> dict[str, list[str]]:
-    """query -> the texts of the videos clicked for it. in: candidates (query, video_id, perspective)."""
-    own = mined[(mined["perspective"] == perspectives.CLICK.name) & mined["video_id"].isin(texts.keys())]
-    return own["video_id"].map(texts).groupby(own["query"]).agg(list).to_dict()
+def learnable(house: Warehouse, candidates: Path) -> ir.Table:
+    """The mined pairs that may be learnt from, see `pairs.learnable`."""
+    tables = (records.CANDIDATES, records.DOCUMENTS, records.VALID_QR)
+    return pairs.learnable(*(house.read(candidates, table) for table in tables))
 
 
 def _joined(
@@ -124,15 +117,15 @@ def _joined(
 
 
 def fit(
-    logs: Path, candidates: Path, texts: dict[str, str], cfg: DiscriminateConfig
+    house: Warehouse, logs: Path, candidates: Path, texts: dict[str, str], cfg: DiscriminateConfig
 ) -> tuple[model.CrossEncoder, encoders.Encoder, dict[str, Any]]:
     """The two encoders of θ, and theta.json: how they are joined and what is known of the result."""
-    everything, lacks = judged(logs, candidates, long_play_s=cfg.long_play_s)
-    everything = _without(everything, artifacts.held_out(candidates, texts), texts)
+    everything, lacks = judged(house, logs, candidates, long_play_s=cfg.long_play_s)
     mix = sampled(everything, texts, cfg)
     apart = {q for q, is_held_out in zip(mix.queries, mix.held_out, strict=True) if is_held_out}
     cross, losses = _cross(mix, texts, cfg)
-    mined = learnable(candidates, texts, ["query", "video_id", "perspective", "support"])
+    rows = learnable(house, candidates).order_by(["query", "doc_id", "perspective", "later_query"])
+    mined = _frame(house, rows.select("query", "doc_id", "perspective", "support"))
     held_out = mined["query"].isin(apart)
     dual, notes = _dual(mined[~held_out & mined["perspective"].isin(CLICKS)], texts, cfg)
     raw = _joined(cross, dual)
@@ -157,53 +150,63 @@ def fit(
     return cross, dual, facts
 
 
-def judged(logs: Path, candidates: Path, *, long_play_s: float) -> tuple[pd.DataFrame, list[str]]:
-    """(query, video_id, relevant bool) of the training days only, see `pairs.judged`; and in words what the
-    log does not hold of what they are best made from.
+def judged(
+    house: Warehouse, logs: Path, candidates: Path, *, long_play_s: float
+) -> tuple[pd.DataFrame, list[str]]:
+    """(query, doc_id, relevant bool) of the training days only, see `pairs.judged`, that may be learnt from;
+    and in words what the log does not hold of what they are best made from.
     """
     last = artifacts.read_json(candidates / "augment.json")["days"]["train"][-1]
-    with session.opened("duckdb", scratch=candidates) as house:
-        raw = house.read(logs, records.SEARCHES)
-        searches = house.keep(
-            queries.normalised(raw, house.keep(queries.spellings(raw), "spellings")), "normalised"
-        )
-        searches = searches.filter(searches.date <= last).select("search_id", "query")
-        videos = house.read(logs, records.VIDEOS).select("video_id", "duration_s")
-        shown = house.read(logs, records.RESULTS)
+    raw = house.read(logs, records.SEARCHES)
+    searches = house.keep(
+        queries.normalised(raw, house.keep(queries.spellings(raw), "spellings")), "normalised"
+    )
+    searches = searches.filter(searches.date <= last).select("search_id", "query")
+    videos = house.read(logs, records.VIDEOS).select("video_id", "duration_s")
+    shown = house.read(logs, records.RESULTS)
 
-        def certain(*, plays: bool) -> pd.DataFrame:
-            expression = pairs.judged(searches, shown, videos, long_play_s=long_play_s, plays=plays)
-            frame: pd.DataFrame = house.backend.to_pyarrow(expression).to_pandas()
-            return frame
+    def certain(name: str, *, plays: bool) -> tuple[ir.Table, int, int]:
+        """All such pairs, how many there are and how many of them are relevant."""
+        expression = pairs.judged(searches, shown, videos, long_play_s=long_play_s, plays=plays)
+        rows = house.keep(expression, name)
+        counts = house.fetch(rows.agg(pairs=rows.count(), relevant=rows["relevant"].sum()))[0]
+        return rows, counts["pairs"], counts["relevant"] or 0
 
-        rows, notes = certain(plays=True), list[str]()
-        if (long := int(rows["relevant"].sum())) < FEW_LONG_PLAYS:
-            touched = certain(plays=False)
-            if touched["relevant"].sum() > long:
-                rows = touched
-                notes.append(
-                    f"θ: {long or 'no'} long play(s) on the training days; it learns from clicks and likes"
-                )
-    if not rows["relevant"].any():
+    notes = list[str]()
+    rows, count, relevant = certain("judged", plays=True)
+    if relevant < FEW_LONG_PLAYS:
+        touched = certain("judged_by_clicks", plays=False)
+        if touched[-1] > relevant:
+            notes.append(
+                f"θ: {relevant or 'no'} long play(s) on the training days; it learns from clicks and likes"
+            )
+            rows, count, relevant = touched
+    if not relevant:
         raise InputError(
             logs / "results",
             f"nothing was clicked, liked or played for {long_play_s:g} s on the training days, until {last}: "
             "there is nothing to learn from; hand in days with clicks (`clicked`, `liked`, or `play_s`), or "
             "hold fewer days out (augment.test_days)",
         )
-    if rows["relevant"].all():
+    if relevant == count:
         notes.append(
             "θ: no skipped video above a click (no impressions in the log, or no positions); its negatives "
             "are random documents, so it tells topics apart and little more"
         )
-    return rows, notes
+    free = pairs.learnable(rows, *(house.read(candidates, t) for t in (records.DOCUMENTS, records.VALID_QR)))
+    return _frame(house, free.order_by("query", "doc_id")), notes
+
+
+def _frame(house: Warehouse, expr: ir.Table) -> pd.DataFrame:
+    frame: pd.DataFrame = house.backend.to_pyarrow(expr).to_pandas()
+    return frame
 
 
 def sampled(rows: pd.DataFrame, texts: dict[str, str], cfg: DiscriminateConfig) -> pairs.Judged:
     """The balanced mix that θ is trained and calibrated on; see `pairs.sample`."""
     return pairs.sample(
         rows["query"].tolist(),
-        rows["video_id"].tolist(),
+        rows["doc_id"].tolist(),
         rows["relevant"].to_numpy(bool),
         texts,
         max_pairs=cfg.max_pairs,
@@ -255,7 +258,7 @@ def _dual(
         ]
     rows = [
         (q, texts[d], CLICKS[p])
-        for q, d, p in zip(mined["query"], mined["video_id"], mined["perspective"], strict=True)
+        for q, d, p in zip(mined["query"], mined["doc_id"], mined["perspective"], strict=True)
         if p in CLICKS
     ]
     batches = batch.Batches(
@@ -315,9 +318,9 @@ def _shifts(
     """
     shifts = {}
     for perspective in perspectives.names(shifted=True):
-        own = mined.loc[mined["perspective"] == perspective, ["query", "video_id"]].drop_duplicates()
-        rows = judged_apart.merge(own, on=["query", "video_id"])
-        theta = calibration(raw.features(rows["query"].tolist(), [texts[d] for d in rows["video_id"]]))
+        own = mined.loc[mined["perspective"] == perspective, ["query", "doc_id"]].drop_duplicates()
+        rows = judged_apart.merge(own, on=["query", "doc_id"])
+        theta = calibration(raw.features(rows["query"].tolist(), [texts[d] for d in rows["doc_id"]]))
         by = calibrate.shift_of(theta, rows["relevant"].to_numpy(float))
         shifts[perspective] = {"shift": round(by, 4), "pairs": len(rows)}
     return shifts
@@ -336,8 +339,7 @@ def _chances(
     the engine showed and nobody chose, of queries that θ's readers did not learn from.
     """
     chances = {}
-    of_query = clicked(mined, texts)
-    mined = mined.rename(columns={"video_id": "doc_id"})
+    of_query = _clicked(mined, texts)
     idle = mined[(mined["perspective"] == perspectives.EXPOSED.name) & mined["query"].isin(apart)]
     for place, row in enumerate(p for p in perspectives.every() if p.gated):
         rng = np.random.default_rng([cfg.seed, place])
@@ -363,6 +365,10 @@ def _chances(
                 unchosen[:, at] = drawn[:, at]
         chances[row.name] = chance.fit(evidence[0], np.concatenate(evidence[1:]), weight)
     return chances
+
+
+def _clicked(mined: pd.DataFrame, texts: Mapping[str, str]) -> dict[str, list[str]]:
+    return pairs.clicked(mined.assign(clicked=mined["perspective"] == perspectives.CLICK.name), texts)
 
 
 def _evidence(
@@ -392,13 +398,10 @@ def _agreements(
     did with them there. Who skips a video once may still have wanted it: the share is on the low side.
     """
     shifts = {}
-    of_query = clicked(mined, texts)
-    rows = mined.rename(columns={"video_id": "doc_id"})
+    of_query = _clicked(mined, texts)
     for name in perspectives.names(gated=True):
-        own = rows[rows["perspective"] == name]
-        asked = judged_apart.rename(columns={"video_id": "doc_id"}).merge(
-            chance.gathered(own)[["query", "doc_id"]], on=["query", "doc_id"]
-        )
+        own = mined[mined["perspective"] == name]
+        asked = judged_apart.merge(chance.gathered(own)[["query", "doc_id"]], on=["query", "doc_id"])
         if asked.empty:
             continue
         theta, nearest = judge.read(asked["query"].tolist(), [texts[d] for d in asked["doc_id"]], of_query)

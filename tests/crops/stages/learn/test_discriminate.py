@@ -61,16 +61,16 @@ def test_beta_drops_reformulations_whose_queries_differ(chain, tmp_path, path):
     decides alone, and only over reformulations.
     """
     toy.trained(tmp_path / "trained")
-    texts = {r["doc_id"]: r["text"] for r in toy.DOCUMENTS}
-    rows = discriminate._rows(chain / "mined", records.KNOWLEDGE.schema.empty_table(), texts)
+    rows = scored(chain / "out")
     if path == "champion":
         export.run(tmp_path / "trained", tmp_path / "held", ExportConfig())
-        similarity, how = discriminate._similarity(rows, tmp_path / "held", CFG)
+        embed, note = discriminate._embedder(tmp_path / "held", CFG)
     else:
         base = str(tmp_path / "trained" / "encoder")
-        similarity, how = discriminate._similarity(rows, None, CFG.model_copy(update={"base": base}))
-    assert ("champion" if path == "champion" else "trained") in how
-    rows["theta"] = 0.9
+        embed, note = discriminate._embedder(None, CFG.model_copy(update={"base": base}))
+    similarity = discriminate._Asking(None, {}, {}, {}, embed).similarity(rows)
+    assert ("champion" if path == "champion" else "trained") in note
+    rows["theta"], rows["similarity"] = 0.9, similarity
     both = (rows["perspective"] == "reformulation").to_numpy()
     far = both & (rows["later_query"] == "keyword11").to_numpy()
     assert np.isnan(similarity[~both]).all()
@@ -79,7 +79,7 @@ def test_beta_drops_reformulations_whose_queries_differ(chain, tmp_path, path):
     ):  # the other one has a tokenizer made up for this test, and its vectors mean nothing
         assert similarity[both & ~far].mean() > similarity[far].mean() + 0.1
     beta = float(np.median(similarity[both]))
-    discriminate._decide(rows, similarity, CFG.model_copy(update={"beta": beta}))
+    discriminate._decide(rows, CFG.model_copy(update={"beta": beta}), 0.9)
     kept = rows["kept"].to_numpy()
     assert kept[~both].all()
     np.testing.assert_array_equal(kept[both], similarity[both] >= beta)

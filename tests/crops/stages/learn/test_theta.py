@@ -6,6 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from crops.discriminator import pairs
+from crops.engines import session
 from crops.errors import InputError
 from crops.stages.learn import discriminate, score, theta
 from crops.tables import artifacts, records
@@ -14,10 +16,16 @@ from tests.crops.stages.lacking import without
 from tests.crops.stages.learn.toy_chain import CFG
 
 
-def test_nothing_is_learnt_from_held_out_days(chain):
+@pytest.fixture
+def house(tmp_path):
+    with session.opened("duckdb", scratch=tmp_path / "scratch") as opened:
+        yield opened
+
+
+def test_nothing_is_learnt_from_held_out_days(chain, house):
     """Day 1 shows document 0 of each topic, day 2 document 1: judged pairs hold the first only."""
     texts = {r["doc_id"]: r["text"] for r in toy.DOCUMENTS}
-    rows, lacks = theta.judged(chain / "logs", chain / "mined", long_play_s=CFG.long_play_s)
+    rows, lacks = theta.judged(house, chain / "logs", chain / "mined", long_play_s=CFG.long_play_s)
     assert lacks == []
     judged = theta.sampled(rows, texts, CFG.model_copy(update={"random_per_positive": 0.0}))
     assert set(judged.texts) == {texts[toy.doc(t, 0)] for t in range(toy.TOPICS)}
@@ -26,35 +34,36 @@ def test_nothing_is_learnt_from_held_out_days(chain):
 
 
 @pytest.mark.parametrize("what", ["plays", "long plays"])
-def test_a_log_that_knows_no_long_play_is_judged_by_clicks_above_skips(chain, tmp_path, what):
+def test_a_log_that_knows_no_long_play_is_judged_by_clicks_above_skips(chain, house, tmp_path, what):
     """In the toy log every click was played for 30 s: the same pairs, with a note."""
     logs = without(what, chain / "logs", tmp_path / "logs")
-    rows, lacks = theta.judged(logs, chain / "mined", long_play_s=CFG.long_play_s)
-    whole, _ = theta.judged(chain / "logs", chain / "mined", long_play_s=CFG.long_play_s)
+    rows, lacks = theta.judged(house, logs, chain / "mined", long_play_s=CFG.long_play_s)
+    with session.opened("duckdb", scratch=tmp_path / "other") as other:
+        whole, _ = theta.judged(other, chain / "logs", chain / "mined", long_play_s=CFG.long_play_s)
     assert rows.equals(whole)
     assert [note.partition(";")[0] for note in lacks] == ["θ: no long play(s) on the training days"]
 
 
-def test_a_log_of_clicks_alone_has_random_negatives_and_says_so(chain, tmp_path):
+def test_a_log_of_clicks_alone_has_random_negatives_and_says_so(chain, house, tmp_path):
     logs = without("impressions", chain / "logs", tmp_path / "logs")
-    rows, lacks = theta.judged(logs, chain / "mined", long_play_s=CFG.long_play_s)
+    rows, lacks = theta.judged(house, logs, chain / "mined", long_play_s=CFG.long_play_s)
     assert rows["relevant"].all()
     assert "no skipped video" in lacks[0]
-    _cross, _dual, facts = theta.fit(
-        logs, chain / "mined", {r["doc_id"]: r["text"] for r in toy.DOCUMENTS}, CFG
-    )
+    texts = {r["doc_id"]: r["text"] for r in toy.DOCUMENTS}
+    with session.opened("duckdb", scratch=tmp_path / "other") as other:
+        _cross, _dual, facts = theta.fit(other, logs, chain / "mined", texts, CFG)
     assert facts["mix"]["negative"] > 0
     assert set(lacks) <= set(facts["notes"])
 
 
-def test_where_nothing_was_touched_the_message_says_what_to_do(chain, tmp_path):
+def test_where_nothing_was_touched_the_message_says_what_to_do(chain, house, tmp_path):
     logs = without("impressions", chain / "logs", tmp_path / "clicks")
     for day in sorted((logs / "results").iterdir())[
         :1
     ]:  # the training day; the held-out one keeps its clicks
         shutil.rmtree(day)
     with pytest.raises(InputError, match=r"hand in days with clicks.*augment\.test_days"):
-        theta.judged(logs, chain / "mined", long_play_s=CFG.long_play_s)
+        theta.judged(house, logs, chain / "mined", long_play_s=CFG.long_play_s)
 
 
 def test_a_planted_validation_pair_reaches_neither_theta_nor_its_evidence(chain, tmp_path):
@@ -69,16 +78,15 @@ def test_a_planted_validation_pair_reaches_neither_theta_nor_its_evidence(chain,
 
     def of(folder):
         known = artifacts.texts(folder)
-        rows = theta.learnable(folder, known)
-        near = theta.clicked(rows, known)
-        asked, _ = theta.judged(chain / "logs", folder, long_play_s=CFG.long_play_s)
-        asked = theta._without(asked, artifacts.held_out(folder, known), known)
-        learnt = set(zip(rows["query"], rows["video_id"].map(known), strict=True))
-        read = set(zip(asked["query"], asked["video_id"].map(known), strict=True))
+        with session.opened("duckdb", scratch=tmp_path / "scratch") as opened:
+            rows = opened.backend.to_pyarrow(theta.learnable(opened, folder)).to_pandas()
+            asked, _ = theta.judged(opened, chain / "logs", folder, long_play_s=CFG.long_play_s)
+        near = pairs.clicked(rows.assign(clicked=rows["perspective"] == "click"), known)
+        learnt, read = (set(zip(t["query"], t["doc_id"].map(known), strict=True)) for t in (rows, asked))
         return learnt, read, {(q, text) for q, listed in near.items() for text in listed}
 
-    assert all(pair in pairs for pairs in of(chain / "mined"))
-    assert not any(pair in pairs for pairs in of(mined))
+    assert all(pair in each for each in of(chain / "mined"))
+    assert not any(pair in each for each in of(mined))
     score.run(chain / "out-theta", mined, tmp_path / "scores")
     discriminate.run(mined, tmp_path / "out", CFG, theta=chain / "out-theta", scores=[tmp_path / "scores"])
     samples = artifacts.read(tmp_path / "out", records.SCORED).to_pylist()
@@ -110,15 +118,15 @@ def test_pairs_beyond_the_vocabulary_gap_are_told_from_chance():
             for own in rng.random(20) < share:
                 video = n % 40 + 40 * int(rng.integers(10)) if own else int(rng.integers(400))
                 rows.append((f"t{n % 40}-{n}", f"v{video}", name, 1))
-    mined = pd.DataFrame(rows, columns=["query", "video_id", "perspective", "support"])
-    mined = mined.groupby(["query", "video_id", "perspective"], as_index=False).sum()
+    mined = pd.DataFrame(rows, columns=["query", "doc_id", "perspective", "support"])
+    mined = mined.groupby(["query", "doc_id", "perspective"], as_index=False).sum()
     judge = Reader(texts)
     apart = set(mined["query"].unique()[:60])
     known = theta._chances(judge, mined, apart, texts, CFG)
     assert set(known) == {"feed", "reformulation"}
     judge.chance = known
     for name, share in (("feed", 1 / 3), ("reformulation", 1 / 2)):
-        own = mined[mined["perspective"] == name].rename(columns={"video_id": "doc_id"})
+        own = mined[mined["perspective"] == name]
         by_text, nearest = judge.read(own["query"], [texts[d] for d in own["doc_id"]], {})
         held = theta.held(judge, own.assign(theta=by_text, nearest=nearest), name, texts, mined=own)
         right = np.array(
