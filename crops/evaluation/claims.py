@@ -14,6 +14,7 @@ HARD = ("half of the turns by rank", "2 hard negatives", "2 hard negatives, refr
 TAUGHT = ("taught by θ", "taught by MiniLM")
 PROVEN = ("θ rejects answers", "answers that find", "answers checked", "distinct answers")
 ASKED, UNANSWERED = (f"300 queries asked, {first}" for first in ("searched", "unanswered"))
+WITHOUT = f"without {perspectives.KNOWLEDGE.name}"  # what tokens a point are counted from
 FUSED, RERANKED = f"{FULL}_bm25", f"{FULL}_reranked"
 ADDED = [p.name for p in perspectives.PAPER[1:]]  # to clicks; the first of them alone is "+ reformulation"
 FIXED = ("anchors >= 1", "anchors >= 3", "anchors >= 4", "binary labels")  # what the choice is compared with
@@ -127,7 +128,8 @@ TABLES = {
         "LLM answers with proof, and where the budget goes",
         PROVEN,
         Claim(UNANSWERED, ASKED, "asking where nobody clicked"),
-        rows=(ASKED, UNANSWERED),
+        Claim(FULL, WITHOUT, "knowledge beside the log"),
+        rows=(ASKED, UNANSWERED, WITHOUT),
     ),
     "fusion": Table(
         title="Dense and words as one ranking",

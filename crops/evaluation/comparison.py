@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from crops import spread
-from crops.evaluation.claims import CHOSEN, FIXED, Claim, tables
+from crops.evaluation.claims import CHOSEN, FIXED, WITHOUT, Claim, tables
 from crops.evaluation.sets import COLD_START
 from crops.evaluation.sets import SETS as ALL
 from crops.evaluation.trial import chained
@@ -39,6 +39,17 @@ def compared(seeds: Sequence[pd.DataFrame], names: Sequence[str]) -> dict[str, A
     if choice is not None:
         findings.append(choice["verdict"])
     return {"values": values, "claims": claims, "hierarchy": choice, "findings": findings}
+
+
+def priced(rows: dict[str, dict[str, Any]], values: dict[str, dict[str, dict[str, Any]]]) -> None:
+    """Adds to each of `rows` (with tokens) `tokens_a_point`, of recall@100 above the row without knowledge on
+    the best set that there is; None where that row is missing or nothing is gained. values: of `compared`.
+    """
+    best = next((values[name] for name in ("truth", "qr_relevant", "qr_raw") if name in values), {})
+    without = best.get(WITHOUT)
+    for name, row in rows.items():
+        gain = 100 * (best[name]["recall_at_100"] - without["recall_at_100"]) if without else 0.0
+        row["tokens_a_point"] = round(row["tokens"] / gain) if gain > 0 else None
 
 
 def difference(

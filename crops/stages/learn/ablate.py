@@ -25,7 +25,7 @@ from crops.evaluation import comparison as comparisons
 from crops.report import ablation as page
 from crops.retriever import ablations
 from crops.retriever.ablations import Variant
-from crops.retriever.systems import fused_of, reranked_of
+from crops.retriever.systems import fused_of, reranked_of, sees
 from crops.services import world_llm
 from crops.stages.base import StageReport
 from crops.stages.learn import discriminate, evaluate, label, score, theta, train
@@ -131,9 +131,12 @@ def run(
     rows = {
         name: _row(every[name], [trained[seed][every[name].of or name] for seed in trained]) for name in shown
     }
+    for name in shown:
+        rows[name]["tokens"] = _tokens(shop, base, config, every[name])
     compared = comparisons.compared(
         [pq.read_table(folder / "per_query.parquet").to_pandas() for folder in measured.values()], tables
     )
+    comparisons.priced(rows, compared["values"])
     simulated = (logs / "world.json").exists()
     report = {
         "form": settings.form,
@@ -171,6 +174,14 @@ def _asked(shop: Workshop, mined: Path, llm: str | None, settings: KnowledgeConf
     cache = shop.root / "answers.sqlite"
     make = partial(knowledge.run, mined, cfg=settings, llm=llm, cache=cache)
     return shop.made("knowledge", (mined,), key, make)
+
+
+def _tokens(shop: Workshop, base: Base, config: Config, variant: Variant) -> int:
+    """What the LLM took for the row, its questions asked by nobody before; a store's answers are free."""
+    if not sees(variant.system, perspectives.KNOWLEDGE.name):
+        return 0
+    asked = _asked(shop, base.mined, base.llm, _changed(config.section("knowledge"), variant, "knowledge"))
+    return int(artifacts.read_json(asked / "knowledge.json").get("tokens", 0))
 
 
 def _scored(shop: Workshop, base: Base, config: Config, variant: Variant) -> Path:

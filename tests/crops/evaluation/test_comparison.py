@@ -150,3 +150,18 @@ def test_the_papers_steps_are_the_differences_of_the_papers_rows():
                 assert (claim.paper_ct, claim.paper_qr) == pytest.approx(
                     (ours[0] - theirs[0], ours[1] - theirs[1]), abs=0.051
                 )
+
+
+def test_tokens_a_point_are_of_what_the_row_without_knowledge_lacks():
+    """60,000 tokens for 90 - 87 points are 20,000 each; a row that gains nothing has no price, nor has any
+    where nobody measured without.
+    """
+    recall = {"all": 0.90, "checked": 0.86, claims.WITHOUT: 0.87}
+    values = {"truth": {name: {"recall_at_100": x} for name, x in recall.items()}}
+    tokens = {"all": 60_000, "checked": 130_000, claims.WITHOUT: 0}
+    rows = {name: {"tokens": n} for name, n in tokens.items()}
+    comparison.priced(rows, values)
+    assert [row["tokens_a_point"] for row in rows.values()] == [20_000, None, None]
+    del values["truth"][claims.WITHOUT]
+    comparison.priced(rows, values)
+    assert rows["all"]["tokens_a_point"] is None

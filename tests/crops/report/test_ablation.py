@@ -23,10 +23,12 @@ def report() -> dict:
             "best_step": [9],
             "seconds": 3.2,
             "encodes": 12_000,
+            "tokens": 54_321,
         }
         for row in names
     }
     compared = comparison.compared(seeds, [*claims.TABLES])
+    comparison.priced(rows, compared["values"])
     return {"form": "paper", "seeds": 2, "simulated": True, "rows": rows, **compared}
 
 
@@ -37,6 +39,7 @@ def render() -> str:
 def test_every_table_stands_there_with_its_claims():
     html = render()
     assert "Simulated data" in html
+    assert "54,321" in html
     for name, table in claims.TABLES.items():
         assert f'id="{name}"' in html
         assert table.title.replace("'", "&#39;") in html

@@ -2,11 +2,14 @@
 stages after training. No test in here.
 """
 
+import shutil
+
 import pyarrow as pa
 
 from crops.config.export import ExportConfig
 from crops.config.index import IndexConfig
 from crops.config.register import RegisterConfig
+from crops.discriminator import model
 from crops.retriever import encoder as encoders
 from crops.stages.release import export, index, register
 from crops.tables import artifacts, records
@@ -134,3 +137,15 @@ def champion(root, texts, *, uri=None, cfg=None):
     parts = (root / "onnx", root / "index", mined, root / "samples")
     register.run(*parts, root / "registered", RegisterConfig(probes=8), registry=uri, alias="champion")
     return uri
+
+
+def theta(folder, encoder):
+    """θ with an untrained cross-encoder, and the trained encoder of the folder `encoder` as its dual one."""
+    cross = model.build("small", TEXTS, max_tokens=32, seed=0)
+    folder.mkdir(parents=True)
+    cross.save(folder)
+    source = encoder / "encoder" if (encoder / "encoder").is_dir() else encoder
+    shutil.copytree(source, folder / "dual")
+    facts = {"weights": {"cross": 3.0, "dual": 0.2}, "offset": 0.0, "prior": None, "shifts": {}, "chance": {}}
+    artifacts.write_json(folder / "theta.json", facts)
+    return folder
