@@ -16,6 +16,28 @@ EXAMPLES = [
     if ">>> " in path.read_text()
 ]
 FOLDERS = ("crops", "serving", "pipelines", "components", "monitoring")
+# As many rows as the log makes them: stages have them in the engine, or a piece at a time (tables.pieces).
+LOG_SIZED = {
+    "SEARCHES",
+    "RESULTS",
+    "FEED",
+    "CANDIDATES",
+    "EVIDENCE",
+    "SCORES",
+    "SCORED",
+    "SAMPLES",
+    "ORIGINS",
+    "DROPPED",
+}
+# Those that still read some of them whole.
+WHOLE = {
+    "learn/judge.py": {"SCORED", "SAMPLES", "ORIGINS"},
+    "learn/refit.py": {"CANDIDATES"},
+    "logs/knowledge.py": {"CANDIDATES"},
+    "release/alternatives.py": {"SAMPLES", "ORIGINS"},
+    "release/pairs.py": {"ORIGINS"},
+    "release/register.py": {"ORIGINS"},
+}
 NO_NOUNS = {"found", "known", "about", "how", "said"}
 
 
@@ -52,6 +74,22 @@ def test_no_local_or_argument_is_named_by_how_its_value_came_about():
             names = [each for each in names_of(ast.parse(path.read_text())) if each[1] in NO_NOUNS]
             strays += [f"{path.relative_to(ROOT)}:{line} {name}" for line, name in names]
     assert not strays, f"say what the value is: {', '.join(strays)}"
+
+
+def test_no_stage_reads_a_table_of_the_logs_size_whole():
+    """`artifacts.read` is for tables as large as the catalogue or smaller."""
+    files = sorted((ROOT / "crops/stages").rglob("*.py"))
+    assert files
+    whole: dict[str, set[str]] = {}
+    for path in files:
+        for node in ast.walk(ast.parse(path.read_text())):
+            match node:
+                case ast.Call(
+                    func=ast.Attribute(value=ast.Name(id="artifacts"), attr="read"),
+                    args=[_, ast.Attribute(value=ast.Name(id="records"), attr=table), *_],
+                ) if table in LOG_SIZED:
+                    whole.setdefault(str(path.relative_to(ROOT / "crops/stages")), set()).add(table)
+    assert whole == WHOLE
 
 
 def names_of(module: ast.Module) -> Iterator[tuple[int, str]]:

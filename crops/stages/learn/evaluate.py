@@ -2,7 +2,8 @@
 bubble.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+import tempfile
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from crops import perspectives, progress
 from crops.config.evaluate import EvaluateConfig
 from crops.discriminator import rerank
 from crops.discriminator.joined import Discriminator
+from crops.engines import session
 from crops.errors import InputError
 from crops.evaluation import beir, rank, sets, trial
 from crops.release import index, layout
@@ -209,13 +211,12 @@ def _measures(
         ct=pairs(documents, records.TEST_CT),
         qr=pairs(tests, records.TEST_QR),
     )
-    mined = artifacts.read(documents, records.CANDIDATES, ["query", "video_id", "perspective"]).to_pylist()
+    had, shown = _of_training(documents, (built["truth"] or {}).keys())
     if cfg.cold_start:
         complete = graded is not None and graded.complete
         wanted = ("truth",) if complete else ("ct", "qr_raw")
-        had = {row[r["video_id"]] for r in mined if r["perspective"] in OF_THE_LOG and r["video_id"] in row}
-        built[sets.COLD_START] = sets.cold_start(had, *(built[name] for name in wanted))
-    shown = ((r["query"], r["video_id"]) for r in mined if r["perspective"] in perspectives.SHOWN)
+        rows = {row[video] for video in had if video in row}
+        built[sets.COLD_START] = sets.cold_start(rows, *(built[name] for name in wanted))
     return trial.Trial(
         {
             name: None if of is None else sets.capped(of, cfg.max_queries, seed=cfg.seed)
@@ -228,6 +229,23 @@ def _measures(
         cfg.seed,
         sets.chains(artifacts.read(documents, records.TEST_QR).to_pylist()),
     )
+
+
+def _of_training(documents: Path, queries: Collection[str]) -> tuple[list[str], list[tuple[str, str]]]:
+    """The videos that had a positive of any query, and (query, video_id) that was shown for one of `queries`:
+    from the engine, because candidates are as many as the log makes them.
+    """
+    with (
+        tempfile.TemporaryDirectory(prefix="crops-evaluate-") as scratch,
+        session.opened("duckdb", scratch=Path(scratch)) as house,
+    ):
+        mined = house.read(documents, records.CANDIDATES)
+        asked = house.put(pa.table({"query": pa.array(sorted(queries), pa.string())}), "asked")
+        positives = mined.filter(mined["perspective"].isin(sorted(OF_THE_LOG)))
+        seen = mined.filter(mined["perspective"].isin(perspectives.SHOWN)).semi_join(asked, "query")
+        had = house.fetch(positives.select("video_id").distinct())
+        shown = house.fetch(seen.select("query", "video_id").distinct())
+    return [r["video_id"] for r in had], [(r["query"], r["video_id"]) for r in shown]
 
 
 def _rankings(
