@@ -190,7 +190,7 @@ def damaged(shop) -> None:
 
 
 def restarted(shop) -> None:
-    """The controller's container is its second."""
+    """The controller's container is its second, and has looked."""
     in_pod(shop, "python3", "-c", KILL)
     eventually(
         lambda: [
@@ -198,7 +198,7 @@ def restarted(shop) -> None:
         ],
         lambda counts: counts and counts[0] > 0,
     )
-    shop.kubectl("rollout", "status", f"deploy/{NAME}-rollout", "--timeout=300s")
+    eventually(lambda: shop.kubectl("logs", f"deploy/{NAME}-rollout"), bool)
 
 
 def refused(shop) -> None:
