@@ -632,7 +632,8 @@ def evaluate(
     documents  what `mine` returned, or a table (doc_id, text): all of them are ranked
     tests      by name, tables (query, doc_id or video_id) of relevant pairs; or one such table
 
-    Returns (set, system, queries, recall, low, high); a test set without a query has no row.
+    Returns (set, system, queries, recall, low, high); a test set without a query has no row, one with a
+    single query no interval.
     """
     import numpy as np
 
@@ -663,7 +664,9 @@ def evaluate(
             if relevant:
                 rankings = ranked[[place[query] for query in relevant]]
                 values = metrics.recall_per_query(rankings, [set(docs) for docs in relevant.values()], k)
-                low, high = metrics.bootstrap(values, draws=draws, seed=seed)
+                low, high = (
+                    metrics.bootstrap(values, draws=draws, seed=seed) if len(values) > 1 else (None, None)
+                )
                 rows.append((name, system, len(relevant), float(np.mean(values)), low, high))
     names = ("set", "system", "queries", "recall", "low", "high")
     kinds = (pa.string(), pa.string(), pa.int64(), pa.float64(), pa.float64(), pa.float64())

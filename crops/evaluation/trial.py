@@ -206,11 +206,13 @@ def _intervals(
     chains: Mapping[str, int],
 ) -> dict[str, Any]:
     """Of the second number: an interval per system, and of each of `ours` minus each other system, paired
-    over queries.
+    over queries; nothing where all queries are one, or one chain: that says nothing of how much they differ.
     """
     values = {system: np.array([at_100 for _, at_100 in rows.values()]) for system, rows in recalls.items()}
     bootstrap = {"draws": draws, "seed": seed}
     together = {system: chained(rows, chains) for system, rows in recalls.items()}
+    if any(len(set(names.tolist())) < 2 for names in together.values()):
+        return {}
     out: dict[str, Any] = {
         system: [round(x, 4) for x in metrics.bootstrap(v, clusters=together[system], **bootstrap)]
         for system, v in values.items()

@@ -210,8 +210,8 @@ def one_in_ten(users: int, clicks: tuple[int, int]) -> pa.Table:
 
 
 def test_a_rate_of_nothing_is_worse_where_it_is_beyond_chance_and_better_never():
-    """Every tenth of 300 users clicks once in control: 30 clicks, known to sqrt(300 * 0.09) = 5.2, a difference
-    of two such arms to 7.3: 4.1 standard errors, where 3.0 are asked for. Of 100 users it is 2.4 of 3.1.
+    """Every tenth of 300 users clicks once in control: 30 clicks, known to sqrt(300 * 0.09) = 5.2, a
+    difference of two such arms to 7.3: 4.1 standard errors, where 3.0 are asked for. Of 100 users 2.4 of 3.1.
     """
     dead, few, lively = one_in_ten(300, (1, 0)), one_in_ten(100, (1, 0)), one_in_ten(300, (0, 1))
     arms = [totals.of_events(table, CTR) for table in (dead, few, lively)]
