@@ -83,6 +83,12 @@ def _sqlite(uri: str) -> Path | None:
     return Path(os.path.abspath(uri.removeprefix(SQLITE))) if uri.startswith(SQLITE) else None
 
 
+def _checksum(client: Any, name: str, version: str) -> str | None:
+    """The checksum that a version was registered with."""
+    checksum: str | None = client.get_model_version(name, version).tags.get("checksums")
+    return checksum
+
+
 def experiment_of(client: Any, uri: str, name: str) -> str:
     """The id of the experiment `name`, which is created if it does not exist."""
     if experiment := client.get_experiment_by_name(name):
@@ -177,7 +183,7 @@ class Registry:
 
         with client_of(self.uri) as client, tempfile.TemporaryDirectory(prefix="crops-release-") as scratch:
             source = client.get_model_version_download_uri(self.name, version)
-            checksum = client.get_model_version(self.name, version).tags.get("checksums")
+            checksum = _checksum(client, self.name, version)
             release = mlflow.artifacts.download_artifacts(
                 artifact_uri=source, dst_path=scratch, tracking_uri=self.uri
             )
@@ -187,10 +193,19 @@ class Registry:
         return out
 
     def place(self, version: str, folder: Path) -> Path:
-        """Downloads the release into `folder` unless one lies there already; it appears when it is whole."""
+        """Downloads the release into `folder` unless it lies there already, and returns where it lies; it
+        appears when it is whole.
+
+        Where another release lies there it goes beside it, under a name with its checksum: versions count
+        from 1 in every registry, also in one that was made anew, and what is served is never replaced.
+        """
         # Not at the top: pyarrow's data sets load pandas, which `crops --help` does not need.
         from crops.tables import artifacts
 
+        with client_of(self.uri) as client:
+            wanted = _checksum(client, self.name, version)
+        if wanted and layout.is_release(folder) and layout.checksum(folder) != wanted:
+            folder = layout.apart(folder, wanted)
         if not layout.is_release(folder):
             with artifacts.replacing(folder, private=True) as partial:
                 self.download(version, partial)
