@@ -29,6 +29,8 @@ STATES = ("ETag", "etag", "md5Hash", "content_md5", "mtime", "LastModified", "la
 CRON_FIELDS = 5
 # A second task of a component has a number, a training the name of its system.
 OURS = re.compile(f"({'|'.join(COMPONENTS)}|train-job)(-[0-9]+| [a-z_]+)?")
+NOT_KFP = "the answer is not of Kubeflow Pipelines, perhaps a login page: is the token still good?"
+PAGES = 5  # of a hundred runs: hourly refreshes, which are of the same experiment, of three weeks
 Say = Callable[[str], None]
 
 
@@ -191,40 +193,59 @@ class Server:
         """Ids of the pipeline and of its version named `version`; one of that name that is there already is
         taken as it is.
         """
-        pipeline = self._call(lambda: self._client.get_pipeline_id(name))
-        if pipeline is None:
-            created = self._call(
-                lambda: self._client.upload_pipeline(
+        pipeline = self._present(
+            f"pipeline {name}",
+            lambda: self._call(lambda: self._client.get_pipeline_id(name)),
+            lambda: (
+                self._client.upload_pipeline(
                     str(package), pipeline_name=name, namespace=self.cfg.namespace
-                )
-            )
-            pipeline = created.pipeline_id
-            self.say(f"pipeline {name} is new here")
-        if (present := self._version(pipeline, version)) is not None:
-            self.say(f"version {version} is there already")
-            return pipeline, present
-        uploaded = self._call(
-            lambda: self._client.upload_pipeline_version(
-                str(package), pipeline_version_name=version, pipeline_id=pipeline
-            )
+                ).pipeline_id
+            ),
         )
-        self.say(f"version {version} uploaded")
-        return pipeline, uploaded.pipeline_version_id
+        return pipeline, self._present(
+            f"version {version}",
+            lambda: self._version(pipeline, version),
+            lambda: (
+                self._client.upload_pipeline_version(
+                    str(package), pipeline_version_name=version, pipeline_id=pipeline
+                ).pipeline_version_id
+            ),
+        )
+
+    def _present(self, what: str, there: Callable[[], str | None], make: Callable[[], str | None]) -> str:
+        """The id of what is there already, else of what is made now; of two submissions at once one makes
+        it, and the other one takes that.
+        """
+        if (present := there()) is not None:
+            self.say(f"{what} is there already")
+            return present
+        try:
+            made = self._id(make)
+        except ServiceError:
+            if (present := there()) is None:
+                raise
+            self.say(f"{what} was uploaded by another submission meanwhile")
+            return present
+        self.say(f"{what} uploaded")
+        return made
 
     def start(self, name: str, pipeline: str, version: str, parameters: dict[str, Any]) -> str:
         """Starts a run and returns its id."""
-        run = self._call(
-            lambda: self._client.run_pipeline(
-                self._experiment(),
-                name,
-                pipeline_id=pipeline,
-                version_id=version,
-                params=parameters,
-                service_account=self.cfg.service_account,
+        experiment = self._experiment()
+        run = self._id(
+            lambda: (
+                self._client.run_pipeline(
+                    experiment,
+                    name,
+                    pipeline_id=pipeline,
+                    version_id=version,
+                    params=parameters,
+                    service_account=self.cfg.service_account,
+                ).run_id
             )
         )
-        self.say(f"run {run.run_id}: {self.host}/#/runs/details/{run.run_id}")
-        return str(run.run_id)
+        self.say(f"run {run}: {self.host}/#/runs/details/{run}")
+        return run
 
     def schedule(self, name: str, cron: str, pipeline: str, version: str, parameters: dict[str, Any]) -> str:
         """A recurring run in place of one of the same name: one at a time, never catching up."""
@@ -233,34 +254,50 @@ class Server:
         old = [r.recurring_run_id for r in listed.recurring_runs or [] if r.display_name == name]
         fields = cron.split()
         # KFP's cron begins with seconds.
-        created = self._call(
-            lambda: self._client.create_recurring_run(
-                experiment,
-                name,
-                cron_expression=f"0 {cron}" if len(fields) == CRON_FIELDS else cron,
-                max_concurrency=1,
-                no_catchup=True,
-                pipeline_id=pipeline,
-                version_id=version,
-                params=parameters,
-                service_account=self.cfg.service_account,
+        created = self._id(
+            lambda: (
+                self._client.create_recurring_run(
+                    experiment,
+                    name,
+                    cron_expression=f"0 {cron}" if len(fields) == CRON_FIELDS else cron,
+                    max_concurrency=1,
+                    no_catchup=True,
+                    pipeline_id=pipeline,
+                    version_id=version,
+                    params=parameters,
+                    service_account=self.cfg.service_account,
+                ).recurring_run_id
             )
         )
         for run in old:
             self._call(partial(self._client.delete_recurring_run, run))
         self.say(f"recurring run {name}: {cron}" + (f" (in place of {len(old)})" if old else ""))
-        return str(created.recurring_run_id)
+        return created
 
-    def ended(self, pipeline: str) -> Any:
-        """The newest run of `pipeline` that has ended; None where there is none among the last hundred."""
+    def ended(self, pipeline: str) -> list[Any]:
+        """The last runs of `pipeline` that have ended, in the order of their ends: of two at once, the one
+        that began first may well end last.
+        """
         pipeline_id = self._call(lambda: self._client.get_pipeline_id(pipeline))
-        listed = self._call(
-            lambda: self._client.list_runs(
-                experiment_id=self._experiment(), sort_by="created_at desc", page_size=100
+        experiment, page, runs = self._experiment(), "", []
+        for _ in range(PAGES):
+            listed = self._call(
+                partial(
+                    self._client.list_runs,
+                    experiment_id=experiment,
+                    page_token=page,
+                    sort_by="created_at desc",
+                    page_size=100,
+                )
             )
-        )
-        ours = (r for r in listed.runs or [] if r.pipeline_version_reference.pipeline_id == pipeline_id)
-        return next((r for r in ours if r.state in (SUCCEEDED, *ENDED_BADLY)), None)
+            runs += listed.runs or []
+            page = listed.next_page_token or ""
+            if not page:
+                break
+        # A run that somebody started without an uploaded pipeline refers to none.
+        ours = [r for r in runs if (of := r.pipeline_version_reference) and of.pipeline_id == pipeline_id]
+        over = [r for r in ours if r.state in (SUCCEEDED, *ENDED_BADLY)]
+        return sorted(over, key=lambda r: r.finished_at or r.created_at)
 
     def wait(self, run: str, stopped: threading.Event) -> None:
         """Returns when the run has succeeded; a ServiceError that names the failed task and its pod.
@@ -272,6 +309,8 @@ class Server:
         while not stopped.is_set():
             try:
                 state = self._client.get_run(run)
+                if state.run_id is None:
+                    raise ServiceError(NOT_KFP)
                 silent = 0
             except (
                 Exception
@@ -328,10 +367,21 @@ class Server:
                 return None
 
     def _experiment(self) -> str:
-        experiment = self._call(
-            lambda: self._client.create_experiment(self.cfg.experiment, namespace=self.cfg.namespace)
+        return self._id(
+            lambda: (
+                self._client.create_experiment(
+                    self.cfg.experiment, namespace=self.cfg.namespace
+                ).experiment_id
+            )
         )
-        return str(experiment.experiment_id)
+
+    def _id(self, ask: Callable[[], str | None]) -> str:
+        """The id in an answer; a ServiceError where the answer is a page of something that stands before the
+        server, of which the client makes an answer without any value.
+        """
+        if (answer := self._call(ask)) is None:
+            raise ServiceError(f"{self.host}: {NOT_KFP}")
+        return str(answer)
 
     def _call(self, ask: Callable[[], Any]) -> Any:
         from kfp_server_api.exceptions import ApiException
@@ -339,7 +389,7 @@ class Server:
 
         try:
             return ask()
-        except (ApiException, HTTPError, OSError) as error:
+        except (ApiException, HTTPError, OSError, ValueError) as error:
             raise ServiceError(f"{self.host}: {_short(error)}") from error
 
 
@@ -400,7 +450,8 @@ def submit(
 
 
 def look(host: str, config: Config, *, token: str | None = None, say: Say = print) -> str | None:
-    """The verdict of the newest training that has ended, told once; None where none has, or it was told.
+    """The verdict of a training that has ended, each told once and in the order of their ends; None where
+    none has ended since the last look. The first look of all tells the last one alone.
 
     A file RESULTS/looked/RUN remembers, so that whoever looks keeps nothing. A run that failed is a
     ServiceError, once too; a report that cannot be read now waits for a later look.
@@ -411,24 +462,41 @@ def look(host: str, config: Config, *, token: str | None = None, say: Say = prin
     if cfg.results is None:
         raise ConfigError("kubeflow.results is null: say where runs publish their reports")
     server = Server(host, cfg, token=token, say=say)
-    run = server.ended(cfg.pipeline)
-    if run is None:
-        return None
+    ended = server.ended(cfg.pipeline)
     try:
-        files, mark = fsspec.url_to_fs(f"{cfg.results.rstrip('/')}/looked/{run.run_id}")
-        if files.exists(mark):
+        files, folder = fsspec.url_to_fs(f"{cfg.results.rstrip('/')}/looked")
+        told = {name.rpartition("/")[2] for name in files.find(folder)}
+        new = [run for run in ended if run.run_id not in told]
+        if not new:
             return None
-        published = json.loads(run.runtime_config.parameters["report_config"])["publish"]
-        with contextlib.suppress(FileNotFoundError), fsspec.open(f"{published}/report.json", "rb") as file:
-            file.read(1)
-        files.makedirs(files._parent(mark), exist_ok=True)
-        files.pipe_file(mark, str(run.state).encode())
+        run, marked = (new[0], new[:1]) if told else (new[-1], new)
+        published = _published(run)
+        if published:
+            with (
+                contextlib.suppress(FileNotFoundError),
+                fsspec.open(f"{published}/report.json", "rb") as file,
+            ):
+                file.read(1)
+        files.makedirs(folder, exist_ok=True)
+        for one in marked:
+            files.pipe_file(f"{folder}/{one.run_id}", str(one.state).encode())
     except OSError as error:
         raise ServiceError(f"{cfg.results}: {_short(error)}") from error
     say(f"run {run.run_id}: {host.rstrip('/')}/#/runs/details/{run.run_id}")
     if run.state != SUCCEEDED:
         raise ServiceError(f"run {run.run_id} {str(run.state).lower()}: {server.reason(run)}")
+    if not published:
+        raise ServiceError(f"run {run.run_id}: its report_config names no place to publish a report")
     return verdict(published, say=say)
+
+
+def _published(run: Any) -> str | None:
+    """Where a run publishes its report; None where its parameters name no place."""
+    try:
+        place = json.loads(run.runtime_config.parameters["report_config"])["publish"]
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return None
+    return None if place is None else str(place)
 
 
 def refresh(config: Config, *, logs: str, registry: str) -> dict[str, Any]:
@@ -539,4 +607,8 @@ def _tasks(run: Any) -> list[Any]:
 
 
 def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
+    """In one line what an error says; of an HTTP status its body, which says why, and not its headers."""
+    text, body = str(error), getattr(error, "body", None)
+    if body:
+        text = f"{getattr(error, 'status', '')} {getattr(error, 'reason', '')}: {body}"
+    return " ".join(text.split())[:300] or type(error).__name__

@@ -73,6 +73,11 @@ def checksum(release: Path) -> str:
     return sha256(release / CHECKSUMS)
 
 
+def apart(folder: Path, checksum: str) -> Path:
+    """A folder beside `folder` for the release of this checksum, where another release has that name."""
+    return folder.with_name(f"{folder.name}-{checksum[:12]}")
+
+
 def is_release(folder: Path) -> bool:
     """Whether a sealed release lies there."""
     return (folder / CHECKSUMS).is_file()

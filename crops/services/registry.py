@@ -79,8 +79,30 @@ def client_of(uri: str) -> Iterator[Any]:
         raise ServiceError(f"{uri}: another process has held the registry for {LOCK_S:.0f} s") from error
 
 
+@contextmanager
+def _store(uri: str) -> Iterator[None]:
+    """What the store of the artifacts at `uri` answers with becomes a ServiceError: botocore's errors, say,
+    are neither MLflow's nor OSErrors.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException:
+        raise
+    except Exception as error:
+        why = " ".join(str(error).split())[:300]
+        raise ServiceError(f"{uri}: the registry's store says: {type(error).__name__} {why}") from error
+
+
 def _sqlite(uri: str) -> Path | None:
     return Path(os.path.abspath(uri.removeprefix(SQLITE))) if uri.startswith(SQLITE) else None
+
+
+def _checksum(client: Any, name: str, version: str) -> str | None:
+    """The checksum that a version was registered with."""
+    checksum: str | None = client.get_model_version(name, version).tags.get("checksums")
+    return checksum
 
 
 def experiment_of(client: Any, uri: str, name: str) -> str:
@@ -116,7 +138,8 @@ class Registry:
             if "checksums" in tags and (registered := self._with(client, tags["checksums"])) is not None:
                 return registered
             run = client.create_run(experiment_of(client, self.uri, self.name))
-            client.log_artifacts(run.info.run_id, str(folder), "release")
+            with _store(run.info.artifact_uri):
+                client.log_artifacts(run.info.run_id, str(folder), "release")
             for key, value in (metrics or {}).items():
                 client.log_metric(run.info.run_id, key, value)
             client.set_terminated(run.info.run_id)
@@ -177,20 +200,30 @@ class Registry:
 
         with client_of(self.uri) as client, tempfile.TemporaryDirectory(prefix="crops-release-") as scratch:
             source = client.get_model_version_download_uri(self.name, version)
-            checksum = client.get_model_version(self.name, version).tags.get("checksums")
-            release = mlflow.artifacts.download_artifacts(
-                artifact_uri=source, dst_path=scratch, tracking_uri=self.uri
-            )
+            checksum = _checksum(client, self.name, version)
+            with _store(source):
+                release = mlflow.artifacts.download_artifacts(
+                    artifact_uri=source, dst_path=scratch, tracking_uri=self.uri
+                )
             if (problem := layout.problem(Path(release), checksum)) is not None:
                 raise ServiceError(f"{self.uri}: {self.name} version {version}: {problem}")
             shutil.copytree(release, out, dirs_exist_ok=True)
         return out
 
     def place(self, version: str, folder: Path) -> Path:
-        """Downloads the release into `folder` unless one lies there already; it appears when it is whole."""
+        """Downloads the release into `folder` unless it lies there already, and returns where it lies; it
+        appears when it is whole.
+
+        Where another release lies there it goes beside it, under a name with its checksum: versions count
+        from 1 in every registry, also in one that was made anew, and what is served is never replaced.
+        """
         # Not at the top: pyarrow's data sets load pandas, which `crops --help` does not need.
         from crops.tables import artifacts
 
+        with client_of(self.uri) as client:
+            wanted = _checksum(client, self.name, version)
+        if wanted and layout.is_release(folder) and layout.checksum(folder) != wanted:
+            folder = layout.apart(folder, wanted)
         if not layout.is_release(folder):
             with artifacts.replacing(folder, private=True) as partial:
                 self.download(version, partial)

@@ -152,6 +152,7 @@ def _settle(future: "asyncio.Future[None]", error: KafkaError | None, shut: str)
         future.set_exception(EventLogError(f"Kafka did not take it: {error.str()}{why}"))
 
 
+ASK_S = 10.0  # for one answer of a broker
 JOIN_S = 60.0  # a group takes seconds to hand its partitions out
 NO_TOPIC = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC)
 
@@ -169,8 +170,9 @@ def drain(
     """Copies what the group has not seen yet into segments, for `crops compact`; returns how many records.
 
     An offset is committed once its records are durable: a kill between the two brings them again, and
-    compaction counts a repeated event once. Ends after `idle_s` without a new record. Records of any version
-    are copied as they are; a topic that nobody has written to yet holds none. EventLogError: no broker
+    compaction counts a repeated event once. Ends with the last record that was there when a partition was
+    given out, as users never stop, or after `idle_s` without a new one. Records of any version are copied as
+    they are; a topic that nobody has written to yet holds none. EventLogError: no broker
     answers.
     """
     own = {
@@ -186,16 +188,30 @@ def drain(
             shut[:] = [f": {error.str()}"]
 
     consumer = Consumer({**own, "error_cb": failed, **(settings or {})})
-    consumer.subscribe([topic])
+    left: dict[int, int] = {}  # partition -> end of what was there and is not copied yet
+    given = False
+
+    def assigned(_consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        nonlocal given
+        left.update(_behind(consumer, partitions))
+        given |= bool(partitions)  # none yet: another member of the group has them all
+
+    def revoked(_consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        for partition in partitions:
+            left.pop(partition.partition, None)
+
+    consumer.subscribe([topic], on_assign=assigned, on_revoke=revoked)
     count, began_s = 0, time.monotonic()
     last_s = began_s
     try:
-        while time.monotonic() - last_s < idle_s:
+        while time.monotonic() - last_s < idle_s and (left or not given):
             messages = consumer.consume(1000, timeout=0.5)
             if any((error := m.error()) is not None and error.code() in NO_TOPIC for m in messages):
                 return count
             if messages:
-                _copy(consumer, messages, log)
+                for partition, end in _copy(consumer, messages, log).items():
+                    if end >= left.get(partition, end):
+                        left.pop(partition, None)
                 count, last_s = count + len(messages), time.monotonic()
             elif not consumer.assignment():
                 if time.monotonic() - began_s > join_s:
@@ -209,7 +225,18 @@ def drain(
     return count
 
 
-def _copy(consumer: Consumer, messages: Sequence[Any], log: SegmentLog) -> None:
+def _behind(consumer: Consumer, partitions: list[TopicPartition]) -> dict[int, int]:
+    """Partition -> its end, of those that hold records which the group has not seen."""
+    ends = {}
+    for place in consumer.committed(partitions, timeout=ASK_S):
+        first, end = consumer.get_watermark_offsets(place, timeout=ASK_S)
+        if max(first, place.offset) < end:  # the group's place is negative where it has none
+            ends[int(place.partition)] = int(end)
+    return ends
+
+
+def _copy(consumer: Consumer, messages: Sequence[Any], log: SegmentLog) -> dict[int, int]:
+    """Returns by partition how far it is copied now."""
     for message in messages:
         if (error := message.error()) is not None:
             raise KafkaException(error)
@@ -217,3 +244,4 @@ def _copy(consumer: Consumer, messages: Sequence[Any], log: SegmentLog) -> None:
         log.store(events).result()
     ends = {(message.topic(), message.partition()): int(message.offset()) + 1 for message in messages}
     consumer.commit(offsets=[TopicPartition(t, p, o) for (t, p), o in ends.items()], asynchronous=False)
+    return {partition: end for (_topic, partition), end in ends.items()}

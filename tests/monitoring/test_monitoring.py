@@ -350,6 +350,8 @@ CASES = {
         ("fires", disk("5x600"), 60, True),
         ("full within a day: fires", disk("90-0.1x600"), 400, True),
         ("quiet", disk("50x600"), 400, False),
+        ("a release on a volume of today: quiet", disk("96 96 96 96 96 92x600"), 25, False),
+        ("the same later: quiet", disk("96x390 92x200"), 425, False),
         ("no data", [BESIDE], 60, False),
         ("of somebody else: quiet", disk("5x600")[1:], 60, False),
     ],

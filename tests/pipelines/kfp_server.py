@@ -80,6 +80,7 @@ class KfpServer:
         self.terminated, self.looks = [], itertools.count()
         self.answered = []  # (method, path, body, status, answer)
         self.silent, self.asked = range(0), itertools.count()  # looks at runs that get no answer
+        self.login = False  # whether something before the server answers all with its page
         self.lock = threading.Lock()
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
@@ -109,6 +110,8 @@ class KfpServer:
                         )
                 server.answered.append((self.command, parsed.path, body, code, answer))
                 data = json.dumps(JSON(answer)).encode()
+                if server.login:
+                    code, data = 200, b"<html>sign in</html>"
                 self.send_response(code)
                 self.send_header("content-type", "application/json")
                 self.send_header("content-length", str(len(data)))

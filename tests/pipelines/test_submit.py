@@ -8,9 +8,12 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
+import kfp_server_api as api
 import pytest
 import yaml
 
@@ -164,6 +167,96 @@ def test_a_server_that_restarts_meanwhile_is_waited_for(tmp_path):
     server.silent = range(2, 5)
     assert here(server, config(tmp_path))[0] == "unknown"
     assert next(server.asked) > 5
+
+
+def test_a_login_page_is_no_answer(tmp_path):
+    """What a proxy before the server says with status 200 once a token is no longer good. The generated
+    client makes a run without any value of it, which would be waited for without an end.
+    """
+    server = KfpServer()
+    told = submit.Server(server.url, configs.load(config(tmp_path)).section("kubeflow"))
+    server.login = True
+    with pytest.raises(ServiceError, match=r"21 looks: .*login page"):
+        told.wait("a-run", threading.Event())
+    with pytest.raises(ServiceError, match="login page"):
+        told.start("name", "pipeline", "version", {})
+
+
+class Overtaken(KfpServer):
+    """Another submission uploads the same, each time between the look and the upload."""
+
+    def answer(self, method, path, query, body, kind):
+        if not path.startswith("pipelines/upload"):
+            return super().answer(method, path, query, body, kind)
+        super().answer(method, path, query, body, kind)
+        return 409, {"error": "already exists"}
+
+
+def test_of_two_submissions_at_once_the_second_takes_what_the_first_uploaded(tmp_path):
+    server = Overtaken(publish=report("promote"))
+    verdict, said = here(server, config(tmp_path))
+    assert verdict == "promote"
+    assert len(server.pipelines) == len(server.versions) == 1
+    assert sum("by another submission meanwhile" in line for line in said) == 2
+
+
+def test_a_refusal_is_told_by_what_the_server_says_of_it(tmp_path):
+    """Not by its headers, which are longer than a line and hold cookies."""
+    server = KfpServer(token="secret")
+    told = submit.Server(server.url, configs.load(config(tmp_path)).section("kubeflow"), token="secret")
+    server.token = "another"
+    with pytest.raises(ServiceError, match=r'401 Unauthorized: {"error": "no token"}$'):
+        told.start("name", "pipeline", "version", {})
+
+
+def ended(server: KfpServer, name: str, tmp_path: Path, state: str, began: int, over: int | None) -> None:
+    """A run of the training pipeline with a report that says promote; `began`, `over`: hours."""
+    at = lambda hour: hour if hour is None else datetime(2026, 1, 1, hour, tzinfo=UTC)  # noqa: E731
+    server.pipelines["training"] = api.V2beta1Pipeline(pipeline_id="training", display_name="crops-training")
+    results = f"file://{tmp_path}/results/{name}"
+    parameters = {"report_config": json.dumps({"publish": results})}
+    server.runs[name] = api.V2beta1Run(
+        run_id=name,
+        state=state,
+        created_at=at(began),
+        finished_at=at(over),
+        pipeline_version_reference=api.V2beta1PipelineVersionReference(pipeline_id="training"),
+        runtime_config=api.V2beta1RuntimeConfig(parameters=parameters),
+    )
+    if state == "SUCCEEDED":
+        report("promote")(parameters)
+
+
+def test_each_training_is_told_once_in_the_order_of_their_ends(tmp_path):
+    """One that began later and failed at once takes nothing from the one that went on; what ended before the
+    first look is over and done with; a run of somebody's notebook in the experiment is none of ours.
+    """
+    server, cfg = KfpServer(), configs.load(config(tmp_path))
+
+    def look() -> str | None:
+        try:
+            return submit.look(server.url, cfg, say=lambda _line: None)
+        except ServiceError as error:
+            return str(error)
+
+    assert look() is None
+    ended(server, "ancient", tmp_path, "SUCCEEDED", 0, 1)
+    ended(server, "long", tmp_path, "RUNNING", 2, None)
+    ended(server, "short", tmp_path, "FAILED", 3, 4)
+    server.runs["notebook"] = api.V2beta1Run(
+        run_id="notebook", state="SUCCEEDED", created_at=datetime.now(UTC)
+    )
+    assert "run short failed" in str(look())
+    assert look() is None
+    ended(server, "long", tmp_path, "SUCCEEDED", 2, 5)
+    ended(server, "next", tmp_path, "FAILED", 5, 6)
+    assert look() == "promote", "long, which ended first"
+    assert "run next failed" in str(look())
+    assert look() is None
+    ended(server, "strange", tmp_path, "SUCCEEDED", 7, 8)
+    server.runs["strange"].runtime_config = None
+    assert "names no place" in str(look())
+    assert look() is None
 
 
 def test_a_submission_that_is_stopped_ends_its_run(tmp_path):

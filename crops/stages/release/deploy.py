@@ -2,6 +2,7 @@
 manifest.
 """
 
+import hashlib
 import tempfile
 import time
 from pathlib import Path
@@ -100,19 +101,33 @@ def _placed(registry: Registry, version: str, releases: str) -> tuple[Path, str]
     """
     import fsspec
 
-    name = f"{registry.name}-{version}"
-    filesystem, url = fsspec.core.url_to_fs(f"{releases.rstrip('/')}/{name}")
+    filesystem, root = fsspec.core.url_to_fs(releases.rstrip("/"))
     local = document.is_local(filesystem)
-    folder = Path(url) if local else Path(tempfile.gettempdir()) / "crops-releases" / name
-    registry.place(version, folder)
+    near = Path(root) if local else Path(tempfile.gettempdir()) / "crops-releases"
+    base = near / f"{registry.name}-{version}"
+    folder = registry.place(version, base)
     if local:
         return folder, str(folder.resolve())
-    if not filesystem.exists(f"{url}/{layout.CHECKSUMS}"):
+    checksum = layout.checksum(folder)
+    name, held = base.name, _held(filesystem, f"{root}/{base.name}")
+    if held not in (None, checksum):  # another registry's version of that number
+        name = layout.apart(base, checksum).name
+        held = _held(filesystem, f"{root}/{name}")
+    if held is None:
         layout.check(folder)
         # The checksums go last: they say that everything else is there.
         for file in (*layout.files(folder), layout.CHECKSUMS):
-            filesystem.put_file(str(folder / file), f"{url}/{file}")
-    return folder, filesystem.unstrip_protocol(url)
+            filesystem.put_file(str(folder / file), f"{root}/{name}/{file}")
+    return folder, filesystem.unstrip_protocol(f"{root}/{name}")
+
+
+def _held(filesystem: Any, url: str) -> str | None:
+    """The checksum of the release that lies there whole; None: none does."""
+    try:
+        content: bytes = filesystem.cat_file(f"{url}/{layout.CHECKSUMS}")
+    except FileNotFoundError:
+        return None
+    return hashlib.sha256(content).hexdigest()
 
 
 def _fill(uri: str, release: Path, collection: str) -> None:

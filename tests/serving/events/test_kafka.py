@@ -5,6 +5,7 @@ nothing is.
 import asyncio
 import dataclasses
 import json
+import threading
 import time
 import uuid
 
@@ -133,6 +134,37 @@ def test_what_waits_at_a_fatal_producer_is_answered_at_once():
         await sink.close()
 
     asyncio.run(work())
+
+
+def test_users_who_never_stop_do_not_keep_it_from_its_end(cluster, tmp_path):
+    """A record ten times a second, never 3 s without one: what was there at the start is copied, once."""
+    topic, over, most = f"events-{uuid.uuid4().hex[:6]}", threading.Event(), 400
+    producer, fed = Producer({"bootstrap.servers": cluster}), []
+    for n in range(20):
+        producer.produce(topic, value=json.dumps({"n": n}).encode())
+    producer.flush(10)
+
+    def users():
+        while not over.wait(0.1) and len(fed) < most:
+            fed.append(len(fed))
+            producer.produce(topic, value=json.dumps({"n": 20 + len(fed)}).encode())
+            producer.flush(10)
+
+    thread = threading.Thread(target=users)
+    thread.start()
+    held = log.SegmentLog(tmp_path, replica="kafka")
+    first = kafka.drain(cluster, topic, "compactor", held, idle_s=3, settings=QUICK)
+    assert len(fed) < most, "it ended while they went on"
+    over.set()
+    thread.join()
+    second = kafka.drain(cluster, topic, "compactor", held, idle_s=3, settings=QUICK)
+    held.stop()
+    assert first >= 20
+    assert first + second == 20 + len(fed)
+    copied = [
+        json.loads(payload)["n"] for path in segments.listed(tmp_path) for _, payload in segments.read(path)
+    ]
+    assert len(copied) == len(set(copied)) == 20 + len(fed)
 
 
 def test_the_verb_copies_and_compacts_into_folders_that_are_not_there_yet(cluster, tmp_path):
