@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from crops import base_model, perspectives, progress
+from crops import accelerator, base_model, perspectives, progress
 from crops.config.discriminate import DiscriminateConfig
 from crops.discriminator import answers, chance, joined, pairs, threshold
 from crops.discriminator import kept as tallies
@@ -268,12 +268,12 @@ def _embedder(champion: Path | None, cfg: DiscriminateConfig) -> tuple[Embed | N
     if champion is not None:
         from crops.release.encoder import OnnxEncoder
 
-        release = OnnxEncoder(champion)
+        release = OnnxEncoder(champion, providers=accelerator.providers())
         return (lambda texts: release.encode(texts, kind="query")), "query similarity: the champion's encoder"
     if not base_model.shallow(cfg.base):
         from crops.retriever import encoder as encoders
 
-        base = encoders.from_base(cfg.base, [])
+        base = encoders.from_base(cfg.base, []).to(accelerator.device())
         return (lambda texts: base.encode(texts, kind="query")), f"query similarity: {cfg.base}"
     return None, "query similarity: off (no champion, and token vectors alone are no judge of queries)"
 
@@ -344,7 +344,7 @@ def _proven(
         return set(), ()
     from crops.retriever import encoder as encoders
 
-    encoder = encoders.from_base(cfg.base, [*texts.values()])
+    encoder = encoders.from_base(cfg.base, [*texts.values()]).to(accelerator.device())
     written, queries = own["doc_id"].map(synthetic).tolist(), own["query"].tolist()
     right = np.ones(len(own), dtype=bool)
     if cfg.round_trip is not None:

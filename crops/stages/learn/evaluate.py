@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from crops import perspectives, progress
+from crops import accelerator, perspectives, progress
 from crops.config.evaluate import EvaluateConfig
 from crops.discriminator import rerank
 from crops.discriminator.joined import Discriminator
@@ -79,9 +79,9 @@ def run(
             documents / "test_ct",
             "no test query at all: the held-out days hold neither clicks nor reformulations",
         )
-    loaders: dict[str, Any] = {name: partial(encoders.load, folder) for name, folder in systems.items()}
+    loaders: dict[str, Any] = {name: partial(_loaded, folder) for name, folder in systems.items()}
     if champion is not None:
-        loaders[CHAMPION] = partial(OnnxEncoder, champion)
+        loaders[CHAMPION] = partial(OnnxEncoder, champion, providers=accelerator.providers())
     second = {
         name: partial(generative.load, folder / generative.FOLDER, texts)
         for name, folder in systems.items()
@@ -129,6 +129,10 @@ def run(
         numbers={"queries": len(measures.queries), **{f"recall_at_100_{s}": x for s, x in shown.items()}},
         notes=(*_cuts(shown, main), *(() if champion is None else _knows(champion, documents))),
     )
+
+
+def _loaded(folder: Path) -> encoders.Encoder:
+    return encoders.load(folder).to(accelerator.device())
 
 
 def _cuts(shown: Mapping[str, float], main: str) -> list[str]:

@@ -11,7 +11,7 @@ import ibis.expr.types as ir
 import numpy as np
 import pandas as pd
 
-from crops import perspectives, progress
+from crops import accelerator, perspectives, progress
 from crops.config.discriminate import DiscriminateConfig
 from crops.config.train import TrainConfig
 from crops.discriminator import calibrate, chance, joined, model, pairs, train
@@ -62,7 +62,9 @@ def load(folder: Path) -> joined.Discriminator:
         _by(facts["shifts"]),
     )
     chances = {name: chance.Chance(**entry) for name, entry in facts["chance"].items()}
-    return _joined(model.load(folder), encoders.load(folder / "dual"), calibration, chances)
+    return _joined(
+        model.load(folder), encoders.load(folder / "dual").to(accelerator.device()), calibration, chances
+    )
 
 
 def _by(shifts: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
