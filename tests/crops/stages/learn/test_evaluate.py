@@ -288,7 +288,7 @@ def test_scripts_stand_apart_where_there_are_several(chain, tmp_path):
     root, _systems, _metrics = chain
     mined = shutil.copytree(root / "mined", tmp_path / "mined")
     asked = [(f"subject3 part{n}", toy.doc(3, n % 15)) for n in range(30)]
-    asked += [(f"红烧肉 {n}", toy.doc(3, 0)) for n in range(30)]
+    asked += [(f"红烧肉 {n}", toy.doc(3, n % 15)) for n in range(30)]
     toy.write(mined, TEST_QR=toy.pairs(*asked))
     evaluate.run(mined, root / "gated", tmp_path / "out", CFG, systems={})
     metrics = artifacts.read_json(tmp_path / "out" / "metrics.json")
