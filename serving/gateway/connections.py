@@ -60,7 +60,7 @@ class Connections:
         self.open.add(one)
         if not self._looks:
             self._looks = True
-            one.loop.call_later(LOOK_S, self._look, one.loop)
+            one.loop.call_later(LOOK_S, self._look, one.loop, one.loop.time() + LOOK_S)
         return True
 
     def owes(self, one: "Connection", seconds: float) -> None:
@@ -96,7 +96,10 @@ class Connections:
         """Counts one that was ended for `reason`."""
         self._cut[reason] += 1
 
-    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _look(self, loop: asyncio.AbstractEventLoop, due_s: float = math.inf) -> None:
+        """Ends what is late. What this process stood still, and could read nothing, is nobody's delay."""
+        if (still_s := loop.time() - due_s) > LOOK_S:
+            self.owing = {one: late_at_s + still_s for one, late_at_s in self.owing.items()}
         late = [one for one, late_at_s in self.owing.items() if late_at_s <= loop.time()]
         for one in late[:AT_ONCE]:
             one.end(HTTPStatus.REQUEST_TIMEOUT, LATE, "the request did not come in time")
@@ -108,7 +111,7 @@ class Connections:
             self._cut.clear()
         self._looks = bool(self.open)
         if self._looks:
-            loop.call_later(LOOK_S, self._look, loop)
+            loop.call_later(LOOK_S, self._look, loop, loop.time() + LOOK_S)
 
 
 class Connection(HttpToolsProtocol):

@@ -12,11 +12,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import httpx
 import psutil
 import pytest
 
+from serving.gateway import connections
 from serving.triton import launch
 from tests.serving import attacks
 
@@ -272,3 +275,19 @@ def test_under_attack_memory_and_files_are_bounded_and_others_are_answered(crowd
     assert after_mb - before_mb < 60
     assert files < CROWD + 60
     print(f"{name}: slowest {1000 * took[-1]:.0f} ms, {before_mb:.0f} -> {after_mb:.0f} MB, {files} files")
+
+
+def test_who_waited_while_the_gateway_stood_still_is_not_late():
+    """0.1 s were left when it stood still for 10 s: 0.1 s are left behind it, and then it is late."""
+    clock, ended = SimpleNamespace(now_s=0.0), []
+    loop = SimpleNamespace(time=lambda: clock.now_s, call_later=lambda *_: None, call_soon=lambda *_: None)
+    one = Mock(loop=loop, end=lambda *_: ended.append(clock.now_s))
+    among = connections.Connections(SimpleNamespace(max_connections=10))
+    among.admit(one)
+    among.owes(one, 0.6)
+    clock.now_s = 10.5
+    among._look(loop, 0.5)
+    assert not ended
+    clock.now_s = 11.0
+    among._look(loop, 11.0)
+    assert ended == [11.0]
