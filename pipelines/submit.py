@@ -279,7 +279,8 @@ class Server:
         that began first may well end last.
         """
         pipeline_id = self._call(lambda: self._client.get_pipeline_id(pipeline))
-        experiment, page, runs = self._experiment(), "", []
+        experiment, page = self._experiment(), ""
+        runs: list[Any] = []
         for _ in range(PAGES):
             listed = self._call(
                 partial(
