@@ -20,7 +20,6 @@ def follow(
 ):
     """Canary and A/B of the registry's challenger until it is over; see crops.stages.trial.follow.run."""
     from pathlib import Path
-    from typing import Any
 
     from crops.config.deploy import DeployConfig
     from crops.config.register import RegisterConfig
@@ -30,11 +29,7 @@ def follow(
 
     plan, target = RolloutConfig.from_json(config), DeployConfig.from_json(deploy_config)
     model = RegisterConfig.from_json(register_config)
-    options: dict[str, Any] = {
-        "prometheus": prometheus,
-        "registry": registry,
-        "readout": Path(readout) if readout else None,
-    }
+    options = {"prometheus": prometheus, "registry": registry, "readout": Path(readout) if readout else None}
     plug.timed(
         "follow",
         out.path,

@@ -280,7 +280,7 @@ class Server:
         """
         pipeline_id = self._call(lambda: self._client.get_pipeline_id(pipeline))
         experiment, page = self._experiment(), ""
-        runs = list[Any]()
+        runs: list[Any] = []
         for _ in range(PAGES):
             listed = self._call(
                 partial(

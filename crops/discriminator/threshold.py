@@ -31,8 +31,8 @@ def of_queries(rows: pd.DataFrame, alpha: float) -> tuple[pd.Series, tuple[str, 
     for name in perspectives.names(gated=True):
         part = rows[rows["perspective"] == name].join(features, on="query")
         theta, queries = part["theta"].to_numpy(float), part["query"].to_numpy(object)
-        known = part[features.columns].to_numpy(float)
-        fitted, why = predicted(theta, _wanted(rows, part), queries, known, alpha)
+        of_query = part[features.columns].to_numpy(float)
+        fitted, why = predicted(theta, _wanted(rows, part), queries, of_query, alpha)
         if fitted is not None:
             alphas.append(part.assign(alpha=fitted).groupby(["query", "perspective"])["alpha"].first())
         notes.append(f"{name}: α by query: {why}")

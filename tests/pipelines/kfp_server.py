@@ -96,7 +96,9 @@ class KfpServer:
                 body = self.rfile.read(int(self.headers.get("content-length") or 0))
                 query = {k: v[0] for k, v in parse_qs(parsed.query).items()}
                 with server.lock:
-                    if server.restarting(self.command, parsed.path):
+                    if server.login:
+                        code, answer = 200, {}
+                    elif server.restarting(self.command, parsed.path):
                         code, answer = 503, {"error": "restarting"}
                     elif server.token and self.headers.get("authorization") != f"Bearer {server.token}":
                         code, answer = 401, {"error": "no token"}
@@ -111,7 +113,7 @@ class KfpServer:
                 server.answered.append((self.command, parsed.path, body, code, answer))
                 data = json.dumps(JSON(answer)).encode()
                 if server.login:
-                    code, data = 200, b"<html>sign in</html>"
+                    data = b"<html>sign in</html>"
                 self.send_response(code)
                 self.send_header("content-type", "application/json")
                 self.send_header("content-length", str(len(data)))

@@ -79,7 +79,7 @@ def test_beta_drops_reformulations_whose_queries_differ(chain, tmp_path, path):
     ):  # the other one has a tokenizer made up for this test, and its vectors mean nothing
         assert similarity[both & ~far].mean() > similarity[far].mean() + 0.1
     beta = float(np.median(similarity[both]))
-    discriminate._decide(rows, CFG.model_copy(update={"beta": beta}), 0.9)
+    discriminate._decide(rows, CFG.model_copy(update={"beta": beta}), discriminate._Cuts(0.9))
     kept = rows["kept"].to_numpy()
     assert kept[~both].all()
     np.testing.assert_array_equal(kept[both], similarity[both] >= beta)
