@@ -59,7 +59,10 @@ class Hook:
         if not names:
             return 200, "nothing fires"
         with self._lock:
-            now_s, before = self._clock(), self._last()
+            try:
+                now_s, before = self._clock(), self._last()
+            except OSError as error:
+                return 503, f"{self._state}: cannot be read, nothing is started: {error.strerror}"
             if 0 <= now_s - before["at"] < self._every_s:  # one of the future: the clock has been put back
                 return 200, f"a training was started {now_s - before['at']:.0f} s ago, by {before['why']}"
             try:
@@ -71,8 +74,13 @@ class Hook:
                     self._url, headers=self._headers, json=self._body, timeout=CALL_S
                 ).raise_for_status()
             except Exception as error:  # an address or a token that cannot be sent, too: nothing was started
-                self._write(before)
-                return 502, f"the CI does not take it: {type(error).__name__} {error}"
+                told = f"the CI does not take it: {type(error).__name__} {error}"
+                try:
+                    self._write(before)
+                except OSError as full:
+                    told += f"; and {self._state} cannot be written: {full.strerror}: remove it, or for "
+                    told += f"{self._every_s:.0f} s no training is started"
+                return 502, told
         return 202, f"a training is started, by {', '.join(names)}"
 
     def _last(self) -> dict[str, Any]:

@@ -17,9 +17,11 @@ def ask(
     try:
         answer = httpx.get(f"{url}/api/v1/query", params=parameters, timeout=timeout_s)
         body = answer.json()
-    except (httpx.HTTPError, ValueError) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
         raise ServiceError(f"{url}: no answer from Prometheus: {type(error).__name__} {error}") from error
-    if body.get("status") != "success":
+    if not isinstance(body, dict) or "status" not in body:
+        raise ServiceError(f"{url}: {answer.status_code}, and no answer of Prometheus: {answer.text[:200]!r}")
+    if body["status"] != "success":
         raise ServiceError(
             f"{url}: Prometheus says {answer.status_code}: {body.get('error', answer.text[:200])} ({query})"
         )

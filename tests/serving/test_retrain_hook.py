@@ -3,6 +3,7 @@ understood.
 """
 
 import contextlib
+import errno
 import json
 import shutil
 import socket
@@ -145,6 +146,33 @@ def test_a_start_that_cannot_be_written_down_is_not_made(ci, tmp_path):
     assert status == 503
     assert "cannot be written" in answer
     assert not ci.calls
+
+
+def test_a_state_that_cannot_be_read_is_an_answer(ci, tmp_path):
+    """A folder in its place, as a mount of a file that is not there makes it."""
+    (tmp_path / "last.json").mkdir()
+    status, answer = hook(ci, tmp_path).take(FIRING)
+    assert status == 503
+    assert "cannot be read" in answer
+    assert not ci.calls
+
+
+def test_a_refused_call_whose_start_stays_written_says_so(ci, tmp_path, monkeypatch):
+    """The disk fills between the two."""
+    ci.status, made = 503, hook(ci, tmp_path)
+    write, written = made._write, []
+
+    def full(value):
+        if written:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written.append(value)
+        write(value)
+
+    monkeypatch.setattr(made, "_write", full)
+    status, answer = made.take(FIRING)
+    assert status == 502
+    assert "503" in answer
+    assert "No space left on device: remove it, or for 60 s no training is started" in answer
 
 
 @pytest.mark.prometheus

@@ -168,7 +168,7 @@ def _wait(gateway: str, generation: int, timeout_s: float) -> None:
             if (state.get("refused_generation") or 0) >= generation:
                 raise ServiceError(f"{gateway} refuses generation {generation}: {state['problem']}")
             answer = f"it serves generation {state['generation']}"
-        except (httpx.HTTPError, ValueError, KeyError) as error:
+        except (httpx.HTTPError, ValueError, KeyError, TypeError, AttributeError) as error:
             answer = type(error).__name__
         time.sleep(0.2)
     raise ServiceError(f"{gateway} does not serve generation {generation} after {timeout_s:.0f} s ({answer})")

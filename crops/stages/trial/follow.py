@@ -1,5 +1,6 @@
 """A rollout from its first step to its end, as one task: started, or taken up where it was."""
 
+import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from crops.stages.trial import rollout
 from crops.stages.trial.rollout import Place
 from crops.tables import artifacts
 
+LOG = logging.getLogger(__name__)
 Seen = Callable[[State, Verdict | None], None]
 
 
@@ -24,16 +26,27 @@ def until_over(
 ) -> State:
     """Starts the rollout `name`, or takes it up, and looks every plan.poll_s until it has ended; `seen` hears
     of every look. One of that name that has ended is this one only if it was of today's challenger.
+
+    A look that fails, because the state or the registry cannot be reached, is made again; the error comes out
+    where none succeeded for plan.blind_limit_s.
     """
     state = rollout.load(place) if rollout.started(place) else None
     if state is None or state.experiment != name or not _goes_on(place, state):
         state = rollout.start(place, plan, name=name)
     seen(state, None)
+    looked_s = time.monotonic()
     while True:
-        state, verdict = rollout.step(place, plan)
-        seen(state, verdict)
-        if state.phase not in RUNNING:
-            return state
+        try:
+            state, verdict = rollout.step(place, plan)
+        except (CropsError, OSError) as error:
+            if time.monotonic() - looked_s > plan.blind_limit_s:
+                raise
+            LOG.warning("the rollout cannot be looked at: %s", error)
+        else:
+            looked_s = time.monotonic()
+            seen(state, verdict)
+            if state.phase not in RUNNING:
+                return state
         wait(plan.poll_s)
 
 

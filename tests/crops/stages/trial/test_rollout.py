@@ -17,7 +17,7 @@ import pytest
 from crops.config.deploy import DeployConfig
 from crops.config.register import RegisterConfig
 from crops.config.rollout import AB, RolloutConfig, Step
-from crops.errors import ConfigError, CropsError
+from crops.errors import ConfigError, CropsError, ServiceError
 from crops.experiment import features
 from crops.experiment import rollout as rules
 from crops.experiment.rollout import Measurements, Readout
@@ -590,6 +590,30 @@ def test_one_task_follows_it_to_the_end_and_a_second_one_goes_on_where_the_first
     assert artifacts.read_json(tmp_path / "out/rollout.json")["phase"] == "promoted"
     trail = [json.loads(line)["verdict"] for line in rollout.trail(place)]
     assert [v for v in trail if v != "wait"] == ["advance", "advance", "promote"]
+
+
+def test_a_look_that_fails_is_made_again_and_not_for_ever(place, monkeypatch, tmp_path):
+    """The bucket of the state does not answer for a while; then never again."""
+    looks, step = [], rollout.step
+
+    def away(*given):
+        looks.append(1)
+        if len(looks) == 2:
+            raise ServiceError("s3://trial: no answer")
+        return step(*given)
+
+    monkeypatch.setattr(rollout, "measure", lambda *_a, **_k: seen("better"))
+    monkeypatch.setattr(rollout, "step", away)
+    assert followed(place, tmp_path / "out").numbers["promoted"] == 1
+    assert len(looks) > 2
+
+    def gone(*_given):
+        raise ServiceError("s3://trial: no answer")
+
+    monkeypatch.setattr(rollout, "step", gone)
+    plan = quick().model_copy(update={"blind_limit_s": 0.1})
+    with pytest.raises(ServiceError, match="no answer"):
+        follow.until_over(place, plan, name="e", seen=lambda *_: None)
 
 
 def test_next_weeks_challenger_under_the_same_name_is_tried_anew(place, monkeypatch, tmp_path):
