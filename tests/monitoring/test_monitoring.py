@@ -194,6 +194,7 @@ def kube(name, values, **labels):
 
 
 CRON = {"cronjob": "shop-crops-compactor"}
+CREATED = "kube_cronjob_created"
 SUCCESS = "kube_cronjob_status_last_successful_time"
 DEPLOYED = ("kube_deployment_status_replicas_available", {"deployment": "shop-crops-rollout"})
 CLAIM = {"persistentvolumeclaim": "shop-crops-shared"}
@@ -325,25 +326,30 @@ CASES = {
         ("no data", traffic("none", minutes=480), 450, False),
     ],
     "CompactionOverdue": [
-        ("fires", [kube(SUCCESS, "0x400", **CRON), kube("kube_cronjob_created", "0x400", **CRON)], 200, True),
-        ("never succeeded: fires", [kube("kube_cronjob_created", "0x400", **CRON)], 200, True),
+        ("fires", [BESIDE, kube(SUCCESS, "0x400", **CRON), kube(CREATED, "0x400", **CRON)], 200, True),
+        ("never succeeded: fires", [BESIDE, kube(CREATED, "0x400", **CRON)], 200, True),
+        ("of somebody else: quiet", [kube(CREATED, "0x400", **CRON)], 200, False),
         (
             "quiet",
-            [kube(SUCCESS, "0x100 6000x300", **CRON), kube("kube_cronjob_created", "0x400", **CRON)],
+            [BESIDE, kube(SUCCESS, "0x100 6000x300", **CRON), kube(CREATED, "0x400", **CRON)],
             200,
             False,
         ),
         ("no data", [], 200, False),
     ],
     "RolloutControllerDown": [
-        ("fires", [kube(DEPLOYED[0], "0x60", **DEPLOYED[1])], 30, True),
+        ("fires", [BESIDE, kube(DEPLOYED[0], "0x60", **DEPLOYED[1])], 30, True),
+        ("of somebody else: quiet", [kube(DEPLOYED[0], "0x60", **DEPLOYED[1])], 30, False),
         (
             "starts again and again: fires",
-            [kube("kube_pod_container_status_restarts_total", "0+1x60", container="rollout", pod="a")],
+            [
+                BESIDE,
+                kube("kube_pod_container_status_restarts_total", "0+1x60", container="rollout", pod="a"),
+            ],
             30,
             True,
         ),
-        ("quiet", [kube(DEPLOYED[0], "1x60", **DEPLOYED[1])], 30, False),
+        ("quiet", [BESIDE, kube(DEPLOYED[0], "1x60", **DEPLOYED[1])], 30, False),
         ("no data", [], 30, False),
     ],
     "VolumeFills": [
