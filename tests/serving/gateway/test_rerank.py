@@ -54,19 +54,25 @@ def test_the_first_results_stand_as_theta_orders_them(tmp_path, triton, reranked
     manifest.write(str(tmp_path / "manifest.json"), Manifest(generation=1, arms={"control": release}))
     settings = settings_for(tmp_path, triton, rerank=12, rerank_timeout_s=2.0)
 
+    text = dict(zip((row["doc_id"] for row in toy.DOCUMENTS), toy.TEXTS, strict=True))
+    encoder, judge = OnnxEncoder(Path(release.files)), thetas.load(theta)
+
     async def work():
+        moved = []
         async with Gateway(settings) as gateway:
-            answer = (await gateway.search("part3 subject3", k=15)).json()
             served = gateway.service.holder.arms["control"]
-            dense = served.index.search(OnnxEncoder(Path(release.files)).encode(["part3 subject3"]), 15)[1][0]
-            ids = [served.index.ids[row] for row in dense]
-            text = dict(zip((row["doc_id"] for row in toy.DOCUMENTS), toy.TEXTS, strict=True))
-            got = [row["video_id"] for row in answer["results"]]
-            assert set(got[:12]) == set(ids[:12])
-            assert got[12:] == ids[12:]
-            judged = thetas.load(theta).theta(["part3 subject3"] * 12, [text[i] for i in got[:12]])
-            assert (np.diff(judged) <= 1e-4).all()
+            for query in ("part3 subject3", "subject1", "keyword5 clip2", "subject7 part1"):
+                answer = (await gateway.search(query, k=15)).json()
+                dense = served.index.search(encoder.encode([query]), 15)[1][0]
+                ids = [served.index.ids[row] for row in dense]
+                got = [row["video_id"] for row in answer["results"]]
+                assert set(got[:12]) == set(ids[:12])
+                assert got[12:] == ids[12:]
+                judged = judge.theta([query] * 12, [text[i] for i in got[:12]])
+                assert (np.diff(judged) <= 1e-4).all()
+                moved.append(got != ids)
             assert kept(gateway) == 0
+        assert any(moved)
 
     run(work())
 
@@ -91,7 +97,7 @@ def test_a_release_without_one_is_refused_in_a_sentence(tmp_path, triton, releas
     async def work():
         async with Gateway(settings_for(tmp_path, triton, rerank=12)) as gateway:
             assert not gateway.service.holder.arms
-            told = f"control: {releases[0].uri}: rerank is 12, and this release has no re-ranker"
+            told = f"control: {releases[0].uri}: rerank is 12, but it was exported without a re-ranker"
             assert gateway.service.holder.problem == told
 
     run(work())
