@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from crops.config.export import ExportConfig
-from crops.stages.learn import discriminate
+from crops.stages.learn import asking, discriminate
 from crops.stages.release import export
 from crops.tables import artifacts, records
 from tests.crops.stages import toy_release as toy
@@ -68,7 +68,7 @@ def test_beta_drops_reformulations_whose_queries_differ(chain, tmp_path, path):
     else:
         base = str(tmp_path / "trained" / "encoder")
         embed, note = discriminate._embedder(None, CFG.model_copy(update={"base": base}))
-    similarity = discriminate._Asking(None, {}, {}, {}, embed).similarity(rows)
+    similarity = asking.Asking(None, {}, {}, {}, embed).similarity(rows)
     assert ("champion" if path == "champion" else "trained") in note
     rows["theta"], rows["similarity"] = 0.9, similarity
     both = (rows["perspective"] == "reformulation").to_numpy()
