@@ -146,12 +146,6 @@ def theta(folder, encoder):
     cross.save(folder)
     source = encoder / "encoder" if (encoder / "encoder").is_dir() else encoder
     shutil.copytree(source, folder / "dual")
-    facts = {
-        "weights": {"cross": 30, "dual": 0.2},
-        "offset": 0.0,
-        "prior": None,
-        "shifts": {},
-        "chance": {},
-    }
+    facts = {"weights": {"cross": 30, "dual": 0.2}, "offset": 0.0, "prior": None, "shifts": {}, "chance": {}}
     artifacts.write_json(folder / "theta.json", facts)
     return folder
