@@ -140,6 +140,12 @@ SEARCH = (
         queries={"{{arm}}": _share("crops_embedding_cache_hits_total", "crops_searches_total")},
         about="Falls to 0 with each new release; a share that stays low costs Triton.",
     ),
+    Panel(
+        title="Searches whose re-ranker came too late",
+        unit="percentunit",
+        queries={"{{arm}}": _share("crops_rerank_kept_total", "crops_searches_total")},
+        about="They are answered in the dense order. 0 where the gateway's setting rerank is off.",
+    ),
 )
 EXPERIMENT = (
     Panel(
