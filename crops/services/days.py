@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from crops.release import document
+from crops.release import document, layout
 from crops.tables import artifacts
 
 
@@ -19,7 +19,7 @@ def key(files: Iterable[Path], root: Path, **more: Any) -> str:
     """
     digest = hashlib.blake2b(repr(sorted(more.items())).encode(), digest_size=16)
     for path in sorted(files):
-        digest.update(f"{path.relative_to(root)}\0{_content(path)}\n".encode())
+        digest.update(f"{path.relative_to(root)}\0{layout.sha256(path)}\n".encode())
     return digest.hexdigest()
 
 
@@ -34,7 +34,7 @@ def take(store: str, name: str, folder: Path) -> dict[str, Any] | None:
             path = folder / below
             path.parent.mkdir(parents=True, exist_ok=True)
             filesystem.get_file(f"{root}/{content}.parquet", str(path))
-            if _content(path) != content:
+            if layout.sha256(path) != content:
                 return None
         facts: dict[str, Any] = entry["facts"]
     except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
@@ -48,14 +48,9 @@ def put(store: str, name: str, facts: Mapping[str, Any], folder: Path) -> None:
     """
     filesystem, root = document.opened(store)
     files = {str(path.relative_to(folder)): path for path in artifacts.walk(folder)}
-    contents = {below: _content(path) for below, path in files.items()}
+    contents = {below: layout.sha256(path) for below, path in files.items()}
     filesystem.makedirs(f"{root}/{name}".rpartition("/")[0], exist_ok=True)
     for below, path in files.items():
         document.replace(filesystem, f"{root}/{contents[below]}.parquet", path.read_bytes())
     entry = json.dumps({"facts": facts, "files": contents}, ensure_ascii=False, allow_nan=False)
     document.replace(filesystem, f"{root}/{name}.json", entry.encode())
-
-
-def _content(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()

@@ -199,7 +199,7 @@ def _against_day_before(days: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     A day is compared with the day before it alone, so the first one and one after a gap are not (null).
     """
     compared = []
-    for before, day in zip([None, *days[:-1]], days, strict=True):
+    for before, day in zip([None, *days], days, strict=False):
         since = None if before is None else _days_between(before["date"], day["date"])
         ratio = day["rows"] / before["rows"] if before is not None and since == 1 else None
         first = {name: day[name] for name in ("date", "rows", "accepted")}
