@@ -165,7 +165,7 @@ def test_other_settings_are_other_days(embedded):
     logs = embedded.log(small_log.rows(days=2))
     store = str(embedded.store)
     embedded.run(logs, store=store)
-    for settings, kept in (({"max_bad_share": 0.5}, 2 * TABLES), ({"max_query_chars": 5}, TABLES + 1)):
+    for settings, kept in (({"max_bad_share": 0.5}, 2 * TABLES), ({"max_query_chars": 50}, TABLES + 1)):
         report = embedded.run(logs, store=store, **settings)[1]
         assert report.numbers["days_from_store"] == kept, settings
 
