@@ -282,6 +282,12 @@ def write_json(path: Path, value: Any) -> None:
     partial.replace(path)
 
 
+class _Lacks(InputError, KeyError):
+    """What it says is for people, and templates take it for a key that is not there."""
+
+    __str__ = Exception.__str__  # KeyError shows the repr of it
+
+
 class _Facts(dict[str, Any]):
     """An object of a JSON file, which says what it lacks as a fault of the file."""
 
@@ -291,7 +297,7 @@ class _Facts(dict[str, Any]):
 
     def __missing__(self, key: str) -> Any:
         keys = ", ".join(map(repr, self)) or "none"
-        raise InputError(self.path, f"has no {key!r}; keys there: {keys}")
+        raise _Lacks(self.path, f"has no {key!r}; keys there: {keys}")
 
 
 def read_json(path: Path) -> Any:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import jinja2
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -144,6 +145,7 @@ def test_a_key_that_a_json_file_lacks_is_a_fault_of_the_file_at_any_depth(tmp_pa
         facts["ladder"]
     with pytest.raises(InputError, match="has no 'theta'"):
         facts["hierarchy"]["labels"][0]["theta"]
+    assert jinja2.Template("{{ facts.ladder or 'none' }}").render(facts=facts) == "none"
     path.write_text("{}")
     with pytest.raises(InputError, match="keys there: none"):
         artifacts.read_json(path)["hierarchy"]
