@@ -43,7 +43,8 @@ run: setup ## the main job on the small simulated world: logs -> report.html and
 
 # Two workers; what shares the images, a Triton, Spark or a file goes to one of them (tests/conftest.py).
 # Threads of two workers that spin while they wait for one another take five times as long.
-PYTEST = OMP_WAIT_POLICY=PASSIVE $(BIN)/pytest -q -m "not slow" -n 2 --dist loadscope --no-loadscope-reorder --durations=25
+# A long traceback shows arguments, and a Spark table shows itself by asking its JVM, which may be what hangs.
+PYTEST = OMP_WAIT_POLICY=PASSIVE $(BIN)/pytest -q -m "not slow" -n 2 --dist loadscope --no-loadscope-reorder --tb=short --durations=25
 
 test: setup triton ## everything from a fresh clone to a tested tree (CI calls this)
 	bash tests/install_system_parts
