@@ -4,7 +4,8 @@ made here.
 
 import importlib.util
 import json
-from collections.abc import Iterable, Iterator, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -34,6 +35,26 @@ PACKAGE = "package:"
 SHALLOW_RATE = 3e-3  # of what has at most one layer
 # Of these encoder-decoders the encoder alone is a model of its own.
 HALVES = {"t5": "T5EncoderModel", "mt5": "MT5EncoderModel", "umt5": "UMT5EncoderModel"}
+
+
+def write_onnx(
+    module: torch.nn.Module, inputs: Mapping[str, torch.Tensor], output: str, path: Path, *, opset: int
+) -> None:
+    """`module` of int64 [N, T] inputs by name, in the order of its arguments, to one [N, ...] output: any N
+    and T. Its attention must be eager, as the fused kernels have no ONNX form.
+    """
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            module,
+            tuple(inputs.values()),
+            str(path),
+            input_names=[*inputs],
+            output_names=[output],
+            dynamic_axes={**{name: {0: "n", 1: "t"} for name in inputs}, output: {0: "n"}},
+            opset_version=opset,
+            dynamo=False,
+        )
 
 
 def weights(base: str) -> str:

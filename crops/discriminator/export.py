@@ -1,12 +1,12 @@
 """θ's cross-encoder as the re-ranker of a release, in ONNX."""
 
 import json
-import warnings
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from crops import base_model
 from crops.discriminator.model import CrossEncoder
 from crops.release import layout
 
@@ -34,20 +34,8 @@ def write(cross: CrossEncoder, weights: tuple[float, float], folder: Path, *, op
     model = cross.model.to("cpu").eval()  # type: ignore[arg-type]  # see discriminator.model
     model.set_attn_implementation("eager")  # the fused kernels have no ONNX form
     names = ["ids", "mask", "segments"][: 3 if hasattr(model.config, "type_vocab_size") else 2]
-    given = tuple(torch.ones((2, 4), dtype=torch.int64) for _ in names)
-    axes = {name: {0: "n", 1: "t"} for name in names} | {"logits": {0: "n"}}
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            Logit(cross),
-            given,
-            str(folder / layout.RERANKER_MODEL),
-            input_names=names,
-            output_names=["logits"],
-            dynamic_axes=axes,
-            opset_version=opset,
-            dynamo=False,
-        )
+    given = {name: torch.ones((2, 4), dtype=torch.int64) for name in names}
+    base_model.write_onnx(Logit(cross), given, "logits", folder / layout.RERANKER_MODEL, opset=opset)
     cross.tokenizer.backend_tokenizer.save(str(folder / layout.RERANKER_TOKENIZER))
     facts = {
         "small": cross.small,

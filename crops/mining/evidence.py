@@ -71,23 +71,15 @@ def propensities(rows: Iterable[Mapping[str, float]]) -> list[float]:
     """
     clicks = {int(r["position"]): (r["here"] + PRIOR_CLICKS, r["after"] + PRIOR_CLICKS) for r in rows}
     pairs = [clicks[k] for k in itertools.takewhile(lambda k: k in clicks, itertools.count())]
-    chained = itertools.accumulate(math.log(after / here) for here, after in pairs)
+    if not pairs:
+        return [1.0]
+    from scipy.optimize import isotonic_regression  # not at the top: mining that counts no looks does without
+
+    chained = [*itertools.accumulate(math.log(after / here) for here, after in pairs)]
     # Of the logarithm of a ratio of two counts, which adds up along the chain.
     variance = itertools.accumulate(1 / here + 1 / after for here, after in pairs)
-    return [1.0, *(math.exp(min(0.0, x)) for x in _falling([*chained], [1 / v for v in variance]))]
-
-
-def _falling(values: Sequence[float], weights: Sequence[float]) -> list[float]:
-    """The series that never rises and is nearest to `values` by weighted squares: what rises is pooled."""
-    pools: list[tuple[float, float, int]] = []  # mean, weight, length
-    for value, weight in zip(values, weights, strict=True):
-        pool = value, weight, 1
-        while pools and pools[-1][0] < pool[0]:
-            mean, heavy, length = pools.pop()
-            both = heavy + pool[1]
-            pool = (mean * heavy + pool[0] * pool[1]) / both, both, length + pool[2]
-        pools.append(pool)
-    return [mean for mean, _weight, length in pools for _ in range(length)]
+    falling = isotonic_regression(chained, weights=[1 / v for v in variance], increasing=False).x
+    return [1.0, *(math.exp(min(0.0, x)) for x in falling.tolist())]
 
 
 def collected(seen: ir.Table, mined: Sequence[ir.Table], chances: Sequence[float]) -> ir.Table:

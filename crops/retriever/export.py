@@ -2,12 +2,11 @@
 
 import json
 import shutil
-import warnings
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
+from crops import base_model
 from crops.release import layout
 from crops.retriever.encoder import Encoder, Kind
 
@@ -28,25 +27,15 @@ class Tower(nn.Module):
 def write(encoder: Encoder, source: Path, folder: Path, *, opset: int) -> None:
     """Writes the encoder's files of a release into `folder`; with two towers there are two ONNX files."""
     encoder.eval()
-    for tower in encoder.towers:
-        tower.set_attn_implementation("eager")  # the fused kernels have no ONNX form
+    for each in encoder.towers:
+        each.set_attn_implementation("eager")  # the fused kernels have no ONNX form
     kinds: list[tuple[Kind, str]] = [("query", layout.QUERY_ENCODER)]
     if encoder.document is not None:
         kinds.append(("document", layout.DOCUMENT_ENCODER))
     ids, mask = encoder.pad(encoder.tokenize(["two words", "one"]))
     for kind, name in kinds:
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
-            torch.onnx.export(
-                Tower(encoder, kind),
-                (ids, mask),
-                str(folder / name),
-                input_names=["ids", "mask"],
-                output_names=["vectors"],
-                dynamic_axes={"ids": {0: "n", 1: "t"}, "mask": {0: "n", 1: "t"}, "vectors": {0: "n"}},
-                opset_version=opset,
-                dynamo=False,
-            )
+        tower, given = Tower(encoder, kind), {"ids": ids, "mask": mask}
+        base_model.write_onnx(tower, given, "vectors", folder / name, opset=opset)
     shutil.copyfile(source / layout.TOKENIZER, folder / layout.TOKENIZER)
     facts = json.loads((source / layout.ENCODER).read_text(encoding="utf-8"))
     facts |= {"width": encoder.width, "widths": encoder.widths}

@@ -132,7 +132,7 @@ def _embedder(champion: Path | None, cfg: DiscriminateConfig) -> tuple[asking.Em
 class _Cuts:
     """What α of a query is made of, beside the query's own rows; see the setting alpha_per.
 
-    usual      mean θ of all clicked pairs, NaN where it was asked of none
+    usual      mean θ of all clicked pairs, NaN where it was asked of none or is not wanted
     predicted  α by (query, perspective), of those that depart from the setting
     """
 
@@ -142,6 +142,8 @@ class _Cuts:
 
 
 def _cuts(house: Warehouse, scratch: Path, cfg: DiscriminateConfig) -> _Cuts:
+    if cfg.alpha_per == "log":
+        return _Cuts(float("nan"))
     rows = house.read(scratch, asking.READ)
     if cfg.alpha_per == "predicted":
         frame = house.backend.to_pyarrow(rows.select(*threshold.READ)).to_pandas()
