@@ -32,7 +32,7 @@ def quota(root: Path = ROOT) -> float | None:
     """Cores' worth of CPU time of this process's control group, or of the group around it that has the least;
     None where none has a quota, or none can be read.
     """
-    return min((cores for group in _groups(root) if (cores := _quota(group)) is not None), default=None)
+    return min((cores for group in groups(root) if (cores := _quota(group)) is not None), default=None)
 
 
 def hold(most: int | None = None) -> None:
@@ -63,9 +63,9 @@ def busy() -> bool:
     return os.getloadavg()[0] > len(os.sched_getaffinity(0))
 
 
-def _groups(root: Path) -> Iterator[Path]:
-    """The folders of this process's CPU groups that can be seen from here, inmost first; of version 1 and 2
-    alike, as both may be mounted.
+def groups(root: Path, controller: str = "cpu") -> Iterator[Path]:
+    """The folders of this process's groups of that controller that can be seen from here, inmost first; of
+    version 1 and 2 alike, as both may be mounted.
     """
     proc = root / "proc/self"
     try:
@@ -76,13 +76,13 @@ def _groups(root: Path) -> Iterator[Path]:
     for mount in mounts:
         fields, _, kind = mount.partition(" - ")
         file_system, _, options = kind.split(" ", 2)
-        controller = {"cgroup2": "", "cgroup": "cpu"}.get(file_system)
-        if controller not in member or (controller and controller not in options.split(",")):
+        named = {"cgroup2": "", "cgroup": controller}.get(file_system)
+        if named not in member or (named and named not in options.split(",")):
             continue
         shown, at = (_plain(field) for field in fields.split()[3:5])
         top = root / at.lstrip("/")
         # A container may see its own group alone, mounted as if it were the top.
-        inside = os.path.relpath(member[controller], shown)
+        inside = os.path.relpath(member[named], shown)
         group = top if inside.startswith("..") else Path(os.path.normpath(top / inside))
         yield from (folder for folder in (group, *group.parents) if folder.is_relative_to(top))
 

@@ -110,7 +110,8 @@ class Screen:
         self.seconds[name] = seconds
         shown = list(entry["numbers"].items())[:NUMBERS_SHOWN]
         numbers = "  ".join(f"{k} {v:,.4g}" if isinstance(v, float) else f"{k} {v:,}" for k, v in shown)
-        self._say(f"[{self.done:>2}/{self.total}] {name:<26} {seconds:7.1f} s  {numbers}")
+        took = f"{seconds:7.1f} s {entry['memory_gb']:5.1f} GB"
+        self._say(f"[{self.done:>2}/{self.total}] {name:<26} {took}  {numbers}")
         for note in entry["notes"]:
             self._say(f"        note: {note}")
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import click
 
+from crops import memory
 from crops.config import all as configs
 from crops.errors import ITEM, CropsError
 from crops.stages.base import StageReport
@@ -167,10 +168,13 @@ def unread(name: str) -> Callable[..., Any]:
 
 
 def show(verb: str, started_s: float, report: StageReport, out: Path | str) -> None:
-    """The stage's numbers on the terminal, under torchrun from the first rank alone. `out`: folder or URL."""
+    """Seconds, peak memory and the stage's numbers on the terminal, under torchrun from the first rank alone.
+    `out`: folder or URL.
+    """
     if os.environ.get("RANK", "0") != "0":
         return
-    click.secho(f"{verb}: {time.monotonic() - started_s:.1f} s -> {out}", bold=True)
+    took = f"{time.monotonic() - started_s:.1f} s, {memory.peak() / memory.GB:.1f} GB"
+    click.secho(f"{verb}: {took} -> {out}", bold=True)
     for line in report.lines():
         click.echo(line)
 

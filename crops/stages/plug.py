@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from crops import cores
+from crops import cores, memory
 from crops.errors import CropsError
 from crops.stages.base import StageReport
 from crops.tables import artifacts, folders
@@ -79,8 +79,8 @@ def below(root: str, name: str) -> Path | None:
 def timed(
     name: str, out: str, metrics: Any, stage: Callable[[Path], StageReport], config: str = "{}"
 ) -> None:
-    """Runs `stage(out)`, writes stage.json (seconds, numbers, notes, its settings, versions of what it used)
-    into `out`, logs the numbers; prints a line when it begins and one when it has ended.
+    """Runs `stage(out)`, writes stage.json (seconds, peak memory, numbers, notes, its settings, versions of
+    what it used) into `out`, logs the numbers; prints a line when it begins and one when it has ended.
     """
     cores.hold()  # a task on a cluster starts here, not at `crops`
     started_s = time.monotonic()
@@ -91,7 +91,13 @@ def timed(
         _say({"stage": name, "error": f"{type(error).__name__}: {error}"})
         raise
     seconds = time.monotonic() - started_s
-    entry = {"stage": name, "seconds": seconds, "numbers": report.numbers, "notes": list(report.notes)}
+    entry = {
+        "stage": name,
+        "seconds": seconds,
+        "memory_gb": round(memory.peak() / memory.GB, 2),
+        "numbers": report.numbers,
+        "notes": list(report.notes),
+    }
     kept = entry | {"config": json.loads(config), "versions": versions()}
     artifacts.write_json(Path(out) / STAGE_FILE, kept)
     for key, value in report.numbers.items():

@@ -68,6 +68,8 @@ def run(
         "ladder": label.get("ladder"),
         "hierarchy": label.get("hierarchy"),
         "seconds": {entry["stage"]: round(entry["seconds"], 1) for entry in measured},
+        # None of a folder that an older version wrote.
+        "memory_gb": {e["stage"]: e["memory_gb"] for e in measured if "memory_gb" in e},
         "gate": {"verdict": verdict["verdict"], "reasons": verdict["reasons"]},
         "release": artifacts.read_json(paths["register"] / "release.json"),
     }

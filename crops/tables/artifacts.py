@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from crops import memory
 from crops.errors import InputError
 from crops.tables import folders
 from crops.tables.records import DOCUMENTS, VALID_QR, Table
@@ -213,8 +214,11 @@ def _cast(raw: pa.Table, schema: pa.Schema, path: Path) -> pa.Table:
 
 
 def read(folder: Path, table: Table, columns: list[str] | None = None) -> pa.Table:
-    """The whole table in memory, cast to its schema (`date` is left out)."""
+    """The whole table in memory, cast to its schema (`date` is left out); an InputError where it cannot
+    fit.
+    """
     schema = _columns(table, columns)
+    memory.refuse(folder / table.name, "read whole", _bytes(folder, table, {*schema.names}))
     pieces = []
     for path in table_files(folder, table):
         with readable(path):
@@ -222,6 +226,22 @@ def read(folder: Path, table: Table, columns: list[str] | None = None) -> pa.Tab
             raw = pq.read_table(path, columns=present, partitioning=None)
         pieces.append(_cast(raw, schema, path))
     return pa.concat_tables(pieces)
+
+
+def _bytes(folder: Path, table: Table, columns: Collection[str]) -> int:
+    """What the columns take at least in memory: as their files encode them, uncompressed."""
+    held = 0
+    for path in table_files(folder, table):
+        with readable(path):
+            metadata = pq.read_metadata(path)
+        for group in (metadata.row_group(n) for n in range(metadata.num_row_groups)):
+            chunks = (group.column(n) for n in range(group.num_columns))
+            held += sum(
+                chunk.total_uncompressed_size
+                for chunk in chunks
+                if chunk.path_in_schema.split(".")[0] in columns
+            )
+    return held
 
 
 def among(rows: pa.Table, **columns: Collection[str]) -> pa.Table:

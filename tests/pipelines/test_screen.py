@@ -30,7 +30,9 @@ def mark(**entry):
 
 
 def ends(stage, seconds=1.0):
-    return mark(stage=stage, seconds=seconds, numbers={"rows": 1_000, "share": 0.25}, notes=["odd"])
+    return mark(
+        stage=stage, seconds=seconds, memory_gb=0.75, numbers={"rows": 1_000, "share": 0.25}, notes=["odd"]
+    )
 
 
 def test_stages_are_counted_whether_they_run_or_are_there_already():
@@ -45,7 +47,7 @@ def test_stages_are_counted_whether_they_run_or_are_there_already():
         "[ 2/3",
         "[ 3/3",
     ]
-    assert "validate                       1.0 s  rows 1,000  share 0.25" in out.getvalue()
+    assert "validate                       1.0 s   0.8 GB  rows 1,000  share 0.25" in out.getvalue()
     assert "note: odd" in out.getvalue()
     assert "as before" in out.getvalue()
     assert "some library" not in out.getvalue()

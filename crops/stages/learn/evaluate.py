@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from crops import accelerator, perspectives, progress
+from crops import accelerator, memory, perspectives, progress
 from crops.config.evaluate import EvaluateConfig
 from crops.discriminator import rerank
 from crops.discriminator.joined import Discriminator
@@ -273,6 +273,8 @@ def _rankings(
     yield BM25, by_words
     for name, load in loaders.items():
         model = load()
+        held = f"{len(texts):,} vectors of width {model.width}"
+        memory.refuse(f"evaluate {name}", held, 4 * len(texts) * model.width)
         vectors, asked = model.encode(texts, kind="document"), model.encode(queries, kind="query")
         ranked = index.exact(vectors, asked, depth)[1]
         yield name, ranked

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from crops import accelerator, base_model, labels
+from crops import accelerator, base_model, labels, memory
 from crops.config.train import TrainConfig
 from crops.errors import ConfigError, InputError
 from crops.retriever import encoder as encoders
@@ -186,7 +186,10 @@ def fitted(
     """Encoder, history and plan: of no step, of the pairwise loss, or the best of ours."""
 
     def make() -> encoders.Encoder:
-        return encoder_of(cfg, inputs.corpus)
+        encoder = encoder_of(cfg, inputs.corpus)
+        if encoder.device.type == "cpu":
+            _fits(encoder, cfg.base)
+        return encoder
 
     samples, valid, plan = inputs.samples, inputs.valid, plans[0]
     if plan.steps == 0:  # a tower that was cut and not trained since would be no measure
@@ -219,6 +222,15 @@ def fitted(
         ranks=ranks,
         teacher=teacher_of(cfg, inputs),
     )
+
+
+def _fits(encoder: encoders.Encoder, base: str) -> None:
+    """An InputError where weights, gradients and both moments of AdamW are more than there is room for."""
+    every, learnt = (
+        sum(p.numel() for p in encoder.parameters() if p.requires_grad or not only) for only in (False, True)
+    )
+    what = f"{every / 1e6:,.0f} M weights, {learnt / 1e6:,.0f} M of them trained"
+    memory.refuse(f"train.base {base}", what, 4 * (every + 3 * learnt))
 
 
 def generated(cfg: TrainConfig, encoder: encoders.Encoder, inputs: Inputs) -> generative.Trained:

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from crops import accelerator, progress
+from crops import accelerator, memory, progress
 from crops.config.index import IndexConfig
 from crops.errors import InputError
 from crops.release import index, layout
@@ -27,6 +27,11 @@ def run(export: Path, documents: Path, out: Path, cfg: IndexConfig) -> StageRepo
     encoder = OnnxEncoder(export, providers=accelerator.providers())
     if not ids:
         raise InputError(documents / "documents", "no document, expected at least one to index")
+    memory.refuse(
+        documents / "documents",
+        f"{len(ids):,} vectors of width {encoder.width}, and the index that holds them as well",
+        2 * 4 * len(ids) * encoder.width,
+    )
     vectors = encoded(encoder, texts, batch=cfg.batch)
     made, factory = built(vectors, ids, cfg)
     with artifacts.replacing(out) as folder:
@@ -39,9 +44,10 @@ def run(export: Path, documents: Path, out: Path, cfg: IndexConfig) -> StageRepo
 
 def encoded(encoder: OnnxEncoder, texts: list[str], *, batch: int) -> np.ndarray:
     """float32 [D, H] of document texts, with a progress bar."""
-    starts = progress.bar(range(0, len(texts), batch), desc="encoding documents")
-    none = np.empty((0, encoder.width), dtype=np.float32)
-    return np.concatenate([none, *(encoder.encode(texts[s : s + batch], kind="document") for s in starts)])
+    vectors = np.empty((len(texts), encoder.width), dtype=np.float32)
+    for start in progress.bar(range(0, len(texts), batch), desc="encoding documents"):
+        vectors[start : start + batch] = encoder.encode(texts[start : start + batch], kind="document")
+    return vectors
 
 
 def built(vectors: np.ndarray, ids: tuple[str, ...], cfg: IndexConfig) -> tuple[index.Index, str]:
