@@ -72,6 +72,11 @@ class DiscriminateConfig(StageConfig):
     showed and nobody chose, share. Source: ours: at a third θ of reformulations is right on average within
     0.03 (simulated, three logs); at a half it is 0.06 to 0.25 too low, at none 0.12 to 0.17 too high.
     """
+    cascade: float | None = Field(None, gt=0, lt=0.5)
+    """The cross-encoder reads only pairs of which the dual encoder alone is not sure: of those that it
+    decides, at most so many would be on the other side of alpha by both, share; null: it reads all. Source:
+    ours, off: for logs whose pairs take hours.
+    """
     seed: int = Field(0, ge=0)
     """Chance of the model's start, of the batches and of the samples."""
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from crops.discriminator import score
 from crops.discriminator.calibrate import Calibration
+from crops.discriminator.cascade import Cascade, Spent
 from crops.discriminator.chance import Chance
 from crops.discriminator.model import CrossEncoder
 
@@ -25,7 +26,7 @@ UNCALIBRATED = Calibration((1.0, 0.0), 0.0)
 @dataclass(frozen=True, slots=True)
 class Discriminator:
     """`embed`: texts and their kind to unit vectors float32 [N, H]; `temperature`: the one those were trained
-    with.
+    with; `cascade`: which pairs the second reader need not see, None: it sees all.
     """
 
     cross: CrossEncoder
@@ -33,6 +34,8 @@ class Discriminator:
     temperature: float
     calibration: Calibration = UNCALIBRATED
     chance: Mapping[str, Chance] = field(default_factory=dict)  # by perspective
+    cascade: Cascade | None = None
+    spent: Spent = field(default_factory=Spent)  # by `read`
 
     def features(
         self,
@@ -63,9 +66,20 @@ class Discriminator:
         *,
         progress: Callable[[int], Any] = lambda _count: None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """θ by the text alone, as `theta`, and the cosine to the nearest other text clicked for the query
-        (NaN without one), float64 [N] each. `clicked`: query -> texts.
+        """θ by the text alone, as `theta` or in cascade, and the cosine to the nearest other text clicked for
+        the query (NaN without one), float64 [N] each. `clicked`: query -> texts.
         """
-        read = score.logits(self.cross, queries, texts, progress=progress)
-        cosine, nearest = score.cosines_and_nearest(self.embed, queries, texts, clicked)
-        return self.calibration(np.stack([read, cosine / self.temperature], axis=1)), nearest
+        with self.spent.on("dual", len(queries)):
+            cosine, nearest = score.cosines_and_nearest(self.embed, queries, texts, clicked)
+            dual = cosine / self.temperature
+        theta, unsure = np.empty(len(dual)), np.ones(len(dual), dtype=bool)
+        if self.cascade is not None:
+            theta, unsure = self.cascade(dual)
+            progress(int((~unsure).sum()))
+        own = np.flatnonzero(unsure).tolist()
+        with self.spent.on("cross", len(own)):
+            cross = score.logits(
+                self.cross, [queries[i] for i in own], [texts[i] for i in own], progress=progress
+            )
+        theta[own] = self.calibration(np.stack([cross, dual[own]], axis=1))
+        return theta, nearest

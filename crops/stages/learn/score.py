@@ -45,7 +45,7 @@ def run(
                 for piece in pieces.whole(ordered, "query", rows=PIECE_ROWS):
                     done.add(_scored(judge, _of(shard, piece), texts, bar.update))
         shutil.rmtree(scratch, ignore_errors=True)
-    return StageReport(numbers={"pairs_scored": done.rows})
+    return StageReport(numbers={"pairs_scored": done.rows, **judge.spent.numbers()})
 
 
 def _of(shard: Shard, piece: pa.Table) -> pa.Table:

@@ -14,7 +14,7 @@ import pandas as pd
 from crops import accelerator, perspectives, progress
 from crops.config.discriminate import DiscriminateConfig
 from crops.config.train import TrainConfig
-from crops.discriminator import calibrate, chance, joined, model, pairs, train
+from crops.discriminator import calibrate, cascade, chance, joined, model, pairs, train
 from crops.engines import session
 from crops.engines.warehouse import Warehouse
 from crops.errors import ConfigError, InputError
@@ -62,8 +62,11 @@ def load(folder: Path) -> joined.Discriminator:
         _by(facts["shifts"]),
     )
     chances = {name: chance.Chance(**entry) for name, entry in facts["chance"].items()}
-    return _joined(
-        model.load(folder), encoders.load(folder / "dual").to(accelerator.device()), calibration, chances
+    dual = encoders.load(folder / "dual").to(accelerator.device())
+    levels = facts.get("cascade")
+    return dataclasses.replace(
+        _joined(model.load(folder), dual, calibration, chances),
+        cascade=None if levels is None else cascade.of(levels["edges"]),
     )
 
 
@@ -131,11 +134,13 @@ def fit(
     held_out = mined["query"].isin(apart)
     dual, notes = _dual(mined[~held_out & mined["perspective"].isin(CLICKS)], texts, cfg)
     raw = _joined(cross, dual)
-    calibration, facts = _calibrated(raw, mix, logs)
+    calibration, levels, facts = _calibrated(raw, mix, logs, cfg)
     judged_apart = everything[everything["query"].isin(apart)]
-    shifts = _shifts(raw, calibration, judged_apart, mined[held_out], texts)
-    chances = _chances(_joined(cross, dual, calibration), mined, apart, texts, cfg)
-    whole = _joined(cross, dual, dataclasses.replace(calibration, shifts=_by(shifts)), chances)
+    plain = dataclasses.replace(raw, calibration=calibration, cascade=levels)
+    shifts = _shifts(plain, judged_apart, mined[held_out], texts)
+    chances = _chances(plain, mined, apart, texts, cfg)
+    shifted = dataclasses.replace(calibration, shifts=_by(shifts))
+    whole = dataclasses.replace(plain, calibration=shifted, chance=chances)
     facts |= {
         "judged": _agreements(whole, judged_apart, mined, texts),
         "chance": {name: dataclasses.asdict(each) for name, each in chances.items()},
@@ -282,9 +287,9 @@ def _dual(
 
 
 def _calibrated(
-    raw: joined.Discriminator, mix: pairs.Judged, logs: Path
-) -> tuple[calibrate.Calibration, dict[str, Any]]:
-    """One half of the held-out queries fits the calibration, the other half judges it."""
+    raw: joined.Discriminator, mix: pairs.Judged, logs: Path, cfg: DiscriminateConfig
+) -> tuple[calibrate.Calibration, cascade.Cascade | None, dict[str, Any]]:
+    """One half of the held-out queries fits the calibration and the cascade, the other half judges both."""
     places = np.flatnonzero(mix.held_out)
     features = raw.features([mix.queries[i] for i in places], [mix.texts[i] for i in places])
     relevant = mix.relevant[places]
@@ -299,20 +304,27 @@ def _calibrated(
             )
     calibration = calibrate.fit(features[fits], relevant[fits])
     theta, observed = calibration(features[~fits]), relevant[~fits]
-    return calibration, {
-        "held_out": len(places),
-        "reliability": calibrate.reliability(theta, observed),
-        "ece": round(calibrate.expected_error(theta, observed), 4),
-        "auc": round(calibrate.auc(theta, observed), 4),
-    }
+    levels, told = None, None
+    if cfg.cascade is not None:
+        dual = features[:, joined.FEATURES.index("dual")]
+        both = calibration(features[fits])
+        levels = cascade.fit(dual[fits], both, relevant[fits], alpha=cfg.alpha, share=cfg.cascade)
+        told = {"edges": cascade.edges(levels), **cascade.judged(levels, dual[~fits], theta)}
+    return (
+        calibration,
+        levels,
+        {
+            "cascade": told,
+            "held_out": len(places),
+            "reliability": calibrate.reliability(theta, observed),
+            "ece": round(calibrate.expected_error(theta, observed), 4),
+            "auc": round(calibrate.auc(theta, observed), 4),
+        },
+    )
 
 
 def _shifts(
-    raw: joined.Discriminator,
-    calibration: calibrate.Calibration,
-    judged_apart: pd.DataFrame,
-    mined: pd.DataFrame,
-    texts: dict[str, str],
+    judge: joined.Discriminator, judged_apart: pd.DataFrame, mined: pd.DataFrame, texts: dict[str, str]
 ) -> dict[str, dict[str, float]]:
     """Per shifted perspective: what the log's own judgements on its held-out pairs say that θ is off by.
 
@@ -322,7 +334,7 @@ def _shifts(
     for perspective in perspectives.names(shifted=True):
         own = mined.loc[mined["perspective"] == perspective, ["query", "doc_id"]].drop_duplicates()
         rows = judged_apart.merge(own, on=["query", "doc_id"])
-        theta = calibration(raw.features(rows["query"].tolist(), [texts[d] for d in rows["doc_id"]]))
+        theta, _ = judge.read(rows["query"].tolist(), [texts[d] for d in rows["doc_id"]], {})
         by = calibrate.shift_of(theta, rows["relevant"].to_numpy(float))
         shifts[perspective] = {"shift": round(by, 4), "pairs": len(rows)}
     return shifts

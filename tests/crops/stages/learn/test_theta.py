@@ -1,12 +1,15 @@
 """θ as a stage: what it may learn from."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from crops.discriminator import pairs
+from crops.discriminator.calibrate import Calibration
+from crops.discriminator.cascade import Cascade
 from crops.engines import session
 from crops.errors import InputError
 from crops.stages.learn import discriminate, score, theta
@@ -138,3 +141,29 @@ def test_pairs_beyond_the_vocabulary_gap_are_told_from_chance():
         assert held.mean() == pytest.approx(right.mean(), abs=0.1), (name, share)
     few = mined[mined["query"].isin(sorted(apart)[:20])]
     assert theta._chances(judge, few, apart, texts, CFG) == {}
+
+
+def test_in_cascade_the_cross_encoder_reads_only_what_the_dual_encoder_leaves_open(chain, tmp_path):
+    """Of the pairs between two planted edges θ is that of both readers, as without a cascade."""
+    cfg = CFG.model_copy(update={"cascade": 0.4})
+    theta.run(chain / "logs", chain / "mined", tmp_path / "theta", cfg)
+    told = artifacts.read_json(tmp_path / "theta/theta.json")["cascade"]
+    assert {"edges", "below", "above", "otherwise"} == told.keys()
+    judge = theta.load(tmp_path / "theta")
+    assert judge.cascade is not None
+    texts = [row["text"] for row in toy.DOCUMENTS]
+    queries = ["subject1"] * len(texts)
+    whole = replace(judge, cascade=None).read(queries, texts, {})[0]
+    dual = judge.features(queries, texts)[:, 1]
+    low, high = np.quantile(dual, [0.3, 0.8])
+    cut = replace(judge, cascade=Cascade(Calibration((1.0,), 0.0), low, high, 0.6), spent=type(judge.spent)())
+    read = list[int]()
+    theirs = cut.read(queries, texts, {}, progress=read.append)[0]
+    between = (dual >= low) & (dual <= high)
+    assert 0 < between.sum() < len(texts)
+    np.testing.assert_allclose(theirs[between], whole[between], atol=1e-6)
+    assert (theirs[dual < low] <= 0.6).all()
+    assert (theirs[dual > high] > 0.6).all()
+    assert sum(read) == len(texts), "the bar comes to its end"
+    assert cut.spent.pairs == {"dual": len(texts), "cross": between.sum()}
+    assert cut.spent.numbers()["dual_alone_ratio"] == pytest.approx(1 - between.mean())
