@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crops.discriminator import cascade
@@ -33,6 +33,7 @@ def test_edges_by_hand():
     assert levels.high == float("inf")  # six pairs prove no tenth
 
 
+@settings(deadline=None, max_examples=50)
 @given(
     st.lists(st.tuples(st.integers(-20, 20), st.integers(0, 100)), min_size=4, max_size=200),
     st.floats(0.01, 0.49),
