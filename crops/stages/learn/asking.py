@@ -15,7 +15,7 @@ from crops import perspectives, progress
 from crops.config.discriminate import DiscriminateConfig
 from crops.discriminator import chance, joined, pairs
 from crops.engines.warehouse import Warehouse, conform
-from crops.stages.learn import score
+from crops.stages.learn import material, score
 from crops.stages.learn import theta as thetas
 from crops.tables import pieces, records
 
@@ -35,7 +35,7 @@ READ = replace(
 def rows_of(house: Warehouse, candidates: Path, written: pa.Table) -> ir.Table:
     """(query, doc_id, perspective, later_query, first_ts, support): mined, written by an LLM, and TEST."""
     documents = house.read(candidates, records.DOCUMENTS)
-    mined = thetas.learnable(house, candidates)
+    mined = material.learnable(house, candidates)
     extra = house.put(written.select(["query", "doc_id"]), "written")
     extra = extra.mutate(perspective=ibis.literal(perspectives.KNOWLEDGE.name), support=ibis.literal(1))
     test = house.read(candidates, records.TEST_QR).rename(doc_id="video_id").semi_join(documents, "doc_id")

@@ -13,6 +13,7 @@ from crops.discriminator import joined, pairs
 from crops.discriminator.score import remembering
 from crops.engines import session
 from crops.stages.base import WHOLE, Shard, StageReport
+from crops.stages.learn import material
 from crops.stages.learn import theta as thetas
 from crops.tables import artifacts, pieces, records
 
@@ -38,7 +39,7 @@ def run(
             session.opened("duckdb", scratch=scratch) as house,
             pieces.Writer(folder, records.SCORES) as done,
         ):
-            mined = house.keep(pairs.asked(thetas.learnable(house, candidates), names), "mined")
+            mined = house.keep(pairs.asked(material.learnable(house, candidates), names), "mined")
             total = house.fetch(mined.agg(asked=mined["asked"].sum()))[0]["asked"] or 0
             ordered = house.stream(mined.order_by("query", "doc_id"))
             with progress.bar(total=total // shard.count, desc="scoring", unit="pair") as bar:

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import ibis.expr.types as ir
 import numpy as np
 import pandas as pd
 
@@ -16,23 +15,20 @@ from crops.config.discriminate import DiscriminateConfig
 from crops.config.train import TrainConfig
 from crops.discriminator import calibrate, cascade, chance, joined, model, pairs, train
 from crops.engines import session
-from crops.engines.warehouse import Warehouse
 from crops.errors import ConfigError, InputError
-from crops.mining import queries
 from crops.retriever import batch
 from crops.retriever import encoder as encoders
 from crops.retriever import train as retriever
 from crops.retriever.errors import Diverged
 from crops.stages.base import StageReport
 from crops.stages.learn import train as train_stage
-from crops.tables import artifacts, records
+from crops.stages.learn.material import Material, drawn
+from crops.tables import artifacts
 
 # What the dual encoder learns from: the clicks of the engine's own results, as the baseline `clicks` does.
 CLICKS = {p.name: p.label for p in (perspectives.CLICK, *perspectives.ENGINE)}
 
 FACTS = "theta.json"
-# Pairs with a long play below which clicks, which are more, are learnt from instead.
-FEW_LONG_PLAYS = 30
 
 
 def run(logs: Path, candidates: Path, out: Path, cfg: DiscriminateConfig) -> StageReport:
@@ -42,8 +38,9 @@ def run(logs: Path, candidates: Path, out: Path, cfg: DiscriminateConfig) -> Sta
     with artifacts.replacing(out) as folder:
         scratch = folder / ".scratch"
         with session.opened("duckdb", scratch=scratch) as house:
-            cross, dual, facts = fit(house, logs, candidates, artifacts.texts(candidates), cfg)
+            material = drawn(house, logs, candidates, cfg)
         shutil.rmtree(scratch, ignore_errors=True)
+        cross, dual, facts = fit(material, artifacts.texts(candidates), cfg)
         cross.save(folder)
         (folder / "dual").mkdir()
         dual.save(folder / "dual", system="theta")
@@ -100,12 +97,6 @@ def held(
     return against(chance.evidence(whole, texts, usual or chance.marginals(pairs)))
 
 
-def learnable(house: Warehouse, candidates: Path) -> ir.Table:
-    """The mined pairs that may be learnt from, see `pairs.learnable`."""
-    tables = (records.CANDIDATES, records.DOCUMENTS, records.VALID_QR)
-    return pairs.learnable(*(house.read(candidates, table) for table in tables))
-
-
 def _joined(
     cross: model.CrossEncoder,
     dual: encoders.Encoder,
@@ -122,91 +113,37 @@ def _joined(
 
 
 def fit(
-    house: Warehouse, logs: Path, candidates: Path, texts: dict[str, str], cfg: DiscriminateConfig
+    material: Material, texts: dict[str, str], cfg: DiscriminateConfig
 ) -> tuple[model.CrossEncoder, encoders.Encoder, dict[str, Any]]:
     """The two encoders of θ, and theta.json: how they are joined and what is known of the result."""
-    everything, lacks = judged(house, logs, candidates, long_play_s=cfg.long_play_s)
+    everything, mined = material.judged, material.mined
     mix = sampled(everything, texts, cfg)
     apart = {q for q, is_held_out in zip(mix.queries, mix.held_out, strict=True) if is_held_out}
     cross, losses = _cross(mix, texts, cfg)
-    rows = learnable(house, candidates).order_by(["query", "doc_id", "perspective", "later_query"])
-    mined = _frame(house, rows.select("query", "doc_id", "perspective", "support"))
     held_out = mined["query"].isin(apart)
     dual, notes = _dual(mined[~held_out & mined["perspective"].isin(CLICKS)], texts, cfg)
     raw = _joined(cross, dual)
-    calibration, levels, facts = _calibrated(raw, mix, logs, cfg)
+    calibration, levels, facts = _calibrated(raw, mix, material.logs, cfg)
     judged_apart = everything[everything["query"].isin(apart)]
     plain = dataclasses.replace(raw, calibration=calibration, cascade=levels)
     shifts = _shifts(plain, judged_apart, mined[held_out], texts)
-    chances = _chances(plain, mined, apart, texts, cfg)
+    chances = _chances(plain, material, apart, texts, cfg)
     shifted = dataclasses.replace(calibration, shifts=_by(shifts))
     whole = dataclasses.replace(plain, calibration=shifted, chance=chances)
     facts |= {
-        "judged": _agreements(whole, judged_apart, mined, texts),
+        "judged": _agreements(whole, judged_apart, material, texts),
         "chance": {name: dataclasses.asdict(each) for name, each in chances.items()},
         "base": cfg.base,
         "pairs": len(mix.relevant),
         "losses": losses,
         "shifts": shifts,
-        "notes": lacks + notes,
+        "notes": material.notes + notes,
         "mix": {"positive": int(mix.relevant.sum()), "negative": int((1 - mix.relevant).sum())},
         "weights": dict(zip(joined.FEATURES, calibration.weights, strict=True)),
         "offset": calibration.offset,
         "prior": calibration.prior,
     }
     return cross, dual, facts
-
-
-def judged(
-    house: Warehouse, logs: Path, candidates: Path, *, long_play_s: float
-) -> tuple[pd.DataFrame, list[str]]:
-    """(query, doc_id, relevant bool) of the training days only, see `pairs.judged`, that may be learnt from;
-    and in words what the log does not hold of what they are best made from.
-    """
-    last = artifacts.read_json(candidates / "augment.json")["days"]["train"][-1]
-    raw = house.read(logs, records.SEARCHES)
-    searches = house.keep(
-        queries.normalised(raw, house.keep(queries.spellings(raw), "spellings")), "normalised"
-    )
-    searches = searches.filter(searches.date <= last).select("search_id", "query")
-    videos = house.read(logs, records.VIDEOS).select("video_id", "duration_s")
-    shown = house.read(logs, records.RESULTS)
-
-    def certain(name: str, *, plays: bool) -> tuple[ir.Table, int, int]:
-        """All such pairs, how many there are and how many of them are relevant."""
-        expression = pairs.judged(searches, shown, videos, long_play_s=long_play_s, plays=plays)
-        rows = house.keep(expression, name)
-        counts = house.fetch(rows.agg(pairs=rows.count(), relevant=rows["relevant"].sum()))[0]
-        return rows, counts["pairs"], counts["relevant"] or 0
-
-    notes = list[str]()
-    rows, count, relevant = certain("judged", plays=True)
-    if relevant < FEW_LONG_PLAYS:
-        touched = certain("judged_by_clicks", plays=False)
-        if touched[-1] > relevant:
-            notes.append(
-                f"θ: {relevant or 'no'} long play(s) on the training days; it learns from clicks and likes"
-            )
-            rows, count, relevant = touched
-    if not relevant:
-        raise InputError(
-            logs / "results",
-            f"nothing was clicked, liked or played for {long_play_s:g} s on the training days, until {last}: "
-            "there is nothing to learn from; hand in days with clicks (`clicked`, `liked`, or `play_s`), or "
-            "hold fewer days out (augment.test_days)",
-        )
-    if relevant == count:
-        notes.append(
-            "θ: no skipped video above a click (no impressions in the log, or no positions); its negatives "
-            "are random documents, so it tells topics apart and little more"
-        )
-    free = pairs.learnable(rows, *(house.read(candidates, t) for t in (records.DOCUMENTS, records.VALID_QR)))
-    return _frame(house, free.order_by("query", "doc_id")), notes
-
-
-def _frame(house: Warehouse, expr: ir.Table) -> pd.DataFrame:
-    frame: pd.DataFrame = house.backend.to_pyarrow(expr).to_pandas()
-    return frame
 
 
 def sampled(rows: pd.DataFrame, texts: dict[str, str], cfg: DiscriminateConfig) -> pairs.Judged:
@@ -342,7 +279,7 @@ def _shifts(
 
 def _chances(
     judge: joined.Discriminator,
-    mined: pd.DataFrame,
+    material: Material,
     apart: set[str],
     texts: dict[str, str],
     cfg: DiscriminateConfig,
@@ -352,7 +289,7 @@ def _chances(
     A pair that came from results may also be a click by mistake: `chance_shown` of its chance pairs are what
     the engine showed and nobody chose, of queries that θ's readers did not learn from.
     """
-    chances = {}
+    chances, mined = {}, material.mined
     of_query = _clicked(mined, texts)
     idle = mined[(mined["perspective"] == perspectives.EXPOSED.name) & mined["query"].isin(apart)]
     for place, row in enumerate(p for p in perspectives.every() if p.gated):
@@ -369,7 +306,7 @@ def _chances(
             kinds.append(shown)
             shares = (null, 1 - cfg.chance_shown), (shown, cfg.chance_shown)
             weight = np.concatenate([np.full(len(rows), share / len(rows)) for rows, share in shares])
-        usual = chance.marginals(every)
+        usual = material.usual[row.name]
         evidence = [_evidence(judge, rows, of_query, texts, usual) for rows in kinds]
         # How often it was shown says nothing: behind a mistake is what chance brings.
         for unchosen in evidence[2:]:
@@ -406,12 +343,12 @@ def _some_queries(pairs: pd.DataFrame, most: int, rng: np.random.Generator) -> p
 
 
 def _agreements(
-    judge: joined.Discriminator, judged_apart: pd.DataFrame, mined: pd.DataFrame, texts: dict[str, str]
+    judge: joined.Discriminator, judged_apart: pd.DataFrame, material: Material, texts: dict[str, str]
 ) -> dict[str, dict[str, float | int]]:
     """Per gated perspective θ of its held-out pairs that were also shown for their query, against what people
     did with them there. Who skips a video once may still have wanted it: the share is on the low side.
     """
-    shifts = {}
+    agreed, mined = {}, material.mined
     of_query = _clicked(mined, texts)
     for name in perspectives.names(gated=True):
         own = mined[mined["perspective"] == name]
@@ -419,8 +356,9 @@ def _agreements(
         if asked.empty:
             continue
         theta, nearest = judge.read(asked["query"].tolist(), [texts[d] for d in asked["doc_id"]], of_query)
-        theta = held(judge, asked.assign(theta=theta, nearest=nearest), name, texts, mined=own)
-        shifts[name] = calibrate.agreement(
+        read = asked.assign(theta=theta, nearest=nearest)
+        theta = held(judge, read, name, texts, mined=own, usual=material.usual[name])
+        agreed[name] = calibrate.agreement(
             theta, asked["relevant"].to_numpy(float), asked["query"].to_numpy(object)
         )
-    return shifts
+    return agreed

@@ -7,12 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from crops.discriminator import pairs
+from crops.discriminator import chance, pairs
 from crops.discriminator.calibrate import Calibration
 from crops.discriminator.cascade import Cascade
 from crops.engines import session
 from crops.errors import InputError
-from crops.stages.learn import discriminate, score, theta
+from crops.stages.learn import discriminate, material, score, theta
 from crops.tables import artifacts, records
 from tests.crops.stages import toy_release as toy
 from tests.crops.stages.lacking import without
@@ -28,9 +28,9 @@ def house(tmp_path):
 def test_nothing_is_learnt_from_held_out_days(chain, house):
     """Day 1 shows document 0 of each topic, day 2 document 1: judged pairs hold the first only."""
     texts = {r["doc_id"]: r["text"] for r in toy.DOCUMENTS}
-    rows, lacks = theta.judged(house, chain / "logs", chain / "mined", long_play_s=CFG.long_play_s)
-    assert lacks == []
-    judged = theta.sampled(rows, texts, CFG.model_copy(update={"random_per_positive": 0.0}))
+    learnt = material.drawn(house, chain / "logs", chain / "mined", CFG)
+    assert learnt.notes == []
+    judged = theta.sampled(learnt.judged, texts, CFG.model_copy(update={"random_per_positive": 0.0}))
     assert set(judged.texts) == {texts[toy.doc(t, 0)] for t in range(toy.TOPICS)}
     assert set(judged.queries) == {f"subject{t}" for t in range(toy.TOPICS)}
     assert int(judged.relevant.sum()) == toy.TOPICS
@@ -40,23 +40,22 @@ def test_nothing_is_learnt_from_held_out_days(chain, house):
 def test_a_log_that_knows_no_long_play_is_judged_by_clicks_above_skips(chain, house, tmp_path, what):
     """In the toy log every click was played for 30 s: the same pairs, with a note."""
     logs = without(what, chain / "logs", tmp_path / "logs")
-    rows, lacks = theta.judged(house, logs, chain / "mined", long_play_s=CFG.long_play_s)
+    learnt = material.drawn(house, logs, chain / "mined", CFG)
     with session.opened("duckdb", scratch=tmp_path / "other") as other:
-        whole, _ = theta.judged(other, chain / "logs", chain / "mined", long_play_s=CFG.long_play_s)
-    assert rows.equals(whole)
-    assert [note.partition(";")[0] for note in lacks] == ["θ: no long play(s) on the training days"]
+        whole = material.drawn(other, chain / "logs", chain / "mined", CFG)
+    assert learnt.judged.equals(whole.judged)
+    assert [note.partition(";")[0] for note in learnt.notes] == ["θ: no long play(s) on the training days"]
 
 
 def test_a_log_of_clicks_alone_has_random_negatives_and_says_so(chain, house, tmp_path):
     logs = without("impressions", chain / "logs", tmp_path / "logs")
-    rows, lacks = theta.judged(house, logs, chain / "mined", long_play_s=CFG.long_play_s)
-    assert rows["relevant"].all()
-    assert "no skipped video" in lacks[0]
+    learnt = material.drawn(house, logs, chain / "mined", CFG)
+    assert learnt.judged["relevant"].all()
+    assert "no skipped video" in learnt.notes[0]
     texts = {r["doc_id"]: r["text"] for r in toy.DOCUMENTS}
-    with session.opened("duckdb", scratch=tmp_path / "other") as other:
-        _cross, _dual, facts = theta.fit(other, logs, chain / "mined", texts, CFG)
+    _cross, _dual, facts = theta.fit(learnt, texts, CFG)
     assert facts["mix"]["negative"] > 0
-    assert set(lacks) <= set(facts["notes"])
+    assert set(learnt.notes) <= set(facts["notes"])
 
 
 def test_where_nothing_was_touched_the_message_says_what_to_do(chain, house, tmp_path):
@@ -66,7 +65,7 @@ def test_where_nothing_was_touched_the_message_says_what_to_do(chain, house, tmp
     ]:  # the training day; the held-out one keeps its clicks
         shutil.rmtree(day)
     with pytest.raises(InputError, match=r"hand in days with clicks.*augment\.test_days"):
-        theta.judged(house, logs, chain / "mined", long_play_s=CFG.long_play_s)
+        material.drawn(house, logs, chain / "mined", CFG)
 
 
 def test_a_planted_validation_pair_reaches_neither_theta_nor_its_evidence(chain, tmp_path):
@@ -82,8 +81,8 @@ def test_a_planted_validation_pair_reaches_neither_theta_nor_its_evidence(chain,
     def of(folder):
         known = artifacts.texts(folder)
         with session.opened("duckdb", scratch=tmp_path / "scratch") as opened:
-            rows = opened.backend.to_pyarrow(theta.learnable(opened, folder)).to_pandas()
-            asked, _ = theta.judged(opened, chain / "logs", folder, long_play_s=CFG.long_play_s)
+            rows = opened.backend.to_pyarrow(material.learnable(opened, folder)).to_pandas()
+            asked = material.drawn(opened, chain / "logs", folder, CFG).judged
         near = pairs.clicked(rows.assign(clicked=rows["perspective"] == "click"), known)
         learnt, read = (set(zip(t["query"], t["doc_id"].map(known), strict=True)) for t in (rows, asked))
         return learnt, read, {(q, text) for q, listed in near.items() for text in listed}
@@ -123,9 +122,16 @@ def test_pairs_beyond_the_vocabulary_gap_are_told_from_chance():
                 rows.append((f"t{n % 40}-{n}", f"v{video}", name, 1))
     mined = pd.DataFrame(rows, columns=["query", "doc_id", "perspective", "support"])
     mined = mined.groupby(["query", "doc_id", "perspective"], as_index=False).sum()
+    usual = {
+        name: chance.marginals(mined[mined["perspective"] == name]) for name in ("feed", "reformulation")
+    }
+
+    def learnt(rows):
+        return material.Material(None, None, rows, usual, [])
+
     judge = Reader(texts)
     apart = set(mined["query"].unique()[:60])
-    known = theta._chances(judge, mined, apart, texts, CFG)
+    known = theta._chances(judge, learnt(mined), apart, texts, CFG)
     assert set(known) == {"feed", "reformulation"}
     judge.chance = known
     for name, share in (("feed", 1 / 3), ("reformulation", 1 / 2)):
@@ -140,7 +146,7 @@ def test_pairs_beyond_the_vocabulary_gap_are_told_from_chance():
         assert right[held > 0.6].mean() > 0.9, name
         assert held.mean() == pytest.approx(right.mean(), abs=0.1), (name, share)
     few = mined[mined["query"].isin(sorted(apart)[:20])]
-    assert theta._chances(judge, few, apart, texts, CFG) == {}
+    assert theta._chances(judge, learnt(few), apart, texts, CFG) == {}
 
 
 def test_in_cascade_the_cross_encoder_reads_only_what_the_dual_encoder_leaves_open(chain, tmp_path):
