@@ -166,16 +166,19 @@ def fits(answer: str | None) -> bool | None:
     return bool(verdict) if verdict in (0, 1) else None
 
 
+def first(queries: Sequence[tuple[str, int]], most: int) -> list[str]:
+    """Those with the highest numbers: (query, its searches, or how many of them count)."""
+    return [query for query, _searches in sorted(queries, key=lambda q: (-q[1], q[0]))[:most]]
+
+
 def choose(
-    queries: Sequence[tuple[str, int]],
+    queries: Sequence[str],
     candidates: Sequence[tuple[str, str, str, int]],
     *,
-    max_queries: int,
     held_out: Collection[tuple[str, str]] = (),
 ) -> list[tuple[str, str | None]]:
-    """(query, exemplar's video id or None), the highest number first.
+    """(query, exemplar's video id or None), in the order of `queries`.
 
-    queries     (query, its searches, or how many of them count) of the training days
     candidates  (query, video_id, perspective, support): the exemplar is the query's best positive, in the
                 order of the perspectives (a click first), else what was exposed; most support first
     held_out    (query, video_id) that checkpoints are chosen by: never an exemplar, or the answers would tell
@@ -187,8 +190,7 @@ def choose(
         if perspective in order and (query, video) not in held_out:
             key = (order[perspective], -support, video)
             best[query] = min(best.get(query, key), key)
-    ranked = sorted(queries, key=lambda q: (-q[1], q[0]))[:max_queries]
-    return [(query, best[query][2] if query in best else None) for query, _searches in ranked]
+    return [(query, best[query][2] if query in best else None) for query in queries]
 
 
 def parse(answer: str, *, exemplar: str | None) -> tuple[list[str], list[str]]:

@@ -134,14 +134,14 @@ def _beside(
         return None
     asked, sides = beside.chosen(compared, most=cfg.beside), beside.sides(compared)
     wanted = {"query": {*chain.from_iterable(asked.values())}, "system": {*sides}}
-    tops = artifacts.among(artifacts.read(paths["evaluated"], records.TOPS), **wanted)
+    tops = artifacts.read(paths["evaluated"], records.TOPS, **wanted)
     tops = tops.filter(pc.less_equal(tops["rank"], cfg.results)).sort_by("rank")
     doc_ids = {*tops["doc_id"].to_pylist()}
     # The page goes to as many hands as a release does.
     least = settings.get("register", {}).get("min_users", RegisterConfig().min_users)
     names = pairs.common(paths["augment"], least)
     learnt = pairs.of(names, paths["augment"], paths["label"], doc_ids=doc_ids)
-    documents = artifacts.among(artifacts.read(paths["augment"], records.DOCUMENTS), doc_id=doc_ids)
+    documents = artifacts.read(paths["augment"], records.DOCUMENTS, doc_id=doc_ids)
     captions = {row["doc_id"]: row["text"].split(" | ")[0] for row in documents.to_pylist()}
     return beside.of(asked, sides, tops.to_pylist(), learnt.to_pylist(), captions)
 

@@ -213,11 +213,19 @@ def _cast(raw: pa.Table, schema: pa.Schema, path: Path) -> pa.Table:
     return pa.table(arrays, schema=pa.schema([f.with_nullable(True) for f in schema]))
 
 
-def read(folder: Path, table: Table, columns: list[str] | None = None) -> pa.Table:
-    """The whole table in memory, cast to its schema (`date` is left out); an InputError where it cannot
-    fit.
+def read(
+    folder: Path, table: Table, columns: list[str] | None = None, /, **values: Collection[str]
+) -> pa.Table:
+    """The table in memory, cast to its schema (`date` is left out): the whole of it, an InputError where it
+    cannot fit, or of a larger one the rows whose columns hold one of the `values` that stand beside their
+    names.
     """
     schema = _columns(table, columns)
+    if values:
+        parts = batches(folder, table, columns=list(dict.fromkeys((*schema.names, *values))))
+        rows = [among(pa.Table.from_batches([batch]), **values) for _path, batch in parts]
+        none = pa.schema([field.with_nullable(True) for field in schema]).empty_table()
+        return pa.concat_tables([none, *(part.select(schema.names) for part in rows)])
     memory.refuse(folder / table.name, "read whole", _bytes(folder, table, {*schema.names}))
     pieces = []
     for path in table_files(folder, table):

@@ -88,16 +88,18 @@ def _pool(metrics: Path, samples: Path | None, documents: Path, texts: Mapping[s
         raise InputError(
             metrics, "a pool needs the samples as well (what `crops label` wrote): no trained pair is asked"
         )
+    pool = artifacts.read(metrics, records.POOL).to_pandas().rename(columns={"video_id": "doc_id"})
+    asked = {"query": pool["query"].unique()}
     pairs = [
-        *artifacts.read(samples, records.SAMPLES, ["query", "doc_id"]).to_pylist(),
-        *artifacts.read(samples, records.ORIGINS, ["query", "doc_id"]).to_pylist(),
+        pair
+        for table in (records.SAMPLES, records.ORIGINS)
+        for pair in artifacts.read(samples, table, ["query", "doc_id"], **asked).to_pylist()
     ]
     pairs += [
         {"query": r["query"], "doc_id": r["video_id"]}
         for r in artifacts.read(documents, records.VALID_QR).to_pylist()
     ]
     seen = {(r["query"], texts.get(r["doc_id"])) for r in pairs}
-    pool = artifacts.read(metrics, records.POOL).to_pandas().rename(columns={"video_id": "doc_id"})
     fresh = [
         doc_id in texts and (query, texts[doc_id]) not in seen
         for query, doc_id in zip(pool["query"], pool["doc_id"], strict=True)

@@ -13,7 +13,6 @@ from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from crops import gate, labels, perspectives
 from crops.config.augment import AugmentConfig
@@ -129,10 +128,12 @@ def _untouched(documents: Path, *, seed: int) -> pa.Table:
     that no earlier day holds.
     """
     texts = artifacts.texts(documents)
-    mined = artifacts.read(documents, records.CANDIDATES, ["query", "video_id", "perspective"])
-    positive = pc.is_in(mined["perspective"], pa.array(perspectives.names(positive=True)))
-    earlier = _by_text(mined.filter(positive), texts)
     held_out = [artifacts.read(documents, table) for table in (records.TEST_CT, records.TEST_QR)]
+    asked = {query for table in held_out for query in table["query"].to_pylist()}
+    positive = {"perspective": perspectives.names(positive=True), "query": asked}
+    earlier = _by_text(
+        artifacts.read(documents, records.CANDIDATES, ["query", "video_id"], **positive), texts
+    )
     pairs = sorted(
         {
             (row["query"], row["video_id"])

@@ -172,12 +172,14 @@ def _chosen(candidates: Path, texts: dict[str, str], cfg: KnowledgeConfig) -> li
         for r in artifacts.read(candidates, records.QUERIES).to_pylist()
         if r["split"] == "train" and r["users"] >= cfg.min_users
     ]
-    mined = artifacts.read(candidates, records.CANDIDATES, ["query", "video_id", "perspective", "support"])
+    asked = knowledge.first(queries, cfg.max_queries)
+    columns = ["query", "video_id", "perspective", "support"]
+    mined = artifacts.read(candidates, records.CANDIDATES, columns, query=asked)
     rows = zip(*(mined[c].to_pylist() for c in mined.column_names), strict=True)
     with_text = [r for r in rows if r[1] in texts]
     apart = artifacts.held_out(candidates, texts)
     held_out = {(query, video) for query, video, _p, _n in with_text if (query, texts[video]) in apart}
-    return knowledge.choose(queries, with_text, max_queries=cfg.max_queries, held_out=held_out)
+    return knowledge.choose(asked, with_text, held_out=held_out)
 
 
 def _bodies(

@@ -2,12 +2,10 @@
 release of each, which no registry knows.
 """
 
+import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from crops import perspectives
 from crops.config.export import ExportConfig
@@ -50,9 +48,8 @@ def run(trained: Mapping[str, Path], documents: Path, samples: Path, out: Path) 
 
 def _seen(name: str, samples: Path, out: Path) -> None:
     """The pairs that the system has learnt from: the untouched encoder from none."""
-    origins, system = artifacts.read(samples, records.ORIGINS), SYSTEMS[name]
+    system = SYSTEMS[name]
     positive = perspectives.names(positive=True)
     wanted = [one for one in positive if system.trained and sees(system, one)]
-    kept = origins.filter(pc.is_in(origins["perspective"], pa.array(wanted, pa.string())))
-    artifacts.write(out, records.ORIGINS, kept)
-    artifacts.write(out, records.SAMPLES, artifacts.read(samples, records.SAMPLES))
+    artifacts.write(out, records.ORIGINS, artifacts.read(samples, records.ORIGINS, perspective=wanted))
+    shutil.copytree(samples / records.SAMPLES.name, out / records.SAMPLES.name)

@@ -43,9 +43,9 @@ def of(
     most     pairs kept: those of the most searched queries, because that is what people ask about
     doc_ids  only the pairs of these documents
     """
-    origins = artifacts.read(samples, records.ORIGINS)
-    kept = artifacts.among(origins, perspective=perspectives.names(positive=True), query=names)
-    kept = kept if doc_ids is None else artifacts.among(kept, doc_id=doc_ids)
+    wanted: dict[str, Collection[str]] = {"perspective": perspectives.names(positive=True), "query": names}
+    wanted |= {} if doc_ids is None else {"doc_id": doc_ids}
+    kept = artifacts.read(samples, records.ORIGINS, **wanted)
     return _sourced(_ordered(kept, names).slice(0, most), names, documents, samples)
 
 
@@ -88,4 +88,4 @@ def _rows_of(folder: Path, table: records.Table, **columns: Collection[str]) -> 
     """The table's rows with these values; none where the stage before did not write it."""
     if not (folder / table.name).is_dir():
         return []
-    return artifacts.among(artifacts.read(folder, table), **columns).to_pylist()
+    return artifacts.read(folder, table, **columns).to_pylist()

@@ -3,6 +3,7 @@ registered.
 """
 
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -141,8 +142,9 @@ def _fits(release: Path, built: Path) -> None:
 def _counted(documents: Path, samples: Path) -> dict[str, int]:
     """What the encoder was made from: documents, queries of the training days, pairs by perspective."""
     queries = artifacts.read(documents, records.QUERIES)
-    origins = artifacts.read(samples, records.ORIGINS)
-    by = {row["values"]: row["counts"] for row in pc.value_counts(origins["perspective"]).to_pylist()}
+    by = Counter[str]()
+    for _path, origins in artifacts.batches(samples, records.ORIGINS, columns=["perspective"]):
+        by.update({r["values"]: r["counts"] for r in origins["perspective"].value_counts().to_pylist()})
     return {
         "documents": artifacts.read(documents, records.DOCUMENTS).num_rows,
         "queries of the training days": int(pc.sum(pc.equal(queries["split"], "train")).as_py() or 0),

@@ -111,16 +111,16 @@ def test_the_exemplar_is_the_best_positive():
         ("d", "v7", "feed", 9),
     ]
     queries = [("a", 1), ("b", 3), ("c", 2), ("d", 3), ("e", 1)]
-    assert knowledge.choose(queries, mined, max_queries=9) == [
+    assert knowledge.choose(knowledge.first(queries, 9), mined) == [
         ("b", "v4"),
         ("d", "v6"),
         ("c", None),
         ("a", "v0"),
         ("e", None),
     ]
-    assert knowledge.choose(queries, mined, max_queries=2) == [("b", "v4"), ("d", "v6")]
+    assert knowledge.choose(knowledge.first(queries, 2), mined) == [("b", "v4"), ("d", "v6")]
     apart = {("b", "v4"), ("d", "v6"), ("a", "v0")}
-    assert not apart & set(knowledge.choose(queries, mined, max_queries=9, held_out=apart))
+    assert not apart & set(knowledge.choose(knowledge.first(queries, 9), mined, held_out=apart))
 
 
 def test_an_accepted_description_is_a_document_text():

@@ -149,3 +149,21 @@ def test_a_key_that_a_json_file_lacks_is_a_fault_of_the_file_at_any_depth(tmp_pa
     path.write_text("{}")
     with pytest.raises(InputError, match="keys there: none"):
         artifacts.read_json(path)["hierarchy"]
+
+
+def test_rows_with_wanted_values_come_alone_whatever_the_table_weighs(tmp_path, monkeypatch):
+    """In batches of two rows: those of a query, in their order, with the columns asked for; the table itself
+    would not fit.
+    """
+    rows = [
+        {"query": f"q{n % 3}", "video_id": f"v{n}", "later_query": "" if n % 2 else "z"} for n in range(9)
+    ]
+    artifacts.write(tmp_path, records.VALID_QR, pa.Table.from_pylist(rows, schema=records.VALID_QR.schema))
+    monkeypatch.setattr(artifacts, "ROW_GROUP", 2)
+    monkeypatch.setattr(artifacts.memory, "limit", lambda: 1)
+    with pytest.raises(InputError, match="may hold"):
+        artifacts.read(tmp_path, records.VALID_QR)
+    kept = artifacts.read(tmp_path, records.VALID_QR, ["video_id"], query=["q1"], later_query=["z"])
+    assert kept.to_pydict() == {"video_id": ["v4"]}
+    none = artifacts.read(tmp_path, records.VALID_QR, query=[])
+    assert (none.num_rows, none.column_names) == (0, ["query", "video_id", "later_query"])
