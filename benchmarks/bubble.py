@@ -28,6 +28,7 @@ import crops
 from benchmarks import report
 from crops import perspectives
 from crops.api import Trained
+from crops.report import charts
 from crops.retriever.systems import BASELINE, SYSTEMS
 from crops.tables import records
 from crops.text import document_text
@@ -38,6 +39,7 @@ from crops.world.settings import FIRST_DAY
 DAYS, TRAINED_ON, SCALE = 7, 14, "tiny"
 INCUMBENT, EXPLORING = "incumbent", "crops exploring"
 NAMES = (INCUMBENT, "clicks", "crops", EXPLORING)
+IMAGES = Path(__file__).resolve().parents[1] / "docs/images"
 FITS = 2  # the lowest grade that people are satisfied by
 EXPLORE = 0.1
 WORDS = {
@@ -46,6 +48,7 @@ WORDS = {
     "ever_shown": "fitting videos ever shown",
     "half_on": "videos with half of the impressions",
 }
+PICTURES = ("reworded", "half_on")
 
 
 class Exploring(Engine):
@@ -128,8 +131,22 @@ def _last(work: Path, week: int, folder: Path) -> Path:
     return folder
 
 
+def pictured(figures: dict[str, list[list[dict[str, Any]]]]) -> None:
+    """docs/images/bubble_*.svg: the mean over seeds, week by week, of what the picture is for."""
+    for key in PICTURES:
+        means = {
+            name: 100 * np.mean([[week[key] for week in weeks] for weeks in runs], axis=0)
+            for name, runs in figures.items()
+        }
+        series = {name: (range(1, len(mean) + 1), mean) for name, mean in means.items()}
+        svg = charts.lines(series, x="week", y=f"{WORDS[key]}, %", title=f"{WORDS[key]}, week by week")
+        (IMAGES / f"bubble_{key}.svg").write_text(svg, encoding="utf-8")
+
+
 def main() -> None:
-    """Prints a table of the first and the last week; --out keeps every week as JSON."""
+    """Prints a table of the first week and of those after it; --out keeps every week as JSON, --write draws
+    the pictures as well.
+    """
     parser = report.arguments(__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--weeks", type=int, default=10)
@@ -149,17 +166,30 @@ def main() -> None:
                     given.out.mkdir(parents=True, exist_ok=True)
                     kept.write_text(json.dumps(rows), encoding="utf-8")
             figures.setdefault(name, []).append(rows)
-    header = ["engine", *(f"{what}, week {n}" for what in WORDS.values() for n in (1, given.weeks))]
+    header = [
+        "engine",
+        *(f"{what}, {when}" for what in WORDS.values() for when in ("week 1", "then", "last")),
+    ]
     lines = [
-        [name, *(_percent([run[n][key] for run in runs]) for key in WORDS for n in (0, -1))]
+        [
+            name,
+            *(
+                _percent([float(np.mean([week[key] for week in run[part]])) for run in runs])
+                for key in WORDS
+                for part in (slice(0, 1), slice(1, None), slice(-1, None))
+            ),
+        ]
         for name, runs in figures.items()
     ]
     text = (
         "# Releases that are trained on what the last one showed\n\n"
-        f"{SCALE} world, {given.seeds} seeds, {given.weeks} weeks, %: mean (least to most).\n\n"
+        f"{SCALE} world, {given.seeds} seeds, {given.weeks} weeks, %: mean (least to most). Then: the mean of "
+        f"weeks 2 to {given.weeks}, after releases.\n\n"
         f"{report.table(header, lines)}\n\n{report.machine(['torch', 'transformers'])}"
     )
     report.out("bubble", text, write=given.write)
+    if given.write:
+        pictured(figures)
 
 
 def _percent(values: list[float]) -> str:
