@@ -183,8 +183,8 @@ def main() -> None:
     ]
     text = (
         "# Releases that are trained on what the last one showed\n\n"
-        f"{SCALE} world, {given.seeds} seeds, {given.weeks} weeks, %: mean (least to most). Then: the mean of "
-        f"weeks 2 to {given.weeks}, after releases.\n\n"
+        f"{SCALE} world, {given.seeds} seeds, {given.weeks} weeks, %: mean (least to most). Then: "
+        f"the mean of weeks 2 to {given.weeks}, after releases.\n\n"
         f"{report.table(header, lines)}\n\n{report.machine(['torch', 'transformers'])}"
     )
     report.out("bubble", text, write=given.write)
