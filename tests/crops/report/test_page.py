@@ -33,7 +33,8 @@ def report(*, grades: bool = True, verdict: str = "promote") -> dict:
         "counts": {"ct": 10, "qr_raw": 9, "truth": 8 if grades else None},
         "ladder": {"4": 0.8},
         "hierarchy": {"reason": "anchors >= 4: measured", "anchor_min_candidates": [4]},
-        "seconds": {"train crops": 2.0},
+        "seconds": {"train crops": 2.0, "score": 1.0},
+        "memory_gb": {"train crops": 1.25},
         "gate": {"verdict": verdict, "reasons": ["a reason"]},
         "release": {"uri": "models:/crops/2", "alias": "challenger"},
     }
@@ -62,7 +63,18 @@ def parts() -> dict:
                 "hierarchy": {"anchor_min": 4},
             }
         },
-        "stages": [{"stage": "discriminate", "numbers": {"kept_reformulation": 55}}],
+        "stages": [
+            {"stage": "discriminate", "numbers": {"kept_reformulation": 55}},
+            {
+                "stage": "score",
+                "numbers": {
+                    "pairs_scored": 5372,
+                    "dual_alone_ratio": 0.973,
+                    "dual_pairs_per_s": 48000,
+                    "cross_pairs_per_s": 2300,
+                },
+            },
+        ],
     }
 
 
@@ -201,3 +213,16 @@ def test_queries_of_each_script_and_vocabulary_stand_in_a_table_of_their_own():
     assert "After a reformulation latin 35 50.0 50.0 50.0" in text
     assert "vocabulary, %" not in text
     assert "script of the query" not in render()
+
+
+def test_time_memory_and_what_each_reader_of_theta_read_are_said():
+    """A stage of an older version has no memory; without a cascade the second reader reads all."""
+    html = re.sub(r"<[^>]+>", " ", render())
+    assert re.search(r"train crops\s+2\.0 s\s+1\.2 GB", html)
+    assert re.search(r"score\s+1\.0 s\s+all stages together\s+3\.0 s\s+at most 1\.2 GB", html)
+    assert re.search(r"score\s+5,372\s+48,000\s+2,300\s+97\.3", html)
+    assert "The cross-encoder reads every pair" in html
+    own = parts()
+    own["discriminate"]["cascade"] = {"below": 0.7257, "above": 0.0594, "otherwise": 0.0214}
+    told = page.render(report(), own, title="A", examples=1, simulated=True)
+    assert "drops 72.6 % and keeps 5.9 %, and of those both readers would decide 2.1 % otherwise" in told
