@@ -34,8 +34,8 @@ class EvaluateConfig(StageConfig):
     """
     rerank: int = Field(0, ge=0)
     """Also measure the challenger's ranking with so many of its first documents in the order of θ, which
-    reads each of them with the query. Source: ours; 0, off: it takes as long as reading them, and learnt from
-    the same clicks.
+    reads each of them with the query, as the gateway's setting rerank answers. Source: ours; 0, off: it takes
+    as long as reading them, and learnt from the same clicks.
     """
     cold_start: bool = False
     """Also measure on the documents that training had no positive of, for any query, as what is uploaded

@@ -48,16 +48,6 @@ class Discriminator:
         read = score.logits(self.cross, queries, texts, progress=progress)
         return np.stack([read, score.cosines(self.embed, queries, texts) / self.temperature], axis=1)
 
-    def theta(
-        self,
-        queries: Sequence[str],
-        texts: Sequence[str],
-        *,
-        progress: Callable[[int], Any] = lambda _count: None,
-    ) -> np.ndarray:
-        """float64 [N] in 0..1, not shifted to any perspective."""
-        return self.calibration(self.features(queries, texts, progress=progress))
-
     def read(
         self,
         queries: Sequence[str],
@@ -66,8 +56,8 @@ class Discriminator:
         *,
         progress: Callable[[int], Any] = lambda _count: None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """θ by the text alone, as `theta` or in cascade, and the cosine to the nearest other text clicked for
-        the query (NaN without one), float64 [N] each. `clicked`: query -> texts.
+        """θ in 0..1 by the text alone, not shifted to any perspective, and the cosine to the nearest other
+        text clicked for the query (NaN without one), float64 [N] each. `clicked`: query -> texts.
         """
         with self.spent.on("dual", len(queries)):
             cosine, nearest = score.cosines_and_nearest(self.embed, queries, texts, clicked)

@@ -276,12 +276,14 @@ def _rankings(
         held = f"{len(texts):,} vectors of width {model.width}"
         memory.refuse(f"evaluate {name}", held, 4 * len(texts) * model.width)
         vectors, asked = model.encode(texts, kind="document"), model.encode(queries, kind="query")
-        ranked = index.exact(vectors, asked, depth)[1]
+        cosines, ranked = index.exact(vectors, asked, depth)
         yield name, ranked
         if name == fuse and cfg.fusion:
             yield fused_of(name), rank.fused(ranked, by_words)
         if name == fuse and cfg.rerank:
-            yield reranked_of(name), rerank.by_theta(judge(), queries, texts, ranked, cfg.rerank)
+            tau = float(model.log_tau.detach().exp())
+            ordered = rerank.by_theta(judge(), queries, texts, ranked, cosines, cfg.rerank, temperature=tau)
+            yield reranked_of(name), ordered
         if name in second:
             other = second[name]().rank(asked, depth)
             yield generative_of(name), other

@@ -9,7 +9,7 @@ import numpy as np
 
 from crops.config.export import ExportConfig
 from crops.discriminator import export as reranking
-from crops.discriminator import score
+from crops.discriminator import rerank, score
 from crops.errors import InputError
 from crops.release import layout
 from crops.release.encoder import OnnxEncoder
@@ -93,12 +93,9 @@ def _difference(trained: encoders.Encoder, exported: OnnxEncoder, texts: list[st
 
 
 def _reranker(theta: Path, trained: encoders.Encoder, folder: Path, cfg: ExportConfig) -> float:
-    """Writes the re-ranker: θ's weights of its two readers, the second being the release's own cosine in
-    place of θ's. The largest difference of a logit to torch.
-    """
+    """Writes the re-ranker, see `rerank.weights`. The largest difference of a logit to torch."""
     judge = thetas.load(theta)
-    cross, dual = judge.calibration.weights
-    weights = cross, dual / float(trained.log_tau.detach().exp())
+    weights = rerank.weights(judge, float(trained.log_tau.detach().exp()))
     reranking.write(judge.cross, weights, folder, opset=cfg.opset)
     queries = list(PROBES[: cfg.probes])
     logits = OnnxReranker(folder).logits(queries, queries[::-1])

@@ -34,13 +34,16 @@ def test_the_slot_orders_the_first_results_as_evaluation_does(made):
     dense = encoder.encode(queries) @ encoder.encode(toy.TEXTS, kind="document").T
     ranked = np.argsort(-dense, axis=1, kind="stable")[:, :40]
     judge = thetas.load(made / "theta")
-    expected = rerank.by_theta(judge, queries, toy.TEXTS, ranked, FIRST)
+    cosines = np.take_along_axis(dense, ranked, axis=1)
+    expected = rerank.by_theta(
+        judge, queries, toy.TEXTS, ranked, cosines, FIRST, temperature=judge.temperature
+    )
     weights = artifacts.read_json(made / "onnx" / layout.RERANKER)["weights"]
     slot = Reranker(tuple(toy.TEXTS), tuple(weights))
     for query, row, scores, wanted in zip(queries, ranked, dense, expected, strict=True):
         logits = reader.logits([query] * FIRST, [slot.texts[n] for n in row[:FIRST]])
         order = slot.order(logits, scores[row[:FIRST]])
-        theta = judge.theta([query] * FIRST, [toy.TEXTS[n] for n in row[:FIRST]])
+        theta, _ = judge.read([query] * FIRST, [toy.TEXTS[n] for n in row[:FIRST]], {})
         # Equal but for rounding: texts that θ holds for the same may stand either way round.
         assert theta[order] == pytest.approx(np.sort(theta)[::-1], abs=1e-5)
         assert row[order].tolist() == wanted[:FIRST].tolist() or len(set(theta.round(5))) < FIRST

@@ -68,7 +68,7 @@ def test_the_first_results_stand_as_theta_orders_them(tmp_path, triton, reranked
                 got = [row["video_id"] for row in answer["results"]]
                 assert set(got[:12]) == set(ids[:12])
                 assert got[12:] == ids[12:]
-                judged = judge.theta([query] * 12, [text[i] for i in got[:12]])
+                judged, _ = judge.read([query] * 12, [text[i] for i in got[:12]], {})
                 assert (np.diff(judged) <= 1e-4).all()
                 moved.append(got != ids)
             assert kept(gateway) == 0
