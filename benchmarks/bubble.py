@@ -48,7 +48,8 @@ WORDS = {
     "ever_shown": "fitting videos ever shown",
     "half_on": "videos with half of the impressions",
 }
-PICTURES = ("reworded", "half_on")
+# What each picture calls its figure.
+PICTURES = {"reworded": "searches reworded, %", "half_on": "diversity, % of videos"}
 
 
 class Exploring(Engine):
@@ -133,13 +134,13 @@ def _last(work: Path, week: int, folder: Path) -> Path:
 
 def pictured(figures: dict[str, list[list[dict[str, Any]]]]) -> None:
     """docs/images/bubble_*.svg: the mean over seeds, week by week, of what the picture is for."""
-    for key in PICTURES:
+    for key, figure in PICTURES.items():
         means = {
             name: 100 * np.mean([[week[key] for week in weeks] for weeks in runs], axis=0)
             for name, runs in figures.items()
         }
         series = {name: (range(1, len(mean) + 1), mean) for name, mean in means.items()}
-        svg = charts.lines(series, x="week", y=f"{WORDS[key]}, %", title=f"{WORDS[key]}, week by week")
+        svg = charts.lines(series, x="week", y=figure, title=f"{WORDS[key]}, week by week")
         (IMAGES / f"bubble_{key}.svg").write_text(svg, encoding="utf-8")
 
 
