@@ -22,6 +22,11 @@ from crops.stages.learn import theta as thetas
 from crops.stages.release import precision
 from crops.tables import artifacts
 
+# Where θ's cross-encoder is the one that is made here; measured on simulated logs (docs/method.md).
+WORSE = (
+    "re-ranker: θ's cross-encoder is the small one that is made where its base has none, and it ordered "
+    "first results worse than the encoder alone; compare crops_reranked (evaluate.rerank) before you serve it"
+)
 PROBES = (
     "sourdough",
     "how to make bread at home",
@@ -69,15 +74,18 @@ def run(
             raise InputError(
                 source, f"ONNX differs from torch by {difference:.2e}, allowed {cfg.max_difference:.0e}"
             )
+        notes = []
         if cfg.reranker and theta is not None:
             difference = max(difference, _reranker(theta, trained, folder, cfg))
+            notes += [WORSE] if artifacts.read_json(folder / layout.RERANKER)["small"] else []
         cost = None
         if cfg.precision != FLOAT32 and documents is not None:
             cost = precision.lower(folder, documents, cfg)
+            notes.append(str(cost))
         encode_ms = _median_ms(OnnxEncoder(folder, threads=1))
         facts = {"max_difference": difference, "encode_ms": encode_ms}
         artifacts.write_json(folder / "export.json", facts | (asdict(cost) if cost else {}))
-    return StageReport(numbers={**facts, "width": trained.width}, notes=() if cost is None else (str(cost),))
+    return StageReport(numbers={**facts, "width": trained.width}, notes=tuple(notes))
 
 
 def _difference(trained: encoders.Encoder, exported: OnnxEncoder, texts: list[str]) -> float:
