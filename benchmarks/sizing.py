@@ -27,7 +27,7 @@ from crops.release import index
 from crops.release.encoder import OnnxEncoder
 
 WIDTH, K, QUERIES = 384, 100, 500
-FACTORIES = ("Flat", "IVF1024,Flat", "IVF1024,PQ64x4fs,RFlat", "HNSW32")
+FACTORIES = ("Flat", "IVF1024,Flat", "IVF1024,PQ64x4fs,Refine(SQfp16)", "HNSW32")
 
 SEARCH = """
 import sys, time

@@ -13,6 +13,9 @@ from crops.errors import ConfigError, InputError
 from crops.release import layout
 from crops.tables import artifacts
 
+# Vectors that an index learns its lists and codes from: 256 for each of 4,096 lists, as many as FAISS takes.
+TRAINED_ON = 1 << 20
+ADDED_AT_ONCE = 100_000
 # Scores held at once by exact search: 64 MiB of float32, and as much again for the positions of the best.
 EXACT_SCORES = 1 << 24
 
@@ -91,18 +94,20 @@ def build(
     ef_search: int,
     refine_factor: int = 1,
 ) -> Index:
-    """Trains and fills the index; a ConfigError where FAISS has no such kind, or not for so many documents.
-    vectors float32 [D, H], unit length, in the order of `ids`.
+    """Trains the index on some of the vectors and adds all of them, a part at a time; a ConfigError where
+    FAISS has no such kind, or not for so many documents. vectors float32 [D, H], unit length, in the order
+    of `ids`; they may be mapped from a file.
     """
     if len(vectors) != len(ids) or not len(ids):
         raise ValueError(
             f"{len(vectors)} vectors for {len(ids)} documents, expected as many and at least one"
         )
-    vectors = np.ascontiguousarray(vectors, dtype=np.float32)
+    learnt = vectors[:: max(1, len(vectors) // TRAINED_ON)]
     try:
         inner = faiss.index_factory(vectors.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
-        inner.train(vectors)
-        inner.add(vectors)
+        inner.train(np.ascontiguousarray(learnt, dtype=np.float32))
+        for start in range(0, len(vectors), ADDED_AT_ONCE):
+            inner.add(np.ascontiguousarray(vectors[start : start + ADDED_AT_ONCE], dtype=np.float32))
     except RuntimeError as error:
         what = f"{len(ids):,} documents of width {vectors.shape[1]}"
         reason = str(error).rsplit("failed: ", 1)[-1].rsplit("cpp:", 1)[-1]

@@ -17,6 +17,8 @@ from crops.release.encoder import OnnxEncoder
 from crops.stages.base import StageReport
 from crops.tables import artifacts, records
 
+SCRATCH = ".vectors.npy"
+
 
 def run(export: Path, documents: Path, out: Path, cfg: IndexConfig) -> StageReport:
     """Writes the index, the documents' ids by row, and facts: factory, width, rows, checksum, recall against
@@ -27,24 +29,34 @@ def run(export: Path, documents: Path, out: Path, cfg: IndexConfig) -> StageRepo
     encoder = OnnxEncoder(export, providers=accelerator.providers())
     if not ids:
         raise InputError(documents / "documents", "no document, expected at least one to index")
+    factory = index.factory_for(len(ids), cfg.factories)
+    number = 2 if "fp16" in factory else 4
     memory.refuse(
         documents / "documents",
-        f"{len(ids):,} vectors of width {encoder.width}, and the index that holds them as well",
-        2 * 4 * len(ids) * encoder.width,
+        f"an index {factory} of {len(ids):,} vectors of width {encoder.width}",
+        number * len(ids) * encoder.width,
     )
-    vectors = encoded(encoder, texts, batch=cfg.batch)
-    made, factory = built(vectors, ids, cfg)
     with artifacts.replacing(out) as folder:
+        scratch = folder / SCRATCH
+        # On disk, where they make room for the index that is built of them.
+        room = np.lib.format.open_memmap(
+            scratch, mode="w+", dtype=np.float32, shape=(len(ids), encoder.width)
+        )
+        vectors = encoded(encoder, texts, batch=cfg.batch, into=room)
+        made, factory = built(vectors, ids, cfg)
         source = source_of(export, ids, texts)
         recall = write(folder, made, vectors, factory=factory, probes=cfg.probes, source=source)
+        scratch.unlink()
     return StageReport(
-        numbers={"documents": len(ids), "width": int(vectors.shape[1]), "recall_against_exact": recall}
+        numbers={"documents": len(ids), "width": encoder.width, "recall_against_exact": recall}
     )
 
 
-def encoded(encoder: OnnxEncoder, texts: list[str], *, batch: int) -> np.ndarray:
-    """float32 [D, H] of document texts, with a progress bar."""
-    vectors = np.empty((len(texts), encoder.width), dtype=np.float32)
+def encoded(
+    encoder: OnnxEncoder, texts: list[str], *, batch: int, into: np.ndarray | None = None
+) -> np.ndarray:
+    """float32 [D, H] of document texts, with a progress bar; in `into` of that shape, if it is given."""
+    vectors = np.empty((len(texts), encoder.width), dtype=np.float32) if into is None else into
     for start in progress.bar(range(0, len(texts), batch), desc="encoding documents"):
         vectors[start : start + batch] = encoder.encode(texts[start : start + batch], kind="document")
     return vectors

@@ -11,6 +11,8 @@ from hypothesis.extra import numpy as hnp
 from crops.errors import ConfigError, InputError
 from crops.release import index, layout
 
+HALF = "Refine(SQfp16)"
+
 
 def unit(rng, rows, width):
     vectors = rng.standard_normal((rows, width)).astype(np.float32)
@@ -71,7 +73,13 @@ def test_flat_agrees_with_exact():
 
 
 @pytest.mark.parametrize(
-    ("factory", "least"), [("IVF16,Flat", 1.0), ("HNSW16", 0.95), ("IVF16,PQ16x4fs,RFlat", 0.95)]
+    ("factory", "least"),
+    [
+        ("IVF16,Flat", 1.0),
+        ("HNSW16", 0.95),
+        ("IVF16,PQ16x4fs,RFlat", 0.95),
+        ("IVF16,PQ16x4fs,Refine(SQfp16)", 0.95),
+    ],
 )
 def test_approximate_indexes_find_what_exact_search_finds(factory, least):
     """With all 16 lists probed IVF is exact; the others lose a little. The share of the true top 10 is
@@ -113,6 +121,32 @@ def test_fewer_lists_probed_or_fewer_refined_find_less():
     assert share("IVF32,PQ16x4fs,RFlat", 32, 1) < 0.5 < share("IVF32,PQ16x4fs,RFlat", 32, 64)
 
 
+@pytest.mark.parametrize("factory", ["Flat", "IVF16,Flat", f"IVF16,PQ16x4fs,{HALF}"])
+def test_added_in_parts_and_from_a_file_it_is_the_same_index(tmp_path, monkeypatch, factory):
+    """As long as all of them teach it; a tenth of them teaches it nearly as well."""
+    vectors = unit(np.random.default_rng(3), 3_000, 32)
+    ids = tuple(map(str, range(3_000)))
+    on_disk = np.lib.format.open_memmap(tmp_path / "v.npy", mode="w+", dtype="f4", shape=vectors.shape)
+    on_disk[:] = vectors
+
+    def made(of):
+        built = index.build(of, ids, factory=factory, nprobe=8, ef_search=200, refine_factor=32)
+        index.save(built, tmp_path / "index.faiss")
+        return (tmp_path / "index.faiss").read_bytes(), built
+
+    whole, built = made(vectors)
+    monkeypatch.setattr(index, "ADDED_AT_ONCE", 7)
+    assert made(on_disk)[0] == whole
+    monkeypatch.setattr(index, "TRAINED_ON", 300)
+    few = made(on_disk)[1]
+    exact = index.exact(vectors, vectors[:50], 10)[1]
+    overlap = [
+        np.mean([len({*a} & {*b}) / 10 for a, b in zip(one.search(vectors[:50], 10)[1], exact, strict=True)])
+        for one in (built, few)
+    ]
+    assert overlap[1] > overlap[0] - 0.1
+
+
 def test_more_than_there_is(tmp_path):
     made = index.build(np.eye(3, dtype=np.float32), ("a", "b", "c"), factory="Flat", nprobe=1, ef_search=1)
     assert made.search(np.eye(3)[:1], 10)[1].shape == (1, 3)
@@ -122,7 +156,9 @@ def test_more_than_there_is(tmp_path):
         index.build(np.eye(3), ("a", "b"), factory="Flat", nprobe=1, ef_search=1)
 
 
-@pytest.mark.parametrize("factory", ["Flat", "IVF4,Flat", "HNSW16", "IVF4,PQ8x4fs,RFlat"])
+@pytest.mark.parametrize(
+    "factory", ["Flat", "IVF4,Flat", "HNSW16", "IVF4,PQ8x4fs,RFlat", "IVF4,PQ8x4fs,Refine(SQfp16)"]
+)
 def test_loaded_index_answers_the_same_from_a_mapped_file(tmp_path, factory):
     rng = np.random.default_rng(4)
     documents, queries, ids = unit(rng, 400, 16), unit(rng, 10, 16), tuple(map(str, range(400)))
