@@ -2,12 +2,14 @@
 run is made good.
 """
 
+import numpy as np
 import pytest
 
 from crops.config.export import ExportConfig
 from crops.config.index import IndexConfig
 from crops.config.register import RegisterConfig
 from crops.errors import InputError, ServiceError
+from crops.release import index as indexes
 from crops.release import layout, manifest
 from crops.release.encoder import OnnxEncoder
 from crops.services.registry import Registry
@@ -98,6 +100,21 @@ def test_an_index_that_keeps_codes_is_never_built_from_them(tmp_path):
     assert artifacts.read_json(tmp_path / "out/refresh.json")["how"] == "encoded anew"
     rebuilt, again = as_built_from_nothing(tmp_path, tmp_path, texts)
     assert [list(row.values()) for row in rebuilt] == [list(row.values()) for row in again]
+
+
+def test_an_index_that_refines_by_16_bits_is_extended_as_it_is(tmp_path):
+    """As of a million documents: what it gives back is near enough to what was encoded, and stays."""
+    texts = {row["doc_id"]: row["text"] for row in toy.DOCUMENTS}
+    half = IndexConfig(factories={1000: "IVF4,PQ8x4fs,Refine(SQfp16)"})
+    uri = toy.champion(tmp_path, dict(list(texts.items())[:-20]), cfg=half)
+    champion.run(tmp_path / "champion", REGISTER, registry=uri)
+    refresh.run(tmp_path / "champion", toy.catalogue(tmp_path / "logs", texts), tmp_path / "out", half)
+    about = artifacts.read_json(tmp_path / "out/refresh.json")
+    assert (about["how"], about["factory"]) == ("extended", half.factories[1000])
+    assert about["recall_against_exact"] > 0.95
+    before, after = (indexes.of_release(p) for p in (tmp_path / "champion", tmp_path / "out/release"))
+    kept = len(before.ids)
+    np.testing.assert_array_equal(before.inner.reconstruct_n(0, kept), after.inner.reconstruct_n(0, kept))
 
 
 def test_many_new_videos_or_another_kind_of_index_mean_a_rebuild(registered, tmp_path):
