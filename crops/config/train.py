@@ -132,6 +132,11 @@ class TrainConfig(StageConfig):
     """Validation and checkpoint, steps; null: 20 times in a training, but at least 50 steps apart. Source:
     ours.
     """
+    check_documents: int = Field(50_000, ge=1)
+    """A check ranks about as many documents of a larger catalogue: what is relevant, the nearest by the
+    untrained encoder, and others by chance, each for all that it stands for; the kept encoder is measured on
+    all of them. Documents. Source: ours.
+    """
     patience: int = Field(4, ge=1)
     """Checks without a better recall before stopping, checks. Source: ours."""
     probe_steps: int = Field(50, ge=1)

@@ -11,7 +11,6 @@ from crops import progress
 from crops.errors import ConfigError
 from crops.retriever import checkpoint, step
 from crops.retriever.batch import AnchorBatches, Batches, Pairs, anchors_per_step
-from crops.retriever.choice import Choice, choose
 from crops.retriever.encoder import Encoder
 from crops.retriever.focus import focus
 from crops.retriever.loss import AnyLoss
@@ -19,6 +18,7 @@ from crops.retriever.ranks import ALONE, Ranks
 from crops.retriever.step import Plan
 from crops.retriever.teacher import Teacher
 from crops.retriever.tokens import tokenized
+from crops.retriever.validation import Validation
 
 __all__ = ["AnyLoss", "Log", "Plan", "Sizes", "Validation", "best", "fit"]
 
@@ -46,42 +46,6 @@ class Sizes:
     def drawn(self) -> dict[str, Any]:
         """What `Batches` takes of it."""
         return {"size": self.queries, "positives": self.positives, "lower": self.lower}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Validation:
-    """Queries, the catalogue's texts, and per query the rows of the catalogue that are relevant (none empty).
-
-    people: per query a number that those share which the same people asked; empty: each is alone. Without any
-    query there is nothing to choose by: the last step is kept.
-    """
-
-    queries: Sequence[str]
-    texts: Sequence[str]
-    relevant: Sequence[frozenset[int]]
-    people: tuple[int, ...] = ()
-
-    def choose(self, recalls: Sequence[Sequence[Any]], *, safe: int) -> Choice:
-        """See crops.retriever.choice; float [C, S, Q]."""
-        people = np.array(self.people or range(len(self.queries)))
-        return choose(np.asarray(recalls, dtype=np.float64), safe=safe, people=people)
-
-    def recall(self, encoder: Encoder, k: int = 100) -> float | None:
-        """Mean share of a query's relevant documents among its k nearest; exact search. None without
-        queries.
-        """
-        if not self.queries:
-            return None
-        return float(self.recalls(encoder, k).mean())
-
-    def recalls(self, encoder: Encoder, k: int = 100) -> np.ndarray:
-        """float64 [Q]: the same of each query."""
-        q, d = encoder.encode(self.queries, kind="query"), encoder.encode(self.texts, kind="document")
-        k = min(k, len(d))
-        top = np.argpartition(-(q @ d.T), k - 1, axis=1)[:, :k]
-        return np.array(
-            [len(r & set(row.tolist())) / len(r) for r, row in zip(self.relevant, top, strict=True)]
-        )
 
 
 def best(

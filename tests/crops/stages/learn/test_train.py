@@ -359,3 +359,23 @@ def test_with_the_setting_the_challenger_alone_gets_a_second_retriever_and_stays
     model = generative.load(tmp_path / "on/generative", inputs.valid.texts)
     asked = encoders.load(tmp_path / "on").encode(["topic1"], kind="query")
     assert sorted(model.rank(asked, 36)[0]) == list(range(36))
+
+
+def test_checks_rank_a_sample_of_a_catalogue_that_is_larger_than_the_setting(tmp_path, monkeypatch):
+    """20 of 36 documents at every check, and all 36 once before and once after."""
+    sizes, plain = [], encoders.Encoder.encode
+
+    def counted(self, texts, *, kind, **given):
+        sizes.append(len(texts)) if kind == "document" else None
+        return plain(self, texts, kind=kind, **given)
+
+    monkeypatch.setattr(encoders.Encoder, "encode", counted)
+    cfg = CFG.model_copy(update={"check_documents": 20, "hard_share": 0.0})
+    report = train.run(toy(tmp_path / "toy"), tmp_path / "toy", tmp_path / "out", cfg, system="clicks")
+    assert sizes[0] == sizes[-1] == 36
+    assert set(sizes[1:-1]) == {20}
+    history = artifacts.read_json(tmp_path / "out/train.json")
+    assert history["whole_recall"] == report.numbers["whole_valid_recall_at_100"] == 1.0
+    assert any("checks ranked a sample" in note for note in report.notes)
+    whole = train.run(tmp_path / "toy", tmp_path / "toy", tmp_path / "all", CFG, system="clicks")
+    assert "whole_valid_recall_at_100" not in whole.numbers
