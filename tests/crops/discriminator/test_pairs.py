@@ -183,3 +183,76 @@ def test_held_out_share_is_of_queries(seed):
     out = make(*map(list, zip(*rows, strict=True)), seed=seed)
     distinct = set(out.queries)
     assert len({q for q, h in zip(out.queries, out.held_out, strict=True) if h}) == len(distinct) // 4
+
+
+def put(house, name, columns, *rows):
+    """A table of texts, but for what is called a number."""
+    kinds = {"support": pa.int64(), "theta": pa.float64(), "nearest": pa.float64()}
+    schema = pa.schema([(c, kinds.get(c, pa.string())) for c in columns.split()])
+    return house.put(
+        pa.Table.from_pylist([dict(zip(schema.names, r, strict=True)) for r in rows], schema), name
+    )
+
+
+def told(house, expr, *columns):
+    rows = [tuple(row[c] for c in columns) for row in house.fetch(expr.select(*columns))]
+    return sorted(rows, key=repr)
+
+
+def test_neither_a_validation_pair_nor_its_twin_by_text_is_learnt_from(house):
+    """v9 has no text; (a, v1) is held out, and v2 has its text: of the other query both stay."""
+    rows = put(
+        house, "rows", "query video_id", ("a", "v1"), ("a", "v2"), ("a", "v3"), ("b", "v1"), ("b", "v9")
+    )
+    texts = put(house, "texts", "doc_id text", ("v1", "same"), ("v2", "same"), ("v3", "other"))
+    valid = put(house, "valid", "query video_id", ("a", "v1"))
+    free = pairs.learnable(rows, texts, valid)
+    assert told(house, free, "query", "doc_id") == [("a", "v3"), ("b", "v1")]
+
+
+def test_a_pair_is_asked_once_and_says_whether_it_was_clicked(house):
+    mined = put(
+        house,
+        "mined",
+        "query doc_id perspective",
+        ("a", "v1", "feed"),
+        ("a", "v1", "click"),
+        ("a", "v2", "click"),
+        ("a", "v3", "exposed"),
+        ("b", "v1", "reformulation"),
+        ("b", "v1", "feed"),
+    )
+    asked = pairs.asked(mined, ["feed"])
+    assert told(house, asked, "query", "doc_id", "asked", "clicked") == [
+        ("a", "v1", True, True),
+        ("a", "v2", False, True),
+        ("b", "v1", True, False),
+    ]
+
+
+def test_rows_get_their_scores_once_and_what_is_mined_of_their_document(house):
+    """The score of (a, v1) came from two shards; a test row counts the events of the other perspective."""
+    rows = put(
+        house,
+        "rows",
+        "query doc_id perspective support",
+        ("a", "v1", "feed", 2),
+        ("b", "v1", "feed", 3),
+        ("b", "v2", "click", 1),
+        ("c", "v1", "(test)", 1),
+    )
+    scores = put(
+        house,
+        "scores",
+        "query doc_id theta nearest",
+        ("a", "v1", 0.5, None),
+        ("a", "v1", 0.5, None),
+        ("x", "v1", 0.1, 0.2),
+    )
+    out = pairs.weighed(rows, scores, {"feed": "feed", "(test)": "feed"})
+    assert told(house, out, "query", "doc_id", "theta", "nearest", "of_video") == [
+        ("a", "v1", 0.5, None, 5),
+        ("b", "v1", None, None, 5),
+        ("b", "v2", None, None, None),
+        ("c", "v1", None, None, 5),
+    ]
