@@ -143,7 +143,7 @@ def _measured(
     encoder: Encoder, history: dict[str, Any], valid: train.Validation, ranks: Ranks
 ) -> dict[str, Any]:
     """`history` with the recall of the last step, which nothing was chosen by."""
-    history["best_recall"] = ranks.from_first(lambda: valid.recall(encoder))
+    history["best_recall"] = valid.recall(encoder, ranks=ranks)
     history["checks"][-1]["valid_recall_at_100"] = history["best_recall"]
     return history
 

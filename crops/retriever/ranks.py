@@ -24,7 +24,7 @@ from crops.errors import ConfigError
 from crops.retriever.errors import RanksDiffer
 
 T = TypeVar("T")
-PATIENCE = timedelta(hours=2)  # rank 0 validates on the whole catalogue while the others wait
+PATIENCE = timedelta(hours=2)  # rank 0 searches and writes while the others wait
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,7 +102,7 @@ def best(
         def recalls(plan: Plan, seed: int) -> list[float]:
             short = replace(plan, steps=min(probe_steps, plan.steps), seed=plan.seed + seed)
             encoder = trained(short)[0]
-            return ranks.from_first(lambda: valid.recalls(encoder).tolist())
+            return valid.recalls(encoder, ranks=ranks).tolist()
 
         probes = [[recalls(plan, seed) for seed in range(probe_seeds)] for plan in plans]
         choice = valid.choose(probes, safe=0)
@@ -127,7 +127,7 @@ def focused(encoder: Encoder, samples: Pairs, sizes: Sizes, ranks: Ranks) -> dic
 
 def untouched(encoder: Encoder, valid: Validation, ranks: Ranks = ALONE) -> dict[str, Any]:
     """The history, as `fit` returns it, of an encoder that takes no step."""
-    recall = ranks.from_first(lambda: valid.recall(encoder))
+    recall = valid.recall(encoder, ranks=ranks)
     check = {"step": 0, "loss": None, "tau": float(encoder.log_tau.detach().exp()), "lr": 0.0}
     return {
         "checks": [{**check, "valid_recall_at_100": recall}],
@@ -200,7 +200,7 @@ def fit(
 
     def check() -> dict[str, Any]:
         """Adds a check to `state`, the same on every rank, and has it saved by the first."""
-        recalls = ranks.from_first(lambda: valid.recalls(encoder).round(4).tolist() if valid.queries else [])
+        recalls = valid.recalls(encoder, ranks=ranks).round(4).tolist() if valid.queries else []
         recall = float(np.mean(recalls)) if recalls else None
         state["recalls"].append(recalls)
         entry = {

@@ -5,9 +5,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 
 from crops.retriever.choice import Choice, choose
 from crops.retriever.encoder import Encoder
+from crops.retriever.ranks import ALONE, Ranks
 
 SCORES = 1 << 24  # held at once: 64 MB
 NEAREST = 100
@@ -33,35 +35,42 @@ class Validation:
         people = np.array(self.people or range(len(self.queries)))
         return choose(np.asarray(recalls, dtype=np.float64), safe=safe, people=people)
 
-    def recall(self, encoder: Encoder, k: int = NEAREST) -> float | None:
+    def recall(self, encoder: Encoder, k: int = NEAREST, *, ranks: Ranks = ALONE) -> float | None:
         """Mean share of a query's relevant documents among its k nearest; exact search. None without
         queries.
         """
         if not self.queries:
             return None
-        return float(self.recalls(encoder, k).mean())
+        return float(self.recalls(encoder, k, ranks=ranks).mean())
 
-    def recalls(self, encoder: Encoder, k: int = NEAREST) -> np.ndarray:
-        """float64 [Q]: the same of each query; of a sample what it says of the catalogue."""
+    def recalls(self, encoder: Encoder, k: int = NEAREST, *, ranks: Ranks = ALONE) -> np.ndarray:
+        """float64 [Q]: the same of each query; of a sample what it says of the catalogue. Each of the ranks
+        encodes its part, and all get what the first makes of it.
+        """
+        scored = self._scores(encoder, ranks)
+        return ranks.from_first(lambda: self._found(scored, k))
+
+    def _found(self, scored: Iterator[np.ndarray], k: int) -> np.ndarray:
         if self.counts is None:
-            tops = (_nearest(scores, k) for scores in self._scores(encoder))
+            tops = (_nearest(scores, k) for scores in scored)
             hits = [len(r & set(top.tolist())) for r, top in zip(self.relevant, tops, strict=True)]
         else:
             # A document's place: how many of the catalogue stand above it, by those of the sample that do.
             hits = [
                 sum(self.counts[scores > scores[row]].sum() < k for row in r)
-                for r, scores in zip(self.relevant, self._scores(encoder), strict=True)
+                for r, scores in zip(self.relevant, scored, strict=True)
             ]
         return np.array([hit / len(r) for hit, r in zip(hits, self.relevant, strict=True)])
 
-    def sampled(self, encoder: Encoder, *, most: int, seed: int) -> "Validation":
+    def sampled(self, encoder: Encoder, *, most: int, seed: int, ranks: Ranks = ALONE) -> "Validation":
         """Over at most about `most` documents: all that is relevant for any query; in up to half of the room
         the nearest of each query by this encoder, of every query as many; and others by chance, each for as
         many as were left out beside it (Horvitz and Thompson 1952: the expected place is that in the
         catalogue).
         """
         certain = set[int]().union(*self.relevant)
-        tops = np.stack([_ranked(scores, NEAREST) for scores in self._scores(encoder)])
+        scored = self._scores(encoder, ranks)
+        tops = ranks.from_first(lambda: np.stack([_ranked(scores, NEAREST) for scores in scored]))
         for depth in (NEAREST, 50, 25, 12, 6, 3, 1):
             near = certain | set(np.unique(tops[:, :depth]).tolist())
             if len(near) <= most / 2:
@@ -76,12 +85,22 @@ class Validation:
         relevant = tuple(frozenset(place[row] for row in each) for each in self.relevant)
         return replace(self, texts=[self.texts[row] for row in kept], relevant=relevant, counts=counts)
 
-    def _scores(self, encoder: Encoder) -> Iterator[np.ndarray]:
+    def _scores(self, encoder: Encoder, ranks: Ranks) -> Iterator[np.ndarray]:
         """float [D] of each query."""
-        q, d = encoder.encode(self.queries, kind="query"), encoder.encode(self.texts, kind="document")
-        step = max(1, SCORES // max(1, len(d)))
-        for start in range(0, len(q), step):
-            yield from q[start : start + step] @ d.T
+        d = _encoded(encoder, self.texts, ranks)
+        q, step = encoder.encode(self.queries, kind="query"), max(1, SCORES // max(1, len(d)))
+        parts = (q[start : start + step] @ d.T for start in range(0, len(q), step))
+        return (scores for part in parts for scores in part)
+
+
+def _encoded(encoder: Encoder, texts: Sequence[str], ranks: Ranks) -> np.ndarray:
+    """float32 [D, H] of documents, each encoded on one of the ranks."""
+    if ranks.count == 1:
+        return encoder.encode(texts, kind="document")
+    shares = ranks.shares([len(text) for text in texts])
+    own = encoder.encode([texts[row] for row in shares[ranks.rank]], kind="document")
+    whole: np.ndarray = ranks.gather(torch.from_numpy(own).to(encoder.device), shares).cpu().numpy()
+    return whole
 
 
 def _nearest(scores: np.ndarray, k: int) -> np.ndarray:

@@ -210,8 +210,8 @@ def fitted(
         )
         return *done, plan
     checked, in_part = valid, bool(valid.queries) and len(valid.texts) > cfg.check_documents
-    if in_part and ranks.rank == 0:  # which ranks for all
-        checked = valid.sampled(make(), most=cfg.check_documents, seed=cfg.seed)
+    if in_part:
+        checked = valid.sampled(make(), most=cfg.check_documents, seed=cfg.seed, ranks=ranks)
     encoder, history, plan = train.best(
         make,
         samples,
@@ -226,7 +226,7 @@ def fitted(
         teacher=teacher_of(cfg, inputs),
     )
     if in_part:
-        history["whole_recall"] = ranks.from_first(lambda: valid.recall(encoder))
+        history["whole_recall"] = valid.recall(encoder, ranks=ranks)
     return encoder, history, plan
 
 

@@ -1,5 +1,10 @@
 """Checks on a sample of the catalogue say what checks on all of it say."""
 
+import json
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -23,8 +28,7 @@ def unit(vectors):
     return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
 
 
-@pytest.fixture(scope="module")
-def world():
+def made():
     """Queries with three relevant documents each, an encoder that finds few of them, and one that was
     trained: queries move towards what is relevant, and every document a little of its own accord.
     """
@@ -47,6 +51,11 @@ def world():
         relevant=relevant,
     )
     return valid, named(asked, documents), named(learnt, moved)
+
+
+@pytest.fixture(scope="module")
+def world():
+    return made()
 
 
 def line(count, relevant):
@@ -101,3 +110,38 @@ def test_scores_of_many_queries_are_taken_in_parts(world, monkeypatch):
     whole = valid.recalls(untrained)
     monkeypatch.setattr("crops.retriever.validation.SCORES", 7 * DOCUMENTS)
     np.testing.assert_array_equal(valid.recalls(untrained), whole)
+
+
+RANKS = """
+import json, sys
+import torch
+from crops.retriever.ranks import joined
+from tests.crops.retriever.test_validation import made
+with joined() as ranks:
+    valid, encoder, _ = made()
+    encoder.device = torch.device("cpu")
+    part = valid.sampled(encoder, most=1_500, seed=0, ranks=ranks)
+    told = [valid.recalls(encoder, ranks=ranks).tolist(), part.recalls(encoder, ranks=ranks).tolist()]
+    with open(f"{sys.argv[1]}/{ranks.rank}.json", "w") as file:
+        json.dump([told, part.texts, encoder.encoded], file)
+"""
+
+
+def test_two_ranks_encode_half_of_the_catalogue_each_and_say_the_same(tmp_path):
+    (tmp_path / "ranks.py").write_text(RANKS)
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    env = {**os.environ, "PYTHONPATH": ".", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*start, str(tmp_path / "ranks.py"), str(tmp_path)],
+        env=env,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
+    assert first == second
+    valid, encoder, _ = made()
+    part = valid.sampled(encoder, most=1_500, seed=0)
+    told = [valid.recalls(encoder).tolist(), part.recalls(encoder).tolist()]
+    assert first == [told, part.texts, encoder.encoded / 2]

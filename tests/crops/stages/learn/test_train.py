@@ -289,7 +289,8 @@ def test_another_step_than_the_last_is_kept_only_where_validation_can_tell(
 ):
     data, mean, off = toy(tmp_path / "in"), iter(recalls), np.random.default_rng(0)
 
-    def planted(valid, _encoder):
+    def planted(valid, _encoder, ranks):
+        assert ranks.count == 1
         return next(mean) + 0.02 * off.standard_normal(len(valid.queries))
 
     monkeypatch.setattr(train.train.Validation, "recalls", planted)
@@ -309,7 +310,7 @@ def test_the_wider_hierarchy_is_taken_only_where_validation_can_tell(tmp_path, m
         trained.append((plan.anchor_min, plan.seed))
         return fit(encoder, batches, valid, plan, **more)
 
-    def planted(valid, _encoder):
+    def planted(valid, _encoder, ranks):
         others = np.where(np.arange(len(valid.queries)) % 2, 0.2, -0.19)
         return 0.5 + (trained[-1][0] == 3) * (gain + others)
 
