@@ -1,6 +1,6 @@
 """Tables too large for memory, a piece at a time: rows in, in their order, and rows out."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 
@@ -55,3 +55,9 @@ class Writer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._file.close()
+
+
+def holding(piece: pa.Table, column: str, holds: Callable[[str], bool]) -> pa.Table:
+    """The rows whose value in `column` is held."""
+    values = pc.unique(piece[column]).to_pylist()
+    return artifacts.among(piece, **{column: [value for value in values if holds(value)]})

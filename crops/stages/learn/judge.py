@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,9 +16,10 @@ from crops import judgement, labels
 from crops.config.judge import JudgeConfig
 from crops.errors import InputError
 from crops.report import template
-from crops.stages.base import StageReport
-from crops.tables import artifacts, grades, records
+from crops.stages.base import Shard, StageReport
+from crops.tables import artifacts, grades, pieces, records
 
+MOST_PAIRS = 2_000_000  # read to draw from
 SHEET = ("pair_id", "query", "text", "grade")
 KEY = "key.json"  # what the raters must not see
 CANNOT_TELL = "?"  # of the page: not judged, and said so
@@ -41,7 +43,7 @@ def export(
     metrics, samples   evaluate's out, label's out: pooled results of all systems for held-out queries, which
                        systems are judged by. What any of them was trained on or chosen by is left out.
     """
-    rows = artifacts.read(scored, records.SCORED, ["query", "doc_id", "perspective", "theta"]).to_pandas()
+    rows = _drawn_from(scored).to_pandas()
     texts = artifacts.texts(documents)
     if artifacts.exists(scored, records.KNOWLEDGE):
         texts |= artifacts.texts(scored, records.KNOWLEDGE)
@@ -78,6 +80,16 @@ def export(
         artifacts.write_json(folder / KEY, key)
     counts = drawn["perspective"].value_counts().sort_index()
     return StageReport(numbers={f"pairs_{name}": int(n) for name, n in counts.items()})
+
+
+def _drawn_from(scored: Path) -> pa.Table:
+    """(query, doc_id, perspective, theta) of all queries, or of a part of them that brings MOST_PAIRS."""
+    part = Shard(0, max(1, math.ceil(artifacts.rows(scored, records.SCORED) / MOST_PAIRS)))
+    columns = ["query", "doc_id", "perspective", "theta"]
+    batches = artifacts.batches(scored, records.SCORED, columns=columns)
+    return pa.concat_tables(
+        pieces.holding(pa.Table.from_batches([batch]), "query", part.holds) for _path, batch in batches
+    )
 
 
 def _pool(metrics: Path, samples: Path | None, documents: Path, texts: Mapping[str, str]) -> pd.DataFrame:

@@ -44,16 +44,9 @@ def run(
             ordered = house.stream(mined.order_by("query", "doc_id"))
             with progress.bar(total=total // shard.count, desc="scoring", unit="pair") as bar:
                 for piece in pieces.whole(ordered, "query", rows=PIECE_ROWS):
-                    done.add(_scored(judge, _of(shard, piece), texts, bar.update))
+                    done.add(_scored(judge, pieces.holding(piece, "query", shard.holds), texts, bar.update))
         shutil.rmtree(scratch, ignore_errors=True)
     return StageReport(numbers={"pairs_scored": done.rows, **judge.spent.numbers()})
-
-
-def _of(shard: Shard, piece: pa.Table) -> pa.Table:
-    if shard.count == 1:
-        return piece
-    own = {query for query in piece["query"].unique().to_pylist() if shard.holds(query)}
-    return artifacts.among(piece, query=own)
 
 
 def _scored(

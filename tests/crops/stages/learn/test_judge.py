@@ -4,6 +4,7 @@ is named.
 
 import csv
 import json
+from collections import Counter
 
 import pyarrow as pa
 import pytest
@@ -179,3 +180,20 @@ def test_the_page_grades_by_keys_and_saves_a_sheet(asked, chromium):
         assert [row["grade"] for row in csv.DictReader(file)][:4] == ["3", "1", "?", ""]
     read = judge.read(asked / "ask", [asked / "grades.csv"], asked / "judged")
     assert read.numbers["judged"] == 2, "who cannot tell has not judged"
+
+
+def test_of_more_pairs_than_are_read_some_queries_come_with_all_of_theirs(tmp_path, monkeypatch):
+    """Sixty queries of three pairs; about a third is read, and drawn from as if there were no others."""
+    one = {"later_query": None, "first_ts": 0, "support": 1, "kept": True, "theta": 0.5}
+    rows = [
+        {**one, "query": f"subject{n}", "doc_id": toy.doc(n % toy.TOPICS, k), "perspective": "click"}
+        for n in range(60)
+        for k in range(3)
+    ]
+    toy.write(tmp_path / "scored", SCORED=rows, KNOWLEDGE=[])
+    toy.write(tmp_path / "mined", DOCUMENTS=toy.DOCUMENTS)
+    monkeypatch.setattr(judge, "MOST_PAIRS", len(rows) // 3)
+    judge.export(tmp_path / "scored", tmp_path / "mined", tmp_path / "ask", JudgeConfig(pairs=1_000))
+    counts = Counter(pair["query"] for pair in artifacts.read_json(tmp_path / "ask/key.json").values())
+    assert 10 <= len(counts) <= 30
+    assert set(counts.values()) == {3}
