@@ -51,7 +51,8 @@ def test_a_stage_leaves_its_seconds_its_peak_memory_and_its_numbers(tmp_path, ca
 
     (tmp_path / "out").mkdir()
     metrics = Metrics(tmp_path / "metrics")
-    plug.timed("train crops", str(tmp_path / "out"), metrics, stage)
+    settings = json.dumps({"seed": 1})
+    plug.timed("train crops", str(tmp_path / "out"), metrics, stage, settings)
     kept = artifacts.read_json(tmp_path / "out" / plug.STAGE_FILE)
     assert 0.2 < kept.pop("memory_gb") < 100
     assert kept.pop("seconds") > 0
