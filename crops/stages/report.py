@@ -68,8 +68,6 @@ def run(
         "ladder": label.get("ladder"),
         "hierarchy": label.get("hierarchy"),
         "seconds": {entry["stage"]: round(entry["seconds"], 1) for entry in measured},
-        # None of a folder that an older version wrote.
-        "memory_gb": {e["stage"]: e["memory_gb"] for e in measured if "memory_gb" in e},
         "gate": {"verdict": verdict["verdict"], "reasons": verdict["reasons"]},
         "release": artifacts.read_json(paths["register"] / "release.json"),
     }
@@ -80,6 +78,8 @@ def run(
     parts |= {"evaluate": metrics, "label": label, "gate": verdict, "stages": measured}
     parts["train"] = {name: _json(p / "train.json") for name, p in plug.systems(parts_of["train"]).items()}
     parts["validate"] = _json(paths["validate"] / "validation.json")
+    # None of a folder that an older version wrote.
+    parts["memory_gb"] = {e["stage"]: e["memory_gb"] for e in measured if "memory_gb" in e}
     parts["notes"] = [f"{entry['stage']}: {note}" for entry in measured for note in entry["notes"]]
     compared = _compared(paths["evaluated"] / "per_query.parquet", report, most=cfg.queries)
     shown: dict[str, Any] = {

@@ -34,7 +34,6 @@ def report(*, grades: bool = True, verdict: str = "promote") -> dict:
         "ladder": {"4": 0.8},
         "hierarchy": {"reason": "anchors >= 4: measured", "anchor_min_candidates": [4]},
         "seconds": {"train crops": 2.0, "score": 1.0},
-        "memory_gb": {"train crops": 1.25},
         "gate": {"verdict": verdict, "reasons": ["a reason"]},
         "release": {"uri": "models:/crops/2", "alias": "challenger"},
     }
@@ -52,6 +51,7 @@ def parts() -> dict:
         "evaluate": {},
         "label": {"rungs": rungs},
         "notes": ["feed: no table"],
+        "memory_gb": {"train crops": 1.25},
         "gate": {
             "challenger": "crops",
             "champion": "clicks",
