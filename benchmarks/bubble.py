@@ -39,7 +39,7 @@ from crops.world.settings import FIRST_DAY
 DAYS, TRAINED_ON, SCALE = 7, 14, "tiny"
 INCUMBENT, EXPLORING = "incumbent", "crops exploring"
 NAMES = (INCUMBENT, "clicks", "crops", EXPLORING)
-IMAGES = Path(__file__).resolve().parents[1] / "docs/images"
+IMAGES = Path(__file__).resolve().parents[1] / "docs/bubble"
 FITS = 2  # the lowest grade that people are satisfied by
 EXPLORE = 0.1
 WORDS = {
@@ -133,7 +133,7 @@ def _last(work: Path, week: int, folder: Path) -> Path:
 
 
 def pictured(figures: dict[str, list[list[dict[str, Any]]]]) -> None:
-    """docs/images/bubble_*.svg: the mean over seeds, week by week, of what the picture is for."""
+    """docs/bubble/*.svg: the mean over seeds, week by week, of what the picture is for."""
     for key, figure in PICTURES.items():
         means = {
             name: 100 * np.mean([[week[key] for week in weeks] for weeks in runs], axis=0)
@@ -141,7 +141,7 @@ def pictured(figures: dict[str, list[list[dict[str, Any]]]]) -> None:
         }
         series = {name: (range(1, len(mean) + 1), mean) for name, mean in means.items()}
         svg = charts.lines(series, x="week", y=figure, title=f"{WORDS[key]}, week by week")
-        (IMAGES / f"bubble_{key}.svg").write_text(svg, encoding="utf-8")
+        (IMAGES / f"{key}.svg").write_text(svg, encoding="utf-8")
 
 
 def main() -> None:

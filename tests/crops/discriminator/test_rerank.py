@@ -40,7 +40,7 @@ def test_the_first_documents_are_ordered_by_theta_and_the_rest_stays(judge):
     assert RANKED.tolist() == [[0, 2, 3, 4], [0, 1, -1, -1]], "the ranking itself is as it was"
 
 
-def test_the_rankings_own_cosine_counts_as_theta_weighs_its_dual_encoder_over_its_temperature(judge):
+def test_the_own_cosine_of_a_ranking_stands_for_the_dual_encoder(judge):
     """At temperature 0.5 the sums are 0.5, 0.6, 0.5 and 1.0; at 0.05 the dense order wins."""
     judge.calibration = Calibration((1.0, 0.5), 0.0)
     assert rerank.weights(judge, 0.5) == (1.0, 1.0)
