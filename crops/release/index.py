@@ -66,6 +66,17 @@ def factory_for(rows: int, sizes: dict[int, str]) -> str:
     return sizes[fitting[0] if fitting else max(sizes)]
 
 
+def bytes_each(factory: str, width: int) -> int:
+    """What an index of that kind holds of each vector at least; 0 where FAISS does not say, or does not know
+    the kind.
+    """
+    try:
+        inner = faiss.index_factory(width, factory, faiss.METRIC_INNER_PRODUCT)
+        return int(getattr(inner, "storage", inner).sa_code_size())  # a graph keeps its vectors apart
+    except RuntimeError:
+        return 0
+
+
 @dataclass(frozen=True, slots=True)
 class Index:
     """A FAISS index over unit vectors by inner product. `ids[row]` is the document of a row."""

@@ -30,11 +30,10 @@ def run(export: Path, documents: Path, out: Path, cfg: IndexConfig) -> StageRepo
     if not ids:
         raise InputError(documents / "documents", "no document, expected at least one to index")
     factory = index.factory_for(len(ids), cfg.factories)
-    number = 2 if "fp16" in factory else 4
     memory.refuse(
         documents / "documents",
         f"an index {factory} of {len(ids):,} vectors of width {encoder.width}",
-        number * len(ids) * encoder.width,
+        len(ids) * index.bytes_each(factory, encoder.width),
     )
     with artifacts.replacing(out) as folder:
         scratch = folder / SCRATCH

@@ -207,3 +207,27 @@ def test_a_kind_that_does_not_fit_the_documents_is_a_setting_to_change(factory):
     vectors = unit(np.random.default_rng(0), 10, 8)
     with pytest.raises(ConfigError, match=f"{factory}.*10 documents of width 8"):
         index.build(vectors, tuple("abcdefghij"), factory=factory, nprobe=4, ef_search=4)
+
+
+@pytest.mark.parametrize(
+    ("factory", "least"),
+    [
+        ("Flat", 4 * 32),
+        ("HNSW16", 4 * 32),
+        (f"IVF16,PQ16x4fs,{HALF}", 2 * 32),
+        ("IVF16,PQ16", 16),  # codes alone: a limit of vectors would refuse what fits
+        ("no such kind", 0),
+    ],
+)
+def test_what_a_vector_takes_is_what_faiss_says(factory, least):
+    """At most a few bytes more: codes beside what they are refined by, and the number of the list."""
+    assert least <= index.bytes_each(factory, 32) <= least + 16
+
+
+def test_an_index_never_takes_less_than_is_said(tmp_path):
+    """The file that FAISS writes is the judge."""
+    vectors = unit(np.random.default_rng(5), 2_000, 32)
+    for factory in ("Flat", "HNSW16", "IVF16,PQ16", f"IVF16,PQ16x4fs,{HALF}"):
+        made = index.build(vectors, tuple(map(str, range(2_000))), factory=factory, nprobe=4, ef_search=16)
+        index.save(made, tmp_path / "index.faiss")
+        assert (tmp_path / "index.faiss").stat().st_size >= 2_000 * index.bytes_each(factory, 32)
