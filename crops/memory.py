@@ -27,7 +27,7 @@ def peak() -> int:
         resource.getrusage(who).ru_maxrss * unit for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     )
     # Linux's ru_maxrss is at least what the parent held when it started this process.
-    return max(_kilobytes(ROOT / "proc/self/status", "VmHWM")[0] or own, children)
+    return max(_bytes_of(ROOT / "proc/self/status", "VmHWM")[0] or own, children)
 
 
 def refuse(place: Path | str, what: str, held: int) -> None:
@@ -45,11 +45,11 @@ def refuse(place: Path | str, what: str, held: int) -> None:
 
 def _machine(root: Path) -> tuple[int, int]:
     """Bytes of memory and of swap."""
-    memory, swap = _kilobytes(root / "proc/meminfo", "MemTotal", "SwapTotal")
+    memory, swap = _bytes_of(root / "proc/meminfo", "MemTotal", "SwapTotal")
     return memory or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), swap
 
 
-def _kilobytes(path: Path, *names: str) -> list[int]:
+def _bytes_of(path: Path, *names: str) -> list[int]:
     """Bytes by name from lines like `VmHWM:  12 kB`; 0 where there is none."""
     try:
         lines = dict(line.split(":", 1) for line in path.read_text().splitlines() if ":" in line)

@@ -22,8 +22,7 @@ class IndexConfig(StageConfig):
     """Breadth of an HNSW search. Source: ours: recall 0.998 at 200 k documents."""
     refine_factor: int = Field(32, ge=1)
     """Refine, RFlat: this many times k candidates are scored again by their vectors, of 16 bits a number or
-    exact. Source: ours: at 100 k x 256 recall@100
-    is 0.63 at 1, 0.87 at 8 and 0.93 at 16.
+    exact. Source: ours: at 100 k x 256 recall@100 is 0.63 at 1, 0.87 at 8 and 0.93 at 16.
     """
     batch: int = Field(1024, ge=1)
     """Documents encoded at once."""

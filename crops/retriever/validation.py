@@ -47,12 +47,13 @@ class Validation:
         """float64 [Q]: the same of each query; of a sample what it says of the catalogue. Each of the ranks
         encodes its part, and all get what the first makes of it.
         """
-        scored = self._scores(encoder, ranks)
-        return ranks.from_first(lambda: self._found(scored, k))
+        queries, texts = self._vectors(encoder, ranks)
+        return ranks.from_first(lambda: self._hit(_scores(queries, texts), k))
 
-    def _found(self, scored: Iterator[np.ndarray], k: int) -> np.ndarray:
+    def _hit(self, scored: Iterator[np.ndarray], k: int) -> np.ndarray:
         if self.counts is None:
-            tops = (_nearest(scores, k) for scores in scored)
+            k = min(k, len(self.texts))
+            tops = (np.argpartition(-scores, k - 1)[:k] for scores in scored)
             hits = [len(r & set(top.tolist())) for r, top in zip(self.relevant, tops, strict=True)]
         else:
             # A document's place: how many of the catalogue stand above it, by those of the sample that do.
@@ -68,9 +69,11 @@ class Validation:
         many as were left out beside it (Horvitz and Thompson 1952: the expected place is that in the
         catalogue).
         """
+        from crops.release.index import exact  # not at the top: most trainings need no FAISS
+
         certain = set[int]().union(*self.relevant)
-        scored = self._scores(encoder, ranks)
-        tops = ranks.from_first(lambda: np.stack([_ranked(scores, NEAREST) for scores in scored]))
+        queries, texts = self._vectors(encoder, ranks)
+        tops = ranks.from_first(lambda: exact(texts, queries, NEAREST)[1])
         for depth in (NEAREST, 50, 25, 12, 6, 3, 1):
             near = certain | set(np.unique(tops[:, :depth]).tolist())
             if len(near) <= most / 2:
@@ -85,12 +88,16 @@ class Validation:
         relevant = tuple(frozenset(place[row] for row in each) for each in self.relevant)
         return replace(self, texts=[self.texts[row] for row in kept], relevant=relevant, counts=counts)
 
-    def _scores(self, encoder: Encoder, ranks: Ranks) -> Iterator[np.ndarray]:
-        """float [D] of each query."""
-        d = _encoded(encoder, self.texts, ranks)
-        q, step = encoder.encode(self.queries, kind="query"), max(1, SCORES // max(1, len(d)))
-        parts = (q[start : start + step] @ d.T for start in range(0, len(q), step))
-        return (scores for part in parts for scores in part)
+    def _vectors(self, encoder: Encoder, ranks: Ranks) -> tuple[np.ndarray, np.ndarray]:
+        """[Q, H] and [D, H]."""
+        return encoder.encode(self.queries, kind="query"), _encoded(encoder, self.texts, ranks)
+
+
+def _scores(queries: np.ndarray, texts: np.ndarray) -> Iterator[np.ndarray]:
+    """float [D] of each query."""
+    step = max(1, SCORES // max(1, len(texts)))
+    for start in range(0, len(queries), step):
+        yield from queries[start : start + step] @ texts.T
 
 
 def _encoded(encoder: Encoder, texts: Sequence[str], ranks: Ranks) -> np.ndarray:
@@ -101,15 +108,3 @@ def _encoded(encoder: Encoder, texts: Sequence[str], ranks: Ranks) -> np.ndarray
     own = encoder.encode([texts[row] for row in shares[ranks.rank]], kind="document")
     whole: np.ndarray = ranks.gather(torch.from_numpy(own).to(encoder.device), shares).cpu().numpy()
     return whole
-
-
-def _nearest(scores: np.ndarray, k: int) -> np.ndarray:
-    """int [k]: the places of the highest of scores [D], in no order."""
-    k = min(k, len(scores))
-    return np.argpartition(-scores, k - 1)[:k]
-
-
-def _ranked(scores: np.ndarray, k: int) -> np.ndarray:
-    """The same, best first."""
-    places = _nearest(scores, k)
-    return places[np.argsort(-scores[places], kind="stable")]
